@@ -1,0 +1,53 @@
+"""A folder of research notebooks as scheduled Dagster assets.
+
+The public names are loaded when they are first used (PEP 562): importing this package imports
+neither Dagster nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.component import NotebooksComponent
+    from research_jobs.orchestration.factory import build_defs
+    from research_jobs.runtime.context import RunContext, context, skip
+    from research_jobs.store.load import load
+    from research_jobs.supervisor.run import run_notebook
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NotebooksComponent",
+    "RunContext",
+    "__version__",
+    "build_defs",
+    "context",
+    "load",
+    "run_notebook",
+    "skip",
+]
+
+_HOME = {
+    "NotebooksComponent": "research_jobs.orchestration.component",
+    "RunContext": "research_jobs.runtime.context",
+    "build_defs": "research_jobs.orchestration.factory",
+    "context": "research_jobs.runtime.context",
+    "load": "research_jobs.store.load",
+    "run_notebook": "research_jobs.supervisor.run",
+    "skip": "research_jobs.runtime.context",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

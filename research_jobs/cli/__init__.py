@@ -1,0 +1,1 @@
+"""The command `research-jobs`, one file a command."""

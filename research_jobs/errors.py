@@ -1,0 +1,243 @@
+"""Every error that research_jobs raises on purpose.
+
+::
+
+    ResearchJobsError                 one base: catch this to catch us
+    ├── ProjectError                  no project, or a setting of it, where one was looked for
+    ├── ManifestError                 notebooks/manifest.yaml says something it cannot mean
+    ├── NotebookError                 a notebook file, as text
+    │   ├── NotebookNotFoundError     no such notebook (close names are listed)
+    │   ├── NotebookSyntaxError       the file does not parse
+    │   └── DependencyCycleError      notebooks that load each other in a circle
+    ├── ParameterError                a parameter's name or value
+    ├── PartitionError                a partition key, range or definition
+    ├── RunError                      a run that did not succeed (carries its ending)
+    ├── OutputError                   a declared output
+    │   ├── OutputNotAssignedError    the notebook never assigned it
+    │   └── OutputNotParquetError     its value cannot be Parquet
+    └── StoreError                    outputs at rest
+        ├── OutputNotFoundError       no such notebook, output, partition or version in the store
+        └── CorruptOutputError        a file in the store that cannot be read
+
+The first line of ``str(error)`` is always the whole story: where, what, what to do.
+Any of them survives ``pickle`` and ``copy`` (errors cross processes).
+
+This module is imported in the fresh process, under any Python from 3.10: standard library only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "CorruptOutputError",
+    "DependencyCycleError",
+    "ManifestError",
+    "NotebookError",
+    "NotebookNotFoundError",
+    "NotebookSyntaxError",
+    "OutputError",
+    "OutputNotAssignedError",
+    "OutputNotFoundError",
+    "OutputNotParquetError",
+    "ParameterError",
+    "PartitionError",
+    "ProjectError",
+    "ResearchJobsError",
+    "RunError",
+    "SourceLocation",
+    "StoreError",
+    "did_you_mean",
+]
+
+
+@dataclass(frozen=True)
+class SourceLocation:
+    """A place in a text file.
+
+    Parameters
+    ----------
+    path : str
+        The file as a person should see it (relative to the project where it is inside it).
+    line, column : int or None
+        1-based; ``None`` where not known.
+    """
+
+    path: str
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self.path]
+        if self.line is not None:
+            parts.append(str(self.line))
+            if self.column is not None:
+                parts.append(str(self.column))
+        return ":".join(parts)
+
+
+class ResearchJobsError(Exception):
+    """Base of all errors raised on purpose.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, one line.
+    where : SourceLocation, optional
+        The place in a file, put in front of the line.
+    hint : str, optional
+        What to do, put behind the line.
+    details : str, optional
+        Further lines (a traceback, a cell's source), put below the first line.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: SourceLocation | None = None,
+        hint: str | None = None,
+        details: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+        self.details = details
+
+    @property
+    def headline(self) -> str:
+        """str: the one line: where, what, what to do."""
+        line = f"{self.where}: {self.what}" if self.where is not None else self.what
+        if self.hint:
+            line = f"{line.rstrip('.')}. {self.hint}"
+        return line
+
+    def __str__(self) -> str:
+        return f"{self.headline}\n{self.details}" if self.details else self.headline
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own __reduce__ passes positional arguments only; ours has keywords.
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(
+    cls: type[ResearchJobsError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ResearchJobsError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ProjectError(ResearchJobsError):
+    """No project where one was looked for, or a setting of it is unusable."""
+
+
+class ManifestError(ResearchJobsError):
+    """``notebooks/manifest.yaml`` says something it cannot mean."""
+
+
+class NotebookError(ResearchJobsError):
+    """A notebook file, as text, is not usable."""
+
+
+class NotebookNotFoundError(NotebookError):
+    """No notebook of that name; close names are in the hint."""
+
+
+class NotebookSyntaxError(NotebookError):
+    """The file does not parse as Python."""
+
+
+class DependencyCycleError(NotebookError):
+    """Notebooks load each other in a circle; the loop is in the line."""
+
+
+class ParameterError(ResearchJobsError):
+    """A parameter's name is unknown or its value does not convert."""
+
+
+class PartitionError(ResearchJobsError):
+    """A partition key, range or definition is unusable."""
+
+
+class RunError(ResearchJobsError):
+    """A notebook's run did not succeed.
+
+    Attributes
+    ----------
+    ending : str
+        One of the values of `research_jobs.runtime.protocol.Ending`.
+    details : str or None
+        The notebook's own traceback and the failing cell's source.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        ending: str = "failed",
+        where: SourceLocation | None = None,
+        hint: str | None = None,
+        details: str | None = None,
+    ) -> None:
+        super().__init__(what, where=where, hint=hint, details=details)
+        self.ending = ending
+
+
+class OutputError(ResearchJobsError):
+    """A declared output is missing or unusable."""
+
+
+class OutputNotAssignedError(OutputError):
+    """The notebook never assigned a declared output."""
+
+
+class OutputNotParquetError(OutputError):
+    """A declared output's value cannot be kept as Parquet."""
+
+
+class StoreError(ResearchJobsError):
+    """Outputs at rest cannot be written or read."""
+
+
+class OutputNotFoundError(StoreError):
+    """No such notebook, output, partition or version in the store."""
+
+
+class CorruptOutputError(StoreError):
+    """A file in the store cannot be read."""
+
+
+def did_you_mean(name: str, options: Iterable[str], *, label: str = "Known") -> str:
+    """A suggestion for a misspelt name.
+
+    Parameters
+    ----------
+    name : str
+        What was written.
+    options : iterable of str
+        What could have been meant.
+    label : str
+        The word before the list when nothing is close.
+
+    Returns
+    -------
+    str
+        ``"Did you mean 'prices'?"``, or the first few options, or ``""`` when there are none.
+    """
+    names = sorted(set(options))
+    # Compared without case: `Prices` for `prices` is the commonest slip.
+    folded = {option.casefold(): option for option in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
+    if close:
+        quoted = " or ".join(f"'{folded[match]}'" for match in close)
+        return f"Did you mean {quoted}?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:8])
+    return f"{label}: {shown}" + (f" and {len(names) - 8} more." if len(names) > 8 else ".")

@@ -1,0 +1,1 @@
+"""A notebook as text: read, never run. Standard library only."""

@@ -1,0 +1,132 @@
+"""Where things are: the project's root, its notebooks, its store, its reports, its state.
+
+Standard library only: the fresh process imports this too.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from research_jobs.errors import ProjectError
+
+__all__ = ["Project", "find_project", "module_name", "notebook_name"]
+
+PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
+STORE_VARIABLE = "RESEARCH_JOBS_STORE"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that holds ``notebooks/``, and the places that follow from it.
+
+    Parameters
+    ----------
+    root : Path
+        Absolute path of the project.
+    store : str
+        Absolute path of the outputs' folder, or an fsspec URL.
+    """
+
+    root: Path
+    store: str
+
+    @property
+    def notebooks(self) -> Path:
+        """Path: the folder of notebooks and helper modules."""
+        return self.root / "notebooks"
+
+    @property
+    def manifest(self) -> Path:
+        """Path: the manifest, whether or not it exists."""
+        return self.notebooks / "manifest.yaml"
+
+    @property
+    def reports(self) -> Path:
+        """Path: executed notebooks, pages and the gallery."""
+        return self.root / "reports"
+
+    @property
+    def state(self) -> Path:
+        """Path: the one ignored folder of state (Dagster's instance, caches, run folders)."""
+        return self.root / ".research_jobs"
+
+    @property
+    def store_is_local(self) -> bool:
+        """bool: whether the store is a folder of this machine rather than a URL."""
+        return "://" not in self.store
+
+    def display(self, path: str | os.PathLike[str]) -> str:
+        """A path as a person should see it: relative to the root where it is inside it."""
+        try:
+            return Path(path).relative_to(self.root).as_posix()
+        except ValueError:
+            return str(path)
+
+
+def find_project(project: str | os.PathLike[str] | Project | None = None) -> Project:
+    """Resolve the project.
+
+    Parameters
+    ----------
+    project : path or Project, optional
+        A folder that holds ``notebooks/``. Without it: ``RESEARCH_JOBS_PROJECT``, else the
+        nearest of the working directory and its parents that holds ``notebooks/``.
+
+    Returns
+    -------
+    Project
+
+    Raises
+    ------
+    ProjectError
+        When there is none.
+    """
+    if isinstance(project, Project):
+        return project
+    named = project if project is not None else os.environ.get(PROJECT_VARIABLE) or None
+    if named is not None:
+        root = Path(named).expanduser().resolve()
+        if not (root / "notebooks").is_dir():
+            source = "" if project is not None else f" ({PROJECT_VARIABLE})"
+            raise ProjectError(
+                f"{root}{source} has no folder notebooks/",
+                hint="Point at the folder that contains it.",
+            )
+    else:
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / "notebooks").is_dir():
+                root = folder
+                break
+        else:
+            raise ProjectError(
+                f"no folder notebooks/ in {here} or above it",
+                hint=f"Go into a project, pass one, or set {PROJECT_VARIABLE}.",
+            )
+    store = os.environ.get(STORE_VARIABLE) or str(root / "data")
+    if "://" not in store:
+        store = str((root / Path(store).expanduser()).resolve())
+    return Project(root=root, store=store)
+
+
+def notebook_name(text: str) -> str:
+    """The one spelling of a notebook's name, from any that a person types.
+
+    ``volatility.garch``, ``volatility/garch``, ``volatility/garch.py`` and
+    ``notebooks/volatility/garch.py`` all give ``volatility/garch``.
+    """
+    name = text.strip().replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:]
+    if name.endswith(".py"):
+        name = name[:-3]
+    if name.startswith("notebooks/"):
+        name = name[len("notebooks/") :]
+    return name.replace(".", "/").strip("/")
+
+
+def module_name(notebook: str) -> str:
+    """The import name of a notebook: ``volatility/garch`` is module ``volatility.garch``."""
+    return notebook_name(notebook).replace("/", ".")

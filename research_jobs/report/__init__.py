@@ -1,0 +1,1 @@
+"""Cells and their outputs as an executed notebook, a page and a gallery."""

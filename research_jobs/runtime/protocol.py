@@ -1,0 +1,382 @@
+"""Request and result records between the supervisor and the fresh process.
+
+Records are JSON objects in frames: four bytes of length (big endian), then UTF-8 JSON.
+They travel over a private, inherited descriptor, never over stdout and never as pickle.
+Every frame is capped in size and every record carries the protocol's version, so a truncated,
+huge or foreign frame is an error of its own and not a surprise.
+
+Standard library only, Python 3.10 and later: both sides import it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "FRAME_LIMIT",
+    "PROTOCOL_VERSION",
+    "CheckOutcome",
+    "Ending",
+    "Failure",
+    "OutputRequest",
+    "PartitionKey",
+    "ProtocolError",
+    "RunRequest",
+    "RunResult",
+    "StagedOutput",
+    "decode",
+    "encode",
+]
+
+PROTOCOL_VERSION = 1
+FRAME_LIMIT = 16 * 1024 * 1024
+HEADER = struct.Struct(">I")
+
+
+class ProtocolError(Exception):
+    """A frame or record that is not one of ours."""
+
+
+class Ending(str, Enum):
+    """How a run ended; every run has exactly one."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    EXITED = "exited"
+    CANCELLED = "cancelled"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def ok(self) -> bool:
+        """bool: whether the run did what it should (succeeded, or said there was nothing to do)."""
+        return self in (Ending.SUCCEEDED, Ending.SKIPPED)
+
+
+@dataclass(frozen=True)
+class OutputRequest:
+    """One declared output.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's variable.
+    options : mapping
+        Writing options (``compression``, ``row_group_size``...) as the manifest has them.
+    checks : mapping
+        The output's checks as the manifest has them, evaluated on the staged file by the child.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PartitionKey:
+    """The partition of a run.
+
+    Parameters
+    ----------
+    key : str
+        Dagster's partition key (``a|b`` where there are two dimensions).
+    dimensions : mapping of str to str
+        Column name to key, as they stand in the hive path: ``{"run_date": "2018-11-01"}``.
+    start, end : str or None
+        The half-open time window as ISO 8601 with offset, where the partition is one of time.
+    """
+
+    key: str
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+    start: str | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """All that the fresh process needs to know of one run.
+
+    Parameters
+    ----------
+    run_id, step_key : str
+        Who asked (Dagster's run id, or one of our own making).
+    notebook, module, path : str
+        Name (``volatility/garch``), module (``volatility.garch``), absolute path of the file.
+    project_root, store : str
+        As in `research_jobs.project.Project`.
+    working_directory : str
+        Where the notebook runs: by default its own folder.
+    sys_path : tuple of str
+        What ``sys.path`` begins with.
+    parameters : mapping
+        Values that replace the parameters cell's, JSON only.
+    parameter_types : mapping of str to str
+        The type each is converted to in the notebook's process (``"date"``, ``"list[str]"``).
+    partition : PartitionKey or None
+    outputs : tuple of OutputRequest
+        Declared outputs: staged as Parquet below `staging`.
+    staging : str or None
+        Folder on the store's file system for staged outputs; the supervisor made it.
+    results : tuple of str
+        Variables for ``run_notebook()``'s caller, pickled to `results_path`.
+    results_path : str or None
+    capture_path : str or None
+        Where the cells' rich outputs are recorded, one JSON object a line; None records nothing.
+    timeout_s, grace_s : float
+        Seconds until the run is ended; seconds between INT, TERM and KILL.
+    memory_bytes : int or None
+        Limit over the whole process tree.
+    code_version : str or None
+    environment : mapping of str to str
+        Set in the fresh process on top of the inherited environment.
+    secrets : mapping of str to str
+        Variable to value: values masked in everything the run leaves behind.
+    metadata : mapping of str to str
+        Written into each output's Parquet footer.
+    """
+
+    run_id: str
+    notebook: str
+    module: str
+    path: str
+    project_root: str
+    store: str
+    working_directory: str
+    sys_path: tuple[str, ...]
+    step_key: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameter_types: Mapping[str, str] = field(default_factory=dict)
+    partition: PartitionKey | None = None
+    outputs: tuple[OutputRequest, ...] = ()
+    staging: str | None = None
+    results: tuple[str, ...] = ()
+    results_path: str | None = None
+    capture_path: str | None = None
+    timeout_s: float | None = None
+    grace_s: float = 5.0
+    memory_bytes: int | None = None
+    code_version: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One check of one output, evaluated on the staged file.
+
+    Parameters
+    ----------
+    output, check : str
+        Which: ``"forecast"``, ``"not_null"``.
+    passed : bool
+    severity : str
+        ``"warn"`` or ``"error"``.
+    description : str
+        One line that says what was found.
+    metadata : mapping
+        JSON values shown with it.
+    """
+
+    output: str
+    check: str
+    passed: bool
+    severity: str = "error"
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StagedOutput:
+    """One output as the child staged it.
+
+    Parameters
+    ----------
+    name, path : str
+        The variable; the staged file (absolute).
+    kind : str
+        The codec's name of the value's type (``"pandas.DataFrame"``, ``"dict"``).
+    rows : int or None
+    bytes : int
+        Size of the file.
+    columns : tuple of (str, str)
+        Name and Arrow type of each column, index columns included.
+    preview : mapping
+        ``{"columns": [...], "rows": [[...], ...]}`` as short strings: the first rows.
+    statistics : mapping
+        Column to ``{"min", "max", "nulls"}`` where known, JSON values.
+    """
+
+    name: str
+    path: str
+    kind: str
+    rows: int | None
+    bytes: int
+    columns: tuple[tuple[str, str], ...] = ()
+    preview: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not succeed.
+
+    Parameters
+    ----------
+    headline : str
+        The one line: ``performance_report.py:42, cell 3 "Load prices": KeyError: 'Close'``.
+    traceback : str
+        The traceback with the user's frames only.
+    exception : str or None
+        Qualified name of the exception's class.
+    line : int or None
+        1-based line in the notebook's file.
+    cell : int or None
+        1-based number of the cell that was running.
+    cell_title, cell_source : str or None
+    signal : str or None
+        ``"SIGSEGV"`` where a signal ended it.
+    """
+
+    headline: str
+    traceback: str = ""
+    exception: str | None = None
+    line: int | None = None
+    cell: int | None = None
+    cell_title: str | None = None
+    cell_source: str | None = None
+    signal: str | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a run.
+
+    Parameters
+    ----------
+    ending : Ending
+    failure : Failure or None
+        Set for every ending that is not `Ending.ok`.
+    skip_reason : str or None
+    outputs : tuple of StagedOutput
+        Staged, not yet published; empty unless it succeeded.
+    checks : tuple of CheckOutcome
+    parameters : mapping
+        The parameters as used, defaults included, as short text.
+    started_at : float
+        Unix time, seconds.
+    duration_s, cpu_s : float
+        Wall and CPU time of the whole process tree, seconds.
+    peak_memory_bytes : int
+        Largest resident size seen over the tree.
+    pid : int or None
+        The notebook's process.
+    isolation : str
+        ``"fork"`` or ``"spawn"``.
+    source_sha256 : str or None
+        Of the notebook's bytes as they were run.
+    results : tuple of str
+        Names among the request's results that the notebook defined.
+    notes : tuple of str
+        One line each: what was left out or cut short.
+    """
+
+    ending: Ending
+    failure: Failure | None = None
+    skip_reason: str | None = None
+    outputs: tuple[StagedOutput, ...] = ()
+    checks: tuple[CheckOutcome, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    started_at: float = 0.0
+    duration_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    pid: int | None = None
+    isolation: str = "spawn"
+    source_sha256: str | None = None
+    results: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def encode(record: RunRequest | RunResult) -> bytes:
+    """A record as one frame."""
+    payload = json.dumps(
+        {"version": PROTOCOL_VERSION, "record": type(record).__name__}
+        | dataclasses.asdict(record),
+        allow_nan=True,
+    ).encode()
+    if len(payload) > FRAME_LIMIT:
+        raise ProtocolError(f"record of {len(payload)} bytes, at most {FRAME_LIMIT} are allowed")
+    return HEADER.pack(len(payload)) + payload
+
+
+def decode(payload: bytes) -> RunRequest | RunResult:
+    """A frame's payload (without its length) as a record.
+
+    Raises
+    ------
+    ProtocolError
+        When it is too large, no JSON, of another version, or not of a record's shape.
+    """
+    if len(payload) > FRAME_LIMIT:
+        raise ProtocolError(f"frame of {len(payload)} bytes, at most {FRAME_LIMIT} are allowed")
+    try:
+        value = json.loads(payload)
+    except ValueError as error:
+        raise ProtocolError(f"frame is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ProtocolError("frame is not an object")
+    version = value.pop("version", None)
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(f"record of protocol {version!r}, this side speaks {PROTOCOL_VERSION}")
+    kind = value.pop("record", None)
+    try:
+        if kind == "RunRequest":
+            return _request(value)
+        if kind == "RunResult":
+            return _result(value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ProtocolError(f"{kind} has not the shape it should have: {error}") from error
+    raise ProtocolError(f"unknown record {kind!r}")
+
+
+def _request(value: dict[str, Any]) -> RunRequest:
+    partition = value.get("partition")
+    return RunRequest(
+        **value
+        | {
+            "sys_path": tuple(value["sys_path"]),
+            "partition": PartitionKey(**partition) if partition else None,
+            "outputs": tuple(OutputRequest(**item) for item in value["outputs"]),
+            "results": tuple(value["results"]),
+        }
+    )
+
+
+def _result(value: dict[str, Any]) -> RunResult:
+    failure = value.get("failure")
+    return RunResult(
+        **value
+        | {
+            "ending": Ending(value["ending"]),
+            "failure": Failure(**failure) if failure else None,
+            "outputs": tuple(
+                StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])})
+                for item in value["outputs"]
+            ),
+            "checks": tuple(CheckOutcome(**item) for item in value["checks"]),
+            "results": tuple(value["results"]),
+            "notes": tuple(value["notes"]),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Outputs at rest, as Parquet: pyarrow and fsspec; never Dagster."""
