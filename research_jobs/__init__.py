@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from research_jobs.orchestration.component import NotebooksComponent
     from research_jobs.orchestration.factory import build_defs
-    from research_jobs.context import RunContext, context, skip
+    from research_jobs.run_context import RunContext, context, skip
     from research_jobs.store.load import load
     from research_jobs.supervisor.run import run_notebook
 
@@ -31,12 +31,12 @@ __all__ = [
 
 _HOME = {
     "NotebooksComponent": "research_jobs.orchestration.component",
-    "RunContext": "research_jobs.context",
+    "RunContext": "research_jobs.run_context",
     "build_defs": "research_jobs.orchestration.factory",
-    "context": "research_jobs.context",
+    "context": "research_jobs.run_context",
     "load": "research_jobs.store.load",
     "run_notebook": "research_jobs.supervisor.run",
-    "skip": "research_jobs.context",
+    "skip": "research_jobs.run_context",
 }
 
 
