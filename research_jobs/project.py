@@ -118,12 +118,8 @@ def notebook_name(text: str) -> str:
     ``notebooks/volatility/garch.py`` all give ``volatility/garch``.
     """
     name = text.strip().replace("\\", "/")
-    while name.startswith("./"):
-        name = name[2:]
-    if name.endswith(".py"):
-        name = name[:-3]
-    if name.startswith("notebooks/"):
-        name = name[len("notebooks/") :]
+    name = name.removeprefix("./")
+    name = name.removesuffix(".py").removeprefix("notebooks/")
     return name.replace(".", "/").strip("/")
 
 

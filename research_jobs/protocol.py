@@ -312,8 +312,7 @@ class RunResult:
 def encode(record: RunRequest | RunResult) -> bytes:
     """A record as one frame."""
     payload = json.dumps(
-        {"version": PROTOCOL_VERSION, "record": type(record).__name__}
-        | dataclasses.asdict(record),
+        {"version": PROTOCOL_VERSION, "record": type(record).__name__} | dataclasses.asdict(record),
         allow_nan=True,
     ).encode()
     if len(payload) > FRAME_LIMIT:

@@ -14,7 +14,7 @@ from typing import NoReturn
 __all__ = ["NotebookSkipped", "RunContext", "context", "set_context", "skip"]
 
 
-class NotebookSkipped(Exception):
+class NotebookSkipped(Exception):  # noqa: N818 - it is a signal, not an error
     """Raised by `skip`: there was nothing to do, and that is no failure."""
 
     def __init__(self, reason: str) -> None:

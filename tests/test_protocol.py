@@ -1,0 +1,89 @@
+"""Records between supervisor and fresh process: what goes in comes out, all else is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from research_jobs.protocol import (
+    FRAME_LIMIT,
+    HEADER,
+    CheckOutcome,
+    Ending,
+    Failure,
+    OutputRequest,
+    PartitionKey,
+    ProtocolError,
+    RunRequest,
+    RunResult,
+    StagedOutput,
+    decode,
+    encode,
+)
+
+REQUEST = RunRequest(
+    run_id="r",
+    notebook="volatility/garch",
+    module="volatility.garch",
+    path="/p/notebooks/volatility/garch.py",
+    project_root="/p",
+    store="/p/data",
+    working_directory="/p/notebooks/volatility",
+    sys_path=("/p/notebooks/volatility", "/p/notebooks", "/p"),
+    parameters={"lookback": 60},
+    partition=PartitionKey("2018-11-01", {"run_date": "2018-11-01"}),
+    outputs=(OutputRequest("forecast", {"compression": "zstd"}, {"min_rows": 1}),),
+)
+RESULT = RunResult(
+    ending=Ending.FAILED,
+    failure=Failure("a.py:1: KeyError: 'x'", cell=1),
+    outputs=(StagedOutput("a", "/s/a.parquet", "dict", 1, 2, (("k", "string"),)),),
+    checks=(CheckOutcome("a", "min_rows", passed=False),),
+    notes=("one",),
+)
+
+
+@pytest.mark.parametrize("record", [REQUEST, RESULT], ids=["request", "result"])
+def test_a_record_comes_back_equal(record: RunRequest | RunResult) -> None:
+    """Encoding and decoding give an equal record, nested ones included."""
+    frame = encode(record)
+    (length,) = HEADER.unpack(frame[: HEADER.size])
+    assert length == len(frame) - HEADER.size
+    assert decode(frame[HEADER.size :]) == record
+
+
+def _changed(**changes: object) -> bytes:
+    return json.dumps(json.loads(encode(RESULT)[HEADER.size :]) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "not an object"),
+        (b"{}", "protocol None"),
+        (_changed(version=99), "protocol 99"),
+        (_changed(record="Other"), "unknown record"),
+        (_changed(ending="triumphed"), "shape"),
+        (_changed(surprise=1), "shape"),
+        (b" " * (FRAME_LIMIT + 1), "at most"),
+    ],
+    ids=["cut", "bytes", "list", "empty", "version", "kind", "ending", "field", "huge"],
+)
+def test_what_is_no_record_is_refused(payload: bytes, says: str) -> None:
+    """A forged, cut, foreign or huge frame is a ProtocolError and never a record."""
+    with pytest.raises(ProtocolError, match=says):
+        decode(payload)
+
+
+def test_a_record_too_large_is_not_sent() -> None:
+    """The sender refuses what the receiver would refuse."""
+    with pytest.raises(ProtocolError, match="at most"):
+        encode(RunResult(Ending.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
+
+
+def test_only_success_and_skip_are_good_endings() -> None:
+    """Every other ending is a failure of the step."""
+    assert [ending.value for ending in Ending if ending.ok] == ["succeeded", "skipped"]
