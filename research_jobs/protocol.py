@@ -16,7 +16,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 __all__ = [
     "FRAME_LIMIT",
@@ -64,6 +64,10 @@ class Ending(str, Enum):
         return self in (Ending.SUCCEEDED, Ending.SKIPPED)
 
 
+def _empty() -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class OutputRequest:
     """One declared output.
@@ -79,8 +83,8 @@ class OutputRequest:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    checks: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=_empty)
+    checks: Mapping[str, Any] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class PartitionKey:
     """
 
     key: str
-    dimensions: Mapping[str, str] = field(default_factory=dict)
+    dimensions: Mapping[str, str] = field(default_factory=_empty)
     start: str | None = None
     end: str | None = None
 
@@ -155,8 +159,8 @@ class RunRequest:
     working_directory: str
     sys_path: tuple[str, ...]
     step_key: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    parameter_types: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=_empty)
+    parameter_types: Mapping[str, str] = field(default_factory=_empty)
     partition: PartitionKey | None = None
     outputs: tuple[OutputRequest, ...] = ()
     staging: str | None = None
@@ -167,9 +171,9 @@ class RunRequest:
     grace_s: float = 5.0
     memory_bytes: int | None = None
     code_version: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=_empty)
+    secrets: Mapping[str, str] = field(default_factory=_empty)
+    metadata: Mapping[str, str] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ class CheckOutcome:
     passed: bool
     severity: str = "error"
     description: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)
@@ -224,8 +228,8 @@ class StagedOutput:
     rows: int | None
     bytes: int
     columns: tuple[tuple[str, str], ...] = ()
-    preview: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preview: Mapping[str, Any] = field(default_factory=_empty)
+    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)
@@ -297,7 +301,7 @@ class RunResult:
     skip_reason: str | None = None
     outputs: tuple[StagedOutput, ...] = ()
     checks: tuple[CheckOutcome, ...] = ()
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=_empty)
     started_at: float = 0.0
     duration_s: float = 0.0
     cpu_s: float = 0.0
@@ -331,11 +335,12 @@ def decode(payload: bytes) -> RunRequest | RunResult:
     if len(payload) > FRAME_LIMIT:
         raise ProtocolError(f"frame of {len(payload)} bytes, at most {FRAME_LIMIT} are allowed")
     try:
-        value = json.loads(payload)
+        decoded: object = json.loads(payload)
     except ValueError as error:
         raise ProtocolError(f"frame is not JSON: {error}") from error
-    if not isinstance(value, dict):
+    if not isinstance(decoded, dict):
         raise ProtocolError("frame is not an object")
+    value = cast("dict[str, Any]", decoded)
     version = value.pop("version", None)
     if version != PROTOCOL_VERSION:
         raise ProtocolError(f"record of protocol {version!r}, this side speaks {PROTOCOL_VERSION}")
@@ -352,30 +357,26 @@ def decode(payload: bytes) -> RunRequest | RunResult:
 
 def _request(value: dict[str, Any]) -> RunRequest:
     partition = value.get("partition")
-    return RunRequest(
-        **value
-        | {
-            "sys_path": tuple(value["sys_path"]),
-            "partition": PartitionKey(**partition) if partition else None,
-            "outputs": tuple(OutputRequest(**item) for item in value["outputs"]),
-            "results": tuple(value["results"]),
-        }
-    )
+    fields: dict[str, Any] = value | {
+        "sys_path": tuple(value["sys_path"]),
+        "partition": PartitionKey(**partition) if partition else None,
+        "outputs": tuple(OutputRequest(**item) for item in value["outputs"]),
+        "results": tuple(value["results"]),
+    }
+    return RunRequest(**fields)
 
 
 def _result(value: dict[str, Any]) -> RunResult:
     failure = value.get("failure")
-    return RunResult(
-        **value
-        | {
-            "ending": Ending(value["ending"]),
-            "failure": Failure(**failure) if failure else None,
-            "outputs": tuple(
-                StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])})
-                for item in value["outputs"]
-            ),
-            "checks": tuple(CheckOutcome(**item) for item in value["checks"]),
-            "results": tuple(value["results"]),
-            "notes": tuple(value["notes"]),
-        }
-    )
+    fields: dict[str, Any] = value | {
+        "ending": Ending(value["ending"]),
+        "failure": Failure(**failure) if failure else None,
+        "outputs": tuple(
+            StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])})
+            for item in value["outputs"]
+        ),
+        "checks": tuple(CheckOutcome(**item) for item in value["checks"]),
+        "results": tuple(value["results"]),
+        "notes": tuple(value["notes"]),
+    }
+    return RunResult(**fields)

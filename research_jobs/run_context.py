@@ -44,7 +44,7 @@ class RunContext:
     notebook: str | None = None
     run_id: str | None = None
     partition_key: str | None = None
-    partition: Mapping[str, str] = field(default_factory=dict)
+    partition: Mapping[str, str] = field(default_factory=dict[str, str])
     start: datetime | None = None
     end: datetime | None = None
     in_batch: bool = False
