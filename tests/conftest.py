@@ -1,0 +1,159 @@
+"""Fixtures that more than one room's tests use."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running PostgreSQL of this test session alone."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    socket_folder: Path
+
+    def create_database(self) -> str:
+        """Make an empty database and give its name."""
+        import psycopg2
+
+        name = f"test_{secrets.token_hex(6)}"
+        with closing(psycopg2.connect(self.dsn("postgres"))) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(f'CREATE DATABASE "{name}"')
+        return name
+
+    def dsn(self, database: str) -> str:
+        """A libpq connection string."""
+        return (
+            f"host={self.host} port={self.port} user={self.username} "
+            f"password={self.password} dbname={database}"
+        )
+
+    def storage(self, database: str | None = None) -> dict[str, Any]:
+        """What ``storage:`` of a dagster.yaml is to be, over a database of its own."""
+        return {
+            "postgres": {
+                "postgres_db": {
+                    # named in full: SQLAlchemy 2.1 takes plain `postgresql` for psycopg 3
+                    "scheme": "postgresql+psycopg2",
+                    "hostname": self.host,
+                    "port": self.port,
+                    "username": self.username,
+                    "password": self.password,
+                    "db_name": database or self.create_database(),
+                }
+            }
+        }
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's server programs, newest version first."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).resolve().parent
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"),
+        key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()],
+    )
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+def initialise(programs: Path, folder: Path, password_file: Path, as_user: list[str]) -> Path:
+    """Make the server's data folder."""
+    data = folder / "data"
+    command = [*as_user, programs / "initdb", "-D", data, "-U", "tester", "-E", "UTF8"]
+    options = ["--locale=C", "--auth=scram-sha-256", f"--pwfile={password_file}", "--no-sync"]
+    subprocess.run([*command, *options], check=True, capture_output=True, cwd=folder)
+    return data
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; ``postgres.storage()`` is ``storage:`` over a new database.
+
+    Missing server programs fail the test where ``CI=true`` and skip it elsewhere.
+    """
+    programs = postgres_programs()
+    if programs is None:
+        message = "PostgreSQL's server programs (initdb, postgres) are not installed"
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+    # Not below pytest's own folder: that is closed to the user the server must run as. The path
+    # also has to be short, for the sake of the socket in it.
+    folder = Path(tempfile.mkdtemp(prefix="rj-pg-"))
+    password_file, log = folder / "password", folder / "log"
+    password = secrets.token_hex(16)
+    password_file.write_text(password)
+    as_user: list[str] = []
+    # setpriv also ends the server when this process is killed.
+    guarded = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        as_user = ["runuser", "-u", "postgres", "--"]
+        if guarded:
+            guarded += ["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
+        account = pwd.getpwnam("postgres")
+        for path in (folder, password_file):
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    server = None
+    try:
+        data = initialise(programs, folder, password_file, as_user)
+        port = free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": folder,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "max_connections": 200,
+            "shared_buffers": "32MB",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [*(guarded or as_user), programs / "postgres", "-D", data, "-p", str(port)]
+        with log.open("wb") as log_file:
+            server = subprocess.Popen(
+                [*command, *options],
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                start_new_session=True,  # Ctrl-C is for pytest alone
+            )
+        ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode != 0:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}")
+            time.sleep(0.05)
+        yield PostgresServer("127.0.0.1", port, "tester", password, folder)
+    finally:
+        if server is not None and server.poll() is None:
+            server.send_signal(signal.SIGQUIT)  # at once: the data are thrown away
+            server.wait(timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
