@@ -1,0 +1,265 @@
+"""One marker line: which dialect, what kind of cell, its title, tags and metadata.
+
+Accepted, at the start of a line only:
+
+==========================================  ==========================================
+``# %%``, ``#%%``, ``# %%% deeper``         VS Code, Spyder, jupytext, PyCharm
+``# In[3]:``, ``# <codecell>``              VS Code's other spellings (``nbconvert`` writes the first)
+``# COMMAND ----------``                    Databricks, with ``# Databricks notebook source``
+==========================================  ==========================================
+
+``# %%time`` and the like are magics that jupytext commented out, and no markers.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, cast
+
+__all__ = ["CellKind", "Dialect", "Marker", "find_markers", "lexed"]
+
+
+class CellKind(str, Enum):
+    """What a cell holds."""
+
+    CODE = "code"
+    MARKDOWN = "markdown"
+    RAW = "raw"
+
+
+class Dialect(str, Enum):
+    """Which tool's marker it is."""
+
+    PERCENT = "percent"
+    NBCONVERT = "nbconvert"
+    DATABRICKS = "databricks"
+    GALLERY = "gallery"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A line that begins a cell.
+
+    Parameters
+    ----------
+    line : int
+        1-based.
+    dialect : Dialect
+    kind : CellKind or None
+        ``None`` where the line does not say.
+    title : str or None
+    tags : tuple of str
+    metadata : mapping
+        Everything else that the line says, JSON values.
+    """
+
+    line: int
+    dialect: Dialect
+    kind: CellKind | None = None
+    title: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+# Magics that jupytext comments out as the first line of a cell: `# %%time` is not a marker,
+# `#%%Load prices` (Spyder) is one.
+_CELL_MAGICS = frozenset(
+    "bash bigquery capture cython debug file html javascript js latex lprun markdown memit mprun "
+    "perl prun pypy python python2 python3 R ruby script sh snakeviz spark sql svg system sx time "
+    "timeit writefile".split()
+)
+
+_MARKER = re.compile(
+    r"^\#[ \t]*(?:"
+    r"%%(?P<depth>%*)(?P<rest>[^\n]*)"
+    r"|(?P<nbconvert>In[ ]?\[[ \d]*\]:?|<codecell>|<markdowncell>)[ \t]*$"
+    r"|(?P<databricks>COMMAND[ ]-{5,}|Databricks[ ]notebook[ ]source)[ \t]*$"
+    r")",
+    re.MULTILINE | re.VERBOSE,
+)
+_RULE = re.compile(r"^\#{20,}[ \t]*$", re.MULTILINE)
+
+# Strings and comments, the only things that can hide a marker. Every alternative accepts whatever
+# comes until it ends, the end of the file included, so the search is linear and never fails:
+# a notebook that does not parse still has cells. `tokenize` gives up on such a file and is slower.
+_LEXEME = re.compile(
+    r"\#[^\n]*"
+    r'|"""(?:[^"\\]|\\.?|"(?!""))*(?:"""|\Z)'
+    r"|'''(?:[^'\\]|\\.?|'(?!''))*(?:'''|\Z)"
+    r'|"(?:[^"\\\n]|\\.?)*(?:"|(?=\n)|\Z)'
+    r"|'(?:[^'\\\n]|\\.?)*(?:'|(?=\n)|\Z)",
+    re.DOTALL,
+)
+
+
+def lexed(text: str) -> Iterator[re.Match[str]]:
+    """The comments and the string literals (without their prefixes) of a file, in order."""
+    return _LEXEME.finditer(text)
+
+
+def find_markers(text: str, *, rules: bool = False) -> list[Marker]:
+    """The marker lines of a file.
+
+    Parameters
+    ----------
+    text : str
+        LF line ends.
+    rules : bool
+        Whether a line of twenty or more ``#`` begins a block of prose (sphinx-gallery).
+
+    Returns
+    -------
+    list of Marker
+        In the order of the lines. What looks like a marker inside a string is none.
+    """
+    candidates = {match.start(): match for match in _MARKER.finditer(text)}
+    if rules:
+        candidates.update((match.start(), match) for match in _RULE.finditer(text))
+    if not candidates:
+        return []
+    if '"""' in text or "'''" in text or "\\\n" in text:
+        comments = {match.start() for match in lexed(text) if match.group().startswith("#")}
+        candidates = {start: match for start, match in candidates.items() if start in comments}
+    markers: list[Marker] = []
+    line, position = 1, 0
+    for start in sorted(candidates):
+        line += text.count("\n", position, start)
+        position = start
+        marker = _read(candidates[start], line)
+        if marker is not None:
+            markers.append(marker)
+    return markers
+
+
+def _read(match: re.Match[str], line: int) -> Marker | None:
+    if match.re is _RULE:
+        return Marker(line, Dialect.GALLERY)
+    if match["databricks"]:
+        return Marker(line, Dialect.DATABRICKS)
+    if match["nbconvert"]:
+        kind = CellKind.MARKDOWN if match["nbconvert"] == "<markdowncell>" else None
+        return Marker(line, Dialect.NBCONVERT, kind)
+    rest: str = match["rest"]
+    word = re.match(r"[A-Za-z]\w*", rest)
+    if word and not match["depth"] and word.group() in _CELL_MAGICS:
+        return None
+    kind, title, metadata = _options(rest.strip())
+    if match["depth"]:
+        metadata.setdefault("cell_depth", len(match["depth"]))
+    return Marker(
+        line,
+        Dialect.PERCENT,
+        kind,
+        title or None,
+        _tags(metadata.pop("tags", ())),
+        metadata,
+    )
+
+
+_KINDS = {
+    "markdown": CellKind.MARKDOWN,
+    "md": CellKind.MARKDOWN,
+    "raw": CellKind.RAW,
+    "code": CellKind.CODE,
+}
+_KIND = re.compile(r"\[(markdown|md|raw|code)\](?=\s|$)", re.IGNORECASE)
+_KEY = re.compile(r"([A-Za-z_][\w.\-]*)=(?=\S)|(tags)\s*=\s*(?=\S)")
+_WORD = re.compile(r"\S+\s*")
+
+
+def _options(text: str) -> tuple[CellKind | None, str, dict[str, Any]]:
+    """Read ``Title [markdown] tags=["a"] key="value" {"json": 1}``, in any order.
+
+    Whatever is none of these is part of the title: a marker line is never an error.
+    """
+    # PyCharm writes the kind as the only word.
+    if text.lower() in ("md", "markdown", "raw"):
+        return _KINDS[text.lower()], "", {}
+    kind: CellKind | None = None
+    title = ""
+    metadata: dict[str, Any] = {}
+    position = 0
+    while position < len(text):
+        found = _KIND.match(text, position)
+        if found and kind is None:
+            kind = _KINDS[found[1].lower()]
+            position = _skip_space(text, found.end())
+            continue
+        found = _KEY.match(text, position)
+        key = (found[1] or found[2]) if found else None
+        if found or text[position] == "{":
+            start = found.end() if found else position
+            end = _value_end(text, start)
+            value = _value(text[start:end], loose=key == "tags")
+            if key is not None and value is not _NO_VALUE:
+                metadata[key] = value
+                position = _skip_space(text, end)
+                continue
+            if key is None and isinstance(value, dict):
+                metadata.update(cast("dict[str, Any]", value))
+                position = _skip_space(text, end)
+                continue
+        word = _WORD.match(text, position)
+        assert word is not None  # position is never on white space here
+        title += word.group()
+        position = word.end()
+    return kind, title.strip(), metadata
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+_OPEN = {"[": "]", "{": "}", "(": ")"}
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
+
+
+def _value_end(text: str, start: int) -> int:
+    """Where a value ends: at its closing bracket or quote, else at the next white space."""
+    depth = 0
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character in "\"'":
+            quoted = _QUOTED.match(text, position)
+            if quoted is None:
+                return len(text)
+            position = quoted.end()
+        else:
+            depth += (character in _OPEN) - (character in ")]}")
+            position += 1
+        if depth <= 0 and (position == len(text) or text[position].isspace()):
+            return position
+    return position
+
+
+_NO_VALUE = object()
+
+
+def _value(text: str, *, loose: bool = False) -> Any:
+    """A JSON value from JSON or from a Python literal; ``_NO_VALUE`` when it is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = ast.literal_eval(text)
+        # Metadata goes into JSON files: tuples become lists, what cannot is no metadata.
+        return json.loads(json.dumps(value))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return re.findall(r"[\w.\-]+", text) if loose else _NO_VALUE
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(re.findall(r"[^\s,]+", value))
+    if isinstance(value, list):
+        return tuple(str(tag) for tag in cast("list[Any]", value))
+    return ()

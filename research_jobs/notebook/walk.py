@@ -1,0 +1,130 @@
+"""One walk over a syntax tree: a digest that formatting does not change, and what is met on the way.
+
+The digest is of what the program does: no positions, comments, docstrings or other bare strings.
+It is written by hand because `ast.dump` and compiled code differ between versions of Python;
+fields that are empty are left out, so a field that a newer Python adds changes nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Walk", "walk"]
+
+
+@dataclass
+class Walk:
+    """What a walk over one statement (or a whole module) met.
+
+    Parameters
+    ----------
+    names : set of str
+        Bare names, read or bound.
+    attributes : set of (str, str)
+        ``helper.prices`` as ``("helper", "prices")``; the base is then not among `names`.
+    calls, imports, globals : list of nodes
+    """
+
+    names: set[str] = field(default_factory=set[str])
+    attributes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    calls: list[ast.Call] = field(default_factory=list[ast.Call])
+    imports: list[ast.Import | ast.ImportFrom] = field(
+        default_factory=list["ast.Import | ast.ImportFrom"]
+    )
+    globals: list[ast.Global] = field(default_factory=list[ast.Global])
+
+
+_IGNORED = {"ctx", "type_comment", "kind", "type_ignores", "simple"}
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+
+
+def _fields(cls: type[ast.AST]) -> tuple[str, ...]:
+    fields = tuple(reversed([name for name in cls._fields if name not in _IGNORED]))
+    _FIELDS[cls] = fields
+    return fields
+
+
+def _constant(value: Any) -> str:
+    kind = type(value).__name__
+    if type(value) is int:
+        # Hexadecimal has no limit on digits.
+        return f"{kind} {value:x}"
+    # ascii(): which characters repr() shows depends on the version's Unicode tables.
+    return f"{kind} {value!a}"
+
+
+class Digest:
+    """Collects the digest of a sequence of statements."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def add(self, statement: ast.AST) -> Walk:
+        """Walk one statement."""
+        found = Walk()
+        out = self._parts.append
+        names = found.names
+        stack: list[Any] = [statement]
+        push, pop = stack.append, stack.pop
+        while stack:
+            item = pop()
+            cls = item.__class__
+            if cls is str:
+                out(item)
+                continue
+            if cls is ast.Name:
+                names.add(item.id)
+                out("Name " + item.id)
+                continue
+            if cls is ast.Constant:
+                out(_constant(item.value))
+                continue
+            if cls is ast.Attribute:
+                base = item.value
+                if base.__class__ is ast.Name:
+                    found.attributes.add((base.id, item.attr))
+                    out(f"Attribute {item.attr} Name {base.id}")
+                else:
+                    out("Attribute " + item.attr)
+                    push(base)
+                continue
+            if cls is ast.Expr:
+                value = item.value
+                if value.__class__ is ast.Constant and value.value.__class__ is str:
+                    continue
+            elif cls is ast.Call:
+                found.calls.append(item)
+            elif cls is ast.Import or cls is ast.ImportFrom:
+                found.imports.append(item)
+            elif cls is ast.Global:
+                found.globals.append(item)
+            out(cls.__name__ + "(")
+            push(")")
+            for name in _FIELDS.get(cls) or _fields(cls):
+                value = getattr(item, name, None)
+                if value is None:
+                    continue
+                if value.__class__ is list:
+                    if value:
+                        push("]")
+                        for element in reversed(value):
+                            push("None" if element is None else element)
+                        push(name + "[")
+                elif isinstance(value, ast.AST):
+                    push(value)
+                    push(name)
+                else:
+                    push(f"{name}={value}")
+        return found
+
+    def hexdigest(self) -> str:
+        """The digest of all that was added."""
+        return hashlib.sha256("\n".join(self._parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def walk(tree: ast.AST) -> Walk:
+    """Walk a tree for what it holds, the digest aside."""
+    return Digest().add(tree)
