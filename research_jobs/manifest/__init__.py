@@ -1,0 +1,37 @@
+"""The manifest: ``notebooks/manifest.yaml`` as frozen models, its mistakes as messages."""
+
+from research_jobs.manifest.load import Manifest, Problem, load_manifest
+from research_jobs.manifest.models import (
+    AutomationSpec,
+    Defaults,
+    DimensionSpec,
+    DynamicSpec,
+    FreshnessSpec,
+    FreshWithin,
+    NotebookSpec,
+    OutputSpec,
+    PartitionsSpec,
+    ReportsSpec,
+    RetrySpec,
+    ScheduleSpec,
+)
+from research_jobs.manifest.schema import manifest_schema
+
+__all__ = [
+    "AutomationSpec",
+    "Defaults",
+    "DimensionSpec",
+    "DynamicSpec",
+    "FreshWithin",
+    "FreshnessSpec",
+    "Manifest",
+    "NotebookSpec",
+    "OutputSpec",
+    "PartitionsSpec",
+    "Problem",
+    "ReportsSpec",
+    "RetrySpec",
+    "ScheduleSpec",
+    "load_manifest",
+    "manifest_schema",
+]

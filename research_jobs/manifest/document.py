@@ -1,0 +1,446 @@
+"""YAML text as plain data that remembers where each part of it stands.
+
+Built from the parser's events and not through PyYAML's constructors: nothing is ever constructed
+from a tag, an alias is never followed (so a bomb stays as small as its text), a duplicate key is
+seen instead of silently overwritten, and every key and value keeps its line and column.
+
+Scalars follow YAML 1.2: ``NO`` is a country, ``1:30`` is a text, ``007`` keeps its zeros, and a
+date is a date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from research_jobs.errors import ManifestError, SourceLocation
+
+__all__ = ["Defect", "Document", "Mark", "Node", "read_document"]
+
+SIZE_LIMIT = 4 * 1024 * 1024
+NODE_LIMIT = 250_000
+DEPTH_LIMIT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the text, 1-based."""
+
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Node:
+    """One value and where it stands.
+
+    Parameters
+    ----------
+    data : Any
+        Plain Python: dict, list or scalar, children included.
+    mark : Mark
+        Where the value begins.
+    children : dict
+        Key or index to node, for mappings and sequences.
+    keys : dict
+        Where each key of a mapping stands.
+    """
+
+    data: Any
+    mark: Mark
+    children: dict[str | int, Node] = field(default_factory=dict["str | int", "Node"])
+    keys: dict[str, Mark] = field(default_factory=dict[str, Mark])
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        """Keys and values of a mapping, in order."""
+        for key, child in self.children.items():
+            if isinstance(key, str):
+                yield key, child
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """Something that YAML allows and a manifest does not, at `path` in the document."""
+
+    path: tuple[str | int, ...]
+    mark: Mark
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed manifest.
+
+    Parameters
+    ----------
+    path : str
+        The file as a person should see it.
+    root : Node or None
+        None when the file is empty.
+    defects : tuple of Defect
+    """
+
+    path: str
+    root: Node | None
+    defects: tuple[Defect, ...] = ()
+
+    def where(self, mark: Mark) -> SourceLocation:
+        """A mark as a place that an error can name."""
+        return SourceLocation(self.path, mark.line, mark.column)
+
+    def locate(self, path: Sequence[str | int], *, key: bool = False) -> SourceLocation:
+        """Where the value (or with ``key=True`` its key) at `path` stands.
+
+        Parts of the path that are not in the document are passed over, so that a path which
+        runs through a shorthand (``outputs: [prices]``) still ends near its cause.
+        """
+        node = self.root
+        if node is None:
+            return SourceLocation(self.path, 1, 1)
+        mark = node.mark
+        for part in path:
+            child = node.children.get(part)
+            if child is None and isinstance(part, str):
+                # a name in a list that stands for a mapping's key
+                child = next(
+                    (c for i, c in node.children.items() if isinstance(i, int) and c.data == part),
+                    None,
+                )
+            if child is None:
+                continue
+            mark = node.keys.get(part, child.mark) if key and isinstance(part, str) else child.mark
+            node = child
+        return self.where(mark)
+
+
+def read_document(path: Path, shown: str) -> Document:
+    """Read and parse a manifest.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that does not exist is an empty document.
+    shown : str
+        The file's name as messages say it.
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    ManifestError
+        When the text is not YAML that can be taken apart: too large, not UTF-8, bad syntax.
+    """
+    try:
+        size = path.stat().st_size
+        if size > SIZE_LIMIT:
+            raise ManifestError(
+                f"the manifest has {size:,} bytes, at most {SIZE_LIMIT:,} are read",
+                where=SourceLocation(shown),
+                hint="Keep data out of it.",
+            )
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return Document(shown, None)
+    except OSError as error:
+        raise ManifestError(
+            f"the manifest cannot be read: {error.strerror or error}",
+            where=SourceLocation(shown),
+            hint="Check the file's kind and permissions.",
+        ) from error
+    return parse_document(content, shown)
+
+
+def parse_document(content: bytes, shown: str) -> Document:
+    """Parse a manifest's bytes; see `read_document`."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = error.start - (before.rfind(b"\n") + 1) + 1
+        raise ManifestError(
+            f"byte {content[error.start]:#04x} is not UTF-8",
+            where=SourceLocation(shown, line, column),
+            hint="Save the file as UTF-8.",
+        ) from error
+    builder = _Builder(shown)
+    # libyaml's parser where PyYAML was built with it: ten times faster, same events and marks.
+    loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = None
+    try:
+        loader = loader_class(text)
+        while (event := loader.get_event()) is not None:
+            builder.take(event)
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, text, shown) from error
+    except RecursionError as error:
+        raise ManifestError(
+            "the manifest is nested too deeply", where=SourceLocation(shown, 1, 1)
+        ) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    return Document(shown, builder.root, tuple(builder.defects))
+
+
+class _Open:
+    """A mapping or sequence whose end has not come yet."""
+
+    __slots__ = ("key", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.key: str | None = None
+
+
+class _Builder:
+    """Events in, one tree out."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        self.root: Node | None = None
+        self.defects: list[Defect] = []
+        self.stack: list[_Open] = []
+        self.count = 0
+        self.documents = 0
+
+    def take(self, event: Any) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self._scalar(event)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            self._open(event)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self._close()
+        elif isinstance(event, yaml.AliasEvent):
+            mark = _mark(event)
+            self._defect(
+                mark,
+                f"the alias '*{event.anchor}' is not allowed in a manifest",
+                "Write the value out, or put it under defaults.",
+            )
+            self._add(Node(None, mark))
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                raise ManifestError(
+                    "a second document begins here, a manifest is one",
+                    where=SourceLocation(self.shown, _mark(event).line, 1),
+                    hint="Remove the line ---.",
+                )
+
+    def _scalar(self, event: Any) -> None:
+        mark = _mark(event)
+        self._refuse_decoration(event, mark)
+        # `implicit` is (plain, quoted): only a plain scalar without a tag has a type of its own.
+        plain = event.style is None or event.style == ""
+        self._add(Node(_resolve(event.value) if plain else event.value, mark), text=event.value)
+
+    def _open(self, event: Any) -> None:
+        mark = _mark(event)
+        if len(self.stack) >= DEPTH_LIMIT:
+            raise ManifestError(
+                f"the manifest is nested more than {DEPTH_LIMIT} levels deep",
+                where=SourceLocation(self.shown, mark.line, mark.column),
+                hint="Flatten it.",
+            )
+        self._refuse_decoration(event, mark)
+        node = Node({} if isinstance(event, yaml.MappingStartEvent) else [], mark)
+        top = self.stack[-1] if self.stack else None
+        if top is not None and isinstance(top.node.data, dict) and top.key is None:
+            self._defect(mark, "a key must be a plain name", "Write the key as a word.")
+            top.key = ""  # its value is dropped, and so is the key, which nothing holds
+            self.stack.append(_Open(node))
+            return
+        self._add(node)
+        self.stack.append(_Open(node))
+
+    def _close(self) -> None:
+        self.stack.pop()
+
+    def _add(self, node: Node, text: str | None = None) -> None:
+        self.count += 1
+        if self.count > NODE_LIMIT:
+            raise ManifestError(
+                f"the manifest has more than {NODE_LIMIT:,} values",
+                where=SourceLocation(self.shown, node.mark.line, node.mark.column),
+                hint="Keep data out of it.",
+            )
+        if not self.stack:
+            self.root = node
+            return
+        top = self.stack[-1]
+        parent = top.node
+        if isinstance(parent.data, list):
+            parent.children[len(parent.data)] = node
+            parent.data.append(node.data)
+        elif top.key is None:
+            self._key(top, node, text)
+        else:
+            key, top.key = top.key, None
+            if key in parent.children or not key:
+                return  # a duplicate's value, or one below a refused key
+            parent.children[key] = node
+            parent.data[key] = node.data
+
+    def _key(self, top: _Open, node: Node, text: str | None) -> None:
+        parent = top.node
+        if not text:
+            self._defect(node.mark, "a key is empty", "Give it a name.")
+            top.key = ""
+            return
+        top.key = text
+        if text == "<<" and node.data == text:
+            self._defect(
+                node.mark,
+                "the merge key '<<' is not allowed in a manifest",
+                "Write the values out, or put them under defaults.",
+            )
+            top.key = ""
+        elif text in parent.keys:
+            self._defect(
+                node.mark,
+                f"the key '{text}' stands here twice, first in line {parent.keys[text].line}",
+                "Keep one.",
+                key=text,
+            )
+        else:
+            parent.keys[text] = node.mark
+
+    def _refuse_decoration(self, event: Any, mark: Mark) -> None:
+        if event.tag is not None and event.tag != "!":
+            name = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._defect(
+                mark, f"the tag '{name}' is not allowed in a manifest", "Write a plain value."
+            )
+        if event.anchor is not None:
+            self._defect(
+                mark,
+                f"the anchor '&{event.anchor}' is not allowed in a manifest",
+                "Write the value where it is used, or put it under defaults.",
+            )
+
+    def _defect(self, mark: Mark, what: str, hint: str, *, key: str | None = None) -> None:
+        path: list[str | int] = []
+        for level in self.stack:
+            if isinstance(level.node.data, list):
+                path.append(len(level.node.data))
+            elif level.key is not None:
+                path.append(level.key)
+        if key is not None and (not path or path[-1] != key):
+            path.append(key)
+        self.defects.append(Defect(tuple(path), mark, what, hint))
+
+
+def _mark(event: Any) -> Mark:
+    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
+_HEX = re.compile(r"0x[0-9a-fA-F_]+\Z|0o[0-7_]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+    r"([Zz]|[-+][0-9]{2}:[0-9]{2})?\Z"
+)
+_WORDS: Mapping[str, Any] = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+    ".inf": float("inf"),
+    "-.inf": float("-inf"),
+    ".nan": float("nan"),
+}
+
+
+def _resolve(text: str) -> Any:
+    """A plain scalar's value."""
+    if text in _WORDS:
+        return _WORDS[text]
+    first = text[0]
+    if not (first.isdigit() or first in "+-."):
+        return text
+    try:
+        if _INT.match(text):
+            # int() refuses more digits than anyone means; so do we, by leaving the text
+            return int(text.replace("_", ""))
+        if _HEX.match(text):
+            return int(text.replace("_", ""), 0)
+        if _DATE.match(text):
+            return date.fromisoformat(text)
+        if _TIME.match(text):
+            return datetime.fromisoformat(text.upper().replace(" ", "T"))
+        # `0123` is a text, `0.5` and `1e3` are numbers
+        if _FLOAT.match(text) and not re.match(r"[-+]?0[0-9]", text):
+            return float(text)
+    except ValueError:
+        return text
+    return text
+
+
+def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ManifestError:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = str(getattr(error, "problem", None) or "")
+    context = str(getattr(error, "context", None) or "")
+    if mark is None:
+        # the reader's error: a character that YAML does not allow
+        position = getattr(error, "position", 0) or 0
+        before = text[:position]
+        line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
+        bad = next((c for c in text[position:] if not c.isprintable() and c not in "\r\n\t"), "")
+        if bad and text[position : position + 1] != bad:
+            position = text.index(bad)
+            before = text[:position]
+            line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
+        code = f"U+{ord(bad):04X} " if bad else ""
+        return ManifestError(
+            f"the character {code}is not allowed in YAML",
+            where=SourceLocation(shown, line, column),
+            hint="Remove it.",
+        )
+    line, column = mark.line + 1, mark.column + 1
+    lines = text.splitlines()
+    source = lines[mark.line] if mark.line < len(lines) else ""
+    return ManifestError(
+        f"this is not YAML: {problem or context or 'it cannot be parsed'}",
+        where=SourceLocation(shown, line, column),
+        hint=_syntax_hint(problem, context, source),
+        details=f"    {source}" if source.strip() else None,
+    )
+
+
+def _syntax_hint(problem: str, context: str, source: str) -> str:
+    if "\t" in source[: len(source) - len(source.lstrip())] or (
+        "cannot start any token" in problem and "\t" in source
+    ):
+        return "Indent with spaces, not with tabs."
+    if "alias" in context or "alphabetic or numeric" in problem:
+        return 'Put quotes around a value that begins with *: cron: "0 6 * * *".'
+    if "mapping values are not allowed" in problem:
+        return "Put quotes around a value with ': ' in it, or check the indentation."
+    if "cannot start any token" in problem:
+        return "Put quotes around the value."
+    if "expected ':'" in problem:
+        return "A key needs a colon and a space behind it."
+    if "expected <block end>" in problem or "did not find expected" in problem:
+        return "Check the indentation and the brackets above this line."
+    if "unexpected end of stream" in problem:
+        return "Close the quote or bracket that is open."
+    return "Check the indentation, quotes and brackets here."

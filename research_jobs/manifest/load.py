@@ -1,0 +1,675 @@
+"""`notebooks/manifest.yaml` -> `Manifest`: every mistake has a place, and takes down one thing.
+
+Each entry is validated on its own. What is wrong with a notebook loses that notebook's entry, what
+is wrong with a schedule loses that schedule, what is wrong with a default loses that default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
+from research_jobs.manifest.document import Document, Node, read_document
+from research_jobs.manifest.models import (
+    Defaults,
+    NotebookSpec,
+    ReportsSpec,
+    ScheduleSpec,
+    Spec,
+)
+from research_jobs.project import Project, notebook_name
+
+__all__ = ["Manifest", "Problem", "load_manifest"]
+
+Scope: TypeAlias = Literal["manifest", "notebook", "schedule"]
+SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake, and what it takes down.
+
+    Parameters
+    ----------
+    scope : {"manifest", "notebook", "schedule"}
+        ``"manifest"`` takes down what it names and nothing else (a default falls back), unless
+        `Manifest.unreadable` is set.
+    name : str or None
+        The notebook's or schedule's name.
+    error : ManifestError
+    """
+
+    scope: Scope
+    name: str | None
+    error: ManifestError
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest, as far as it could be read.
+
+    Parameters
+    ----------
+    defaults : Defaults
+    notebooks : mapping of str to NotebookSpec
+        Defaults merged in. Names that the manifest has and that have no mistake.
+    schedules : mapping of str to ScheduleSpec
+        Those that have no mistake, with their time zone filled in.
+    secrets : tuple of str
+        Environment variables whose values are masked.
+    reports : ReportsSpec
+    problems : tuple of Problem
+        In the order of the file.
+    unreadable : Problem or None
+        Set when nothing can be said of any notebook (the text is not YAML, or there is no
+        telling what its section ``notebooks`` is): to run one would be to run it without its
+        declared outputs.
+    """
+
+    defaults: Defaults = field(default_factory=Defaults)
+    notebooks: Mapping[str, NotebookSpec] = field(default_factory=dict[str, NotebookSpec])
+    schedules: Mapping[str, ScheduleSpec] = field(default_factory=dict[str, ScheduleSpec])
+    secrets: tuple[str, ...] = ()
+    reports: ReportsSpec = field(default_factory=ReportsSpec)
+    problems: tuple[Problem, ...] = ()
+    unreadable: Problem | None = None
+    document: Document | None = field(default=None, repr=False, compare=False)
+
+    def spec(self, name: str) -> NotebookSpec:
+        """What holds for a notebook: its entry with defaults merged in, or the defaults alone.
+
+        Ask `problems_of` first: a notebook with a mistake has no entry here.
+        """
+        found = self.notebooks.get(name)
+        if found is None:
+            found = self.notebooks.get(notebook_name(name))
+        return found if found is not None else _with_defaults(NotebookSpec(), self.defaults)
+
+    def problems_of(self, name: str) -> tuple[Problem, ...]:
+        """Why a notebook cannot run: its own mistakes, or that the manifest is unreadable."""
+        found = tuple(p for p in self.problems if p.scope == "notebook" and p.name == name)
+        return found or ((self.unreadable,) if self.unreadable is not None else ())
+
+    def locate(self, *path: str | int, key: bool = False) -> SourceLocation | None:
+        """Where something stands: ``locate("notebooks", "signals", "parameters", "lookback")``.
+
+        Parts that the manifest does not have are passed over; None without a manifest.
+        With ``key=True``, where its key stands.
+        """
+        if self.document is None or self.document.root is None:
+            return None
+        return self.document.locate(self._written(path), key=key)
+
+    def _written(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+        """The path with a notebook's name as the file spells it."""
+        root = self.document.root if self.document else None
+        if root is None or len(path) < 2 or path[0] != "notebooks":  # noqa: PLR2004 - it has a name
+            return tuple(path)
+        section = root.children.get("notebooks")
+        for written, _ in section.items() if section else ():
+            if notebook_name(written) == path[1]:
+                return ("notebooks", written, *path[2:])
+        return tuple(path)
+
+
+def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
+    """Read a project's manifest.
+
+    Parameters
+    ----------
+    project : Project
+    notebooks : iterable of str
+        Names of the notebooks that exist (``volatility/garch``).
+
+    Returns
+    -------
+    Manifest
+        Never raises for what the file says: mistakes are in ``problems``.
+    """
+    try:
+        document = read_document(project.manifest, project.display(project.manifest))
+    except ManifestError as error:
+        problem = Problem("manifest", None, error)
+        return Manifest(problems=(problem,), unreadable=problem)
+    return _Loader(document, frozenset(notebooks)).load()
+
+
+class _Loader:
+    """One manifest being read."""
+
+    def __init__(self, document: Document, known: frozenset[str]) -> None:
+        self.document = document
+        self.known = known
+        self.problems: list[Problem] = []
+        self.unreadable: Problem | None = None
+        self.broken_defaults: frozenset[str] = frozenset()
+
+    def load(self) -> Manifest:
+        root = self.document.root
+        if root is None or root.data is None:
+            return Manifest(document=self.document)
+        if not isinstance(root.data, dict):
+            self._block(
+                "the manifest is not a mapping",
+                self.document.locate(()),
+                f"Its sections are {', '.join(SECTIONS)}.",
+            )
+            return self._finish()
+        self._sections(root)
+        defaults = self._defaults(root.children.get("defaults"))
+        notebooks = self._notebooks(root.children.get("notebooks"), defaults)
+        schedules = self._schedules(root.children.get("schedules"), defaults)
+        secrets = self._secrets(root.children.get("secrets"))
+        reports = self._lenient(ReportsSpec, root.children.get("reports"), "reports")[0]
+        if self.unreadable is not None:
+            notebooks, schedules = {}, {}
+        return self._finish(defaults, notebooks, schedules, secrets, reports)
+
+    def _finish(self, *parts: Any) -> Manifest:
+        names = ("defaults", "notebooks", "schedules", "secrets", "reports")
+        ordered = sorted(
+            self.problems,
+            key=lambda p: (
+                (p.error.where.line or 0, p.error.where.column or 0) if p.error.where else (0, 0)
+            ),
+        )
+        return Manifest(
+            **dict(zip(names, parts, strict=False)),
+            problems=tuple(ordered),
+            unreadable=self.unreadable,
+            document=self.document,
+        )
+
+    # --- sections ------------------------------------------------------------------------------
+
+    def _sections(self, root: Node) -> None:
+        for defect in self.document.defects:
+            if len(defect.path) < 2 or defect.path[0] not in ("notebooks", "schedules"):  # noqa: PLR2004
+                where = self.document.where(defect.mark)
+                if defect.path[:1] == ("notebooks",):
+                    self._block(defect.what, where, defect.hint)
+                else:
+                    self._problem("manifest", None, defect.what, where, defect.hint)
+        for key, child in root.items():
+            if key in SECTIONS:
+                continue
+            where = self.document.where(root.keys.get(key, child.mark))
+            hint = _suggest(key, SECTIONS, {"notebook": "notebooks", "schedule": "schedules"})
+            what = f"unknown section '{key}'"
+            if "'notebooks'" in hint and "notebooks" not in root.children:
+                self._block(what, where, hint)
+            else:
+                if not hint.startswith("Did") and key in self.known:
+                    hint = f"Put the notebook '{key}' under notebooks, indented."
+                self._problem("manifest", None, what, where, hint)
+
+    def _defaults(self, node: Node | None) -> Defaults:
+        defaults, broken = self._lenient(Defaults, node, "defaults")
+        self.broken_defaults = broken
+        return defaults
+
+    def _lenient(
+        self, model: type[Any], node: Node | None, section: str
+    ) -> tuple[Any, frozenset[str]]:
+        """A model from a section whose wrong keys fall back to their defaults."""
+        if node is None or node.data is None:
+            return model(), frozenset()
+        if not isinstance(node.data, dict):
+            self._wrong_shape("manifest", None, section, node)
+            return model(), frozenset()
+        data = dict(node.data)
+        broken: set[str] = {
+            str(d.path[1])
+            for d in self.document.defects
+            if len(d.path) > 1 and d.path[0] == section
+        }
+        for key in broken:
+            data.pop(key, None)
+        while True:
+            try:
+                return model.model_validate(data), frozenset(broken)
+            except ValidationError as error:
+                before = len(data)
+                for detail in error.errors(include_url=False):
+                    self._explain("manifest", None, model, (section,), detail)
+                    if detail["loc"]:
+                        broken.add(str(detail["loc"][0]))
+                        data.pop(str(detail["loc"][0]), None)
+                if len(data) == before:
+                    return model(), frozenset(broken)
+
+    def _notebooks(self, node: Node | None, defaults: Defaults) -> dict[str, NotebookSpec]:
+        if node is None or node.data is None:
+            return {}
+        if not isinstance(node.data, dict):
+            names = isinstance(node.data, list)
+            self._block(
+                "notebooks is not a mapping",
+                self.document.where(node.mark),
+                "Write 'market_data: {outputs: [prices]}', one entry a notebook"
+                + (", without the dashes." if names else "."),
+            )
+            return {}
+        found: dict[str, NotebookSpec] = {}
+        first: dict[str, str] = {}
+        for written, child in node.items():
+            name = notebook_name(written)
+            where = self.document.where(node.keys.get(written, child.mark))
+            path = ("notebooks", written)
+            if name in first:
+                self._problem(
+                    "notebook",
+                    name,
+                    f"the notebook '{name}' stands here twice, as '{first[name]}' and '{written}'",
+                    where,
+                    "Keep one.",
+                )
+                found.pop(name, None)
+                continue
+            first[name] = written
+            fine = self._no_defects("notebook", name, path)
+            if name not in self.known:
+                self._problem(
+                    "notebook",
+                    name,
+                    f"there is no notebook '{written}'",
+                    where,
+                    did_you_mean(name, self.known, label="Notebooks")
+                    or f"Create notebooks/{name}.py.",
+                )
+                fine = False
+            spec = self._validate(NotebookSpec, "notebook", name, path, child)
+            if spec is None or not fine or not self._names_in(spec, name, path):
+                continue
+            if (
+                "timezone" in self.broken_defaults
+                and spec.partitions is not None
+                and spec.timezone is None
+                and any(d.is_time and d.timezone is None for d in spec.partitions.columns.values())
+            ):
+                self._needs_timezone("notebook", name, where)
+                continue
+            found[name] = _with_defaults(spec, defaults)
+        return found
+
+    def _names_in(self, spec: NotebookSpec, name: str, path: tuple[str, ...]) -> bool:
+        """Whether the other notebooks that an entry names exist."""
+        named = [(("after", i), n) for i, n in enumerate(spec.after)]
+        if spec.partitions is not None:
+            for column, dimension in spec.partitions.columns.items():
+                if dimension.dynamic is not None:
+                    place = ("partitions", "dimensions", column, "dynamic", "notebook")
+                    named.append((place, dimension.dynamic.notebook))
+        fine = True
+        for place, other in named:
+            if other not in self.known:
+                what = f"{place[0]}: there is no notebook '{other}'"
+                hint = did_you_mean(other, self.known - {name}, label="Notebooks")
+            elif other == name:
+                what, hint = f"{place[0]}: the notebook '{name}' names itself", "Name another."
+            else:
+                continue
+            fine = False
+            where = self.document.locate((*path, *place))
+            self._problem("notebook", name, f"notebook {name}: {what}", where, hint)
+        return fine
+
+    def _schedules(self, node: Node | None, defaults: Defaults) -> dict[str, ScheduleSpec]:
+        if node is None or node.data is None:
+            return {}
+        if not isinstance(node.data, dict):
+            self._wrong_shape("manifest", None, "schedules", node)
+            return {}
+        found: dict[str, ScheduleSpec] = {}
+        for name, child in node.items():
+            path = ("schedules", name)
+            where = self.document.where(node.keys.get(name, child.mark))
+            fine = self._no_defects("schedule", name, path)
+            if not _schedule_name(name):
+                better = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+                self._problem(
+                    "schedule",
+                    name,
+                    f"the schedule's name '{name}' has characters other than letters, digits and _",
+                    where,
+                    f"Did you mean '{better}'?",
+                )
+                fine = False
+            spec = self._validate(ScheduleSpec, "schedule", name, path, child)
+            if spec is None or not fine:
+                continue
+            unknown = [(i, n) for i, n in enumerate(spec.notebooks) if n not in self.known]
+            for index, notebook in unknown:
+                self._problem(
+                    "schedule",
+                    name,
+                    f"schedule {name}: there is no notebook '{notebook}'",
+                    self.document.locate((*path, "notebooks", index)),
+                    did_you_mean(notebook, self.known, label="Notebooks"),
+                )
+            if unknown:
+                continue
+            if spec.timezone is None and "timezone" in self.broken_defaults:
+                self._needs_timezone("schedule", name, where)
+                continue
+            timezone = spec.timezone or defaults.timezone
+            found[name] = spec.model_copy(update={"timezone": timezone})
+        return found
+
+    def _secrets(self, node: Node | None) -> tuple[str, ...]:
+        if node is None or node.data is None:
+            return ()
+        items = [node] if isinstance(node.data, str) else list(node.children.values())
+        if isinstance(node.data, dict) or not (isinstance(node.data, (list, str))):
+            self._wrong_shape("manifest", None, "secrets", node)
+            return ()
+        found: list[str] = []
+        for item in items:
+            name = item.data
+            if isinstance(name, str) and name.replace("_", "a").isalnum() and name.isascii():
+                found.append(name)
+            else:
+                self._problem(
+                    "manifest",
+                    None,
+                    f"secrets: {name!r} is not an environment variable's name",
+                    self.document.where(item.mark),
+                    "List names, as DB_PASSWORD; never the values.",
+                )
+        return tuple(dict.fromkeys(found))
+
+    # --- one entry -----------------------------------------------------------------------------
+
+    def _no_defects(self, scope: Scope, name: str, path: tuple[str, ...]) -> bool:
+        fine = True
+        for defect in self.document.defects:
+            if defect.path[:2] == path:
+                fine = False
+                self._problem(
+                    scope,
+                    name,
+                    f"{scope} {name}: {defect.what}",
+                    self.document.where(defect.mark),
+                    defect.hint,
+                )
+        return fine
+
+    def _validate(
+        self, model: type[Any], scope: Scope, name: str, path: tuple[str, ...], node: Node
+    ) -> Any:
+        data = {} if node.data is None else node.data
+        if not isinstance(data, dict):
+            if model is NotebookSpec and isinstance(data, (list, str)):
+                what, hint = "is not a mapping", "Write {outputs: [...]}."
+            else:
+                what, hint = "is not a mapping", f"Its keys are {_keys_of(model)}."
+            self._problem(
+                scope, name, f"{scope} {name} {what}", self.document.where(node.mark), hint
+            )
+            return None
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._explain(scope, name, model, path, detail)
+            return None
+
+    def _explain(
+        self,
+        scope: Scope,
+        name: str | None,
+        model: type[BaseModel],
+        path: tuple[str, ...],
+        detail: ErrorDetails,
+    ) -> None:
+        loc = detail["loc"]
+        kind = detail["type"]
+        label = f"{scope} {name}" if name is not None else path[0]
+        place = ".".join(str(part) for part in loc if isinstance(part, str))
+        value = detail.get("input")
+        whole = self.document.locate((*path, *loc))
+        if kind == "extra_forbidden":
+            key = str(loc[-1])
+            owner = _model_at(model, loc[:-1]) or model
+            where = self.document.locate((*path, *loc), key=True)
+            what, hint = _unknown_key(owner, key)
+            inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
+            self._problem(
+                scope, name, f"{label}: {what}" + (f" in {inside}" if inside else ""), where, hint
+            )
+            return
+        if kind == "missing":
+            key = str(loc[-1])
+            where = self.document.locate((*path, *loc[:-1]), key=True)
+            inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
+            place = f" in {inside}" if inside else ""
+            self._problem(
+                scope, name, f"{label}: '{key}' is missing{place}", where, _example(model, key)
+            )
+            return
+        if kind == "value_error":
+            what, _, hint = str(detail.get("ctx", {}).get("error", detail["msg"])).partition(" | ")
+            # a name in a list stands for itself: point at it rather than at the list
+            whole = self._closest((*path, *loc), what)
+            prefix = f"{label}, {place}" if place else label
+            self._problem(scope, name, f"{prefix}: {what}", whole, hint or None)
+            return
+        what, hint = _plain_words(kind, detail, value)
+        prefix = f"{label}, {place}" if place else label
+        self._problem(scope, name, f"{prefix}: {what}", whole, hint)
+
+    def _closest(self, path: tuple[str | int, ...], what: str) -> SourceLocation:
+        """The place of the part that a message quotes, where it stands below `path`."""
+        node = self.document.root
+        for part in path:
+            child = node.children.get(part) if node is not None else None
+            if child is not None:
+                node = child
+        here = self.document.locate(path)
+        if node is None:
+            return here
+        quoted = what.split("'")[1::2]
+        for text in quoted:
+            if text in node.keys:
+                return self.document.where(node.keys[text])
+            matches = [c for k, c in node.children.items() if isinstance(k, int) and c.data == text]
+            if matches:
+                # of a name that stands there twice, the second is the one too many
+                return self.document.where(matches[-1].mark)
+        return here
+
+    # --- problems ------------------------------------------------------------------------------
+
+    def _problem(
+        self,
+        scope: Scope,
+        name: str | None,
+        what: str,
+        where: SourceLocation,
+        hint: str | None,
+    ) -> Problem:
+        problem = Problem(scope, name, ManifestError(what, where=where, hint=hint or None))
+        self.problems.append(problem)
+        return problem
+
+    def _block(self, what: str, where: SourceLocation, hint: str) -> None:
+        self.unreadable = self._problem("manifest", None, what, where, hint)
+
+    def _wrong_shape(self, scope: Scope, name: str | None, section: str, node: Node) -> None:
+        wanted = {
+            "defaults": "timezone: Europe/Zagreb",
+            "schedules": "every_morning: {cron: ..., notebooks: [...]}",
+            "reports": "keep: 30",
+            "secrets": "[DB_PASSWORD]",
+        }[section]
+        kind = "list of names" if section == "secrets" else "mapping"
+        self._problem(
+            scope,
+            name,
+            f"{section} is not a {kind}",
+            self.document.where(node.mark),
+            f"Write {wanted}",
+        )
+
+    def _needs_timezone(self, scope: Scope, name: str, where: SourceLocation) -> None:
+        self._problem(
+            scope,
+            name,
+            f"{scope} {name} takes its time zone from defaults, where it is mistaken",
+            where,
+            "Correct defaults.timezone, or give it one of its own.",
+        )
+
+
+def _with_defaults(spec: NotebookSpec, defaults: Defaults) -> NotebookSpec:
+    given = spec.model_fields_set
+    update: dict[str, Any] = {
+        name: getattr(defaults, name)
+        for name in (
+            "timezone",
+            "timeout",
+            "memory",
+            "retries",
+            "pool",
+            "isolation",
+            "python",
+            "io_manager",
+            "owners",
+            "group",
+            "kinds",
+        )
+        if name not in given
+    }
+    # mappings add up, and the notebook's own entry wins
+    if defaults.tags:
+        update["tags"] = {**defaults.tags, **spec.tags}
+    if defaults.environment:
+        update["environment"] = {**defaults.environment, **spec.environment}
+    if spec.partitions is not None:
+        update["partitions"] = spec.partitions.in_timezone(spec.timezone or defaults.timezone)
+    return spec.model_copy(update=update)
+
+
+def _schedule_name(name: str) -> bool:
+    return bool(name) and name.isascii() and name.replace("_", "a").isalnum()
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def _fields(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _keys_of(model: type[BaseModel]) -> str:
+    return ", ".join(_fields(model)[:8])
+
+
+def _suggest(key: str, options: Iterable[str], synonyms: Mapping[str, str]) -> str:
+    if key.casefold() in synonyms:
+        return f"Did you mean '{synonyms[key.casefold()]}'?"
+    return did_you_mean(key, options, label="Known keys")
+
+
+def _unknown_key(owner: type[BaseModel], key: str) -> tuple[str, str]:
+    elsewhere: Mapping[str, str] = getattr(owner, "elsewhere", {})
+    if key in elsewhere:
+        return f"'{key}' does not belong here", elsewhere[key]
+    synonyms = owner.synonyms if issubclass(owner, Spec) else {}
+    return f"unknown key '{key}'", _suggest(key, _fields(owner), synonyms)
+
+
+_EXAMPLES = {
+    "cron": 'Write cron: "0 6 * * 1-5".',
+    "notebooks": "Write notebooks: [market_data].",
+    "within": "Write within: 24h.",
+    "output": "Write output: tickers.",
+    "notebook": "Write notebook: universe.",
+}
+
+
+def _example(model: type[BaseModel], key: str) -> str:
+    del model
+    return _EXAMPLES.get(key, f"Add {key}.")
+
+
+_KINDS = {
+    "string_type": ("a text", "Put it in quotes if it is meant as one."),
+    "int_type": ("a whole number", "Write it without quotes."),
+    "int_from_float": ("a whole number", "Leave out the decimals."),
+    "bool_type": ("true or false", "Write true or false."),
+    "tuple_type": ("a list", "Write [a, b], or one entry a line with dashes."),
+    "list_type": ("a list", "Write [a, b], or one entry a line with dashes."),
+    "mapping_type": ("a mapping", "Write key: value, one a line."),
+    "dict_type": ("a mapping", "Write key: value, one a line."),
+    "model_type": ("a mapping", "Write key: value, one a line."),
+    "model_attributes_type": ("a mapping", "Write key: value, one a line."),
+}
+
+
+def _plain_words(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
+    shown = _shown(value)
+    if kind in _KINDS:
+        wanted, hint = _KINDS[kind]
+        return f"{shown} is not {wanted}", hint
+    context = detail.get("ctx", {})
+    if kind == "literal_error":
+        options = [o for o in str(context.get("expected", "")).replace(" or ", ", ").split(", ")]
+        names = [o.strip("'") for o in options]
+        hint = did_you_mean(str(value), names, label="Choose from")
+        return f"{shown} is not one of {', '.join(names)}", hint
+    if kind == "greater_than_equal":
+        return f"{shown} is too small", f"Write {context.get('ge')} or more."
+    return f"{shown}: {detail['msg'][:1].lower()}{detail['msg'][1:]}", None
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = f"'{value}'" if isinstance(value, str) else str(value)
+    if isinstance(value, bool):
+        text = text.lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - one line stays one line
+
+
+def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model that validates what stands at `loc`, where there is one."""
+    current: Any = model
+    for part in loc:
+        current = _unwrap(current)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            fields = current.model_fields
+            info = fields.get(str(part)) or next(
+                (f for f in fields.values() if f.alias == part), None
+            )
+            if info is None:
+                continue
+            current = info.annotation
+        elif get_origin(current) is not None:
+            current = get_args(current)[-1]
+    current = _unwrap(current)
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _unwrap(annotation: Any) -> Any:
+    """An annotation without ``Annotated`` and ``| None``."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in (Union, UnionType):
+            rest = [a for a in get_args(annotation) if a is not type(None)]
+            models = [a for a in rest if isinstance(a, type) and issubclass(a, BaseModel)]
+            annotation = (models or rest)[0]
+        else:
+            return annotation

@@ -1,0 +1,296 @@
+"""Values that people write as text: durations, sizes, cron expressions, time zones, names.
+
+Each function takes what the YAML said and gives the value, or raises `ValueError` with one line
+that says what is wrong and what to write instead (``"... | hint"``).
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from research_jobs.errors import did_you_mean
+
+__all__ = [
+    "check_cron",
+    "check_identifier",
+    "check_key",
+    "check_timezone",
+    "parse_duration",
+    "parse_size",
+]
+
+_UNITS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "seconds": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "minutes": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "hours": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+    "days": 86400.0,
+    "w": 604800.0,
+    "week": 604800.0,
+    "weeks": 604800.0,
+}
+_DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
+_DURATION_HINT = "Write 90 (seconds), 30s, 10m, 1h30m or 2d."
+# ten years: longer than any run, and short enough for every clock that is asked to wait so long
+_LONGEST = 10 * 365 * 86400.0
+
+_SIZES = {
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "tb": 1000**4,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+    "tib": 1024**4,
+}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*\Z")
+
+
+def parse_duration(value: Any) -> float:
+    """A duration in seconds: from ``90``, ``"30s"``, ``"10m"``, ``"1h30m"``, ``"2 days"``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"{_shown(value)} is not a duration | {_DURATION_HINT}")
+    if isinstance(value, str):
+        text = value.strip().lower()
+        seconds, end = 0.0, 0
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds, end = float(text), len(text)
+        else:
+            for part in iter(lambda: _DURATION_PART.match(text, end), None):
+                unit = _UNITS.get(part[2])
+                if unit is None:
+                    hint = did_you_mean(part[2], [u for u in _UNITS if len(u) > 1])
+                    hint = hint if hint.startswith("Did") else _DURATION_HINT
+                    raise ValueError(
+                        f"'{value}' is not a duration: unknown unit '{part[2]}' | {hint}"
+                    )
+                seconds += float(part[1]) * unit
+                end = part.end()
+        if end != len(text) or not text:
+            raise ValueError(f"'{value}' is not a duration | {_DURATION_HINT}")
+    else:
+        seconds = float(value)
+    if not 0 <= seconds <= _LONGEST:  # also refuses nan
+        raise ValueError(f"{_shown(value)} is not a usable duration | {_DURATION_HINT}")
+    return seconds
+
+
+def parse_size(value: Any) -> int:
+    """A size in bytes: from ``1048576``, ``"512MB"`` (powers of 1000), ``"2GiB"`` (of 1024)."""
+    hint = "Write 512MB, 2GiB or a number of bytes."
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{_shown(value)} is not a size | {hint}")
+    if isinstance(value, int):
+        size = value
+    else:
+        match = _SIZE.match(value.lower())
+        if match is None:
+            raise ValueError(f"'{value}' is not a size | {hint}")
+        unit = match[2] or "b"
+        if unit not in _SIZES:
+            letter = unit[0].upper()
+            if unit[0] in "kmgt" and unit in (unit[0], unit[0] + "i"):
+                number = match[1]
+                hint = f"Write {number}{letter}iB (1024s) or {number}{letter}B (1000s)."
+            raise ValueError(f"'{value}' is not a size: unknown unit '{unit}' | {hint}")
+        size = int(float(match[1]) * _SIZES[unit])
+    if size < 1:
+        raise ValueError(f"{_shown(value)} is not a usable size | {hint}")
+    return size
+
+
+def check_identifier(name: str, what: str) -> str:
+    """A name that Python can assign to."""
+    if name.isidentifier() and not keyword.iskeyword(name):
+        return name
+    better = re.sub(r"\W+", "_", name).strip("_")
+    if not better or better[0].isdigit():
+        better = f"_{better}" if better else ""
+    if keyword.iskeyword(better):
+        better = f"{better}_"
+    hint = f"Did you mean '{better}'?" if better.isidentifier() else "Use a Python variable's name."
+    raise ValueError(f"{what} '{name}' is not a Python variable's name | {hint}")
+
+
+def check_key(key: str, what: str = "partition") -> str:
+    """A partition key that Dagster, a path and a command line can carry."""
+    if not key.strip():
+        raise ValueError(f"a {what} key is empty | Give it a name.")
+    if key != key.strip():
+        raise ValueError(f"the {what} key '{key}' begins or ends with a space | Remove it.")
+    bad = next((c for c in key if not c.isprintable()), None)
+    if bad is not None:
+        raise ValueError(f"the {what} key {key!r} has the character U+{ord(bad):04X} | Remove it.")
+    for part in ("...", "|"):
+        if part in key:
+            raise ValueError(
+                f"the {what} key '{key}' has '{part}' in it, which stands between keys"
+                " | Use another character."
+            )
+    if len(key) > 200:  # noqa: PLR2004 - what still fits a folder's name after escaping
+        raise ValueError(
+            f"the {what} key '{key[:20]}...' has {len(key)} characters | Use at most 200."
+        )
+    return key
+
+
+@lru_cache(maxsize=1)
+def _timezones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+@lru_cache(maxsize=256)
+def check_timezone(name: str) -> str:
+    """A time zone of the IANA database."""
+    try:
+        if name and not name.startswith("/"):
+            ZoneInfo(name)
+            return name
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    zones = _timezones()
+    # People write the city alone, or blanks for underscores.
+    spelt = name.strip().replace(" ", "_")
+    tails = {zone.rsplit("/", 1)[-1].casefold(): zone for zone in sorted(zones, reverse=True)}
+    exact = tails.get(spelt.casefold())
+    if exact:
+        hint = f"Did you mean '{exact}'?"
+    else:
+        hint = did_you_mean(spelt, zones)
+        if not hint.startswith("Did"):
+            city = did_you_mean(spelt.rsplit("/", 1)[-1], tails)
+            hint = "Write one of the IANA database, as Europe/Zagreb or UTC."
+            if city.startswith("Did"):
+                close = re.findall(r"'([^']+)'", city)
+                hint = "Did you mean " + " or ".join(f"'{tails[c]}'" for c in close) + "?"
+    raise ValueError(f"unknown time zone '{name}' | {hint}")
+
+
+# --- cron --------------------------------------------------------------------------------------
+
+_MONTHS = ("jan feb mar apr may jun jul aug sep oct nov dec").split()
+_DAYS = ("sun mon tue wed thu fri sat").split()
+_MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
+_FIELDS = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _DAYS),
+)
+_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+@lru_cache(maxsize=1024)
+def check_cron(expression: str) -> str:
+    """A cron expression of five fields, or one of ``@hourly``, ``@daily``...
+
+    Kept to what Dagster's scheduler takes too (a test holds both side by side), and a little
+    stricter: an expression that can never fire is refused.
+    """
+    text = " ".join(expression.split())
+    if text.startswith("@"):
+        if text in _MACROS:
+            return text
+        raise ValueError(f"unknown cron word '{text}' | {did_you_mean(text, _MACROS)}")
+    fields = text.split(" ") if text else []
+    if len(fields) != len(_FIELDS):
+        raise ValueError(
+            f"the cron expression '{expression}' has {len(fields)} fields, not 5"
+            ' | Write minute, hour, day of month, month, day of week: "0 6 * * 1-5".'
+        )
+    sets: list[set[int]] = []
+    for written, (label, low, high, names) in zip(fields, _FIELDS, strict=True):
+        sets.append(_cron_field(expression, written.lower(), label, low, high, names))
+    days, months, weekdays = fields[2], sets[3], fields[4]
+    possible = {day for month in months for day in range(1, _LONGEST_MONTH[month - 1] + 1)}
+    if weekdays in ("*", "?") and "l" not in days.lower() and not (sets[2] & possible):
+        raise ValueError(
+            f"the cron expression '{expression}' never fires: no such month has day {days}"
+            " | Write L for a month's last day."
+        )
+    return text
+
+
+def _cron_field(
+    expression: str, field: str, label: str, low: int, high: int, names: Iterable[str]
+) -> set[int]:
+    names = tuple(names)
+    found: set[int] = set()
+    for item in field.split(","):
+        base, slash, step = item.partition("/")
+        if slash and (not _digits(step) or int(step) < 1 or int(step) > high):
+            raise _cron_error(expression, label, item, f"the step '{step}' is not usable")
+        if base == "*" or (base == "?" and label.startswith("day")):
+            found.update(range(low, high + 1))
+            continue
+        if label == "day of month" and base == "l" and not slash:
+            found.add(high)
+            continue
+        if label == "day of week" and not slash:
+            nth = re.fullmatch(r"([a-z]{3}|[0-7])#([1-5])|l([0-7])", base)
+            if nth:
+                _cron_number(expression, nth[1] or nth[3], label, low, high, names)
+                found.update(range(low, high + 1))
+                continue
+        first, dash, last = base.partition("-")
+        start = _cron_number(expression, first, label, low, high, names)
+        if not dash:
+            if slash:
+                raise _cron_error(expression, label, item, f"write {low}-{high}/{step} or */{step}")
+            found.add(start)
+            continue
+        end = _cron_number(expression, last, label, low, high, names)
+        if end < start:
+            raise _cron_error(expression, label, item, f"{first} comes after {last}")
+        found.update(range(start, end + 1, int(step) if slash else 1))
+    return found
+
+
+def _cron_number(
+    expression: str, text: str, label: str, low: int, high: int, names: tuple[str, ...]
+) -> int:
+    if text in names:
+        return names.index(text) + low
+    if not _digits(text):
+        what = f"'{text}' is no {label}"
+        close = did_you_mean(text[:3], names) if names else ""
+        raise _cron_error(expression, label, text, what, close if close.startswith("Did") else None)
+    number = int(text)
+    if not low <= number <= high:
+        raise _cron_error(expression, label, text, f"{number} is not within {low}-{high}")
+    return number
+
+
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 4  # noqa: PLR2004 - no field is larger
+
+
+def _cron_error(
+    expression: str, label: str, item: str, what: str, hint: str | None = None
+) -> ValueError:
+    del item
+    advice = hint or "Fields: minute, hour, day of month, month, day of week."
+    return ValueError(f"bad cron expression '{expression}', {label}: {what} | {advice}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - one line stays one line
