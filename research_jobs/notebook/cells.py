@@ -185,9 +185,7 @@ def decode_source(data: bytes, path: Path) -> str:
         line = before.count(b"\n") + 1
         raise NotebookSyntaxError(
             f"byte 0x{data[error.start]:02x} is not {encoding}",
-            where=SourceLocation(
-                shown_path(path), line, error.start - before.rfind(b"\n")
-            ),
+            where=SourceLocation(shown_path(path), line, error.start - before.rfind(b"\n")),
             hint="Save the file as UTF-8.",
         ) from error
     return _line_feeds(text)
@@ -322,7 +320,12 @@ class _Builder:
         self.cells: list[Cell] = []
 
     def add(
-        self, kind: CellKind, first: int, last: int, source: str | None, marker: Marker | None,
+        self,
+        kind: CellKind,
+        first: int,
+        last: int,
+        source: str | None,
+        marker: Marker | None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.cells.append(

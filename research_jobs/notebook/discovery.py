@@ -1,0 +1,356 @@
+"""The folder ``notebooks/`` as notebooks and helper modules.
+
+Names only are decided here, and by text only: nothing is imported.
+"""
+
+from __future__ import annotations
+
+import keyword
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from research_jobs.errors import (
+    NotebookError,
+    NotebookNotFoundError,
+    SourceLocation,
+    did_you_mean,
+)
+from research_jobs.notebook.cells import decode_source, has_marker, read_bytes, shown_path
+from research_jobs.project import notebook_name
+
+__all__ = ["Discovery", "NotebookFile", "discover", "find_notebook", "not_found"]
+
+
+@dataclass(frozen=True)
+class NotebookFile:
+    """A notebook's names.
+
+    Parameters
+    ----------
+    name : str
+        ``volatility/garch``.
+    module : str
+        ``volatility.garch``.
+    path : Path
+        Absolute.
+    """
+
+    name: str
+    module: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What is in the folder, sorted by name.
+
+    Parameters
+    ----------
+    notebooks : tuple of NotebookFile
+    helpers : tuple of Path
+        The other Python files that can be imported.
+    problems : tuple of NotebookError
+        Files that look like notebooks and cannot be run, each with what to do.
+    """
+
+    notebooks: tuple[NotebookFile, ...]
+    helpers: tuple[Path, ...]
+    problems: tuple[NotebookError, ...]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A Python file below ``notebooks/``.
+
+    Parameters
+    ----------
+    parts : tuple of str
+        Relative path without ``.py``: ``("volatility", "garch")``.
+    path : Path
+    stat : os.stat_result
+    """
+
+    parts: tuple[str, ...]
+    path: Path
+    stat: os.stat_result
+
+    @property
+    def is_private(self) -> bool:
+        """bool: whether its name, or that of a folder above it, begins with ``_``."""
+        return any(part.startswith("_") for part in self.parts)
+
+
+@dataclass
+class Folder:
+    """What the walk found: files, and what it refused."""
+
+    files: list[SourceFile]
+    problems: list[NotebookError]
+
+
+def walk_folder(notebooks: Path) -> Folder:
+    """All Python files below a folder, in a fixed order.
+
+    Hidden folders, ``__pycache__`` and virtual environments are left out, and so is, as a
+    problem, every link that leads out of the folder.
+    """
+    found = Folder([], [])
+    root = os.path.realpath(notebooks)
+    _walk(str(notebooks), root, (), (root,), found)
+    found.files.sort(key=lambda file: file.parts)
+    return found
+
+
+def _walk(
+    folder: str, root: str, parts: tuple[str, ...], above: tuple[str, ...], found: Folder
+) -> None:
+    try:
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        where = SourceLocation(shown_path(Path(folder)))
+        found.problems.append(NotebookError(f"folder cannot be read: {reason}", where=where))
+        return
+    if any(entry.name == "pyvenv.cfg" for entry in entries):
+        return
+    for entry in entries:
+        name = entry.name
+        if name.startswith(".") or name == "__pycache__":
+            continue
+        python = name.endswith(".py")
+        try:
+            link = entry.is_symlink()
+            folder_like = entry.is_dir()
+            if not folder_like and not python:
+                continue
+            real = os.path.realpath(entry.path) if link else None
+            if real is not None and not _inside(real, root):
+                _refuse(entry.path, f"is a link to {real}, outside of notebooks/", found)
+                continue
+            if folder_like:
+                real = real or os.path.join(above[-1], name)  # noqa: PTH118 - thousands of these
+                if real not in above:  # else the link leads into one of its own parents
+                    _walk(entry.path, root, (*parts, name), (*above, real), found)
+            elif entry.is_file():
+                stat = entry.stat()
+                found.files.append(SourceFile((*parts, name[:-3]), Path(entry.path), stat))
+            elif link:
+                _refuse(entry.path, "is a link to a file that does not exist", found)
+        except OSError as error:
+            _refuse(entry.path, f"cannot be read: {(error.strerror or str(error)).lower()}", found)
+
+
+def _inside(real: str, root: str) -> bool:
+    return real.startswith(root + os.sep)
+
+
+def _refuse(path: str, what: str, found: Folder) -> None:
+    found.problems.append(
+        NotebookError(
+            what,
+            where=SourceLocation(shown_path(Path(path))),
+            hint="Put the file itself into notebooks/, or install what it belongs to.",
+        )
+    )
+
+
+def name_problem(file: SourceFile) -> NotebookError | None:
+    """Why a notebook cannot have its name; ``None`` when it can."""
+    for index, part in enumerate(file.parts):
+        last = index == len(file.parts) - 1
+        label = f"'{part}.py'" if last else f"folder '{part}'"
+        where = SourceLocation(shown_path(file.path))
+        if not part.isidentifier():
+            return NotebookError(
+                f"{label} is not a name that Python can import",
+                where=where,
+                hint=f"Rename it, for instance to '{_identifier(part)}{'.py' if last else ''}'.",
+            )
+        if keyword.iskeyword(part):
+            return NotebookError(
+                f"{label} is a keyword of Python and cannot be imported",
+                where=where,
+                hint=f"Rename it, for instance to '{part}_{'.py' if last else ''}'.",
+            )
+        if unicodedata.normalize("NFKC", part) != part:
+            return NotebookError(
+                f"{label} is spelt in a form of Unicode that Python's import does not find",
+                where=where,
+                hint=f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed anew.",
+            )
+    return None
+
+
+def _identifier(part: str) -> str:
+    """A name like the one given that can be imported: ``2024-report`` gives ``report_2024``."""
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in part).split()
+    while (
+        words and not words[0][0].isidentifier() and len(words) > 1 and words[-1][0].isidentifier()
+    ):
+        words = [*words[1:], words[0]]
+    name = "_".join(words)
+    return name if name.isidentifier() else f"nb_{name}".rstrip("_")
+
+
+def shadow_problems(files: Sequence[SourceFile]) -> dict[tuple[str, ...], NotebookError]:
+    """Files that no import can reach, because another file or folder takes their name first.
+
+    A folder with ``__init__.py`` comes before a file of its name, a file before a folder
+    without one. A nested notebook is reached through its top folder's name, which a file
+    or folder beside the notebook hides, because the notebook's own folder is searched first.
+    """
+    modules = {file.parts for file in files}
+    packages = {file.parts[:-1] for file in files if file.parts[-1] == "__init__"}
+    folders = {file.parts[:depth] for file in files for depth in range(1, len(file.parts))}
+    problems: dict[tuple[str, ...], NotebookError] = {}
+    for file in files:
+        where = SourceLocation(shown_path(file.path))
+        if file.parts in packages:
+            problems[file.parts] = NotebookError(
+                f"is hidden by the package {'/'.join(file.parts)}/ beside it",
+                where=where,
+                hint="Rename one of the two.",
+            )
+            continue
+        for depth in range(1, len(file.parts)):
+            above = file.parts[:depth]
+            if above in modules and above not in packages:
+                problems[file.parts] = NotebookError(
+                    f"cannot be imported: '{'.'.join(above)}' is the file "
+                    f"{'/'.join(above)}.py, not the folder",
+                    where=where,
+                    hint="Rename the file or the folder, or give the folder an __init__.py.",
+                )
+                break
+        else:
+            beside = (*file.parts[:-1], file.parts[0])
+            if len(file.parts) > 1 and (beside in modules or beside in folders):
+                problems[file.parts] = NotebookError(
+                    f"cannot be imported: beside it, '{file.parts[0]}' hides the top folder "
+                    "of the same name",
+                    where=where,
+                    hint="Rename one of the two.",
+                )
+    return problems
+
+
+def sort_out(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, NotebookError | None]]:
+    """Each file with the reason why it cannot be a notebook, if there is one."""
+    shadows = shadow_problems(files)
+    for file in files:
+        yield file, name_problem(file) or shadows.get(file.parts)
+
+
+def notebook_file(file: SourceFile) -> NotebookFile:
+    """A file's names as a notebook."""
+    return NotebookFile("/".join(file.parts), ".".join(file.parts), file.path)
+
+
+def discover(notebooks: Path) -> Discovery:
+    """Sort a folder's files into notebooks and helper modules.
+
+    Parameters
+    ----------
+    notebooks : Path
+
+    Returns
+    -------
+    Discovery
+        A notebook has at least one cell marker and a name (folders included) that does not
+        begin with ``_``. An unreadable file is a problem and no notebook.
+    """
+    folder = walk_folder(notebooks)
+    found: list[NotebookFile] = []
+    helpers: list[Path] = []
+    problems = list(folder.problems)
+    for file, problem in sort_out(folder.files):
+        try:
+            marked = not file.is_private and has_marker(
+                decode_source(read_bytes(file.path), file.path)
+            )
+        except NotebookError as error:
+            problems.append(error)
+            continue
+        if problem is not None:
+            if marked:
+                problems.append(problem)
+        elif marked:
+            found.append(notebook_file(file))
+        else:
+            helpers.append(file.path)
+    return Discovery(tuple(found), tuple(helpers), tuple(problems))
+
+
+def find_notebook(notebooks: Path, name: str) -> NotebookFile:
+    """One notebook by any spelling of its name.
+
+    Parameters
+    ----------
+    notebooks : Path
+    name : str
+        ``volatility/garch``, ``volatility.garch``, ``volatility/garch.py``...
+
+    Returns
+    -------
+    NotebookFile
+
+    Raises
+    ------
+    NotebookNotFoundError
+        With close names.
+    NotebookError
+        When it is there and cannot be run, with the reason.
+    """
+    wanted = notebook_name(name)
+    direct = notebooks.joinpath(*wanted.split("/")).with_suffix(".py") if wanted else notebooks
+    if direct.is_file():
+        # The usual case reads one file and no folder.
+        found = discover_one(notebooks, wanted)
+        if found is not None:
+            return found
+    everything = discover(notebooks)
+    for notebook in everything.notebooks:
+        if notebook.name == wanted:
+            return notebook
+    for problem in everything.problems:
+        if problem.where is not None and problem.where.path.endswith(f"notebooks/{wanted}.py"):
+            raise problem
+    if direct.is_file():
+        raise NotebookNotFoundError(
+            f"notebooks/{wanted}.py is a helper module and no notebook",
+            hint="A notebook has a line '# %%' and a name that does not begin with '_'.",
+        )
+    raise not_found(name, (notebook.name for notebook in everything.notebooks))
+
+
+def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
+    """A notebook that nothing stands in the way of; ``None`` when a closer look is needed."""
+    parts = tuple(name.split("/"))
+    path = notebooks.joinpath(*parts).with_suffix(".py")
+    if len(parts) > 1 or (notebooks / parts[0]).is_dir():
+        return None
+    try:
+        if path.is_symlink():
+            return None
+        file = SourceFile(parts, path, path.stat())
+        if file.is_private or name_problem(file) is not None:
+            return None
+        if not has_marker(decode_source(read_bytes(path), path)):
+            return None
+    except (OSError, NotebookError):
+        return None
+    return notebook_file(file)
+
+
+def not_found(name: str, known: Iterator[str] | Sequence[str]) -> NotebookNotFoundError:
+    """The error for a notebook that is not there."""
+    names = list(known)
+    hint = did_you_mean(notebook_name(name), names, label="Notebooks")
+    return NotebookNotFoundError(
+        f"no notebook '{notebook_name(name) or name}'",
+        hint=hint or "There is no file with a line '# %%' in notebooks/.",
+    )

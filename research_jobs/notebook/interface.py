@@ -1,0 +1,554 @@
+"""What a notebook says about itself: prose, parameters, what it reads, assigns and imports.
+
+Read from its syntax tree alone; nothing runs.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from research_jobs.notebook.cells import Cell, CellKind, NotebookText, shown_path
+from research_jobs.notebook.rst import rst_to_markdown
+from research_jobs.notebook.source import parse_source
+from research_jobs.notebook.parameter_types import (
+    MISSING,
+    Names,
+    default_value,
+    type_of_annotation,
+    type_of_default,
+)
+from research_jobs.notebook.walk import Walk, walk
+from research_jobs.project import notebook_name
+
+__all__ = [
+    "ImportRef",
+    "Interface",
+    "LoadCall",
+    "Parameter",
+    "description_of",
+    "import_refs",
+    "load_calls",
+    "parameters_of",
+    "read_interface",
+]
+
+PARAMETERS_TAG = "parameters"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment in the cell tagged ``parameters``.
+
+    Parameters
+    ----------
+    name : str
+    type : str
+        ``int float bool str date datetime timestamp list list[<one of these>] dict literal enum``
+        or ``any``.
+    optional : bool
+        Whether ``None`` is a value.
+    has_default : bool
+        Whether the default can be read from the text; one computed at run time cannot.
+    default : JSON value
+        ``None`` without a readable default. Dates as ISO text, Enum members by name.
+    default_source : str
+        The default as written; ``""`` for a bare annotation, which must be given a value.
+    choices : tuple
+        Values of a ``Literal``, names of an ``Enum``'s members where the notebook defines it.
+    description : str
+        The comment behind the line, else the comment lines right above it.
+    line, column : int
+        1-based.
+    choice_values : tuple
+        Literal values of an ``Enum``'s members, in the order of `choices`.
+    """
+
+    name: str
+    type: str
+    optional: bool
+    has_default: bool
+    default: Any
+    default_source: str
+    choices: tuple[Any, ...]
+    description: str
+    line: int
+    column: int
+    choice_values: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadCall:
+    """A literal ``load("market_data", "prices")``.
+
+    Parameters
+    ----------
+    notebook : str
+        Normalised name.
+    output : str or None
+        ``None`` for all outputs, or where the text does not say which.
+    path : str
+        The file that holds the call, as a person should see it.
+    line, column : int
+        1-based.
+    """
+
+    notebook: str
+    output: str | None
+    path: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a notebook says about itself.
+
+    Parameters
+    ----------
+    description : str
+        Its leading prose as Markdown.
+    parameters : tuple of Parameter
+    parameters_cell : int or None
+        Number of the cell tagged ``parameters``.
+    loads : tuple of LoadCall
+        In this file; see `research_jobs.notebook.scan` for those of its helpers.
+    assigned : mapping of str to int
+        Names bound at module level, to the line that first does.
+    imports : tuple of str
+        Absolute dotted names of the modules imported, anywhere in the file.
+    """
+
+    description: str
+    parameters: tuple[Parameter, ...]
+    parameters_cell: int | None
+    loads: tuple[LoadCall, ...]
+    assigned: Mapping[str, int] = field(repr=False)
+    imports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImportRef:
+    """One imported module, as written.
+
+    Parameters
+    ----------
+    module : str
+        Dotted; relative to the package where `level` is not 0.
+    level : int
+        Number of leading dots.
+    names : tuple of (str, str)
+        ``from module import a as b`` gives ``("a", "b")``; ``("*", "*")`` for a star.
+    bound : str or None
+        Local name of the module itself: ``np`` of ``import numpy as np``.
+    line : int
+        1-based.
+    """
+
+    module: str
+    level: int
+    names: tuple[tuple[str, str], ...]
+    bound: str | None
+    line: int
+
+
+def read_interface(text: NotebookText) -> Interface:
+    """Read a notebook's interface from its text.
+
+    Raises
+    ------
+    NotebookSyntaxError
+        When it does not parse.
+    """
+    tree = parse_source(text)
+    found = walk(tree)
+    refs = import_refs(found, skip=type_checking_lines(tree))
+    cell = parameters_cell(text.cells)
+    package = package_of(text.path)
+    return Interface(
+        description=description_of(text, tree),
+        parameters=parameters_of(text, tree, cell),
+        parameters_cell=cell.number if cell else None,
+        loads=load_calls([found], refs, shown_path(text.path)),
+        assigned=assigned_names(tree, found),
+        imports=tuple(sorted({absolute(ref, package) for ref in refs} - {""})),
+    )
+
+
+def package_of(path: Path) -> str:
+    """The package that a file below ``notebooks/`` belongs to, ``""`` for the folder itself."""
+    parts = path.parts
+    for index in range(len(parts) - 2, -1, -1):
+        if parts[index] == "notebooks":
+            return ".".join(parts[index + 1 : -1])
+    return ""
+
+
+def absolute(ref: ImportRef, package: str) -> str:
+    """The absolute name of an imported module; ``""`` where the dots lead out of the top."""
+    if not ref.level:
+        return ref.module
+    parts = package.split(".") if package else []
+    if ref.level - 1 > len(parts):
+        return ""
+    base = parts[: len(parts) - (ref.level - 1)]
+    return ".".join([*base, *([ref.module] if ref.module else [])])
+
+
+# --- prose -------------------------------------------------------------------------------------
+
+
+def description_of(text: NotebookText, tree: ast.Module) -> str:
+    """The leading prose: the first cell where it is prose, else the module's docstring."""
+    for cell in text.cells:
+        if cell.kind is CellKind.MARKDOWN:
+            if cell.source.strip():
+                if cell.metadata.get("markup") == "rst":
+                    return rst_to_markdown(cell.source)
+                return cell.source.strip()
+        elif cell.kind is CellKind.CODE and cell.source.strip():
+            break
+    return ast.get_docstring(tree) or ""
+
+
+# --- parameters --------------------------------------------------------------------------------
+
+
+def parameters_cell(cells: Iterable[Cell]) -> Cell | None:
+    """The cell tagged ``parameters``; of several the first, as papermill has it."""
+    return next(
+        (c for c in cells if c.kind is CellKind.CODE and PARAMETERS_TAG in c.tags),
+        None,
+    )
+
+
+def parameters_of(text: NotebookText, tree: ast.Module, cell: Cell | None) -> tuple[Parameter, ...]:
+    """The plain assignments in the parameters cell; a name assigned twice counts as last."""
+    if cell is None:
+        return ()
+    names = names_of(tree)
+    lines = text.text.split("\n")
+    found: dict[str, Parameter] = {}
+    for statement in tree.body:
+        if not cell.first_line <= statement.lineno <= cell.last_line:
+            continue
+        for target, annotation, value in _assignments(statement):
+            if target.id.startswith("_"):
+                continue
+            found.pop(target.id, None)
+            found[target.id] = _parameter(target, annotation, value, statement, names, lines, text)
+    return tuple(found.values())
+
+
+def _assignments(
+    statement: ast.stmt,
+) -> Iterator[tuple[ast.Name, ast.expr | None, ast.expr | None]]:
+    if isinstance(statement, ast.AnnAssign):
+        if isinstance(statement.target, ast.Name):
+            yield statement.target, statement.annotation, statement.value
+    elif isinstance(statement, ast.Assign):
+        for target in statement.targets:
+            if isinstance(target, ast.Name):
+                yield target, None, statement.value
+            elif (
+                isinstance(target, (ast.Tuple, ast.List))
+                and isinstance(statement.value, (ast.Tuple, ast.List))
+                and len(target.elts) == len(statement.value.elts)
+            ):
+                for name, value in zip(target.elts, statement.value.elts, strict=True):
+                    if isinstance(name, ast.Name):
+                        yield name, None, value
+
+
+def _parameter(
+    target: ast.Name,
+    annotation: ast.expr | None,
+    value: ast.expr | None,
+    statement: ast.stmt,
+    names: Names,
+    lines: Sequence[str],
+    text: NotebookText,
+) -> Parameter:
+    default = default_value(value, names) if value is not None else MISSING
+    if annotation is not None:
+        kind = type_of_annotation(annotation, names)
+    elif value is not None:
+        kind = type_of_default(value, names)
+    else:  # pragma: no cover - an assignment has one or the other
+        raise AssertionError(statement)
+    column = len(lines[target.lineno - 1].encode()[: target.col_offset].decode("utf-8", "replace"))
+    return Parameter(
+        name=target.id,
+        type=kind.type,
+        # `start: date = None` is common and means `date | None`
+        optional=kind.optional or default is None,
+        has_default=default is not MISSING,
+        default=None if default is MISSING else default,
+        default_source=(ast.get_source_segment(text.text, value) or "") if value else "",
+        choices=kind.choices,
+        description=_comment(statement, lines),
+        line=target.lineno,
+        column=column + 1,
+        choice_values=kind.choice_values,
+    )
+
+
+def _comment(statement: ast.stmt, lines: Sequence[str]) -> str:
+    """The comment behind a statement, else the comment lines right above it."""
+    end = (statement.end_lineno or statement.lineno) - 1
+    rest = lines[end].encode()[statement.end_col_offset or 0 :].decode("utf-8", "replace")
+    behind = rest.strip()
+    if behind.startswith("#"):
+        return _plain(behind)
+    above: list[str] = []
+    number = statement.lineno - 2
+    while number >= 0 and lines[number].lstrip().startswith("#"):
+        line = lines[number].strip()
+        if line.lstrip("# ").startswith("%%"):
+            break
+        above.insert(0, _plain(line))
+        number -= 1
+    return " ".join(line for line in above if line)
+
+
+def _plain(comment: str) -> str:
+    # Directives for tools say nothing to a person.
+    text = comment.lstrip("#:").strip()
+    first = text.split("#")[0].strip()
+    return "" if first.startswith(("noqa", "type:", "pyright:", "ruff:", "fmt:")) else text
+
+
+def names_of(tree: ast.Module) -> Names:
+    """What the names at module level stand for, as far as types need it."""
+    names = Names()
+    for statement in tree.body:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                if alias.asname:
+                    names.origins[alias.asname] = alias.name
+        elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+            for alias in statement.names:
+                names.origins[alias.asname or alias.name] = f"{statement.module}.{alias.name}"
+        elif isinstance(statement, ast.ClassDef):
+            members = _enum_members(statement, names)
+            if members is not None:
+                names.enums[statement.name] = members
+        elif (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+            and isinstance(statement.value, (ast.Subscript, ast.BinOp, ast.Name, ast.Attribute))
+        ):
+            names.aliases[statement.targets[0].id] = statement.value
+    return names
+
+
+_ENUMS = {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"}
+
+
+def _enum_members(node: ast.ClassDef, names: Names) -> dict[str, Any] | None:
+    bases = [names.dotted(base).rpartition(".")[2] for base in node.bases]
+    if not _ENUMS.intersection(bases):
+        return None
+    members: dict[str, Any] = {}
+    for statement in node.body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                    value = default_value(statement.value, names)
+                    if value is MISSING and _is_auto(statement.value, names):
+                        value = target.id.lower() if "StrEnum" in bases else len(members) + 1
+                    members[target.id] = None if value is MISSING else value
+    return members
+
+
+def _is_auto(node: ast.expr, names: Names) -> bool:
+    return isinstance(node, ast.Call) and names.dotted(node.func).rpartition(".")[2] == "auto"
+
+
+# --- imports and load() ------------------------------------------------------------------------
+
+
+def type_checking_lines(tree: ast.Module) -> frozenset[int]:
+    """Lines of imports under ``if TYPE_CHECKING:``, which never run."""
+    lines: set[int] = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.If):
+            test = statement.test
+            name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+            if name == "TYPE_CHECKING":
+                for inner in statement.body:
+                    if isinstance(inner, (ast.Import, ast.ImportFrom)):
+                        lines.add(inner.lineno)
+    return frozenset(lines)
+
+
+def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[ImportRef, ...]:
+    """The modules that a walked tree imports, ``import_module("literal")`` included."""
+    refs: list[ImportRef] = []
+    for node in found.imports:
+        if node.lineno in skip:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                bound = alias.asname or alias.name.partition(".")[0]
+                # `import a.b` binds `a`; `import a.b as c` binds a.b
+                refs.append(ImportRef(alias.name, 0, (), bound, node.lineno))
+        else:
+            names = tuple((alias.name, alias.asname or alias.name) for alias in node.names)
+            refs.append(ImportRef(node.module or "", node.level, names, None, node.lineno))
+    for call in found.calls:
+        name = (
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        )
+        if name in ("import_module", "__import__") and call.args:
+            first = call.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                module = first.value
+                level = len(module) - len(module.lstrip("."))
+                refs.append(ImportRef(module[level:], level, (("*", "*"),), None, call.lineno))
+    return tuple(refs)
+
+
+_PACKAGE = "research_jobs"
+_LOAD_HOMES = {"research_jobs", "research_jobs.store", "research_jobs.store.load"}
+
+
+def load_calls(walks: Iterable[Walk], refs: Iterable[ImportRef], path: str) -> tuple[LoadCall, ...]:
+    """The literal `load` calls among walked statements, whatever name `load` was imported as."""
+    functions: set[str] = set()
+    modules: dict[str, str] = {}
+    for ref in refs:
+        if ref.level or ref.module.partition(".")[0] != _PACKAGE:
+            continue
+        if ref.bound is not None:
+            modules[ref.bound] = ref.module if ref.bound != _PACKAGE else _PACKAGE
+        for name, bound in ref.names:
+            if ref.module in _LOAD_HOMES and name in ("load", "*"):
+                functions.add("load" if name == "*" else bound)
+            elif f"{ref.module}.{name}" in _LOAD_HOMES:
+                modules[bound] = f"{ref.module}.{name}"
+    if not functions and not modules:
+        return ()
+    calls: list[LoadCall] = []
+    for found in walks:
+        for call in found.calls:
+            if _is_load(call.func, functions, modules):
+                one = _load_call(call, path)
+                if one is not None:
+                    calls.append(one)
+    calls.sort(key=lambda call: (call.line, call.column))
+    return tuple(calls)
+
+
+def _is_load(function: ast.expr, functions: set[str], modules: Mapping[str, str]) -> bool:
+    if isinstance(function, ast.Name):
+        return function.id in functions
+    if not isinstance(function, ast.Attribute) or function.attr != "load":
+        return False
+    parts: list[str] = []
+    node: ast.expr = function.value
+    while isinstance(node, ast.Attribute):
+        parts.insert(0, node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name) or node.id not in modules:
+        return False
+    return ".".join([modules[node.id], *parts]) in _LOAD_HOMES
+
+
+def _load_call(call: ast.Call, path: str) -> LoadCall | None:
+    arguments: dict[str, ast.expr] = {
+        keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
+    }
+    for name, value in zip(("notebook", "output"), call.args, strict=False):
+        if isinstance(value, ast.Starred):
+            break
+        arguments[name] = value
+    notebook = _text(arguments.get("notebook"))
+    if notebook is None or not notebook_name(notebook):
+        return None
+    return LoadCall(
+        notebook_name(notebook),
+        _text(arguments.get("output")),
+        path,
+        call.lineno,
+        call.col_offset + 1,
+    )
+
+
+def _text(node: ast.expr | None) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def assigned_names(tree: ast.Module, found: Walk | None = None) -> dict[str, int]:
+    """Names bound at module level, to the line that first does.
+
+    Functions that say ``global name`` count too: calling them binds it.
+    """
+    names: dict[str, int] = {}
+    for name, line in _bound(tree.body):
+        names.setdefault(name, line)
+    for node in found.globals if found else ():
+        for name in node.names:
+            names.setdefault(name, node.lineno)
+    return names
+
+
+def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
+    for statement in body:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield statement.name, statement.lineno
+            continue
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            for alias in statement.names:
+                if alias.name != "*":
+                    yield alias.asname or alias.name.partition(".")[0], statement.lineno
+            continue
+        yield from _bound_by_expressions(statement)
+        for inner in ("body", "orelse", "finalbody"):
+            yield from _bound(getattr(statement, inner, ()))
+        for handler in getattr(statement, "handlers", ()):
+            if handler.name:
+                yield handler.name, handler.lineno
+            yield from _bound(handler.body)
+        for case in getattr(statement, "cases", ()):
+            yield from _pattern_names(case.pattern)
+            yield from _bound(case.body)
+
+
+_STATEMENT_LISTS = {"body", "orelse", "finalbody", "handlers", "cases"}
+
+
+def _bound_by_expressions(statement: ast.stmt) -> Iterator[tuple[str, int]]:
+    """Names that a statement stores into outside its inner blocks, walrus included."""
+    stack: list[Any] = [
+        value for name, value in ast.iter_fields(statement) if name not in _STATEMENT_LISTS
+    ]
+    stack.reverse()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(reversed(node))
+        elif isinstance(node, ast.Name):
+            if isinstance(node.ctx, ast.Store):
+                yield node.id, node.lineno
+        elif isinstance(node, ast.Lambda):
+            continue
+        elif isinstance(node, ast.comprehension):
+            # Its own target stays inside; a walrus in it does not.
+            stack.extend((node.iter, node.ifs))
+        elif isinstance(node, ast.AST):
+            stack.extend(reversed([value for _, value in ast.iter_fields(node)]))
+
+
+def _pattern_names(pattern: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(pattern):
+        name = getattr(node, "name", None) or getattr(node, "rest", None)
+        if isinstance(name, str):
+            yield name, getattr(node, "lineno", 1)
