@@ -1,0 +1,465 @@
+"""What a notebook shows, as the editor would show it, without a kernel.
+
+IPython's formatters decide how a value looks, and libraries that look for a kernel find one
+(`shell`). Both cost an import of IPython, so neither happens before something needs them: a
+value that says itself how it looks (``_repr_html_``), a number or a text is shown without.
+
+Where the interpreter has no IPython at all, such values are still shown, and figures too.
+
+IPython is imported lazily here and nowhere else in the fresh process. Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import datetime as dt
+import importlib.util
+import inspect
+import os
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from research_jobs.runtime import figures
+from research_jobs.runtime.capture import Recorder
+
+if TYPE_CHECKING:
+    from research_jobs.runtime.shell import Shell
+
+__all__ = ["Display", "display_environment", "open_display"]
+
+SHELL_MODULE = "IPython.core.interactiveshell"
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
+
+_METHODS = (
+    ("text/html", "_repr_html_"),
+    ("text/markdown", "_repr_markdown_"),
+    ("image/svg+xml", "_repr_svg_"),
+    ("image/png", "_repr_png_"),
+    ("application/pdf", "_repr_pdf_"),
+    ("image/jpeg", "_repr_jpeg_"),
+    ("text/latex", "_repr_latex_"),
+    ("application/json", "_repr_json_"),
+    ("application/javascript", "_repr_javascript_"),
+)
+_CANARY = "_ipython_canary_method_should_not_exist_"
+_PLAIN_TYPES = (
+    bool,
+    bytes,
+    complex,
+    dt.date,
+    dt.datetime,
+    dt.time,
+    dt.timedelta,
+    float,
+    int,
+    str,
+)
+
+
+def has_ipython() -> bool:
+    """Whether IPython can be imported, without importing it."""
+    if "IPython" in sys.modules:
+        return sys.modules["IPython"] is not None  # pyright: ignore[reportUnnecessaryComparison]
+    try:
+        return importlib.util.find_spec("IPython") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def display_environment() -> dict[str, str]:
+    """Variables by which libraries know where they show their figures.
+
+    A process that imports matplotlib or plotly ahead of the notebook (a template) wants them
+    set before it does.
+
+    Returns
+    -------
+    dict of str to str
+        Those that are not set yet, or set to what only means "there is no screen".
+    """
+    wanted: dict[str, str] = {}
+    backend = os.environ.get("MPLBACKEND", "")
+    if backend.lower() in ("", "agg"):
+        inline = has_ipython() and _found("matplotlib_inline")
+        wanted["MPLBACKEND"] = INLINE_BACKEND if inline else figures.BACKEND
+    if not os.environ.get("PLOTLY_RENDERER"):
+        # The editor's choice. Its other fallbacks write the whole script into every output.
+        wanted["PLOTLY_RENDERER"] = "plotly_mimetype"
+    return wanted
+
+
+def _found(module: str) -> bool:
+    try:
+        return module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+class Display:
+    """Formats what cells show and hands it to a recorder.
+
+    Parameters
+    ----------
+    recorder : Recorder
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.user_namespace: dict[str, Any] = {}
+        self.execution_count = 0
+        self._shell: Shell | None = None
+        self._widgets: list[tuple[str, Any]] = []
+        self._asset_noted = False
+        self._stand_in = _STAND_IN(self)
+        self.making_shell = False
+
+    # -- what the importer calls ------------------------------------------------------------
+
+    def namespace(self, namespace: dict[str, Any]) -> None:
+        """The namespace that the cells run in."""
+        self.user_namespace = namespace
+
+    def result(self, value: Any) -> None:
+        """Show the value of a cell's bare last expression."""
+        if value is None or not self.recorder.active:
+            return
+        data, metadata = self.format(value)
+        if data:
+            self.publish(data, metadata, output_type="execute_result", value=value)
+
+    def finish_cell(self) -> None:
+        """What the editor does when a cell ends: show its figures, settle its widgets."""
+        self.execution_count += 1
+        if self._shell is not None:
+            self._shell.finish_cell()
+        if figures.BACKEND_MODULE in sys.modules:
+            figures.flush()
+        self._settle_widgets()
+
+    # -- showing ----------------------------------------------------------------------------
+
+    def format(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A value's representations by mime type, and their metadata."""
+        if SHELL_MODULE not in sys.modules:
+            simple = simple_format(value)
+            if simple is not None:
+                return simple
+            if not has_ipython():
+                return {"text/plain": _safe_repr(value)}, {}
+        return self.shell.formats(value)
+
+    def publish(
+        self,
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        output_type: str = "display_data",
+        display_id: str | None = None,
+        update: bool = False,
+        value: Any = None,
+    ) -> None:
+        """Record representations that are ready."""
+        if not self.recorder.active:
+            return
+        ready: dict[str, Any] = {
+            mime: base64.b64encode(item).decode() if isinstance(item, bytes) else item
+            for mime, item in data.items()
+        }
+        if PLOTLY_MIME in ready:
+            self._note_plotly()
+        if WIDGET_MIME in ready and display_id is None:
+            # A widget goes on changing: its text is taken again when the cell ends.
+            display_id = f"widget-{ready[WIDGET_MIME].get('model_id', id(value))}"
+            self._widgets.append((display_id, value))
+        self.recorder.display(
+            ready, metadata, output_type=output_type, display_id=display_id, update=update
+        )
+
+    def show(self, *objects: Any, **options: Any) -> Any:
+        """``display()``, as notebooks have it without an import."""
+        if options or SHELL_MODULE in sys.modules:
+            if has_ipython():
+                from IPython.display import display
+
+                self.shell  # noqa: B018 - there must be one before IPython looks for it
+                return display(*objects, **options)
+            return self._show_without(objects, options)
+        if self.recorder.active:
+            for value in objects:
+                data, metadata = self.format(value)
+                if data:
+                    self.publish(data, metadata, value=value)
+        return None
+
+    def _show_without(self, objects: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """``display()`` with options where there is no IPython."""
+        if options.get("clear"):
+            self.recorder.clear(wait=True)
+        for value in objects:
+            data, metadata = (value, {}) if options.get("raw") else self.format(value)
+            metadata = {**metadata, **(options.get("metadata") or {})}
+            display_id = options.get("display_id")
+            self.publish(
+                data,
+                metadata,
+                display_id=display_id if isinstance(display_id, str) else None,
+                update=bool(options.get("update")),
+            )
+
+    @property
+    def shell(self) -> Shell:
+        """Shell: what ``get_ipython()`` gives; made when first asked for."""
+        if self._shell is None:
+            self.making_shell = True
+            try:
+                from research_jobs.runtime.shell import make_shell
+
+                self._shell = make_shell(self)
+            finally:
+                self.making_shell = False
+        return self._shell
+
+    def find_shell(self) -> Any:
+        """What ``get_ipython()`` gives: the shell, or its stand-in while IPython is not imported.
+
+        pandas and rich only ask what kind of shell it is: that is no reason to import IPython.
+        """
+        return self.shell if SHELL_MODULE in sys.modules else self._stand_in
+
+    @property
+    def has_shell(self) -> bool:
+        """bool: whether anything has asked for the shell yet."""
+        return self._shell is not None
+
+    def close(self) -> None:
+        """Take the shell out of IPython again."""
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
+
+    def _settle_widgets(self) -> None:
+        for display_id, value in self._widgets:
+            if value is None:
+                continue
+            data, metadata = self.format(value)
+            if data:
+                self.publish(data, metadata, display_id=display_id, update=True)
+        self._widgets = []
+
+    def _note_plotly(self) -> None:
+        """Say where the script is that draws plotly's figures, of the version that made them."""
+        if self._asset_noted:
+            return
+        self._asset_noted = True
+        package = sys.modules.get("plotly")
+        if package is not None and package.__file__:
+            script = pathlib.Path(package.__file__).parent / "package_data" / "plotly.min.js"
+            self.recorder.asset("plotly", str(script))
+
+
+def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The representations of a value that IPython would format no differently.
+
+    Returns
+    -------
+    (dict, dict) or None
+        None where IPython's own rules (its pretty printer) have a say.
+    """
+    kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return {"text/plain": repr(value)}, {}
+    if inspect.isclass(value) or hasattr(value, _CANARY):
+        return None
+    if _displays_itself(value):
+        return {}, {}
+    data, metadata = _representations(value)
+    if not data or hasattr(value, "_repr_pretty_"):
+        return None
+    data.setdefault("text/plain", _safe_repr(value))
+    return data, metadata
+
+
+def _displays_itself(value: Any) -> bool:
+    own_display = getattr(value, "_ipython_display_", None)
+    if not callable(own_display):
+        return False
+    try:
+        own_display()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the value's own methods say, the bundle first."""
+    data: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    bundle = _call(value, "_repr_mimebundle_", include=None, exclude=None)
+    if isinstance(bundle, tuple):
+        data.update(bundle[0])
+        metadata.update(bundle[1])
+    elif bundle:
+        data.update(bundle)
+    for mime, method in _METHODS:
+        if mime not in data:
+            item = _call(value, method)
+            if isinstance(item, tuple) and len(item) == 2:
+                item, metadata[mime] = item
+            if item is not None:
+                data[mime] = item
+    return data, metadata
+
+
+def _call(value: Any, method: str, **options: Any) -> Any:
+    function: Callable[..., Any] | None = getattr(value, method, None)
+    if not callable(function):
+        return None
+    try:
+        return function(**options)
+    except NotImplementedError:
+        return None
+    except Exception:  # noqa: BLE001 - as in the editor: told on stderr, and shown otherwise
+        traceback.print_exc()
+        return None
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - a value that cannot be shown fails nothing
+        return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
+
+
+def _stand_in_attribute(self: Any, name: str) -> Any:
+    if name == "kernel":
+        return None
+    return getattr(self.__dict__["_shown"].shell, name)
+
+
+def _stand_in_init(self: Any, shown: Display) -> None:
+    self.__dict__["_shown"] = shown
+
+
+# Libraries go by the class's name and module; anything beyond that makes the real shell.
+_STAND_IN = type(
+    "ZMQInteractiveShell",
+    (),
+    {
+        "__module__": "ipykernel.zmqshell",
+        "__init__": _stand_in_init,
+        "__getattr__": _stand_in_attribute,
+    },
+)
+
+_MISSING = object()
+
+
+@contextmanager
+def open_display(recorder: Recorder) -> Generator[Display]:
+    """Let notebooks and libraries in this process find what they find in the editor.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        Takes what is shown.
+
+    Yields
+    ------
+    Display
+    """
+    shown = Display(recorder)
+    names: dict[str, Any] = {"display": shown.show}
+    ipython = has_ipython()
+    hook: _ShellHook | None = None
+    if ipython:
+        names |= {"get_ipython": shown.find_shell, "__IPYTHON__": True}
+    before = {name: getattr(builtins, name, _MISSING) for name in names}
+    for name, value in names.items():
+        setattr(builtins, name, value)
+    environment = display_environment()
+    old_environment = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    figures.current = shown
+    _tell_imported(environment)
+    if ipython:
+        if SHELL_MODULE in sys.modules:
+            shown.shell  # noqa: B018 - libraries look for it without asking us
+        else:
+            hook = _ShellHook(shown)
+            sys.meta_path.insert(0, hook)
+    try:
+        yield shown
+    finally:
+        if hook is not None and hook in sys.meta_path:
+            sys.meta_path.remove(hook)
+        figures.current = None
+        shown.close()
+        for name, value in before.items():
+            if value is _MISSING:
+                delattr(builtins, name)
+            else:
+                setattr(builtins, name, value)
+        for name, old in old_environment.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+def _tell_imported(environment: Mapping[str, str]) -> None:
+    """Libraries that were imported before read their variables then: tell them now."""
+    renderers = sys.modules.get("plotly.io._renderers")
+    if renderers is not None and "PLOTLY_RENDERER" in environment:
+        renderers.renderers.default = environment["PLOTLY_RENDERER"]
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is not None and "MPLBACKEND" in environment:
+        chosen = matplotlib.rcParams._get("backend")  # noqa: SLF001 - reading it resolves it
+        if not isinstance(chosen, str) or chosen.lower() == "agg":
+            matplotlib.rcParams["backend"] = environment["MPLBACKEND"]
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and pandas.get_option("display.max_columns") == 0:
+        # Its default for a terminal; for a kernel it is 20.
+        pandas.set_option("display.max_columns", 20)
+
+
+class _ShellHook:
+    """Gives IPython our shell at the moment at which something first imports IPython."""
+
+    def __init__(self, shown: Display) -> None:
+        self._shown = shown
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != SHELL_MODULE:
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        spec.loader = _ShellLoader(spec.loader, self._shown)  # pyright: ignore[reportAttributeAccessIssue]
+        return spec
+
+
+class _ShellLoader:
+    def __init__(self, loader: Any, shown: Display) -> None:
+        self._loader = loader
+        self._shown = shown
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        self._loader.exec_module(module)
+        module.__loader__ = module.__spec__.loader = self._loader
+        if not self._shown.making_shell:
+            self._shown.shell  # noqa: B018 - made here
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

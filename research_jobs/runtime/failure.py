@@ -1,0 +1,258 @@
+"""Tell a failure as its author needs it: the place first, then their own frames only.
+
+Standard library only, Python 3.10 and later: the fresh process imports this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.notebook.cells import Cell, NotebookText, cell_at, cell_label
+from research_jobs.protocol import Failure
+
+__all__ = ["describe_failure", "user_traceback"]
+
+# A cell longer than this is shown around the failing line only.
+CELL_LINES = 60
+CONTEXT_LINES = 15
+MESSAGE_LENGTH = 2_000
+
+_HERE = str(Path(__file__).resolve().parents[1]) + os.sep
+
+
+def describe_failure(error: BaseException, text: NotebookText, project_root: Path) -> Failure:
+    """An exception of a notebook, told in one line first.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the notebook raised.
+    text : NotebookText
+        The notebook as it was run.
+    project_root : Path
+        Paths below it are shown relative to it.
+
+    Returns
+    -------
+    Failure
+        ``headline`` is ``file:line, cell 3 "title": KeyError: 'Close'``; ``traceback`` has the
+        user's frames only.
+    """
+    line = _notebook_line(error, text)
+    cell = cell_at(text.cells, line) if line is not None else None
+    place = _shown(text.path, project_root)
+    if line is not None:
+        place += f":{line}"
+    if cell is not None:
+        place += f", {cell_label(cell)}"
+    return Failure(
+        headline=f"{place}: {_one_line(error)}",
+        traceback=user_traceback(error, text, project_root),
+        exception=_qualified_name(type(error)),
+        line=line,
+        cell=cell.number if cell is not None else None,
+        cell_title=cell.title if cell is not None else None,
+        cell_source=_cell_source(cell, line) if cell is not None else None,
+    )
+
+
+def user_traceback(error: BaseException, text: NotebookText, project_root: Path) -> str:
+    """The traceback, with the frames of libraries and of this program left out.
+
+    Where the exception was raised inside a library, one line says where.
+    When no frame is the user's, all are kept.
+    """
+    told = traceback.TracebackException.from_exception(error, compact=True)
+    for part in _parts(told):
+        _keep_user_frames(part, str(text.path), str(project_root), whole=part is told)
+    return "".join(told.format()).rstrip("\n")
+
+
+def _parts(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """The exception with its causes, contexts and the members of groups."""
+    waiting = [told]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        waiting += [other for other in (part.__cause__, part.__context__) if other is not None]
+        waiting += getattr(part, "exceptions", None) or []
+
+
+def _keep_user_frames(
+    part: traceback.TracebackException, notebook: str, project_root: str, *, whole: bool
+) -> None:
+    """Cut a stack down; with none of the user's, `whole` keeps all and otherwise the last."""
+    frames = list(part.stack)
+    for index, frame in enumerate(frames):
+        if frame.filename == notebook:
+            # What called the notebook is no part of its story.
+            frames = frames[index:]
+            break
+    kept = [frame for frame in frames if _is_users(frame.filename, notebook)]
+    if not kept and not whole:
+        kept = frames[-1:]
+    elif not kept:
+        kept = [frame for frame in frames if not frame.filename.startswith(_HERE)]
+    elif frames[-1] is not kept[-1] and not frames[-1].filename.startswith(_HERE):
+        last = frames[-1]
+        note = f"(raised inside {_library_path(last.filename)}, line {last.lineno}, in {last.name})"
+        kept.append(traceback.FrameSummary(note, None, "", lookup_line=False, line=""))
+    part.stack = _Stack.of(kept, project_root)
+
+
+class _Stack(traceback.StackSummary):
+    """A stack whose last entry may be a remark instead of a frame."""
+
+    _root = ""
+
+    @classmethod
+    def of(cls, frames: list[traceback.FrameSummary], root: str) -> _Stack:
+        stack = cls(frames)
+        stack._root = root
+        return stack
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary, **options: bool) -> str:
+        if frame_summary.lineno is None:
+            return f"  {frame_summary.filename}\n"
+        text = super().format_frame_summary(frame_summary, **options)
+        prefix = f'  File "{self._root}{os.sep}'
+        return '  File "' + text[len(prefix) :] if text.startswith(prefix) else text
+
+
+@lru_cache(maxsize=1)
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders.add(os.path.dirname(os.__file__))  # noqa: PTH120 - a string is compared
+    return tuple(os.path.realpath(folder) + os.sep for folder in folders) + tuple(
+        folder + os.sep for folder in folders
+    )
+
+
+def _is_users(filename: str, notebook: str) -> bool:
+    if filename == notebook:
+        return True
+    if filename.startswith(("<frozen ", _HERE)):
+        return False
+    if filename.startswith("<"):
+        # exec, eval and generated code: theirs or a library's, and never with source.
+        return False
+    parts = filename.replace("\\", "/").split("/")
+    if "site-packages" in parts or "dist-packages" in parts:
+        return False
+    return not filename.startswith(_library_folders())
+
+
+def _library_path(filename: str) -> str:
+    """``pandas/core/frame.py`` for a file of an installed package."""
+    text = filename.replace("\\", "/")
+    for marker in ("/site-packages/", "/dist-packages/"):
+        if marker in text:
+            return text.rsplit(marker, 1)[1]
+    for folder in _library_folders():
+        if filename.startswith(folder):
+            return filename[len(folder) :]
+    return filename
+
+
+def _notebook_line(error: BaseException, text: NotebookText) -> int | None:
+    """The line of the notebook that was running, from the innermost frame in it."""
+    path = str(text.path)
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno
+    if isinstance(error, ResearchJobsError) and error.where is not None:
+        where = error.where
+        if where.line is not None and Path(where.path).name == text.path.name:
+            return where.line
+    found: int | None = None
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        frame = current.__traceback__
+        while frame is not None:
+            code = frame.tb_frame.f_code
+            # The module's own level says the cell: a function may stand in an earlier one.
+            if code.co_filename == path and (found is None or code.co_name == "<module>"):
+                found = frame.tb_lineno
+            frame = frame.tb_next
+        if found is not None:
+            return found
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    name = type(error).__name__
+    if isinstance(error, ResearchJobsError):
+        message = error.headline
+    elif isinstance(error, SyntaxError):
+        message = error.msg
+    else:
+        message = _safe_str(error)
+    lines = message.strip().splitlines()
+    first = next((line.strip() for line in lines if line.strip()), "")
+    if len(first) > MESSAGE_LENGTH:
+        first = first[:MESSAGE_LENGTH] + "…"
+    return f"{name}: {first}" if first else name
+
+
+def _safe_str(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception whose __str__ fails is told without it
+        return "(its message cannot be shown)"
+
+
+def _qualified_name(cls: type[BaseException]) -> str:
+    module = cls.__module__
+    return cls.__qualname__ if module in ("builtins", None) else f"{module}.{cls.__qualname__}"
+
+
+def _cell_source(cell: Cell, line: int | None) -> str:
+    """The cell with line numbers, an arrow at the failing one."""
+    lines = cell.source.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    numbered = [(cell.first_line + index, text) for index, text in enumerate(lines)]
+    if len(numbered) > CELL_LINES and line is not None:
+        numbered = [item for item in numbered if abs(item[0] - line) <= CONTEXT_LINES]
+    width = len(str(numbered[-1][0])) if numbered else 1
+    return "\n".join(
+        f"{'->' if number == line else '  '} {number:>{width}} {text}".rstrip()
+        for number, text in numbered
+    )
+
+
+def _shown(path: Path, project_root: Path) -> str:
+    try:
+        return path.relative_to(project_root).as_posix()
+    except ValueError:
+        return str(path)
+
+
+if sys.version_info < (3, 11):  # pragma: no cover - StackSummary formats frames inline there
+
+    def _format(self: _Stack) -> list[str]:
+        lines: list[str] = []
+        prefix = f'  File "{self._root}{os.sep}'
+        plain = traceback.StackSummary.from_list([f for f in self if f.lineno is not None])
+        lines += [
+            '  File "' + item[len(prefix) :] if item.startswith(prefix) else item
+            for item in traceback.StackSummary.format(plain)
+        ]
+        lines += [f"  {frame.filename}\n" for frame in self if frame.lineno is None]
+        return lines
+
+    _Stack.format = _format  # type: ignore[method-assign]

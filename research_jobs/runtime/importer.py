@@ -1,0 +1,522 @@
+"""Import a notebook: importlib's import, one cell after the other.
+
+What a cell sees is what a plain import would give it: the module in ``sys.modules``, its
+``__spec__``, ``__file__`` and real line numbers. On top of that a cell shows what it would show
+in the editor: the value of a bare last expression, figures, ``display()``; and ``await`` works
+at the top level.
+
+Two things of the editor are left out: ``_`` and ``Out`` (former results by number), and
+``__name__`` is the module's name rather than ``__main__``.
+
+Standard library only, Python 3.10 and later: the fresh process imports this.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.machinery
+import importlib.util
+import linecache
+import reprlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from research_jobs.errors import ParameterError, SourceLocation
+from research_jobs.notebook.cells import Cell, CellKind, NotebookText
+from research_jobs.run_context import NotebookSkipped
+from research_jobs.runtime.capture import NullRecorder, Recorder, capture_streams
+from research_jobs.runtime.display import Display, open_display
+from research_jobs.runtime.failure import describe_failure
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = [
+    "CompiledCell",
+    "CompiledNotebook",
+    "NullRecorder",
+    "Recorder",
+    "compile_notebook",
+    "describe_failure",
+    "import_notebook",
+]
+
+PARAMETERS_TAG = "parameters"
+_ALLOW_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+_COROUTINE = 0x80 | 0x200  # inspect.CO_COROUTINE | CO_ASYNC_GENERATOR, without importing inspect
+
+
+@dataclass(frozen=True)
+class CompiledCell:
+    """One code cell, ready to run.
+
+    Parameters
+    ----------
+    cell : Cell
+    body : CodeType or None
+        Its statements, without the last where that is shown.
+    shown : CodeType or None
+        The bare last expression, whose value is shown.
+    assigned : tuple of str
+        Names that plain assignments at its top level give a value.
+    """
+
+    cell: Cell
+    body: CodeType | None
+    shown: CodeType | None
+    assigned: tuple[str, ...]
+
+    @property
+    def awaits(self) -> bool:
+        """bool: whether it awaits at the top level."""
+        return any(
+            code is not None and code.co_flags & _COROUTINE for code in (self.body, self.shown)
+        )
+
+
+def import_notebook(
+    text: NotebookText,
+    module: str,
+    *,
+    recorder: Recorder | None = None,
+    parameters: Mapping[str, Any] = {},
+    parameter_types: Mapping[str, str] = {},
+    on_cell: Callable[[Cell], None] | None = None,
+) -> tuple[ModuleType, dict[str, str]]:
+    """Import a notebook under a module name, cell by cell.
+
+    Parameters
+    ----------
+    text : NotebookText
+        The one read of the file: what runs, what tracebacks show.
+    module : str
+        Its name in ``sys.modules``, ``"volatility.garch"``.
+    recorder : Recorder, optional
+        Takes what the cells show.
+    parameters : mapping
+        JSON values set right after the cell tagged ``parameters`` ran.
+    parameter_types : mapping of str to str
+        The type each is restored to; without one, that of the cell's own value.
+    on_cell : callable, optional
+        Called with each code cell just before it runs.
+
+    Returns
+    -------
+    (ModuleType, dict of str to str)
+        The module, and the parameters as they were used, as short text.
+
+    Raises
+    ------
+    ParameterError
+        When there are values and no cell tagged ``parameters``.
+    BaseException
+        Whatever the notebook raises, `NotebookSkipped`, SystemExit and KeyboardInterrupt included.
+    """
+    taker = recorder if recorder is not None else NullRecorder()
+    taker.start(text.cells)
+    _prime_linecache(text)
+    with capture_streams(taker), open_display(taker) as display:
+        loader = _Loader(module, text, taker, display, parameters, parameter_types, on_cell)
+        finder = _Finder(module, loader)
+        sys.meta_path.insert(0, finder)
+        sys.modules.pop(module, None)
+        try:
+            loaded = _import(module, finder)
+        finally:
+            sys.meta_path.remove(finder)
+    return loaded, loader.used
+
+
+@dataclass(frozen=True)
+class CompiledNotebook:
+    """A whole notebook, ready to run.
+
+    Parameters
+    ----------
+    docstring : CodeType or None
+        Sets ``__doc__``, as the first statement of a module does.
+    cells : tuple of CompiledCell
+    """
+
+    docstring: CodeType | None
+    cells: tuple[CompiledCell, ...]
+
+
+def compile_notebook(text: NotebookText) -> CompiledNotebook:
+    """All code cells of a notebook, compiled: one parse, the file's own line numbers.
+
+    Raises
+    ------
+    SyntaxError
+        As a plain import would raise it, before any cell runs.
+    """
+    filename = str(text.path)
+    try:
+        tree = compile(
+            text.text, filename, "exec", ast.PyCF_ONLY_AST | _ALLOW_AWAIT, dont_inherit=True
+        )
+    except SyntaxError as error:
+        _explain_magic(error, text)
+        raise
+    # The docstring is the module's description wherever it stands, and never a value to show.
+    docstring: CodeType | None = None
+    statements = tree.body
+    if statements and _is_text(statements[0]):
+        docstring = compile(
+            ast.Module(body=statements[:1], type_ignores=[]), filename, "exec", dont_inherit=True
+        )
+        statements = statements[1:]
+    by_cell = _by_cell(text.cells, statements)
+    lines = text.text.split("\n")
+    compiled: list[CompiledCell] = []
+    flags = _ALLOW_AWAIT
+    for cell in text.cells:
+        if cell.kind is not CellKind.CODE:
+            continue
+        body = by_cell.get(cell.number, [])
+        for statement in body:
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                flags |= _future_flags(statement)
+        compiled.append(_compile_cell(cell, body, lines, filename, flags))
+    return CompiledNotebook(docstring, tuple(compiled))
+
+
+def _compile_cell(
+    cell: Cell,
+    body: list[ast.stmt],
+    lines: Sequence[str],
+    filename: str,
+    flags: int,
+) -> CompiledCell:
+    assigned = tuple(dict.fromkeys(_assigned(body)))
+    shown: CodeType | None = None
+    last = body[-1] if body else None
+    if isinstance(last, ast.Expr) and not _ends_quietly(last, lines):
+        expression = ast.Expression(last.value)
+        shown = compile(expression, filename, "eval", flags, dont_inherit=True)
+        body = body[:-1]
+    # A text that begins a cell must not become the module's docstring.
+    while body and _is_text(body[0]):
+        body = body[1:]
+    code: CodeType | None = None
+    if body:
+        module = ast.Module(body=body, type_ignores=[])
+        code = compile(module, filename, "exec", flags, dont_inherit=True)
+    return CompiledCell(cell, code, shown, assigned)
+
+
+def _by_cell(cells: Iterable[Cell], body: Iterable[ast.stmt]) -> dict[int, list[ast.stmt]]:
+    """Statements by the number of the cell that they begin in."""
+    found: dict[int, list[ast.stmt]] = {}
+    ordered = list(cells)
+    index = 0
+    for statement in body:
+        line = statement.lineno
+        decorators = getattr(statement, "decorator_list", None)
+        if decorators:
+            line = min(line, *(decorator.lineno for decorator in decorators))
+        while index < len(ordered) - 1 and ordered[index].last_line < line:
+            index += 1
+        # A text in a prose cell is that cell's prose, and does nothing.
+        if ordered[index].kind is CellKind.CODE or not _is_text(statement):
+            found.setdefault(ordered[index].number, []).append(statement)
+    return found
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _ends_quietly(statement: ast.Expr, lines: Sequence[str]) -> bool:
+    """Whether a ``;`` stands behind the expression."""
+    assert statement.end_lineno is not None
+    assert statement.end_col_offset is not None
+    line = lines[statement.end_lineno - 1].encode()
+    return line[statement.end_col_offset :].lstrip().startswith(b";")
+
+
+def _future_flags(statement: ast.ImportFrom) -> int:
+    import __future__
+
+    flags = 0
+    for alias in statement.names:
+        feature = getattr(__future__, alias.name, None)
+        flags |= getattr(feature, "compiler_flag", 0)
+    return flags
+
+
+def _assigned(body: Iterable[ast.stmt]) -> Iterable[str]:
+    for statement in body:
+        targets: Sequence[ast.expr] = ()
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in targets:
+            for node in ast.walk(target):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    yield node.id
+
+
+def _explain_magic(error: SyntaxError, text: NotebookText) -> None:
+    """Say what to do about a line that is IPython's and not Python's."""
+    if error.lineno is None:
+        return
+    lines = text.text.split("\n")
+    line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
+    if line.startswith(("%", "!", "?")) or line.endswith("?"):
+        error.msg = (
+            f"'{line[:60]}' is IPython's, not Python's: comment it out ('# {line[:60]}'), "
+            "the editor still runs it, and use Python here"
+        )
+
+
+def _prime_linecache(text: NotebookText) -> None:
+    """Tracebacks and ``inspect`` show what ran, even if the file is edited or gone by then."""
+    lines = text.text.splitlines(keepends=True)
+    # No modification time: checkcache() then leaves the entry alone.
+    linecache.cache[str(text.path)] = (len(text.text), None, lines, str(text.path))
+
+
+class _Finder:
+    """Finds the one module, and nothing else."""
+
+    def __init__(self, module: str, loader: _Loader) -> None:
+        self._module = module
+        self._loader = loader
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        return self.spec() if fullname == self._module else None
+
+    def spec(self) -> importlib.machinery.ModuleSpec:
+        path = str(self._loader.text.path)
+        spec = importlib.util.spec_from_file_location(self._module, path, loader=self._loader)
+        assert spec is not None
+        spec.cached = importlib.util.cache_from_source(path)
+        return spec
+
+
+def _import(module: str, finder: _Finder) -> ModuleType:
+    parent = module.rpartition(".")[0]
+    if parent:
+        try:
+            package = importlib.import_module(parent)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (parent + ".").startswith(error.name + "."):
+                raise
+            package = None
+        if package is None or not hasattr(package, "__path__"):
+            # The folder's name is another module's (``notebooks/random/walk.py``): importlib
+            # could not find the notebook below it, and it must run all the same.
+            return _load(finder.spec())
+    return importlib.import_module(module)
+
+
+def _load(spec: importlib.machinery.ModuleSpec) -> ModuleType:
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    assert spec.loader is not None
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+    return sys.modules.get(spec.name, module)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs the cells in the module's namespace; all else as for any source file."""
+
+    def __init__(
+        self,
+        module: str,
+        text: NotebookText,
+        recorder: Recorder,
+        display: Display,
+        parameters: Mapping[str, Any],
+        parameter_types: Mapping[str, str],
+        on_cell: Callable[[Cell], None] | None,
+    ) -> None:
+        super().__init__(module, str(text.path))
+        self.text = text
+        self.used: dict[str, str] = {}
+        self._recorder = recorder
+        self._display = display
+        self._parameters = parameters
+        self._parameter_types = parameter_types
+        self._on_cell = on_cell
+        self._annotators: list[Callable[[Any], dict[str, Any]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # importlib's protocol
+
+    def exec_module(self, module: ModuleType) -> None:
+        compiled = compile_notebook(self.text)
+        cells = compiled.cells
+        if self._parameters and not any(PARAMETERS_TAG in cell.cell.tags for cell in cells):
+            raise ParameterError(
+                f"parameters {', '.join(self._parameters)} are given, but no cell takes them",
+                where=SourceLocation(str(self.text.path)),
+                hint='Tag the cell with their defaults: # %% tags=["parameters"].',
+            )
+        self._display.namespace(module.__dict__)
+        if compiled.docstring is not None:
+            exec(compiled.docstring, module.__dict__)  # noqa: S102 - running it is what we are for
+        if any(cell.awaits for cell in cells):
+            self._run_in_loop(cells, module)
+        else:
+            for cell in cells:
+                self._run_cell(cell, module, None)
+
+    def get_source(self, fullname: str) -> str:
+        """The source as it was read, whatever became of the file."""
+        del fullname
+        return self.text.text
+
+    # cells
+
+    def _run_in_loop(self, cells: Sequence[CompiledCell], module: ModuleType) -> None:
+        """Run all cells inside one event loop, as the editor's kernel does.
+
+        A task that one cell starts, the next can await.
+        """
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            for cell in cells:
+                self._run_cell(cell, module, loop)
+        finally:
+            try:
+                tasks = asyncio.all_tasks(loop)
+                for task in tasks:
+                    task.cancel()
+                if tasks:
+                    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                asyncio.set_event_loop(None)
+                loop.close()
+
+    def _run_cell(
+        self, compiled: CompiledCell, module: ModuleType, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        cell = compiled.cell
+        if compiled.body is None and compiled.shown is None and PARAMETERS_TAG not in cell.tags:
+            return
+        if self._on_cell is not None:
+            self._on_cell(cell)
+        recorder = self._recorder
+        recorder.begin_cell(cell.number)
+        begun = time.perf_counter()
+        status = "error"
+        try:
+            try:
+                if loop is None:
+                    self._run_code(compiled, module.__dict__)
+                else:
+                    loop.run_until_complete(self._run_code_async(compiled, module.__dict__))
+                if PARAMETERS_TAG in cell.tags:
+                    self._set_parameters(compiled, module)
+                status = "ok"
+            finally:
+                # Figures drawn before an error are shown too.
+                self._display.finish_cell()
+        except NotebookSkipped:
+            status = "skipped"
+            raise
+        except SystemExit as error:
+            status = "ok" if error.code in (None, 0) else "error"
+            raise
+        except BaseException as error:
+            self._record_error(error)
+            raise
+        finally:
+            self._keep_annotations(module.__dict__)
+            recorder.end_cell(cell.number, time.perf_counter() - begun, status)
+
+    def _run_code(self, compiled: CompiledCell, namespace: dict[str, Any]) -> None:
+        if compiled.body is not None:
+            exec(compiled.body, namespace)  # noqa: S102 - running it is what we are for
+        if compiled.shown is not None:
+            value = eval(compiled.shown, namespace)  # noqa: S307 - likewise
+            self._display.result(value)
+
+    async def _run_code_async(self, compiled: CompiledCell, namespace: dict[str, Any]) -> None:
+        if compiled.body is not None:
+            pending = eval(compiled.body, namespace)  # noqa: S307 - likewise
+            if compiled.body.co_flags & _COROUTINE:
+                await pending
+        if compiled.shown is not None:
+            value = eval(compiled.shown, namespace)  # noqa: S307 - likewise
+            if compiled.shown.co_flags & _COROUTINE:
+                value = await value
+            self._display.result(value)
+
+    def _set_parameters(self, compiled: CompiledCell, module: ModuleType) -> None:
+        from research_jobs.notebook.parameters import (
+            restore_parameter,
+        )
+
+        namespace = module.__dict__
+        for name, value in self._parameters.items():
+            default = namespace.get(name)
+            kind = self._parameter_types.get(name, "any")
+            namespace[name] = restore_parameter(value, kind, default)
+        names = dict.fromkeys((*compiled.assigned, *self._parameters))
+        self.used.update({name: _short(namespace[name]) for name in names if name in namespace})
+
+    def _record_error(self, error: BaseException) -> None:
+        if not self._recorder.active:
+            return
+        failure = describe_failure(error, self.text, self.text.path.parent)
+        _, _, message = failure.headline.partition(f"{type(error).__name__}: ")
+        self._recorder.error(
+            type(error).__name__, message, failure.traceback.split("\n"), failure.line
+        )
+
+    def _keep_annotations(self, namespace: dict[str, Any]) -> None:
+        """Join the cells' annotations where Python 3.14 keeps them in a function."""
+        if sys.version_info < (3, 14):
+            return
+        annotate = namespace.get("__annotate__")
+        if annotate is None or annotate in self._annotators:
+            return
+        self._annotators.append(annotate)
+        if len(self._annotators) > 1:
+            parts = tuple(self._annotators)
+
+            def joined(format: Any, /) -> dict[str, Any]:  # noqa: A002 - Python's own name
+                found: dict[str, Any] = {}
+                for part in parts:
+                    found.update(part(format))
+                return found
+
+            self._annotators = [joined]
+            namespace["__annotate__"] = joined
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 100
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 10
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value if len(value) <= 100 else value[:97] + "..."
+    return _Short().repr(value)

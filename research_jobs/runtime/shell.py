@@ -1,0 +1,177 @@
+"""The object that ``get_ipython()`` gives: an IPython shell as libraries expect a kernel's.
+
+It is IPython's own shell class, so formatters, events, magics and configuration are the real
+ones. What would touch the machine or the notebook's namespace is left out: no profile folder,
+no history file, no completer, no ``In``/``Out``/``_`` among the notebook's names.
+
+Imported only when something needs IPython.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.history import HistoryManager
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+if TYPE_CHECKING:
+    from research_jobs.runtime.display import Display
+
+__all__ = ["Shell", "make_shell"]
+
+# What notebooks ask of a kernel through get_ipython() and batch has no use for.
+_QUIET_MAGICS = frozenset({"autoreload", "load_ext", "reload_ext", "unload_ext", "matplotlib"})
+
+
+class _Publisher(DisplayPublisher):
+    """Hands what is displayed to the recorder."""
+
+    def publish(  # pyright: ignore[reportIncompatibleMethodOverride] - versions differ
+        self,
+        data: Any,
+        metadata: Any = None,
+        source: Any = None,
+        *,
+        transient: Any = None,
+        update: bool = False,
+        **_options: Any,
+    ) -> None:
+        del source
+        assert isinstance(self.shell, Shell)
+        shown = self.shell.shown
+        display_id = (transient or {}).get("display_id")
+        shown.publish(data, metadata, display_id=display_id, update=update)
+
+    def clear_output(self, wait: bool = False) -> None:
+        assert isinstance(self.shell, Shell)
+        self.shell.shown.recorder.clear(wait=wait)
+
+
+class _Result:
+    """``sys.displayhook`` as the shell has it."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.exec_result = None
+
+    def __call__(self, value: Any = None) -> None:
+        self.shell.shown.result(value)
+
+
+class _Comms:
+    """A comm manager that nobody is at the other end of."""
+
+    def register_target(self, *_args: Any, **_options: Any) -> None: ...
+
+    def unregister_target(self, *_args: Any, **_options: Any) -> None: ...
+
+
+class Shell(InteractiveShell):
+    """IPython's shell without a terminal, a profile or a history."""
+
+    shown: Display
+
+    def __init__(self, shown: Display) -> None:
+        self.shown = shown
+        module = ModuleType("__main__")
+        module.__dict__.update(shown.user_namespace)
+        config = Config({"IPKernelApp": {"connection_file": ""}})
+        super().__init__(user_module=module, user_ns=shown.user_namespace, config=config)
+        self.kernel = SimpleNamespace(
+            shell=self,
+            session=None,
+            iopub_socket=None,
+            comm_manager=_Comms(),
+            get_parent=lambda *_args: {},
+        )
+        self.parent_header: dict[str, Any] = {}
+
+    # What a terminal's shell sets up and a batch run must not.
+
+    def init_ipython_dir(self, ipython_dir: Any) -> None: ...
+
+    def init_profile_dir(self, profile_dir: Any) -> None: ...
+
+    def init_environment(self) -> None: ...
+
+    def init_virtualenv(self) -> None: ...
+
+    def init_sys_modules(self) -> None: ...
+
+    def init_user_ns(self) -> None: ...
+
+    def init_builtins(self) -> None:
+        from IPython.core.builtin_trap import BuiltinTrap
+
+        self.builtin_trap = BuiltinTrap(shell=self)
+
+    def init_completer(self) -> None: ...
+
+    def init_logstart(self) -> None: ...
+
+    def init_history(self) -> None:
+        self.history_manager = HistoryManager(
+            shell=self, parent=self, enabled=False, hist_file=":memory:"
+        )
+
+    def init_display_pub(self) -> None:
+        self.display_pub = _Publisher(parent=self, shell=self)
+
+    def init_displayhook(self) -> None:
+        from IPython.core.display_trap import DisplayTrap
+
+        self.displayhook = _Result(self)
+        self.display_trap = DisplayTrap(hook=self.displayhook)
+
+    # What notebooks and libraries call.
+
+    def formats(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A value's representations and their metadata, by mime type."""
+        formatter: Any = self.display_formatter
+        return formatter.format(value)
+
+    def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
+        if magic_name in _QUIET_MAGICS:
+            return None
+        return super().run_line_magic(magic_name, line, _stack_depth)
+
+    def enable_gui(self, gui: Any = None) -> None: ...
+
+    def showtraceback(self, *args: Any, **_options: Any) -> None:
+        given = args[0] if args else None
+        kind, error, trace = given or sys.exc_info()
+        if kind is not None:
+            traceback.print_exception(kind, error, trace)
+
+    def finish_cell(self) -> None:
+        """The events of a cell's end; matplotlib's figures come with them."""
+        self.events.trigger("post_execute")
+        self.events.trigger("post_run_cell", SimpleNamespace(success=True, result=None))
+        self.execution_count = self.shown.execution_count + 1
+
+    def close(self) -> None:
+        """Take this shell out of IPython's singleton, undoing what it hooked."""
+        self.restore_sys_module_state()
+        import atexit
+
+        atexit.unregister(self.atexit_operations)
+        type(self).clear_instance()
+
+
+def make_shell(shown: Display) -> Shell:
+    """The shell, installed where IPython looks for one.
+
+    Libraries tell a kernel from a terminal by the class's name and module.
+    """
+    kind = type("ZMQInteractiveShell", (Shell,), {"__module__": "ipykernel.zmqshell"})
+    InteractiveShell.clear_instance()
+    shell: Shell = kind(shown)
+    for cls in kind._walk_mro():  # noqa: SLF001 - as SingletonConfigurable.instance() does
+        cls._instance = shell
+    shell.execution_count = shown.execution_count + 1
+    return shell
