@@ -154,7 +154,7 @@ class _Stream:
 
     masker: StreamMasker
     written: int = 0
-    tail: deque[str] = field(default_factory=lambda: deque[str]())
+    tail: deque[str] = field(default_factory=deque[str])
     tail_length: int = 0
     dropped: int = 0
 
@@ -417,7 +417,7 @@ class FileRecorder(Recorder):
         return kept
 
     def _foreign_updates(self) -> list[dict[str, Any]]:
-        """This cell's updates of other cells' displays: they outlive clearing this one."""
+        """Updates by this cell of other cells' displays: they outlive clearing this one."""
         try:
             with open(os.dup(self._file), "rb") as file:  # noqa: PTH123 - from a descriptor
                 file.seek(self._cell_offset)

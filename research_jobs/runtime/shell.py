@@ -171,7 +171,9 @@ def make_shell(shown: Display) -> Shell:
     kind = type("ZMQInteractiveShell", (Shell,), {"__module__": "ipykernel.zmqshell"})
     InteractiveShell.clear_instance()
     shell: Shell = kind(shown)
-    for cls in kind._walk_mro():  # noqa: SLF001 - as SingletonConfigurable.instance() does
-        cls._instance = shell
+    # As SingletonConfigurable.instance() does: the class and its parents know the one shell.
+    for cls in kind.__mro__:
+        if issubclass(cls, InteractiveShell):
+            setattr(cls, "_instance", shell)  # noqa: B010 - a plain assignment has no type
     shell.execution_count = shown.execution_count + 1
     return shell
