@@ -263,7 +263,7 @@ def discover(notebooks: Path) -> Discovery:
         A notebook has at least one cell marker and a name (folders included) that does not
         begin with ``_``. An unreadable file is a problem and no notebook.
     """
-    folder = walk_folder(notebooks)
+    folder = walk_folder(Path(os.path.abspath(notebooks)))  # noqa: PTH100 - links are kept
     found: list[NotebookFile] = []
     helpers: list[Path] = []
     problems = list(folder.problems)
@@ -305,6 +305,7 @@ def find_notebook(notebooks: Path, name: str) -> NotebookFile:
     NotebookError
         When it is there and cannot be run, with the reason.
     """
+    notebooks = Path(os.path.abspath(notebooks))  # noqa: PTH100 - links are kept
     wanted = notebook_name(name)
     direct = notebooks.joinpath(*wanted.split("/")).with_suffix(".py") if wanted else notebooks
     if direct.is_file():

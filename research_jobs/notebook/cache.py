@@ -1,0 +1,166 @@
+"""The scan's memory: file to facts, in one JSON file that anything may happen to.
+
+It is believed only when its checksum fits and this very version of the scanner wrote it. An entry
+is believed only while the file's times, size and inode are as they were, and, where the file was
+younger than two seconds when it was read, only after its bytes were compared: within the grain of
+a clock a file can change twice without showing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import research_jobs
+from research_jobs.notebook.facts import FileFacts, facts_from_json, facts_to_json
+from research_jobs.project import Project
+
+__all__ = ["FactsCache", "Remembered"]
+
+SETTLED_NS = 2_000_000_000
+"""How old a file must be before its times alone are believed: FAT's grain, the coarsest."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What is known of a file: the hash of its bytes, whether it has markers, its facts."""
+
+    sha256: str
+    marked: bool
+    facts: FileFacts
+
+
+class FactsCache:
+    """Facts by file.
+
+    Parameters
+    ----------
+    project : Project
+    enabled : bool
+        False: nothing is read or written.
+    """
+
+    def __init__(self, project: Project, *, enabled: bool = True) -> None:
+        self.path = project.state / "cache" / "scan.json"
+        self.enabled = enabled
+        self._root = str(project.root)
+        self._old: dict[str, list[Any]] = self._load() if enabled else {}
+        self._new: dict[str, list[Any]] = {}
+        self._changed = False
+        self._stats: dict[str, tuple[os.stat_result, int]] = {}
+
+    def get(self, path: Path, stat: os.stat_result | None = None) -> Remembered | None:
+        """What is known of a file without reading it; ``None`` when it must be read."""
+        if not self.enabled:
+            return None
+        now = time.time_ns()
+        if stat is None:
+            try:
+                stat = path.stat()
+            except OSError:
+                return None
+        key = str(path)
+        self._stats[key] = (stat, now)
+        entry = self._old.get(key)
+        if entry is None:
+            return None
+        try:
+            signature, settled = entry[0], entry[1]
+            if not settled or signature != _signature(stat):
+                return None
+            remembered = _decode(entry)
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None
+        self._new[key] = entry
+        return remembered
+
+    def confirm(self, path: Path, sha256: str) -> Remembered | None:
+        """What is known of a file that was read, where its bytes are still the same."""
+        entry = self._old.get(str(path)) if self.enabled else None
+        if entry is None:
+            return None
+        try:
+            remembered = _decode(entry)
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None
+        if remembered.sha256 != sha256:
+            return None
+        self._keep(path, entry[2:])
+        return remembered
+
+    def put(self, path: Path, remembered: Remembered) -> None:
+        """Remember a file."""
+        if self.enabled:
+            self._keep(
+                path, [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
+            )
+
+    def _keep(self, path: Path, rest: list[Any]) -> None:
+        key = str(path)
+        known = self._stats.get(key)
+        if known is None:
+            return
+        stat, read_at = known
+        # The times were taken before the file was read: a change since then shows next time.
+        settled = read_at - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
+        self._new[key] = [_signature(stat), settled, *rest]
+        self._changed = True
+
+    def _stamp(self) -> dict[str, Any]:
+        """What else the facts depend on: this program and the interpreter."""
+        own: list[Any] = []
+        for name in sorted(os.listdir(os.path.dirname(__file__))):  # noqa: PTH208, PTH120 - each scan does this
+            if name.endswith(".py"):
+                stat = os.stat(os.path.join(os.path.dirname(__file__), name))  # noqa: PTH116, PTH118, PTH120 - as above
+                own.append([name, stat.st_mtime_ns, stat.st_size])
+        return {
+            "version": research_jobs.__version__,
+            "scanner": own,
+            "python": list(sys.version_info[:2]),
+            "root": self._root,
+        }
+
+    def _load(self) -> dict[str, list[Any]]:
+        try:
+            head, _, body = self.path.read_bytes().partition(b"\n")
+            header = json.loads(head)
+            if header != {"stamp": self._stamp(), "checksum": zlib.crc32(body)}:
+                return {}
+            return cast("dict[str, list[Any]]", json.loads(body))
+        except (OSError, ValueError, RecursionError):
+            return {}
+
+    def save(self) -> None:
+        """Write what changed, whole or not at all. A folder that cannot be written is no error."""
+        if not self.enabled or not (self._changed or self._old.keys() != self._new.keys()):
+            return
+        body = json.dumps(self._new, separators=(",", ":")).encode()
+        head = json.dumps({"stamp": self._stamp(), "checksum": zlib.crc32(body)}).encode()
+        temporary: str | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".scan-")
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(head + b"\n" + body)
+            os.replace(temporary, self.path)  # noqa: PTH105 - one name for both steps
+        except OSError:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)  # noqa: PTH108 - as above
+
+
+def _signature(stat: os.stat_result) -> list[int]:
+    return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
+
+
+def _decode(entry: list[Any]) -> Remembered:
+    sha256, marked, facts = entry[2:]
+    return Remembered(sha256, marked, facts_from_json(facts))

@@ -1,0 +1,331 @@
+"""All notebooks of a project, read as text, fast: what the factory builds assets from.
+
+Each file is parsed once, and again only when it changed. What was learnt of it is kept in
+``.research_jobs/cache/``; what follows from several files together (code versions, loads through
+helpers) is worked out anew each time, for it is cheap.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from research_jobs.errors import NotebookError
+from research_jobs.notebook.cache import FactsCache, Remembered
+from research_jobs.notebook.cells import (
+    NotebookText,
+    decode_source,
+    has_marker,
+    parse_cells,
+    read_bytes,
+)
+from research_jobs.notebook.discovery import (
+    SourceFile,
+    not_found,
+    notebook_file,
+    sort_out,
+    walk_folder,
+)
+from research_jobs.notebook.facts import FileFacts, read_facts
+from research_jobs.notebook.interface import LoadCall, Parameter
+from research_jobs.notebook.lineage import reached_loads
+from research_jobs.notebook.local_modules import Imported, Resolver, search_path
+from research_jobs.notebook.version import code_version
+from research_jobs.project import Project, notebook_name
+
+__all__ = ["Scan", "ScannedNotebook", "scan"]
+
+
+@dataclass(frozen=True)
+class ScannedNotebook:
+    """A notebook as its text describes it.
+
+    Parameters
+    ----------
+    name, module : str
+        ``volatility/garch`` and ``volatility.garch``.
+    path : Path
+    description : str
+        Its leading prose as Markdown.
+    parameters : tuple of Parameter
+    parameters_cell : int or None
+        Number of the cell tagged ``parameters``.
+    loads : tuple of LoadCall
+        Its own calls, then those that its helper modules make for it. Never of itself: reading
+        one's own earlier outputs is no dependency.
+    assigned : mapping of str to int
+        Names bound at module level, to the line that first does.
+    third_party : tuple of str
+        Dotted names of the installed modules that it and its helpers import.
+    third_party_members : tuple of str
+        What they import *from* those, dotted: ``scipy.stats`` of ``from scipy import stats``. It
+        may be a module or any other name.
+    local_modules : tuple of str
+        Import names of the project's own modules that it imports, directly or not.
+    code_version : str
+        Changes when what it runs changes, and not with comments, prose or formatting.
+    source_sha256 : str
+        Of the file's bytes.
+    error : NotebookError or None
+        Why it cannot run; then the fields above are empty where they could not be read.
+    """
+
+    name: str
+    module: str
+    path: Path
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    parameters_cell: int | None = None
+    loads: tuple[LoadCall, ...] = ()
+    assigned: Mapping[str, int] = field(default_factory=dict[str, int], repr=False)
+    third_party: tuple[str, ...] = ()
+    third_party_members: tuple[str, ...] = ()
+    local_modules: tuple[str, ...] = ()
+    code_version: str = ""
+    source_sha256: str = ""
+    error: NotebookError | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A project's notebooks.
+
+    Parameters
+    ----------
+    notebooks : tuple of ScannedNotebook
+        Sorted by name.
+    helpers : tuple of Path
+    problems : tuple of NotebookError
+        Files that look like notebooks and are none of `notebooks`, and helper modules that do not
+        parse.
+    """
+
+    notebooks: tuple[ScannedNotebook, ...]
+    helpers: tuple[Path, ...]
+    problems: tuple[NotebookError, ...]
+
+    def get(self, name: str) -> ScannedNotebook:
+        """A notebook by any spelling of its name.
+
+        Raises
+        ------
+        NotebookNotFoundError
+            With close names.
+        NotebookError
+            When a file of that name is there and cannot be a notebook.
+        """
+        wanted = notebook_name(name)
+        for notebook in self.notebooks:
+            if notebook.name == wanted:
+                return notebook
+        for problem in self.problems:
+            if problem.where is not None and problem.where.path == f"notebooks/{wanted}.py":
+                raise problem
+        raise not_found(name, [notebook.name for notebook in self.notebooks])
+
+    @property
+    def third_party(self) -> tuple[str, ...]:
+        """tuple of str: the installed modules that any notebook imports, sorted."""
+        return tuple(sorted({name for notebook in self.notebooks for name in notebook.third_party}))
+
+    @property
+    def third_party_members(self) -> tuple[str, ...]:
+        """tuple of str: what any notebook imports from them, sorted."""
+        return tuple(
+            sorted({name for notebook in self.notebooks for name in notebook.third_party_members})
+        )
+
+
+def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = ()) -> Scan:
+    """Read all notebooks of a project; none is imported.
+
+    Parameters
+    ----------
+    project : Project
+    use_cache : bool
+        Whether to read and write ``.research_jobs/cache/``.
+    sys_path : sequence of str
+        Further folders that the notebooks' imports are looked up in, behind the usual three.
+
+    Returns
+    -------
+    Scan
+        A notebook that does not parse is in it, with its error; the others are untouched by that.
+    """
+    cache = FactsCache(project, enabled=use_cache)
+    with _quiet():
+        found = _Scanner(project, cache, sys_path).run()
+    cache.save()
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No garbage collection (trees are many small objects) and no warnings of the parser."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One file, read or remembered."""
+
+    sha256: str
+    marked: bool
+    facts: FileFacts | None
+    error: NotebookError | None
+
+
+class _Scanner:
+    def __init__(self, project: Project, cache: FactsCache, sys_path: Sequence[str]) -> None:
+        self.project = project
+        self.cache = cache
+        self.sys_path = sys_path
+        self.resolver = Resolver()
+        self.read: dict[str, _Read] = {}
+        self.imported: dict[tuple[tuple[str, ...], str, str], Imported] = {}
+
+    def run(self) -> Scan:
+        folder = walk_folder(self.project.notebooks)
+        problems = list(folder.problems)
+        notebooks: list[tuple[SourceFile, _Read]] = []
+        helpers: list[Path] = []
+        for file, problem in sort_out(folder.files):
+            one = self.file(file.path, file)
+            marked = one.marked and not file.is_private
+            if problem is not None:
+                if marked:
+                    problems.append(problem)
+            elif marked:
+                notebooks.append((file, one))
+            else:
+                if one.error is not None:
+                    problems.append(one.error)
+                helpers.append(file.path)
+        return Scan(
+            tuple(
+                sorted(
+                    (self.notebook(file, one) for file, one in notebooks), key=lambda nb: nb.name
+                )
+            ),
+            tuple(helpers),
+            tuple(problems),
+        )
+
+    def file(self, path: Path, source: SourceFile | None = None) -> _Read:
+        """A file's facts, from this scan, from the cache, or from its text."""
+        key = str(path)
+        known = self.read.get(key)
+        if known is None:
+            known = self.read[key] = self._file(path, source)
+        return known
+
+    def _file(self, path: Path, source: SourceFile | None) -> _Read:
+        stat = source.stat if source is not None else None
+        remembered = self.cache.get(path, stat)
+        if remembered is not None:
+            return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
+        data = b""
+        try:
+            data = read_bytes(path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            remembered = self.cache.confirm(path, sha256)
+            if remembered is not None:
+                return _Read(sha256, remembered.marked, remembered.facts, None)
+            text = decode_source(data, path)
+        except NotebookError as error:
+            # Bytes that are no text may still be a notebook's: it is shown as a broken one.
+            marked = has_marker(data.decode("latin-1"))
+            return _Read(hashlib.sha256(data).hexdigest(), marked, None, error)
+        marked = has_marker(text)
+        cells = parse_cells(text) if marked else ()
+        notebook = NotebookText(path, text, sha256, cells)
+        try:
+            facts = read_facts(notebook, notebook=marked, shown=self.project.display(path))
+        except NotebookError as error:
+            return _Read(sha256, marked, None, error)
+        self.cache.put(path, Remembered(sha256, marked, facts))
+        return _Read(sha256, marked, facts, None)
+
+    def notebook(self, file: SourceFile, one: _Read) -> ScannedNotebook:
+        names = notebook_file(file)
+        facts = one.facts
+        if facts is None:
+            return ScannedNotebook(
+                names.name,
+                names.module,
+                names.path,
+                code_version=one.sha256[:16],
+                source_sha256=one.sha256,
+                error=one.error,
+            )
+        search = search_path(
+            file.path.parent, self.project.notebooks, self.project.root, self.sys_path
+        )
+        package = names.module.rpartition(".")[0]
+        start = self.imports(search, str(file.path), package, facts)
+        modules, digests = self.closure(search, start)
+        externals = [start, *(imported for _, imported in modules.values())]
+        loads = reached_loads((facts, start), modules)
+        return ScannedNotebook(
+            name=names.name,
+            module=names.module,
+            path=names.path,
+            description=facts.description,
+            parameters=facts.parameters,
+            parameters_cell=facts.parameters_cell,
+            loads=tuple(call for call in loads if call.notebook != names.name),
+            assigned=facts.assigned or {},
+            third_party=tuple(sorted({name for i in externals for name in i.external})),
+            third_party_members=tuple(sorted({name for i in externals for name in i.members})),
+            local_modules=tuple(sorted(digests)),
+            code_version=code_version(
+                facts.digest, digests, parameters=[p.name for p in facts.parameters]
+            ),
+            source_sha256=one.sha256,
+        )
+
+    def imports(
+        self, search: tuple[str, ...], path: str, package: str, facts: FileFacts
+    ) -> Imported:
+        key = (search, path, package)
+        known = self.imported.get(key)
+        if known is None:
+            known = self.imported[key] = self.resolver.imports(facts.imports, package, search)
+        return known
+
+    def closure(
+        self, search: tuple[str, ...], start: Imported
+    ) -> tuple[dict[str, tuple[FileFacts, Imported]], dict[str, str]]:
+        """Every local module that is imported, directly or not: facts, and digests by name."""
+        modules: dict[str, tuple[FileFacts, Imported]] = {}
+        digests: dict[str, str] = {}
+        todo = list(start.modules)
+        while todo:
+            name, path = todo.pop()
+            if name in digests:
+                continue
+            one = self.file(Path(path))
+            if one.facts is None:
+                # It does not parse, so the notebook cannot run; a repair changes the version.
+                digests[name] = one.sha256
+                continue
+            digests[name] = one.facts.digest
+            is_package = path.endswith("__init__.py")
+            package = name if is_package else name.rpartition(".")[0]
+            imported = self.imports(search, path, package, one.facts)
+            modules[name] = (one.facts, imported)
+            todo += imported.modules
+        return modules, digests
