@@ -71,6 +71,8 @@ class ScannedNotebook:
         Changes when what it runs changes, and not with comments, prose or formatting.
     source_sha256 : str
         Of the file's bytes.
+    reads_itself : bool
+        Whether it loads its own earlier outputs: its partitions then run one after the other.
     error : NotebookError or None
         Why it cannot run; then the fields above are empty where they could not be read.
     """
@@ -88,6 +90,7 @@ class ScannedNotebook:
     local_modules: tuple[str, ...] = ()
     code_version: str = ""
     source_sha256: str = ""
+    reads_itself: bool = False
     error: NotebookError | None = None
 
 
@@ -295,6 +298,7 @@ class _Scanner:
                 facts.digest, digests, parameters=[p.name for p in facts.parameters]
             ),
             source_sha256=one.sha256,
+            reads_itself=any(call.notebook == names.name for call in loads),
         )
 
     def imports(
