@@ -1,0 +1,217 @@
+"""Every name of Dagster that the executor needs and Dagster does not promise to keep.
+
+Dagster has no public way to run steps in threads, so the executor is built of the same parts as
+Dagster's own. They are imported here and nowhere else, and
+``tests/orchestration/test_dagster_contract_executor.py`` says which one changed and what of
+the executor that breaks.
+"""
+
+# Private names are what this module is for.
+# pyright: reportPrivateUsage=false
+# ruff: noqa: SLF001
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dagster import AssetCheckExecutionContext, AssetExecutionContext, OpExecutionContext
+from dagster._core.definitions.metadata import MetadataValue
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
+from dagster._core.events import DagsterEvent, EngineEventData
+from dagster._core.execution.api import ExecuteRunWithPlanIterable
+from dagster._core.execution.compute_logs import create_compute_log_file_key
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.execute_plan import (
+    _trigger_hook,
+    dagster_event_sequence_for_step,
+)
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.objects import ErrorSource, StepFailureData
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.execution.retries import RetryMode, get_retries_config
+from dagster._core.execution.step_dependency_config import (
+    StepDependencyConfig,
+    get_step_dependency_config_field,
+)
+from dagster._core.execution.tags import get_tag_concurrency_limits_config
+from dagster._core.executor.base import Executor
+from dagster._core.log_manager import DagsterLogManager
+from dagster._core.storage.cloud_storage_compute_log_manager import CloudStorageComputeLogManager
+from dagster._core.storage.compute_log_manager import (
+    CapturedLogContext,
+    ComputeIOType,
+    ComputeLogManager,
+)
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster_shared.error import SerializableErrorInfo
+
+__all__ = [
+    "ActiveExecution",
+    "CapturedLogContext",
+    "CloudStorageComputeLogManager",
+    "ComputeIOType",
+    "ComputeLogManager",
+    "DagsterEvent",
+    "DagsterExecutionInterruptedError",
+    "DagsterSubprocessError",
+    "EngineEventData",
+    "ErrorSource",
+    "ExecuteRunWithPlanIterable",
+    "ExecutionPlan",
+    "ExecutionStep",
+    "Executor",
+    "InstanceConcurrencyContext",
+    "KnownExecutionState",
+    "LocalComputeLogManager",
+    "MetadataValue",
+    "PlanExecutionContext",
+    "PlanExecutionContextManager",
+    "PlanOrchestrationContext",
+    "RetryMode",
+    "SerializableErrorInfo",
+    "StepContext",
+    "StepDependencyConfig",
+    "StepExecutionContext",
+    "StepFailureData",
+    "ThriftyClaims",
+    "confine_python_logs",
+    "create_compute_log_file_key",
+    "dagster_event_sequence_for_step",
+    "error_info",
+    "get_retries_config",
+    "get_step_dependency_config_field",
+    "get_tag_concurrency_limits_config",
+    "pin_console_loggers",
+    "step_identity",
+    "trigger_hooks",
+    "use_event_loop",
+]
+
+
+def error_info(error: BaseException) -> SerializableErrorInfo:
+    """An exception as Dagster stores it in an event."""
+    exc_info: Any = (type(error), error, error.__traceback__)
+    return serializable_error_info_from_exc_info(exc_info)
+
+
+StepContext = AssetExecutionContext | AssetCheckExecutionContext | OpExecutionContext
+
+
+def step_identity(context: StepContext) -> tuple[str, str]:
+    """The run id and the step key of a running asset, asset check or op."""
+    step_context = context.get_step_execution_context()
+    return step_context.run_id, step_context.step.key
+
+
+def trigger_hooks(
+    context: StepExecutionContext, events: Sequence[DagsterEvent]
+) -> Iterator[DagsterEvent]:
+    """Run the step's hooks (the user's code) over the events of an attempt."""
+    return _trigger_hook(context, list(events))
+
+
+def use_event_loop(context: StepExecutionContext, loop: AbstractEventLoop) -> None:
+    """Give a step an event loop of its own.
+
+    Dagster makes one a run; two ``async`` steps in two threads cannot both run on it.
+    """
+    context._event_loop = loop
+
+
+def confine_python_logs(context: StepExecutionContext, is_foreign: Callable[[], bool]) -> None:
+    """Keep a step from catching the Python logs of another that runs beside it.
+
+    While a step runs, Dagster hangs the step's handler onto process-wide loggers
+    (``python_logs.managed_python_loggers``). The handler of whichever step came first would take
+    the records of all.
+    """
+    handler = context.log._dagster_handler
+    accepts = handler.filter
+
+    def belongs(record: logging.LogRecord) -> bool:
+        return not is_foreign() and accepts(record)
+
+    handler.filter = belongs
+
+
+def pin_console_loggers(log: DagsterLogManager, stream: Any) -> None:
+    """Have Dagster's console loggers write to `stream`, whatever ``sys.stderr`` is at the time.
+
+    They look ``sys.stderr`` up for every line, and so would write each event of a step into the
+    step's own stderr, between the lines of the notebook.
+    """
+    for logger in log._dagster_handler._loggers:
+        for handler in list(logger.handlers):
+            if type(handler).__name__ != "StandardErrorHandler":
+                continue
+            pinned = logging.StreamHandler(stream)
+            pinned.setLevel(handler.level)
+            pinned.setFormatter(handler.formatter)
+            for record_filter in handler.filters:
+                pinned.addFilter(record_filter)
+            logger.removeHandler(handler)
+            logger.addHandler(pinned)
+
+
+class ThriftyClaims(InstanceConcurrencyContext):
+    """Claims of pool slots that keep the database quiet and lose no time.
+
+    Dagster's own queues a claim for *every* step that could run, however few can run at once, and
+    looks again at each after an interval that grows to 15 s, even when the slot that it waits for
+    was freed by the run itself. Here only as many claims of a pool wait as the run could use, all
+    are looked at again when one of the run's own steps frees a slot, and otherwise at a steady
+    interval.
+
+    Parameters
+    ----------
+    instance, dagster_run
+        As for Dagster's own.
+    width : int
+        How many steps the run can run at once.
+    interval_s : float
+        Seconds between two looks at a claim that waits.
+    """
+
+    def __init__(self, instance: Any, dagster_run: Any, *, width: int, interval_s: float) -> None:
+        super().__init__(instance, dagster_run)
+        self._width = width
+        self._interval_s = interval_s
+        self._waiting: dict[str, str] = {}  # step to pool
+
+    def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
+        """Claim a slot of pool `concurrency_key` for a step; False when it has to wait."""
+        waiting = self._waiting
+        in_line = sum(pool == concurrency_key for pool in waiting.values())
+        if step_key not in waiting and in_line >= self._width:
+            return False
+        if super().claim(concurrency_key, step_key, step_priority):
+            waiting.pop(step_key, None)
+            return True
+        waiting[step_key] = concurrency_key
+        again_at = min(self._pending_timeouts[step_key], time.time() + self._interval_s)
+        self._pending_timeouts[step_key] = again_at
+        return False
+
+    def next_look(self) -> float:
+        """When to ask for steps again for the sake of those that wait, Unix time."""
+        return min((self._pending_timeouts[key] for key in self._waiting), default=math.inf)
+
+    def free_step(self, step_key: str) -> None:
+        """Give back the slot of a step that ended, and look at all waiting claims at once."""
+        super().free_step(step_key)
+        for waiting in self._waiting:
+            self._pending_timeouts[waiting] = 0.0
