@@ -25,6 +25,7 @@ __all__ = [
     "build_partitions",
     "dimension_specs",
     "parameter_values",
+    "partition_key_of",
     "partition_key_record",
     "time_dimension",
 ]
@@ -200,15 +201,11 @@ def _exclusions(
     return (f"{minutes % 60} {minutes // 60} * * {listed}", *rest)
 
 
-def partition_key_record(
-    definition: dg.PartitionsDefinition[Any], spec: NotebookSpec, key: str
-) -> PartitionKey:
+def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:
     """What a run is told of its partition.
 
     Parameters
     ----------
-    definition : dagster.PartitionsDefinition
-        As `build_partitions` made it of `spec`.
     spec : NotebookSpec
     key : str
         Dagster's key, ``a|b`` where there are two dimensions.
@@ -224,30 +221,51 @@ def partition_key_record(
     PartitionError
         When it is not a key of such partitions.
     """
-    names = list(dimension_specs(spec))
-    parts = _parts(key, names)
-    window = None
+    dimensions = dimension_specs(spec)
+    parts = _parts(key, list(dimensions))
+    timed = [(name, dimension) for name, dimension in dimensions.items() if dimension.is_time]
+    if not timed:
+        return PartitionKey(key=str(key), dimensions=parts)
+    name, dimension = timed[0]
+    # A calendar leaves days out; it does not move the windows of those that stay.
+    definition = _time(dimension.model_copy(update={"calendar": None}), None, None)
+    start, end = _window_of(definition, parts[name])
+    return PartitionKey(key=str(key), dimensions=parts, start=start, end=end)
+
+
+def partition_key_record(
+    definition: dg.PartitionsDefinition[Any], spec: NotebookSpec, key: str
+) -> PartitionKey:
+    """As `partition_key_of`, for a key that must exist in `definition` by now."""
+    record = partition_key_of(spec, key)
     timed = time_dimension(definition)
     if timed is not None:
-        name, time_definition = timed
-        part = parts[name] if name is not None else key
-        try:
-            window = time_definition.time_window_for_partition_key(part)
-        except ValueError as error:
+        name, window = timed
+        part = record.dimensions[name] if name is not None else key
+        if not window.has_partition_key(part):
             raise PartitionError(
-                f"'{part}' is not a partition key of the form {time_definition.fmt}",
-                hint=f"Write it as {example_key(time_definition)}.",
-            ) from error
-    return PartitionKey(
-        key=key,
-        dimensions=parts,
-        start=window.start.isoformat() if window is not None else None,
-        end=window.end.isoformat() if window is not None else None,
-    )
+                f"there is no partition '{part}'",
+                hint=(
+                    f"They run from {window.get_first_partition_key()}"
+                    f" to {window.get_last_partition_key()}."
+                ),
+            )
+    return record
+
+
+def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[str, str]:
+    try:
+        window = definition.time_window_for_partition_key(key)
+    except ValueError as error:
+        raise PartitionError(
+            f"'{key}' is not a partition key of the form {definition.fmt}",
+            hint=f"Write it as {example_key(definition)}.",
+        ) from error
+    return window.start.isoformat(), window.end.isoformat()
 
 
 def _parts(key: str, names: Sequence[str]) -> dict[str, str]:
-    pieces = key.split("|") if len(names) > 1 else [key]
+    pieces = str(key).split("|") if len(names) > 1 else [str(key)]
     if len(pieces) != len(names):
         raise PartitionError(
             f"'{key}' is not a key of the dimensions {' and '.join(names)}",
