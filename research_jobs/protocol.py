@@ -141,6 +141,8 @@ class RunRequest:
         Seconds until the run is ended; seconds between INT, TERM and KILL.
     memory_bytes : int or None
         Limit over the whole process tree.
+    log_limit_bytes : int
+        How much of stdout, and of stderr, is logged: the beginning and the end of it.
     code_version : str or None
     environment : mapping of str to str
         Set in the fresh process on top of the inherited environment.
@@ -170,6 +172,7 @@ class RunRequest:
     timeout_s: float | None = None
     grace_s: float = 5.0
     memory_bytes: int | None = None
+    log_limit_bytes: int = 10 * 1024 * 1024
     code_version: str | None = None
     environment: Mapping[str, str] = field(default_factory=_empty)
     secrets: Mapping[str, str] = field(default_factory=_empty)

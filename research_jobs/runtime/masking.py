@@ -43,6 +43,11 @@ class Masker:
         return self._pattern is not None
 
     @property
+    def forms(self) -> tuple[str, ...]:
+        """tuple of str: every text that is looked for, longest first."""
+        return tuple(self._forms)
+
+    @property
     def longest(self) -> int:
         """int: length of the longest form that is looked for; 0 without secrets."""
         return len(self._forms[0]) if self._forms else 0

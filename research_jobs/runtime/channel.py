@@ -1,0 +1,227 @@
+"""Frames over a socket: how supervisor, template, guardian and notebook process speak.
+
+A frame is four bytes of length, then JSON. Run requests and results are the records of
+`research_jobs.protocol`; the few small messages around them are plain objects with a
+``record`` and a ``version`` like these.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from research_jobs.protocol import (
+    FRAME_LIMIT,
+    HEADER,
+    PROTOCOL_VERSION,
+    ProtocolError,
+    RunRequest,
+    RunResult,
+    decode,
+    encode,
+)
+
+__all__ = [
+    "FrameReader",
+    "message",
+    "parse_message",
+    "receive_descriptors",
+    "receive_frame",
+    "receive_message",
+    "receive_record",
+    "send_message",
+    "send_record",
+]
+
+# Messages are small; only records may be as large as a frame.
+MESSAGE_LIMIT = 1024 * 1024
+
+
+def message(kind: str, **fields: Any) -> bytes:
+    """A small message as one frame."""
+    payload = json.dumps({"version": PROTOCOL_VERSION, "record": kind, **fields}).encode()
+    if len(payload) > MESSAGE_LIMIT:
+        raise ProtocolError(f"message {kind} of {len(payload)} bytes")
+    return HEADER.pack(len(payload)) + payload
+
+
+def parse_message(payload: bytes) -> dict[str, Any]:
+    """A frame's payload as a message.
+
+    Raises
+    ------
+    ProtocolError
+        When it is no object of this protocol's version.
+    """
+    try:
+        value = json.loads(payload)
+    except ValueError as error:
+        raise ProtocolError(f"frame is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ProtocolError("frame is not an object")
+    if value.get("version") != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"record of protocol {value.get('version')!r}, this side speaks {PROTOCOL_VERSION}"
+        )
+    return value
+
+
+def send_message(sock: socket.socket, kind: str, *, fds: Sequence[int] = (), **fields: Any) -> None:
+    """Send a small message, with descriptors beside it if any."""
+    frame = message(kind, **fields)
+    if not fds:
+        sock.sendall(frame)
+        return
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    sent = sock.sendmsg([frame], rights)
+    if sent < len(frame):
+        sock.sendall(frame[sent:])
+
+
+def send_record(sock: socket.socket, record: RunRequest | RunResult) -> None:
+    """Send a record as one frame."""
+    sock.sendall(encode(record))
+
+
+def receive_frame(sock: socket.socket) -> bytes | None:
+    """The payload of the next frame, or None when the other side has closed.
+
+    Raises
+    ------
+    ProtocolError
+        When the frame is too large or cut short.
+    """
+    header = _receive_exactly(sock, HEADER.size)
+    if header is None:
+        return None
+    (size,) = HEADER.unpack(header)
+    if size > FRAME_LIMIT:
+        raise ProtocolError(f"frame of {size} bytes, at most {FRAME_LIMIT} are allowed")
+    payload = _receive_exactly(sock, size)
+    if payload is None:
+        raise ProtocolError(f"frame of {size} bytes cut short")
+    return payload
+
+
+def receive_message(sock: socket.socket) -> dict[str, Any] | None:
+    """The next message, or None when the other side has closed."""
+    payload = receive_frame(sock)
+    return None if payload is None else parse_message(payload)
+
+
+def receive_record(sock: socket.socket) -> RunRequest | RunResult | None:
+    """The next record, or None when the other side has closed."""
+    payload = receive_frame(sock)
+    return None if payload is None else decode(payload)
+
+
+def receive_descriptors(sock: socket.socket, most: int) -> tuple[dict[str, Any] | None, list[int]]:
+    """The next message and the descriptors that came with it.
+
+    Only the first bytes of the frame carry descriptors, so these are read together.
+    """
+    fds: array.array[int] = array.array("i")
+    header, ancillary, _flags, _address = sock.recvmsg(
+        HEADER.size, socket.CMSG_SPACE(most * fds.itemsize)
+    )
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if not header:
+        return None, list(fds)
+    if len(header) < HEADER.size:
+        rest = _receive_exactly(sock, HEADER.size - len(header))
+        if rest is None:
+            raise ProtocolError("frame cut short")
+        header += rest
+    (size,) = HEADER.unpack(header)
+    if size > MESSAGE_LIMIT:
+        raise ProtocolError(f"message of {size} bytes")
+    payload = _receive_exactly(sock, size)
+    if payload is None:
+        raise ProtocolError("frame cut short")
+    return parse_message(payload), list(fds)
+
+
+class FrameReader:
+    """Cuts frames out of the bytes of a socket that must never block its reader.
+
+    Parameters
+    ----------
+    sock : socket
+        A stream socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self.closed = False
+
+    def read(self) -> Iterator[bytes]:
+        """The frames that are complete now; sets `closed` at the end of the stream.
+
+        Raises
+        ------
+        ProtocolError
+            When a frame is too large, or the stream ended within one.
+        """
+        while not self.closed:
+            try:
+                data = self._sock.recv(262144, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.closed = True
+                break
+            self._buffer += data
+            yield from self._frames()
+        if self.closed and self._buffer:
+            cut = len(self._buffer)
+            self._buffer.clear()
+            raise ProtocolError(f"frame cut short after {cut} bytes")
+
+    @property
+    def pending(self) -> int:
+        """int: bytes of a frame that is not complete."""
+        return len(self._buffer)
+
+    def _frames(self) -> Iterator[bytes]:
+        while len(self._buffer) >= HEADER.size:
+            (size,) = HEADER.unpack_from(self._buffer)
+            if size > FRAME_LIMIT:
+                raise ProtocolError(f"frame of {size} bytes, at most {FRAME_LIMIT} are allowed")
+            end = HEADER.size + size
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            yield payload
+
+
+def _receive_exactly(sock: socket.socket, size: int) -> bytes | None:
+    buffer = bytearray()
+    while len(buffer) < size:
+        try:
+            data = sock.recv(min(size - len(buffer), 1 << 20))
+        except ConnectionError:
+            data = b""
+        if not data:
+            if buffer:
+                raise ProtocolError("frame cut short")
+            return None
+        buffer += data
+    return bytes(buffer)
+
+
+def as_text_mapping(value: Any) -> dict[str, str]:
+    """A message's field as a mapping of text to text."""
+    if not isinstance(value, Mapping):
+        raise ProtocolError("field is not a mapping")
+    return {str(key): str(item) for key, item in value.items()}

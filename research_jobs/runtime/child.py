@@ -1,0 +1,462 @@
+"""One run, inside the notebook's process: import, collect, stage the outputs, send the record.
+
+The order at the end is deliberate. The record is sent once every output is staged and every
+thread and process of the notebook that is no daemon has ended. Only then do handlers registered with `atexit`
+run: one that crashes or hangs costs a line in the run's notes and not its result.
+
+Standard library only at the top, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from research_jobs.errors import (
+    OutputError,
+    OutputNotAssignedError,
+    ResearchJobsError,
+    SourceLocation,
+    did_you_mean,
+)
+from research_jobs.notebook.cells import Cell, NotebookText, read_notebook_text
+from research_jobs.protocol import (
+    CheckOutcome,
+    Ending,
+    Failure,
+    OutputRequest,
+    ProtocolError,
+    RunRequest,
+    RunResult,
+    StagedOutput,
+    encode,
+)
+from research_jobs.run_context import NotebookSkipped, RunContext, set_context
+from research_jobs.runtime.capture import Recorder, open_recorder
+from research_jobs.runtime.channel import message
+from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.importer import describe_failure, import_notebook
+from research_jobs.store.files import crash_point
+
+__all__ = ["run_child"]
+
+_SOURCE_LIMIT = 64 * 1024
+_TRACEBACK_LIMIT = 512 * 1024
+
+
+class _Channel:
+    """The private way to the guardian; a forked copy of the notebook has no say on it.
+
+    Parameters
+    ----------
+    descriptor : int
+        A connected stream socket.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._owner = os.getpid()
+
+    @property
+    def ours(self) -> bool:
+        """bool: whether this is the process that was given the channel."""
+        return os.getpid() == self._owner
+
+    def send(self, frame: bytes) -> None:
+        if not self.ours:
+            return
+        view = memoryview(frame)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+
+def run_child(request: RunRequest, descriptor: int) -> NoReturn:
+    """Run the notebook in this process, which is fresh, and leave.
+
+    Parameters
+    ----------
+    request : RunRequest
+    descriptor : int
+        A connected stream socket to the guardian.
+    """
+    channel = _Channel(descriptor)
+    status = 1
+    try:
+        result = _run(request, channel)
+        crash_point("child-before-record")
+        channel.send(_frame(result))
+        crash_point("child-after-record")
+        status = 0 if result.ending.ok else 1
+    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+        with contextlib.suppress(Exception):
+            traceback.print_exc()
+    finally:
+        _leave(status)
+
+
+def _run(request: RunRequest, channel: _Channel) -> RunResult:
+    recorder = open_recorder(request.capture_path, tuple(request.secrets.values()))
+    try:
+        result = _import_and_stage(request, channel, recorder)
+    except BaseException:
+        recorder.end(str(Ending.FAILED))
+        raise
+    recorder.end(str(result.ending))
+    return result
+
+
+def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder) -> RunResult:
+    try:
+        text = read_notebook_text(Path(request.path))
+    except ResearchJobsError as error:
+        return _failed(request, error)
+    set_context(_context(request))
+    begun: list[Cell] = []
+
+    def on_cell(cell: Cell) -> None:
+        begun.append(cell)
+        channel.send(_cell_message(cell))
+
+    root = Path(request.project_root)
+    outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
+    try:
+        namespace, used, note = _import(request, text, recorder, on_cell)
+        outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
+    except NotebookSkipped as skipped:
+        return replace(outcome, ending=Ending.SKIPPED, skip_reason=skipped.reason)
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures
+        failure = describe_failure(error, text, root)
+        if isinstance(error, SystemExit):
+            failure = _tell_exit(failure, error)
+        return replace(outcome, ending=Ending.FAILED, failure=_bounded(failure))
+    try:
+        channel.send(message("Stage"))
+        outputs, checks = _stage(request, namespace)
+        results = _hand_over(request, namespace)
+        _finish_threads()
+    except ResearchJobsError as error:
+        return replace(_failed(request, error), source_sha256=text.sha256)
+    except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
+        failure = describe_failure(error, text, root)
+        return replace(outcome, ending=Ending.FAILED, failure=_bounded(failure))
+    return replace(outcome, outputs=outputs, checks=checks, results=results)
+
+
+def _import(
+    request: RunRequest, text: NotebookText, recorder: Recorder, on_cell: Any
+) -> tuple[Mapping[str, Any], dict[str, str], str | None]:
+    """The notebook's names, the parameters used, and a note where it ended itself early."""
+    try:
+        module, used = import_notebook(
+            text,
+            request.module,
+            recorder=recorder,
+            parameters=request.parameters,
+            parameter_types=request.parameter_types,
+            on_cell=on_cell,
+        )
+    except SystemExit as left:
+        # exit() and exit(0) say "done", as they would in a script: what was assigned counts,
+        # and an output that was not assigned yet is missed like any other.
+        namespace = _namespace_of(left, request)
+        if left.code not in (None, 0) or namespace is None:
+            raise
+        used = {name: str(value) for name, value in request.parameters.items()}
+        return namespace, used, f"the notebook ended itself early with SystemExit({left.code!r})"
+    return vars(module), used, None
+
+
+def _namespace_of(error: BaseException, request: RunRequest) -> Mapping[str, Any] | None:
+    """The notebook's names out of the frames of an exception (importlib drops the module)."""
+    step = error.__traceback__
+    while step is not None:
+        names = step.tb_frame.f_globals
+        if names.get("__name__") == request.module and names.get("__file__") == request.path:
+            return names
+        step = step.tb_next
+    return None
+
+
+def _context(request: RunRequest) -> RunContext:
+    partition = request.partition
+    return RunContext(
+        notebook=request.notebook,
+        run_id=request.run_id,
+        partition_key=partition.key if partition else None,
+        partition=dict(partition.dimensions) if partition else {},
+        start=_moment(partition.start if partition else None),
+        end=_moment(partition.end if partition else None),
+        in_batch=True,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    # Python 3.10 does not read the short form of UTC.
+    return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+
+
+def _cell_message(cell: Cell) -> bytes:
+    return message(
+        "Cell",
+        number=cell.number,
+        title=cell.title[:200] if cell.title else None,
+        line=cell.first_line,
+        source=cell.source[:_SOURCE_LIMIT],
+    )
+
+
+def _finish_threads() -> None:
+    """Wait for what the notebook left running, as an interpreter does before it leaves."""
+    multiprocessing: Any = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        for process in multiprocessing.active_children():
+            if not process.daemon:
+                process.join()
+    # Joins threads that are no daemons and tells idle thread pools to end; joining the threads
+    # alone would wait for an idle pool forever.
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+
+
+# -- outputs --------------------------------------------------------------------------------
+
+
+def _stage(
+    request: RunRequest, namespace: Mapping[str, Any]
+) -> tuple[tuple[StagedOutput, ...], tuple[CheckOutcome, ...]]:
+    _require_assigned(request, namespace)
+    outputs: list[StagedOutput] = []
+    checks: list[CheckOutcome] = []
+    for output in request.outputs:
+        crash_point("child-before-output")
+        staged = _write(request, output, namespace[output.name])
+        outputs.append(staged)
+        if output.checks:
+            checks += _check(request, output, staged, namespace[output.name])
+    return tuple(outputs), tuple(checks)
+
+
+def _require_assigned(request: RunRequest, namespace: Mapping[str, Any]) -> None:
+    missing = [output.name for output in request.outputs if output.name not in namespace]
+    if not missing:
+        return
+    names = [
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    ]
+    hint = did_you_mean(missing[0], names, label="It assigned")
+    what = (
+        f"output '{missing[0]}' was never assigned"
+        if len(missing) == 1
+        else "outputs " + ", ".join(f"'{name}'" for name in missing) + " were never assigned"
+    )
+    raise OutputNotAssignedError(what, where=_where(request), hint=hint or None)
+
+
+def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutput:
+    if request.staging is None:
+        raise OutputError(
+            f"output '{output.name}' has no folder to be staged in", where=_where(request)
+        )
+    try:
+        from research_jobs.store.codec import write_output  # noqa: PLC0415 - imports pyarrow
+    except ModuleNotFoundError as error:
+        raise OutputError(
+            f"output '{output.name}' needs the package '{error.name}', which {sys.executable} "
+            "does not have",
+            where=_where(request),
+            hint=f"Install it there: {sys.executable} -m pip install {error.name}",
+        ) from error
+    try:
+        return write_output(
+            output.name,
+            value,
+            Path(request.staging) / f"{output.name}.parquet",
+            options=output.options,
+            metadata=request.metadata,
+        )
+    except ResearchJobsError as error:
+        if error.where is None:
+            error.where = _where(request)
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"output '{output.name}' could not be written: {error.strerror or error}",
+            where=_where(request),
+        ) from error
+
+
+def _check(
+    request: RunRequest, output: OutputRequest, staged: StagedOutput, value: Any
+) -> Sequence[CheckOutcome]:
+    from research_jobs.store.checks import evaluate_checks  # noqa: PLC0415 - imports pyarrow
+    from research_jobs.store.layout import output_path  # noqa: PLC0415 - only for outputs
+
+    previous: Path | None = None
+    if "://" not in request.store:
+        path = Path(output_path(request.store, request.notebook, output.name, request.partition))
+        previous = path if path.exists() else None
+    return evaluate_checks(staged, output.checks, previous=previous, value=value)
+
+
+# -- values for the caller of run_notebook() --------------------------------------------------
+
+
+def _hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, ...]:
+    """Pickle the values asked for; classes of the project travel by value."""
+    if request.results_path is None:
+        return ()
+    names = tuple(name for name in request.results if name in namespace)
+    dumps = _pickler(request)
+    with open(request.results_path, "wb") as file:
+        try:
+            file.write(dumps({name: namespace[name] for name in names}))
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, OSError)):
+                raise
+            for name in names:
+                _explain(request, name, namespace[name], dumps)
+            raise
+    return names
+
+
+def _explain(request: RunRequest, name: str, value: Any, dumps: Any) -> None:
+    """Raise an error that names the value, if it is this one that cannot be pickled."""
+    try:
+        dumps(value)
+    except Exception as error:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise OutputError(
+            f"result '{name}' of type {kind} cannot be handed over: {error}",
+            where=_where(request),
+            hint="Ask for something that pickles.",
+        ) from error
+
+
+def _pickler(request: RunRequest) -> Any:
+    try:
+        import cloudpickle  # noqa: PLC0415 - only where values are handed over
+    except ModuleNotFoundError:
+        # An interpreter of the notebook's own may lack it: then classes of the project cannot
+        # travel, and pickle says which.
+        return _plain_pickle(request)
+    for name, module in list(sys.modules.items()):
+        if _is_project_module(name, module, request.project_root):
+            cloudpickle.register_pickle_by_value(module)
+
+    def dumps(value: Any) -> bytes:
+        return cloudpickle.dumps(value, protocol=5)
+
+    return dumps
+
+
+def _plain_pickle(request: RunRequest) -> Any:
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            owner = sys.modules.get(getattr(obj, "__module__", None) or "")
+            if isinstance(obj, type) and owner is not None:
+                if _is_project_module(owner.__name__, owner, request.project_root):
+                    raise pickle.PicklingError(
+                        f"class {obj.__qualname__} is the project's own, and taking it along "
+                        f"needs the package 'cloudpickle' in {sys.executable}"
+                    )
+            return NotImplemented
+
+    def dumps(value: Any) -> bytes:
+        import io  # noqa: PLC0415 - only here
+
+        buffer = io.BytesIO()
+        Pickler(buffer, protocol=5).dump(value)
+        return buffer.getvalue()
+
+    return dumps
+
+
+def _is_project_module(name: str, module: Any, root: str) -> bool:
+    if name.partition(".")[0] == "research_jobs" or name == "__main__":
+        return False
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and in_project(file, root)
+
+
+# -- the record and the end -------------------------------------------------------------------
+
+
+def _where(request: RunRequest) -> SourceLocation:
+    path = Path(request.path)
+    with contextlib.suppress(ValueError):
+        return SourceLocation(path.relative_to(request.project_root).as_posix())
+    return SourceLocation(str(path))
+
+
+def _failed(request: RunRequest, error: ResearchJobsError) -> RunResult:
+    if error.where is None:
+        error.where = _where(request)
+    failure = Failure(
+        headline=error.headline,
+        traceback=error.details or "",
+        exception=f"{type(error).__module__}.{type(error).__qualname__}",
+        line=error.where.line,
+    )
+    return RunResult(ending=Ending.FAILED, failure=_bounded(failure))
+
+
+def _tell_exit(failure: Failure, left: SystemExit) -> Failure:
+    place = failure.headline.rpartition(": SystemExit")[0] or failure.headline
+    code = left.code
+    said = f"exited with code {code}" if isinstance(code, int) else f"exited: {code}"
+    return replace(failure, headline=f"{place}: {said} (SystemExit)")
+
+
+def _bounded(failure: Failure) -> Failure:
+    """A failure that fits into a record, whatever the notebook put into its message."""
+    return replace(
+        failure,
+        headline=failure.headline[:8192],
+        traceback=_middle_cut(failure.traceback, _TRACEBACK_LIMIT),
+        cell_source=_middle_cut(failure.cell_source, _SOURCE_LIMIT),
+    )
+
+
+def _middle_cut(text: Any, limit: int) -> Any:
+    if not isinstance(text, str) or len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - limit} characters left out ...]\n{text[-half:]}"
+
+
+def _frame(result: RunResult) -> bytes:
+    try:
+        return encode(result)
+    except ProtocolError:
+        # Previews and statistics are the only parts that a wide table can make large.
+        lean = tuple(replace(item, preview={}, statistics={}) for item in result.outputs)
+        note = "previews and statistics were left out: the run's record was too large"
+        return encode(replace(result, outputs=lean, notes=(*result.notes, note)))
+
+
+def _leave(status: int) -> NoReturn:
+    """Run what was registered for the interpreter's end, flush, and leave at once.
+
+    Tearing down a large interpreter costs more than many notebooks do, and nothing is left to do.
+    """
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would call
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+    os._exit(status)

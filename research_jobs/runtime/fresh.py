@@ -1,0 +1,251 @@
+"""Make a process that was just forked look like one that was just started.
+
+The same steps run in both isolation modes, so that a notebook finds the same process whether it
+was forked from the template or from a cold interpreter.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import io
+import linecache
+import os
+import random
+import signal
+import sys
+import time
+import types
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+__all__ = [
+    "FreshState",
+    "become_fresh",
+    "close_others",
+    "default_signals",
+    "fresh_randomness",
+    "in_project",
+    "remember_matplotlib_settings",
+]
+
+# What an interpreter ignores by itself when it starts.
+_IGNORED = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
+
+# The folder of research_jobs itself.
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+# The matplotlibrc that a preloaded matplotlib has read; see `remember_matplotlib_settings`.
+_matplotlib_file: str | None = None
+
+
+@dataclass(frozen=True)
+class FreshState:
+    """What the notebook's process starts from.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The whole environment.
+    working_directory : str
+    argv : tuple of str
+        ``sys.argv``.
+    sys_path : tuple of str
+        The whole ``sys.path``.
+    umask : int
+    """
+
+    environment: Mapping[str, str]
+    working_directory: str
+    argv: tuple[str, ...]
+    sys_path: tuple[str, ...]
+    umask: int
+
+
+def become_fresh(
+    state: FreshState, *, stdout: int, stderr: int, keep: Collection[int], faults: int | None
+) -> None:
+    """Turn this freshly forked process into the notebook's.
+
+    Parameters
+    ----------
+    state : FreshState
+    stdout, stderr : int
+        Descriptors that become 1 and 2.
+    keep : collection of int
+        Private descriptors that stay open, not inherited by programs that the notebook starts.
+    faults : int or None
+        Descriptor that takes Python's stack when a signal such as SIGSEGV ends the process.
+    """
+    default_signals()
+    _standard_descriptors(stdout, stderr)
+    close_others(keep)
+    _environment(state.environment)
+    os.umask(state.umask)
+    os.chdir(state.working_directory)
+    sys.argv[:] = state.argv
+    sys.path[:] = state.sys_path
+    _standard_streams()
+    _blank_main()
+    importlib.invalidate_caches()
+    linecache.clearcache()
+    fresh_randomness()
+    _matplotlib_settings()
+    if faults is not None:
+        faulthandler.enable(faults, all_threads=True)
+    if not gc.isenabled():
+        gc.enable()
+
+
+def default_signals() -> None:
+    """Give every signal the disposition and the mask of a fresh interpreter."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        wanted: Any = signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL
+        if number == signal.SIGINT:
+            wanted = signal.default_int_handler
+        if signal.getsignal(number) != wanted:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, wanted)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and those to keep."""
+    kept = sorted({0, 1, 2, *keep})
+    for low, high in zip(kept, [*kept[1:], None]):
+        if high is None:
+            try:
+                opened = max(map(int, os.listdir("/proc/self/fd"))) + 1
+            except OSError:
+                opened = os.sysconf("SC_OPEN_MAX")
+            high = max(opened, low + 1)
+        os.closerange(low + 1, high)
+    for descriptor in kept[3:]:
+        os.set_inheritable(descriptor, False)
+
+
+def fresh_randomness() -> None:
+    """Seed every generator that lives in a module, as its first import would."""
+    random.seed()
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None
+        tempfile._name_sequence = None  # noqa: SLF001 - a cache that has no public reset
+
+
+def _standard_descriptors(stdout: int, stderr: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for descriptor in {null, stdout, stderr} - {0, 1, 2}:
+        os.close(descriptor)
+
+
+def _environment(environment: Mapping[str, str]) -> None:
+    for name in [name for name in os.environ if name not in environment]:
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if hasattr(time, "tzset"):
+        time.tzset()
+
+
+def _standard_streams() -> None:
+    """New streams, since those of the template may hold text and have been wrapped."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _live_stream(1, "strict")
+    sys.stderr = sys.__stderr__ = _live_stream(2, "backslashreplace")
+
+
+class _LiveWriter(io.BufferedWriter):
+    """Hands every write on at once, and unlike a bare file never a part of it only."""
+
+    def write(self, buffer: Any, /) -> int:
+        count = super().write(buffer)
+        self.flush()
+        return count
+
+
+def _live_stream(descriptor: int, errors: str) -> TextIO:
+    """A UTF-8 text stream whose every write is seen at once."""
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    raw.name = "<stdout>" if descriptor == 1 else "<stderr>"  # type: ignore[misc]
+    return io.TextIOWrapper(
+        _LiveWriter(raw), encoding="utf-8", errors=errors, newline="\n", write_through=True
+    )
+
+
+def _blank_main() -> None:
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = sys.modules["builtins"]
+    sys.modules["__main__"] = main
+
+
+def remember_matplotlib_settings() -> None:
+    """Note which settings file a preloaded matplotlib has read (called by the template)."""
+    global _matplotlib_file  # noqa: PLW0603 - one fact about this process
+    matplotlib: Any = sys.modules.get("matplotlib")
+    if matplotlib is not None:
+        _matplotlib_file = matplotlib.matplotlib_fname()
+
+
+def _matplotlib_settings() -> None:
+    """Read what a preloaded matplotlib would have read on its import: settings file and backend."""
+    matplotlib: Any = sys.modules.get("matplotlib")
+    if matplotlib is None:
+        return
+    file = matplotlib.matplotlib_fname()
+    if file != _matplotlib_file:
+        settings = matplotlib.rc_params_from_file(file)
+        matplotlib.rcParamsOrig = settings.copy()
+        matplotlib.rcParams.update(settings)
+    backend = os.environ.get("MPLBACKEND")
+    if backend:
+        matplotlib.rcParams["backend"] = backend
+
+
+def in_project(path: str, root: str) -> bool:
+    """Whether a file or folder is the project's own.
+
+    An interpreter's environment may lie inside the project, and so may research_jobs itself
+    (in its own checkout): neither is the project's code.
+    """
+    place = os.path.realpath(path)
+    top = os.path.realpath(root)
+    if place != top and not place.startswith(top.rstrip(os.sep) + os.sep):
+        return False
+    if place == _PACKAGE or place.startswith(_PACKAGE + os.sep):
+        return False
+    return not _in_environment(place, top)
+
+
+@lru_cache(maxsize=4096)
+def _in_environment(place: str, top: str) -> bool:
+    """Whether a place inside the project belongs to an interpreter's environment."""
+    name = os.path.basename(place)
+    if name in ("site-packages", "dist-packages") or place in _prefixes():
+        return True
+    if os.path.exists(os.path.join(place, "pyvenv.cfg")):
+        return True
+    parent = os.path.dirname(place)
+    return place not in (top, parent) and parent != top and _in_environment(parent, top)
+
+
+@lru_cache(maxsize=1)
+def _prefixes() -> frozenset[str]:
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    return frozenset(map(os.path.realpath, prefixes))

@@ -1,0 +1,159 @@
+"""A limit on the memory of a whole process tree.
+
+Where a cgroup of version 2 is delegated to us, the kernel holds the limit. Elsewhere the tree is
+looked at a few times a second, which sees a fast climb a little late.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from research_jobs.runtime.processes import LINUX, shared_memory, tree_memory
+
+__all__ = ["CGROUP_VARIABLE", "MemoryWatch", "delegated_cgroup"]
+
+CGROUP_VARIABLE = "RESEARCH_JOBS_CGROUP"
+
+# Seconds between two looks: with a limit to hold, and only to report the peak.
+_WATCH = 0.15
+_GLANCE = 1.0
+# A look may cost this part of the time.
+_SHARE = 0.02
+
+
+def delegated_cgroup(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> Path | None:
+    """The folder below which we may make cgroups that limit memory, if there is one.
+
+    Either ``RESEARCH_JOBS_CGROUP`` names it, or our own cgroup is a leaf of a delegated subtree
+    (systemd's ``Delegate=memory`` with ``DelegateSubgroup=``): then it is our cgroup's parent.
+    A cgroup that holds processes cannot itself hand memory limits on, so our own never is.
+    """
+    named = os.environ.get(CGROUP_VARIABLE)
+    if named:
+        candidate = Path(named)
+    else:
+        try:
+            lines = own.read_text().splitlines()
+        except OSError:
+            return None
+        paths = [line[3:] for line in lines if line.startswith("0::")]
+        if not paths or paths[0] in ("", "/"):
+            return None
+        candidate = root / paths[0].lstrip("/")
+        candidate = candidate.parent
+        if candidate == root:
+            return None
+    return candidate if _hands_memory_on(candidate) else None
+
+
+def _hands_memory_on(folder: Path) -> bool:
+    control = folder / "cgroup.subtree_control"
+    try:
+        if "memory" not in control.read_text().split():
+            control.write_text("+memory")
+        return os.access(folder / "cgroup.procs", os.W_OK) and os.access(folder, os.W_OK)
+    except OSError:
+        return False
+
+
+class MemoryWatch:
+    """Watches, or has the kernel watch, the memory of one run.
+
+    Parameters
+    ----------
+    limit : int or None
+        Bytes; None only reports.
+    name : str
+        Part of the cgroup's name.
+    """
+
+    def __init__(self, limit: int | None, name: str) -> None:
+        self._limit = limit
+        self._group = _make_group(limit, name) if limit is not None and LINUX else None
+        #: largest resident size seen over the tree, bytes
+        self.peak = 0
+        #: largest size that the kernel could not have dropped, bytes
+        self.held_peak = 0
+        self.due: float | None = time.monotonic() + self._pause if LINUX else None
+
+    @property
+    def _pause(self) -> float:
+        return _WATCH if self._limit is not None and self._group is None else _GLANCE
+
+    def enter(self) -> None:
+        """Put this process under the limit (called in the notebook's process)."""
+        if self._group is not None:
+            (self._group / "cgroup.procs").write_text("0")
+
+    def sample(self, pids: Sequence[int]) -> bool:
+        """Look at the tree; whether it is over the limit."""
+        begun = time.monotonic()
+        seen = tree_memory(pids)
+        self.peak = max(self.peak, seen.resident)
+        over = False
+        if self._limit is not None and seen.held > self._limit and self._group is None:
+            # Processes that share pages count them each; ask the kernel for the truth.
+            held = shared_memory(pids) if len(pids) > 1 else seen.held
+            over = held > self._limit
+            self.held_peak = max(self.held_peak, held)
+        elif len(pids) <= 1:
+            self.held_peak = max(self.held_peak, seen.held)
+        cost = time.monotonic() - begun
+        self.due = time.monotonic() + max(self._pause, cost / _SHARE)
+        return over
+
+    def was_killed(self) -> bool:
+        """Whether the kernel ended a process of the tree for being over the limit."""
+        if self._group is None:
+            return False
+        try:
+            lines = (self._group / "memory.events").read_text().splitlines()
+        except OSError:
+            return False
+        return any(line.startswith("oom_kill ") and not line.endswith(" 0") for line in lines)
+
+    def kill(self) -> None:
+        """Have the kernel end every process under the limit."""
+        if self._group is not None:
+            with contextlib.suppress(OSError):
+                (self._group / "cgroup.kill").write_text("1")
+
+    def close(self) -> None:
+        """Read the peak and remove the cgroup."""
+        if self._group is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            peak = int((self._group / "memory.peak").read_text())
+            self.peak = max(self.peak, peak)
+            self.held_peak = max(self.held_peak, peak)
+        with contextlib.suppress(OSError):
+            self._group.rmdir()
+
+
+def _make_group(limit: int, name: str) -> Path | None:
+    base = delegated_cgroup()
+    if base is None:
+        return None
+    safe = "".join(letter if letter.isalnum() else "-" for letter in name)[:48]
+    group = base / f"research_jobs-{safe}-{secrets.token_hex(4)}"
+    try:
+        group.mkdir()
+        (group / "memory.max").write_text(str(limit))
+        with contextlib.suppress(OSError):
+            (group / "memory.swap.max").write_text("0")
+        with contextlib.suppress(OSError):
+            (group / "memory.oom.group").write_text("1")
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        return None
+    return group

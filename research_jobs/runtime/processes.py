@@ -1,0 +1,310 @@
+"""Process trees on Linux: who descends from whom, what they use, and how to end them.
+
+Elsewhere the functions that need ``/proc`` or ``prctl`` do nothing and say so by what they return.
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "LINUX",
+    "TreeMemory",
+    "adopt_orphans",
+    "alive",
+    "children_of",
+    "command_of",
+    "descendants",
+    "die_with_parent",
+    "name_process",
+    "oom_kills",
+    "open_process",
+    "prefer_for_oom",
+    "resident_memory",
+    "session_members",
+    "shared_memory",
+    "signal_all",
+    "signal_group",
+    "thread_names",
+    "tree_memory",
+]
+
+LINUX = sys.platform == "linux"
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, argument: Any) -> bool:
+    if not LINUX:
+        return False
+    return ctypes.CDLL(None).prctl(option, argument, 0, 0, 0) == 0
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of every descendant whose own parent dies (daemons included)."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that forked it ends.
+
+    Only right where that thread is the main thread of a single-threaded or long-lived process:
+    the kernel watches the thread, not the process.
+
+    Parameters
+    ----------
+    parent : int
+        The pid that should be the parent; if it is gone already, this process ends at once.
+    """
+    if _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)) and os.getppid() != parent:
+        os._exit(1)
+
+
+def name_process(name: str) -> None:
+    """Set the short name that ``ps`` and ``top`` show (at most 15 bytes)."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+
+
+def open_process(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends, or None where there is none."""
+    opener = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return int(opener(pid))
+    except OSError:
+        return None
+
+
+def prefer_for_oom(score: int = 500) -> None:
+    """Have the kernel choose this process before its supervisor when memory runs out."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(score))
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory since it started."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not (LINUX and is_zombie(pid))
+
+
+def descendants(root: int) -> list[int]:
+    """Every living descendant of a process, parents before their children.
+
+    A snapshot: a process that forks meanwhile can be missed, so who must miss none asks again
+    until nothing is left.
+    """
+    if not LINUX:
+        return []
+    found: list[int] = []
+    queue = [root]
+    seen = {root}
+    while queue:
+        pid = queue.pop()
+        direct = children_of(pid)
+        if direct is None:
+            return _descendants_by_scan(root)
+        for child in direct:
+            if child not in seen:
+                seen.add(child)
+                found.append(child)
+                queue.append(child)
+    return found
+
+
+def children_of(pid: int) -> list[int] | None:
+    """Direct children, or None where the kernel does not list them."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    children: list[int] = []
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                children += map(int, file.read().split())
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}/task/{thread}/stat"):
+                return None
+        except OSError:
+            continue
+    return children
+
+
+def _descendants_by_scan(root: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            parent = _stat_fields(int(name))
+            if parent:
+                parents.setdefault(int(parent[1]), []).append(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        for child in parents.get(queue.pop(), ()):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """State, parent, group, session... of ``/proc/<pid>/stat``; empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command in brackets may hold anything, brackets and blanks included.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether the process has ended and only waits to be reaped."""
+    fields = _stat_fields(pid)
+    return not fields or fields[0] in (b"Z", b"X")
+
+
+def session_members(session: int) -> list[int]:
+    """The living processes of a session."""
+    if not LINUX:
+        return []
+    return [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit()
+        and len(fields := _stat_fields(int(name))) > 3
+        and int(fields[3]) == session
+        and fields[0] not in (b"Z", b"X")
+    ]
+
+
+def command_of(pid: int) -> str:
+    """What a process runs, as a person would recognise it: ``sleep 600``."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            text = file.read(400).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def thread_names() -> list[str]:
+    """The kernel's names of this process's threads, the main thread left out."""
+    names: list[str] = []
+    if not LINUX:
+        return names
+    for thread in os.listdir("/proc/self/task"):
+        if int(thread) == os.getpid():
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm") as file:
+            names.append(file.read().strip())
+    return names
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to each process that is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group, if it is still there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+@dataclass(frozen=True)
+class TreeMemory:
+    """What a process tree uses.
+
+    Parameters
+    ----------
+    resident : int
+        Sum of resident sizes, bytes; pages that processes share count in each.
+    held : int
+        Of it, what the kernel cannot drop: anonymous and shared memory, and what is swapped out.
+    """
+
+    resident: int
+    held: int
+
+
+def tree_memory(pids: Sequence[int]) -> TreeMemory:
+    """The memory of the processes, cheaply: shared pages are counted more than once."""
+    resident = held = 0
+    for pid in pids:
+        one = resident_memory(pid)
+        resident += one.resident
+        held += one.held
+    return TreeMemory(resident, held)
+
+
+def resident_memory(pid: int) -> TreeMemory:
+    """The memory of one process; zero when it is gone."""
+    wanted = {b"VmRSS": 0, b"RssAnon": 0, b"RssShmem": 0, b"VmSwap": 0}
+    _read_kilobytes(f"/proc/{pid}/status", wanted)
+    return TreeMemory(
+        wanted[b"VmRSS"], wanted[b"RssAnon"] + wanted[b"RssShmem"] + wanted[b"VmSwap"]
+    )
+
+
+def shared_memory(pids: Iterable[int]) -> int:
+    """What the processes hold together, each shared page counted once in all.
+
+    Dearer than `tree_memory`: the kernel walks every page table.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    total = 0
+    for pid in pids:
+        wanted = {b"Pss_Anon": 0, b"Pss_Shmem": 0, b"SwapPss": 0}
+        if _read_kilobytes(f"/proc/{pid}/smaps_rollup", wanted):
+            total += sum(wanted.values())
+        else:
+            total += resident_memory(pid).held
+    return total
+
+
+def _read_kilobytes(path: str, wanted: dict[bytes, int]) -> bool:
+    """Fill in the fields ``Name:  123 kB`` of a file below /proc, as bytes."""
+    found = False
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                name, _, rest = line.partition(b":")
+                if name in wanted:
+                    wanted[name] = int(rest.split()[0]) * 1024
+                    found = True
+    except (OSError, ValueError, IndexError):
+        pass
+    return found

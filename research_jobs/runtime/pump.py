@@ -1,0 +1,146 @@
+"""A stream's way from the notebook to its log: live, without secrets, and never without end.
+
+Bytes go through as they came: what is not UTF-8 stays as it is in the log, and whoever shows the
+log replaces it.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Collection
+
+from research_jobs.runtime.masking import MASK, Masker
+
+__all__ = ["BoundedLog", "Pump"]
+
+_CHUNK = 256 * 1024
+
+
+class BoundedLog:
+    """Writes a stream's head at once and its tail at the end, without secrets.
+
+    Parameters
+    ----------
+    descriptor : int
+        Where it goes.
+    limit : int
+        Bytes in all; half for the head, half for the tail.
+    secrets : collection of str
+        Values replaced, wherever writes cut them.
+    """
+
+    def __init__(self, descriptor: int, *, limit: int, secrets: Collection[str] = ()) -> None:
+        self._descriptor = descriptor
+        self._room = limit // 2
+        self._tail_limit = limit - limit // 2
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self._held = b""
+        self._forms = [form.encode("utf-8", "surrogateescape") for form in Masker(secrets).forms]
+        self._pattern = re.compile(b"|".join(map(re.escape, self._forms))) if self._forms else None
+        self.dropped = 0
+        self.error: OSError | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take what the stream brought."""
+        if self._pattern is not None:
+            data = self._pattern.sub(MASK.encode(), self._held + data)
+            keep = self._unsure(data)
+            self._held = data[len(data) - keep :]
+            data = data[: len(data) - keep]
+        self._take(data)
+
+    def finish(self) -> None:
+        """Write what was kept back; no more comes."""
+        held, self._held = self._held, b""
+        self._take(held)
+        if self.dropped:
+            self._write(
+                f"\n[research_jobs: {_size(self.dropped)} left out here, "
+                f"the log keeps the beginning and the end]\n".encode()
+            )
+        for piece in self._tail:
+            self._write(piece)
+        self._tail.clear()
+
+    def _unsure(self, data: bytes) -> int:
+        """How many bytes at the end could be the beginning of a secret."""
+        longest = min(len(self._forms[0]) - 1, len(data))
+        for length in range(longest, 0, -1):
+            end = data[-length:]
+            if any(len(form) > length and form.startswith(end) for form in self._forms):
+                return length
+        return 0
+
+    def _take(self, data: bytes) -> None:
+        if self._room:
+            head, data = data[: self._room], data[self._room :]
+            self._room -= len(head)
+            self._write(head)
+            if not self._room:
+                self._write(b"\n[research_jobs: much output, the rest is shown at the end]\n")
+        if not data:
+            return
+        self._tail.append(data)
+        self._tail_size += len(data)
+        while self._tail_size > self._tail_limit:
+            over = self._tail_size - self._tail_limit
+            first = self._tail.popleft()
+            if len(first) > over:
+                self._tail.appendleft(first[over:])
+            gone = min(over, len(first))
+            self._tail_size -= gone
+            self.dropped += gone
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and self.error is None:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except OSError as error:
+                # A full disk or a closed reader must not block the notebook: keep draining.
+                self.error = error
+
+
+class Pump(threading.Thread):
+    """Drains a pipe into a log.
+
+    A thread, since the write may block (a stalled reader) and must not hold up the timeout.
+
+    Parameters
+    ----------
+    source : int
+        The pipe's reading end, closed at the end.
+    log : BoundedLog
+    """
+
+    def __init__(self, source: int, log: BoundedLog) -> None:
+        super().__init__(daemon=True)
+        self._source = source
+        self.log = log
+
+    def run(self) -> None:
+        while True:
+            try:
+                data = os.read(self._source, _CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            self.log.feed(data)
+        self.log.finish()
+        os.close(self._source)
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

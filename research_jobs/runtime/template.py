@@ -1,0 +1,400 @@
+"""The warm interpreter: imports third-party modules once, then forks a guardian for each run.
+
+It never imports a file of the project. A module that would make a forked run differ from a fresh
+one (it fails, prints, leaves threads, descriptors or processes behind, or is known not to survive
+a fork) is unfit: since an import cannot be undone, the template then ends, and the supervisor
+starts another one without that module. A module that hangs is noticed by the supervisor.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import (
+    as_text_mapping,
+    receive_descriptors,
+    receive_message,
+    send_message,
+)
+from research_jobs.runtime.fresh import in_project, remember_matplotlib_settings
+from research_jobs.runtime.guardian import Surroundings, run_guardian
+
+__all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "run_template"]
+
+#: what every run needs; a foreign interpreter may lack some
+RUNTIME_MODULES = (
+    "research_jobs.runtime.child",
+    "research_jobs.project",
+    "research_jobs.store.load",
+    "research_jobs.store.codec",
+    "research_jobs.store.checks",
+    "pyarrow",
+    "pyarrow.parquet",
+    "cloudpickle",
+)
+
+#: known not to survive a fork (threads, device contexts or foreign machines of their own)
+UNSAFE_MODULES = frozenset(
+    {
+        "cudf",
+        "cupy",
+        "eventlet",
+        "gevent",
+        "grpc",
+        "h2o",
+        "jax",
+        "jaxlib",
+        "jnius",
+        "jpype",
+        "juliacall",
+        "juliapkg",
+        "keras",
+        "mpi4py",
+        "mxnet",
+        "pycuda",
+        "pyspark",
+        "ray",
+        "rpy2",
+        "tensorflow",
+        "torch",
+        "torch_xla",
+    }
+)
+
+# Native threads that are known to come back in a forked child, or not to be missed there.
+_HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
+
+
+class _Unfit(Exception):
+    """A module was imported that a forked run must not find."""
+
+
+def run_template(control: int, parent: int) -> NoReturn:
+    """Be the template until the supervisor goes away."""
+    status = 1
+    try:
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        processes.adopt_orphans()
+        processes.name_process("rj-template")
+        os.chdir("/")
+        parent_descriptor = processes.open_process(parent)
+        if os.getppid() == parent:
+            _Template(socket.socket(fileno=control), parent, parent_descriptor).run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+        with contextlib.suppress(Exception):
+            os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+class _Template:
+    def __init__(self, control: socket.socket, parent: int, parent_descriptor: int | None) -> None:
+        self.control = control
+        self.parent = parent
+        self.parent_descriptor = parent_descriptor
+        self.path = tuple(sys.path)
+        self.guardians: set[int] = set()
+
+    def run(self) -> None:
+        asked = receive_message(self.control)
+        if asked is None:
+            return
+        gc.disable()
+        preload = _Preload(
+            self.control, str(asked["project"]), as_text_mapping(asked.get("unfit", {}))
+        )
+        try:
+            preload.run(list(asked["modules"]))
+        except _Unfit:
+            return
+        remember_matplotlib_settings()
+        # The threads that the trial took down come back when they are needed.
+        sys.path[:] = self.path
+        wake = self._signals()
+        gc.collect()
+        # What is frozen is not written to by a collection, and so stays shared.
+        gc.freeze()
+        send_message(self.control, "Ready", loaded=preload.loaded)
+        self._serve(wake)
+
+    def _signals(self) -> int:
+        reader, writer = os.pipe()
+        for descriptor in (reader, writer):
+            os.set_blocking(descriptor, False)
+        self.wake_descriptors = (reader, writer)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        return reader
+
+    def _serve(self, wake: int) -> None:
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        poller.register(self.control, select.POLLIN)
+        if self.parent_descriptor is not None:
+            poller.register(self.parent_descriptor, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _events in poller.poll()}
+            if self.parent_descriptor in ready:
+                return
+            if wake in ready:
+                self._reap(wake)
+            if self.control.fileno() in ready:
+                message, descriptors = receive_descriptors(self.control, 3)
+                if message is None or message.get("record") != "Run" or len(descriptors) != 3:
+                    return
+                self._fork(descriptors)
+
+    def _fork(self, descriptors: Sequence[int]) -> None:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any thread; those that are left here are known.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            self.guardians.add(pid)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        try:
+            signal.set_wakeup_fd(-1)
+            self.control.close()
+            for descriptor in self.wake_descriptors:
+                os.close(descriptor)
+            control, stdout, stderr = descriptors
+            run_guardian(
+                Surroundings(
+                    control=control,
+                    stdout=stdout,
+                    stderr=stderr,
+                    parent=self.parent,
+                    parent_descriptor=self.parent_descriptor,
+                    path=self.path,
+                    isolation="fork",
+                )
+            )
+        finally:
+            os._exit(1)
+
+    def _reap(self, wake: int) -> None:
+        """Collect guardians that have left, and end what one that was killed left behind."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(wake, 4096):
+                pass
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.guardians:
+                self.guardians.discard(pid)
+                if status != 0:
+                    self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        for child in processes.children_of(os.getpid()) or []:
+            if child not in self.guardians:
+                processes.signal_all([child, *processes.descendants(child)], signal.SIGKILL)
+
+
+class _Preload:
+    """Imports modules one by one and looks at what each leaves behind.
+
+    Parameters
+    ----------
+    control : socket
+        Told of each module before it is imported, so that one that hangs is known.
+    project : str
+        Root of the project, none of whose files may be imported.
+    unfit : mapping of str to str
+        Modules that earlier templates found unfit, and why.
+    """
+
+    def __init__(self, control: socket.socket, project: str, unfit: Mapping[str, str]) -> None:
+        self.control = control
+        self.project = project
+        self.unfit = unfit
+        self.loaded: list[str] = []
+        self.seen: set[str] = set()
+        self.output = os.memfd_create("research_jobs_preload")
+        self.errors = os.memfd_create("research_jobs_preload")
+
+    def run(self, names: Iterable[str]) -> None:
+        sys.path[:] = [entry for entry in sys.path if not in_project(entry, self.project)]
+        before = os.dup(1), os.dup(2)
+        os.dup2(self.output, 1)
+        os.dup2(self.errors, 2)
+        self.descriptors = _descriptors()
+        self._look("research_jobs")
+        for name in RUNTIME_MODULES:
+            self._load(name, ours=True)
+        for name in _ordered(names):
+            self._load(name, ours=False)
+        for source, target in zip(before, (1, 2)):
+            os.dup2(source, target)
+            os.close(source)
+        os.close(self.output)
+        os.close(self.errors)
+
+    def _load(self, name: str, *, ours: bool) -> None:
+        if name in sys.modules:
+            if not ours:
+                self.loaded.append(name)
+            return
+        reason = self.unfit.get(name) or self._refuse(name, ours=ours)
+        if reason is not None:
+            if reason and name not in self.unfit:
+                send_message(self.control, "LeftOut", module=name, reason=reason)
+            return
+        send_message(self.control, "Loading", module=name)
+        begun = time.monotonic()
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if ours or error.name == name:
+                # An attribute written like a module, or a package that is not there.
+                return
+            self._give_up(name, f"its import fails: {_one_line(error)}")
+        except BaseException as error:  # noqa: BLE001 - SystemExit included
+            self._give_up(name, f"its import fails: {_one_line(error)}")
+        self._look(name)
+        if not ours:
+            self.loaded.append(name)
+        send_message(
+            self.control, "Loaded", module=name, seconds=round(time.monotonic() - begun, 3)
+        )
+
+    def _refuse(self, name: str, *, ours: bool) -> str | None:
+        """Why a module is not even tried; an empty reason is not worth a line."""
+        top = name.partition(".")[0]
+        if ours:
+            return None
+        if top in UNSAFE_MODULES:
+            return "it is known not to survive a fork"
+        if top in sys.stdlib_module_names:
+            return None
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError, AttributeError) as error:
+            return f"it cannot be found: {_one_line(error)}"
+        if spec is None:
+            return f"{sys.executable} does not have it"
+        places = [spec.origin, *(spec.submodule_search_locations or ())]
+        if any(place and in_project(place, self.project) for place in places):
+            return "it is the project's own"
+        return None
+
+    def _look(self, name: str) -> None:
+        """See that the import left nothing that a fresh process would not have."""
+        new = [module for module in list(sys.modules) if module not in self.seen]
+        self.seen.update(new)
+        for module in new:
+            top = module.partition(".")[0]
+            if top in UNSAFE_MODULES and sys.modules.get(module) is not None:
+                self._give_up(name, f"it imports {top}, which is known not to survive a fork")
+            file = getattr(sys.modules.get(module), "__file__", None)
+            if isinstance(file, str) and in_project(file, self.project):
+                self._give_up(name, f"it imports the project's own file {file}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.fstat(self.output).st_size:
+            self._give_up(name, "its import writes to stdout")
+        if os.fstat(self.errors).st_size:
+            text = os.pread(self.errors, 2000, 0).decode("utf-8", "replace").strip()
+            os.ftruncate(self.errors, 0)
+            os.lseek(self.errors, 0, os.SEEK_SET)
+            send_message(self.control, "Noted", module=name, text=text)
+        self._look_at_threads(name)
+        opened = _descriptors() - self.descriptors
+        if opened:
+            self._give_up(name, "its import leaves a file or connection open")
+        if processes.children_of(os.getpid()) or []:
+            self._give_up(name, "its import starts a process")
+
+    def _look_at_threads(self, name: str) -> None:
+        started = [thread.name for thread in threading.enumerate()]
+        if len(started) > 1:
+            self._give_up(name, f"its import starts a thread ({started[-1]})")
+        names = _strange_threads()
+        if names:
+            # A library that knows of forks (OpenBLAS) takes its threads down for one.
+            _try_fork()
+            names = _strange_threads()
+        if names:
+            self._give_up(name, f"its import starts a native thread ({names[0]})")
+
+    def _give_up(self, name: str, reason: str) -> NoReturn:
+        send_message(self.control, "Unfit", module=name, reason=reason)
+        raise _Unfit
+
+
+def _strange_threads() -> list[str]:
+    return [
+        thread for thread in processes.thread_names() if not thread.startswith(_HARMLESS_THREADS)
+    ]
+
+
+def _try_fork() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Each top-level package before its submodules, in the order given."""
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted[name.partition(".")[0]] = None
+        wanted[name] = None
+    return list(wanted)
+
+
+def _descriptors() -> set[int]:
+    # The listing's own descriptor is closed by the time that it is looked at.
+    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+def preload_names(modules: Any) -> tuple[str, ...]:
+    """The modules of a list that are worth naming to a template: not the standard library's."""
+    return tuple(
+        dict.fromkeys(
+            name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names
+        )
+    )

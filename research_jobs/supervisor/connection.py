@@ -1,0 +1,179 @@
+"""One run as the supervisor sees it: a socket to the guardian, on which it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from research_jobs.protocol import (
+    Ending,
+    Failure,
+    ProtocolError,
+    RunRequest,
+    RunResult,
+    decode,
+)
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import (
+    message,
+    parse_message,
+    receive_frame,
+    send_message,
+    send_record,
+)
+from research_jobs.supervisor.process import StartError, wait_readable
+
+__all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError", "shown_path"]
+
+# Beyond timeout and grace, how long a guardian may take before it counts as lost: seconds.
+GUARDIAN_SLACK = 30.0
+
+
+class CancelToken:
+    """Cancels the runs that were given it, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def is_cancelled(self) -> bool:
+        """bool: whether `cancel` was called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """End the runs, at once as seen from here: INT, then TERM, then KILL."""
+        with self._lock:
+            if self._cancelled:
+                return
+            self._cancelled = True
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Have a function called when `cancel` is, or at once if it was."""
+        with self._lock:
+            self._listeners.append(listener)
+            cancelled = self._cancelled
+        try:
+            if cancelled:
+                listener()
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+
+class NotStartedError(Exception):
+    """The guardian ended before it had started the notebook's process."""
+
+
+class Connection:
+    """One run, from the supervisor's side of its socket."""
+
+    def __init__(self, request: RunRequest, connection: socket.socket, isolation: str) -> None:
+        self.request = request
+        self.connection = connection
+        self.isolation = isolation
+        self.guardian: int | None = None
+        self.pid: int | None = None
+        self.lock = threading.Lock()
+        self.lost: threading.Timer | None = None
+
+    def wait(self, cancel: CancelToken | None) -> RunResult:
+        started_at, started = time.time(), time.monotonic()
+        try:
+            self._send_request()
+            with cancel.listening(self._cancel) if cancel is not None else contextlib.nullcontext():
+                result = self._receive()
+        except (OSError, ProtocolError, EOFError) as error:
+            if self.pid is None and not isinstance(error, ProtocolError):
+                raise NotStartedError from error
+            self._end_what_is_left()
+            result = RunResult(
+                Ending.CRASHED,
+                failure=Failure(
+                    headline=f"{shown_path(self.request)}: the process that guards the run ended "
+                    f"without a result ({error or 'killed from outside'})"
+                ),
+                started_at=started_at,
+                duration_s=time.monotonic() - started,
+                pid=self.pid,
+                isolation=self.isolation,
+            )
+        finally:
+            if self.lost is not None:
+                self.lost.cancel()
+            # If this is an exception (Ctrl-C), closing tells the guardian to end the tree.
+            with self.lock:
+                self.connection.close()
+        return result
+
+    def _send_request(self) -> None:
+        send_message(self.connection, "Start", environment=dict(os.environ), umask=current_umask())
+        send_record(self.connection, self.request)
+
+    def _receive(self) -> RunResult:
+        limit = None
+        if self.request.timeout_s is not None:
+            limit = self.request.timeout_s + 3 * self.request.grace_s + GUARDIAN_SLACK
+        while True:
+            if limit is not None and not wait_readable(self.connection, limit):
+                raise ProtocolError(f"it has not answered for {limit:g} s")
+            payload = receive_frame(self.connection)
+            if payload is None:
+                raise EOFError
+            value = parse_message(payload)
+            kind = value.get("record")
+            if kind == "Started":
+                self.guardian, self.pid = int(value["guardian"]), int(value["pid"])
+            elif kind == "StartFailed":
+                raise StartError(str(value.get("message")))
+            else:
+                record = decode(payload)
+                if isinstance(record, RunResult):
+                    return record
+                raise ProtocolError(f"a {kind} is no result")
+
+    def _cancel(self) -> None:
+        with self.lock, contextlib.suppress(OSError):
+            self.connection.sendall(message("Cancel"))
+        patience = 3 * self.request.grace_s + GUARDIAN_SLACK
+        self.lost = threading.Timer(patience, self._end_what_is_left)
+        self.lost.daemon = True
+        self.lost.start()
+
+    def _end_what_is_left(self) -> None:
+        """End a guardian that does not answer, and what the notebook's session still holds."""
+        if self.guardian is not None:
+            processes.signal_all([self.guardian], signal.SIGKILL)
+        if self.pid is not None:
+            processes.signal_all(processes.session_members(self.pid), signal.SIGKILL)
+
+
+def current_umask() -> int:
+    """The umask, without setting it: other threads may be making files."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
+
+
+def shown_path(request: RunRequest) -> str:
+    """The notebook's file as a person should see it."""
+    path = Path(request.path)
+    with contextlib.suppress(ValueError):
+        return path.relative_to(request.project_root).as_posix()
+    return str(path)

@@ -1,0 +1,339 @@
+"""Starting processes: the template of an interpreter, and a guardian for each run.
+
+Linux forks guardians from a template; ``spawn`` starts an interpreter for each. Either way the
+supervisor ends up with one connected socket for the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.protocol import ProtocolError
+from research_jobs.runtime.channel import receive_message, send_message
+
+__all__ = [
+    "PreloadReport",
+    "StartError",
+    "Template",
+    "TemplateGoneError",
+    "start_cold",
+    "startup_environment",
+]
+
+_BOOTSTRAP = str(Path(__file__).resolve().parents[1] / "runtime" / "bootstrap.py")
+
+# How long one module may take to import before it counts as hanging: seconds.
+IMPORT_LIMIT = 60.0
+_START_LIMIT = 60.0
+
+# Variables that interpreters and libraries read once, when they start or load.
+_READ_AT_START = (
+    "ARROW_",
+    "BLIS_",
+    "GOTO_",
+    "LANG",
+    "LC_",
+    "LD_",
+    "MALLOC_",
+    "MKL_",
+    "MPLCONFIGDIR",
+    "NUMBA_",
+    "NUMEXPR_",
+    "NPY_",
+    "OMP_",
+    "OPENBLAS_",
+    "POLARS_",
+    "PYTHON",
+    "VECLIB_",
+)
+
+
+class StartError(ResearchJobsError):
+    """An interpreter could not be started for a run."""
+
+
+class TemplateGoneError(Exception):
+    """The template has ended: another one has to be started."""
+
+
+def startup_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that is read once, when an interpreter or library starts."""
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
+def start_cold(
+    python: str, stdout: int, stderr: int
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start an interpreter that guards one run.
+
+    Returns
+    -------
+    (socket, Popen)
+        The connection to it, and its process, to be waited for after the run.
+
+    Raises
+    ------
+    StartError
+        When the interpreter is not there or cannot be executed.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = _start(
+                python,
+                ("guardian", theirs.fileno(), os.getpid(), stdout, stderr),
+                pass_fds=(theirs.fileno(), stdout, stderr),
+                stderr=stderr,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return ours, process
+
+
+def _start(
+    python: str, arguments: Sequence[Any], *, pass_fds: Sequence[int], stderr: int
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [python, _BOOTSTRAP, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StartError(
+            f"interpreter {python} cannot be started: {error.strerror or error}",
+            hint="Check `python:` in the manifest.",
+        ) from error
+
+
+@dataclass
+class PreloadReport:
+    """What a template has imported ahead of the notebooks.
+
+    Parameters
+    ----------
+    loaded : dict of str to float
+        Module to the seconds that its import took.
+    left_out : dict of str to str
+        Module to the reason.
+    """
+
+    loaded: dict[str, float] = field(default_factory=dict[str, float])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Template:
+    """One warm interpreter, from the side of its supervisor.
+
+    Parameters
+    ----------
+    python : str
+        The interpreter.
+    project : str
+        Root of the project, none of whose files it may import.
+    modules : sequence of str
+        What it imports ahead.
+    log : callable
+        Takes a line for each module that is left out.
+    import_limit : float
+        Seconds that one import may take.
+    """
+
+    def __init__(
+        self,
+        python: str,
+        project: str,
+        modules: Sequence[str],
+        log: Callable[[str], None],
+        *,
+        import_limit: float = IMPORT_LIMIT,
+    ) -> None:
+        self.python = python
+        self.project = project
+        self.modules = tuple(modules)
+        self.startup = startup_environment(os.environ)
+        self.report = PreloadReport()
+        self._log = log
+        self._import_limit = import_limit
+        self._unfit: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            while not self._try_start():
+                self._stop()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """int or None: the template's process."""
+        return self._process.pid if self._process is not None else None
+
+    def open_run(self, stdout: int, stderr: int) -> socket.socket:
+        """Have a guardian forked, and connect to it.
+
+        Raises
+        ------
+        TemplateGoneError
+            When the template has ended.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, self._lock:
+                if self._control is None:
+                    raise TemplateGoneError
+                try:
+                    send_message(self._control, "Run", fds=(theirs.fileno(), stdout, stderr))
+                except OSError as error:
+                    raise TemplateGoneError from error
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def close(self) -> None:
+        """End the template; runs that it started go on."""
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        control, self._control = self._control, None
+        process, self._process = self._process, None
+        if control is not None:
+            if self._owner == os.getpid():
+                # A forked copy of this program may hold the connection open: say it in words too.
+                with contextlib.suppress(OSError):
+                    send_message(control, "Leave")
+            control.close()
+        if process is not None and self._owner == os.getpid():
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def forget(self) -> None:
+        """Let go of a template that belongs to the process that this one was forked from."""
+        if self._control is not None:
+            self._control.close()
+        self._control = None
+        if self._process is not None:
+            self._process.returncode = 0  # its end is not ours to wait for
+        self._process = None
+
+    def _try_start(self) -> bool:
+        """Whether it is ready; if not, a module was found unfit and another try is due."""
+        ours, theirs = socket.socketpair()
+        self._control = ours
+        self.report.loaded.clear()
+        with tempfile.TemporaryFile() as errors, theirs:
+            self._process = _start(
+                self.python,
+                ("template", theirs.fileno(), os.getpid()),
+                pass_fds=(theirs.fileno(),),
+                stderr=errors.fileno(),
+            )
+            theirs.close()
+            ours.settimeout(_START_LIMIT)
+            send_message(
+                ours,
+                "Preload",
+                project=self.project,
+                modules=list(self.modules),
+                unfit=self._unfit,
+            )
+            try:
+                ready = self._listen(ours)
+            except (EOFError, OSError, ProtocolError) as error:
+                if self._loading is None:
+                    errors.seek(0)
+                    text = errors.read().decode("utf-8", "replace").strip()
+                    last = text.splitlines()[-1] if text else str(error) or "no reason given"
+                    raise StartError(
+                        f"interpreter {self.python} cannot be started: {last}", details=text
+                    ) from error
+                hangs = isinstance(error, TimeoutError)
+                self._leave_out(
+                    self._loading,
+                    f"its import takes longer than {self._import_limit:g} s"
+                    if hangs
+                    else "its import ends the interpreter",
+                )
+                if hangs:
+                    self._process.kill()
+                return False
+            ours.settimeout(None)
+        return ready
+
+    def _listen(self, control: socket.socket) -> bool:
+        self._loading: str | None = None
+        while True:
+            message = receive_message(control)
+            if message is None:
+                raise EOFError
+            kind, module = message.get("record"), str(message.get("module", ""))
+            if kind == "Ready":
+                return True
+            if kind == "StartFailed":
+                raise StartError(str(message.get("message")))
+            if kind == "Loading":
+                self._loading = module
+                control.settimeout(self._import_limit)
+            elif kind == "Loaded":
+                self._loading = None
+                self.report.loaded[module] = float(message.get("seconds", 0.0))
+            elif kind == "Noted":
+                self._log(f"preloading {module} wrote to stderr: {message.get('text')}")
+            elif kind == "LeftOut":
+                if module not in self.report.left_out:
+                    self._tell(module, str(message.get("reason")))
+            elif kind == "Unfit":
+                self._leave_out(module, str(message.get("reason")))
+                return False
+
+    def _leave_out(self, module: str, reason: str) -> None:
+        self._unfit[module] = reason
+        self._tell(module, reason)
+
+    def _tell(self, module: str, reason: str) -> None:
+        self.report.left_out[module] = reason
+        self._log(f"{module} is not preloaded: {reason}")
+
+
+def wait_readable(sock: socket.socket, seconds: float | None) -> bool:
+    """Whether something came within so many seconds."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if poller.poll(None if left is None else left * 1000 + 1):
+            return True
+        if end is not None and time.monotonic() >= end:
+            return False
+
+
+def fork_is_possible() -> bool:
+    """Whether templates work here."""
+    return sys.platform == "linux"

@@ -1,0 +1,142 @@
+"""What a run is asked to do: project, manifest and caller put together into one request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research_jobs.protocol import OutputRequest, PartitionKey, RunRequest
+
+if TYPE_CHECKING:
+    from research_jobs.manifest import Manifest, NotebookSpec
+    from research_jobs.notebook.scan import ScannedNotebook
+    from research_jobs.project import Project
+
+__all__ = ["build_request", "resolve_python", "working_directory"]
+
+
+def build_request(
+    project: Project,
+    notebook: ScannedNotebook,
+    spec: NotebookSpec,
+    manifest: Manifest,
+    *,
+    run_id: str,
+    step_key: str = "",
+    parameters: Mapping[str, Any] | None = None,
+    partition: PartitionKey | None = None,
+    staging: str | os.PathLike[str] | None = None,
+    results: Sequence[str] = (),
+    results_path: str | None = None,
+    capture_path: str | None = None,
+) -> RunRequest:
+    """Everything that the fresh process needs to know of one run.
+
+    Parameters
+    ----------
+    project : Project
+    notebook : ScannedNotebook
+    spec : NotebookSpec
+        The notebook's entry of the manifest, defaults merged in.
+    manifest : Manifest
+    run_id, step_key : str
+        Who asks.
+    parameters : mapping, optional
+        JSON values, already checked against the notebook's parameters.
+    partition : PartitionKey, optional
+    staging : path, optional
+        Folder for staged outputs; without one no output is asked for.
+    results : sequence of str
+        Variables handed over to the caller, pickled to `results_path`.
+    results_path, capture_path : str, optional
+
+    Returns
+    -------
+    RunRequest
+    """
+    outputs = (
+        ()
+        if staging is None
+        else tuple(
+            OutputRequest(name=name, options=output.options(), checks=output.checks())
+            for name, output in spec.outputs.items()
+        )
+    )
+    metadata = {"notebook": notebook.name, "run_id": run_id, "code_version": notebook.code_version}
+    if partition is not None:
+        metadata["partition"] = partition.key
+    folder = Path(notebook.path).parent
+    return RunRequest(
+        run_id=run_id,
+        step_key=step_key,
+        notebook=notebook.name,
+        module=notebook.module,
+        path=str(notebook.path),
+        project_root=str(project.root),
+        store=project.store,
+        working_directory=working_directory(project, folder, manifest.defaults.working_directory),
+        sys_path=tuple(
+            dict.fromkeys(
+                map(
+                    str,
+                    (
+                        folder,
+                        project.notebooks,
+                        project.root,
+                        *(project.root / entry for entry in manifest.defaults.sys_path),
+                    ),
+                )
+            )
+        ),
+        parameters=dict(parameters or {}),
+        parameter_types={
+            parameter.name: parameter.type
+            for parameter in notebook.parameters
+            if parameter.name in (parameters or {})
+        },
+        partition=partition,
+        outputs=outputs,
+        staging=str(staging) if staging is not None else None,
+        results=tuple(results),
+        results_path=results_path,
+        capture_path=capture_path,
+        timeout_s=spec.timeout,
+        memory_bytes=spec.memory,
+        code_version=notebook.code_version,
+        environment=dict(spec.environment),
+        secrets={
+            name: value
+            for name in manifest.secrets
+            if (value := spec.environment.get(name) or os.environ.get(name))
+        },
+        metadata=metadata,
+    )
+
+
+def working_directory(project: Project, folder: Path, setting: str | None) -> str:
+    """Where a notebook runs: its own folder, the project's root, or a path below the root.
+
+    Parameters
+    ----------
+    project : Project
+    folder : Path
+        The notebook's.
+    setting : str or None
+        ``defaults.working_directory`` of the manifest.
+    """
+    if setting in (None, "notebook"):
+        return str(folder)
+    if setting == "project":
+        return str(project.root)
+    return str(project.root / Path(setting).expanduser())
+
+
+def resolve_python(project: Project, python: str | None) -> str | None:
+    """The interpreter that the manifest names, relative to the project; None for our own."""
+    if python is None:
+        return None
+    path = Path(python).expanduser()
+    # A link of a virtual environment must not be resolved: its place is what makes it one.
+    return str(path if path.is_absolute() or len(path.parts) == 1 else project.root / path)

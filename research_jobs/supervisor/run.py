@@ -1,0 +1,262 @@
+"""Running a notebook from outside: `Supervisor` for run workers and commands, `run_notebook()`."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import secrets
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from research_jobs.errors import RunError
+from research_jobs.notebook.cells import read_notebook_text
+from research_jobs.notebook.discovery import find_notebook
+from research_jobs.notebook.interface import read_interface
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.notebook.scan import ScannedNotebook, scan
+from research_jobs.project import Project, find_project
+from research_jobs.protocol import PartitionKey, RunResult
+from research_jobs.supervisor.connection import CancelToken
+from research_jobs.supervisor.process import PreloadReport, StartError
+from research_jobs.supervisor.request import build_request
+from research_jobs.supervisor.supervise import Isolation, Supervisor
+
+if TYPE_CHECKING:
+    from research_jobs.manifest import Manifest
+
+__all__ = [
+    "CancelToken",
+    "Isolation",
+    "PreloadReport",
+    "StartError",
+    "Supervisor",
+    "run_error",
+    "run_notebook",
+]
+
+
+def run_notebook(
+    notebook: str,
+    results: Sequence[str] = (),
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    partition: str | PartitionKey | None = None,
+    project: str | os.PathLike[str] | Project | None = None,
+    timeout: float | None = None,
+    isolation: Isolation | None = None,
+) -> list[Any]:
+    """Run a notebook in a fresh process and take some of its variables.
+
+    The notebook's outputs are not published; its stdout and stderr go to this process's.
+
+    Parameters
+    ----------
+    notebook : str
+        Any spelling of its name: ``"volatility/garch"``, ``"volatility.garch"``.
+    results : sequence of str
+        Variables to take. Instances of classes that the notebook or its helpers define work here,
+        though nothing of the notebook is imported: their classes come along.
+    parameters : mapping, optional
+        Values that replace those of the notebook's parameters cell.
+    partition : str or PartitionKey, optional
+        The partition, where the notebook has them.
+    project : path or Project, optional
+        A folder that holds ``notebooks/``; without it ``RESEARCH_JOBS_PROJECT``, else the
+        nearest parent of the working directory that holds one.
+    timeout : float, optional
+        Seconds; the manifest's by default.
+    isolation : {"fork", "spawn"}, optional
+        The manifest's by default.
+
+    Returns
+    -------
+    list
+        The values in the order asked for, None for a name that the notebook did not define. All
+        None when the notebook skipped its run.
+
+    Raises
+    ------
+    NotebookNotFoundError
+        With close names.
+    ParameterError
+        Before anything runs.
+    RunError
+        When the notebook did not succeed: place first, then its own traceback.
+    """
+    place = find_project(project)
+    file = find_notebook(place.notebooks, notebook)
+    names = [results] if isinstance(results, str) else list(results)
+    manifest = _manifest(place, file.name)
+    for problem in manifest.problems_of(file.name):
+        raise problem.error
+    spec = manifest.spec(file.name)
+    interface = read_interface(read_notebook_text(file.path))
+    scanned = ScannedNotebook(
+        name=file.name, module=file.module, path=file.path, parameters=interface.parameters
+    )
+    given = {**spec.parameters, **(parameters or {})}
+    key = _partition(partition)
+    if key is not None and spec.partitions is not None and spec.partitions.parameter:
+        given.setdefault(spec.partitions.parameter, key.key)
+    values = convert_parameters(interface.parameters, given, notebook=file.name)
+    with _results_file() as (handover, path):
+        request = build_request(
+            place,
+            scanned,
+            spec if timeout is None else spec.model_copy(update={"timeout": timeout}),
+            manifest,
+            run_id=f"call-{secrets.token_hex(8)}",
+            parameters=values,
+            partition=key,
+            results=tuple(dict.fromkeys(names)),
+            results_path=path,
+        )
+        with _streams() as (stdout, stderr):
+            result = _supervisor(place, manifest).run(
+                request,
+                stdout=stdout,
+                stderr=stderr,
+                isolation=isolation or spec.isolation,
+                python=spec.python,
+            )
+        if not result.ending.ok:
+            raise run_error(result)
+        found = _take(handover, file.name) if result.results else {}
+    return [found.get(name) for name in names]
+
+
+def run_error(result: RunResult) -> RunError:
+    """The exception that tells a result which is not a success.
+
+    Parameters
+    ----------
+    result : RunResult
+
+    Returns
+    -------
+    RunError
+        Its text begins with the one line, then has the notebook's traceback and the cell.
+    """
+    failure = result.failure
+    if failure is None:
+        return RunError(f"the run {result.ending}", ending=str(result.ending))
+    parts = [failure.traceback.rstrip()] if failure.traceback else []
+    if failure.cell_source:
+        parts.append(f"Cell {failure.cell}:\n{failure.cell_source.rstrip()}")
+    return RunError(failure.headline, ending=str(result.ending), details="\n\n".join(parts) or None)
+
+
+def _partition(partition: str | PartitionKey | None) -> PartitionKey | None:
+    return PartitionKey(key=partition) if isinstance(partition, str) else partition
+
+
+# -- values ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _results_file() -> Iterator[tuple[BinaryIO, str]]:
+    """A private file without a name of its own, and a path by which the child finds it."""
+    if sys.platform == "linux":
+        with tempfile.TemporaryFile() as file:
+            yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile() as file:
+            yield file, file.name  # pyright: ignore[reportReturnType]
+
+
+def _take(file: BinaryIO, notebook: str) -> dict[str, Any]:
+    """The values that the child pickled.
+
+    This is the one place where anything of a notebook is unpickled: the caller asked for its
+    live objects, and so trusts it.
+    """
+    file.seek(0)
+    try:
+        return pickle.load(file)  # noqa: S301 - see above
+    except Exception as error:
+        raise RunError(
+            f"notebook '{notebook}': its results cannot be taken into this process: "
+            f"{type(error).__name__}: {error}",
+            ending="succeeded",
+            hint="Both sides need the packages whose objects are handed over.",
+        ) from error
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[tuple[int, int]]:
+    """This process's stdout and stderr, or nowhere where they are closed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield _usable(1, null), _usable(2, null)
+    finally:
+        os.close(null)
+
+
+def _usable(descriptor: int, otherwise: int) -> int:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return otherwise
+    return descriptor
+
+
+# -- what is kept between calls -----------------------------------------------------------------
+
+_lock = threading.Lock()
+_supervisors: dict[str, Supervisor] = {}
+_manifests: dict[str, tuple[Any, Manifest]] = {}
+
+
+def _supervisor(project: Project, manifest: Manifest) -> Supervisor:
+    """The supervisor of a project, kept for the life of this program."""
+    root = str(project.root)
+    with _lock:
+        found = _supervisors.get(root)
+        if found is None:
+            seen = scan(project, sys_path=manifest.defaults.sys_path)
+            found = _supervisors[root] = Supervisor(preload=seen.third_party)
+    return found
+
+
+def _manifest(project: Project, notebook: str) -> Manifest:
+    """The manifest, read again when the file changed."""
+    from research_jobs.manifest import load_manifest  # noqa: PLC0415 - brings pydantic
+
+    try:
+        status = project.manifest.stat()
+        mark: Any = (status.st_mtime_ns, status.st_size, status.st_ino)
+    except OSError:
+        mark = None
+    key = f"{project.root}\0{notebook}"
+    known = _manifests.get(key)
+    if known is None or known[0] != mark:
+        known = _manifests[key] = (mark, load_manifest(project, [notebook]))
+    return known[1]
+
+
+def _close() -> None:
+    for supervisor in _supervisors.values():
+        supervisor.close()
+    _supervisors.clear()
+
+
+def _forget() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _lock = threading.Lock()
+    for supervisor in _supervisors.values():
+        supervisor.forget()
+    _supervisors.clear()
+
+
+atexit.register(_close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,265 @@
+"""The supervisor: runs notebooks, each in a fresh process, from any number of threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.supervisor.connection import (
+    GUARDIAN_SLACK,
+    CancelToken,
+    Connection,
+    NotStartedError,
+    shown_path,
+)
+from research_jobs.supervisor.process import (
+    PreloadReport,
+    StartError,
+    Template,
+    TemplateGoneError,
+    fork_is_possible,
+    start_cold,
+    startup_environment,
+)
+
+__all__ = ["Isolation", "Supervisor"]
+
+Isolation: TypeAlias = Literal["fork", "spawn"]
+
+_logger = logging.getLogger("research_jobs")
+
+
+class Supervisor:
+    """Runs notebooks, each in a fresh process, from any number of threads.
+
+    A context manager; templates start on first need and end with it, or with this process,
+    however it ends.
+
+    Parameters
+    ----------
+    preload : sequence of str
+        Third-party modules that templates import ahead (found statically: `Scan.third_party`).
+    python : str, optional
+        The interpreter of runs that do not name one; ours by default.
+    log : callable, optional
+        Takes lines about what was left out; by default the logger ``research_jobs``.
+    """
+
+    def __init__(
+        self,
+        *,
+        preload: Sequence[str] = (),
+        python: str | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self._preload = tuple(dict.fromkeys(preload))
+        self._python = python or sys.executable
+        self._log = log or _logger.info
+        self._lock = threading.Lock()
+        self._templates: dict[tuple[str, str], Template] = {}
+        self._starting: dict[tuple[str, str], threading.Lock] = {}
+        self._closed = False
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the templates."""
+        with self._lock:
+            self._closed = True
+            templates = list(self._templates.values())
+            self._templates.clear()
+        for template in templates:
+            template.close()
+
+    def forget(self) -> None:
+        """Let go of the templates without ending them: this process is a fork of their owner."""
+        self._lock = threading.Lock()
+        self._starting = {}
+        for template in self._templates.values():
+            template.forget()
+        self._templates = {}
+
+    def warm(self, project: str | os.PathLike[str], python: str | None = None) -> PreloadReport:
+        """Start the template of an interpreter, if it has not been.
+
+        Parameters
+        ----------
+        project : path
+            The project's root.
+        python : str, optional
+
+        Returns
+        -------
+        PreloadReport
+            What it has imported, and what it has left out and why.
+
+        Raises
+        ------
+        StartError
+            When the interpreter cannot be started.
+        """
+        return self._template(python or self._python, str(project)).report
+
+    def run(
+        self,
+        request: RunRequest,
+        *,
+        stdout: int,
+        stderr: int,
+        isolation: Isolation | None = None,
+        python: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> RunResult:
+        """Run one notebook and say what became of it; blocks, and costs nothing meanwhile.
+
+        Parameters
+        ----------
+        request : RunRequest
+        stdout, stderr : int
+            Descriptors that take the notebook's output, live.
+        isolation : {"fork", "spawn"}, optional
+            ``fork`` where that is possible, by default.
+        python : str, optional
+            Another interpreter.
+        cancel : CancelToken, optional
+            Ends the run.
+
+        Returns
+        -------
+        RunResult
+            For every ending; only a mistake in the call itself raises.
+        """
+        interpreter = _resolve_interpreter(python, request) or self._python
+        notes: tuple[str, ...] = ()
+        if isolation is None:
+            isolation = "fork"
+        early = _changed_at_start(request) if isolation == "fork" else None
+        if isolation == "fork" and (not fork_is_possible() or early is not None):
+            isolation = "spawn"
+            if early is not None:
+                notes = (f"started cold: {early} is read when interpreter or libraries start",)
+        started_at, started = time.time(), time.monotonic()
+        try:
+            result = self._run(request, stdout, stderr, isolation, interpreter, cancel)
+        except StartError as error:
+            return RunResult(
+                Ending.FAILED,
+                failure=Failure(
+                    headline=f"{shown_path(request)}: {error.headline}",
+                    traceback=error.details or "",
+                    exception="research_jobs.supervisor.process.StartError",
+                ),
+                started_at=started_at,
+                duration_s=time.monotonic() - started,
+                isolation=isolation,
+            )
+        return replace(result, notes=(*notes, *result.notes)) if notes else result
+
+    # -- one run --------------------------------------------------------------------------
+
+    def _run(
+        self,
+        request: RunRequest,
+        stdout: int,
+        stderr: int,
+        isolation: Isolation,
+        python: str,
+        cancel: CancelToken | None,
+    ) -> RunResult:
+        if isolation == "fork":
+            for _ in range(2):
+                template = self._template(python, request.project_root)
+                try:
+                    run = Connection(request, template.open_run(stdout, stderr), isolation)
+                    return run.wait(cancel)
+                except (TemplateGoneError, NotStartedError):
+                    # Nothing of the notebook has run: another template may be asked.
+                    self._drop(template)
+        connection, process = start_cold(python, stdout, stderr)
+        try:
+            return Connection(request, connection, "spawn").wait(cancel)
+        except NotStartedError:
+            raise StartError(
+                f"interpreter {python} ended before it could start the notebook",
+                hint="Its own message is in the run's stderr.",
+            ) from None
+        finally:
+            _wait_for(process)
+
+    def _template(self, python: str, project: str) -> Template:
+        key = (python, project)
+        with self._lock:
+            if self._closed:
+                raise StartError("this supervisor is closed")
+            starting = self._starting.setdefault(key, threading.Lock())
+        # One thread starts it, those that need the same one wait; others do not.
+        with starting:
+            template = self._templates.get(key)
+            if template is not None and template.startup == startup_environment(os.environ):
+                return template
+            if template is not None:
+                self._drop(template)
+            template = Template(python, project, self._preload, self._log)
+            with self._lock:
+                if not self._closed:
+                    self._templates[key] = template
+                    return template
+        template.close()
+        raise StartError("this supervisor is closed")
+
+    def _drop(self, template: Template) -> None:
+        with self._lock:
+            for key, known in list(self._templates.items()):
+                if known is template:
+                    del self._templates[key]
+        template.close()
+
+
+def _changed_at_start(request: RunRequest) -> str | None:
+    """A variable of the request that a forked process would read too late."""
+    for name, value in startup_environment(request.environment).items():
+        if os.environ.get(name) != value:
+            return name
+    return None
+
+
+def _resolve_interpreter(python: str | None, request: RunRequest) -> str | None:
+    if python is None:
+        return None
+    path = Path(python).expanduser()
+    if len(path.parts) == 1:
+        found = shutil.which(python)
+        if found is None:
+            return python
+        path = Path(found)
+    elif not path.is_absolute():
+        path = Path(request.project_root) / path
+    return str(path)
+
+
+def _wait_for(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(GUARDIAN_SLACK)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
