@@ -29,6 +29,7 @@ from dagster import Field, Float, InitExecutorContext, Int, Noneable, executor
 
 from research_jobs.errors import ProjectError
 from research_jobs.orchestration import _dagster_private as private
+from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.attempts import (
     Attempt,
     running,
@@ -157,6 +158,7 @@ class NotebookExecutor(private.Executor):
         with ExitStack() as stack:
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
+            stack.enter_context(held_connections(job_context.instance))
             logs = stack.enter_context(
                 closing(
                     RunLogs(
