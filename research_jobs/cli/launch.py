@@ -1,0 +1,410 @@
+"""Run notebooks now, in this process: one Dagster run on the project's instance.
+
+No daemon and no webserver is needed. Where they run, the UI shows the run as it goes, under the
+same code location as the runs that it launches itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType as Kind
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.execution.plan.objects import StepFailureData
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils.interrupts import capture_interrupts
+
+from research_jobs.errors import PartitionError
+from research_jobs.orchestration._dagster_assets import (
+    DagsterExecutionInterruptedError,
+    execute_run,
+)
+from research_jobs.orchestration.catalog import Catalog
+from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
+from research_jobs.orchestration.metadata import rows_of
+
+__all__ = ["Batch", "Launcher", "Outcome", "number_of", "plan_batches", "text_of"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook, or of one partition of it.
+
+    Parameters
+    ----------
+    notebook : str
+    ending : str
+        One of `research_jobs.protocol.Ending`, or ``"not run"`` when what it depends on failed.
+    partition : str or None
+    error : str or None
+        The one line that says why; a skip's reason.
+    details : str
+        The notebook's own traceback and the cell, for a person.
+    duration_s : float or None
+    outputs : mapping of str to dict
+        Name to ``{"path": ..., "rows": ...}``.
+    report : str or None
+        Where its report is.
+    run_id : str
+        Dagster's.
+    """
+
+    notebook: str
+    ending: str
+    run_id: str
+    partition: str | None = None
+    error: str | None = None
+    details: str = ""
+    duration_s: float | None = None
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    report: str | None = None
+
+    @property
+    def label(self) -> str:
+        """str: the notebook and its partition, as a line names them."""
+        return f"{self.notebook} [{self.partition}]" if self.partition else self.notebook
+
+    @property
+    def ok(self) -> bool:
+        """bool: whether it did what it should."""
+        return self.ending in ("succeeded", "skipped")
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``run --json`` prints of it."""
+        return {
+            "notebook": self.notebook,
+            "partition": self.partition,
+            "ending": self.ending,
+            "error": None if self.ok else self.error,
+            "reason": self.error if self.ending == "skipped" else None,
+            "duration_s": self.duration_s,
+            "outputs": {name: dict(value) for name, value in self.outputs.items()},
+            "report": self.report,
+            "run_id": self.run_id,
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Notebooks that one Dagster run can hold: at most one kind of partitions among them."""
+
+    keys: tuple[dg.AssetKey, ...]
+    partition: str | None = None
+
+
+def plan_batches(
+    graph: AssetGraph, keys: Iterable[dg.AssetKey], partition: str | None = None
+) -> list[Batch]:
+    """Split a selection into runs, dependencies first.
+
+    A Dagster run has one partition key, so notebooks whose partitions differ cannot share one.
+    Most selections are one run.
+
+    Parameters
+    ----------
+    graph : AssetGraph
+    keys : iterable of AssetKey
+    partition : str, optional
+        The partition for all that have one; otherwise the newest of each.
+
+    Raises
+    ------
+    PartitionError
+        When a key is needed and cannot be chosen.
+    """
+    left = set(keys)
+    chosen = {key: _partition_of(graph, key, partition) for key in left}
+    batches: list[Batch] = []
+    while left:
+        batch = _largest_batch(graph, left, chosen)
+        left -= set(batch.keys)
+        batches.append(batch)
+    return batches
+
+
+def _largest_batch(
+    graph: AssetGraph, left: set[dg.AssetKey], chosen: Mapping[dg.AssetKey, str | None]
+) -> Batch:
+    candidates = [
+        Batch(tuple(_runnable(graph, left, chosen, kind)), kind)
+        for kind in sorted({chosen[key] for key in left}, key=lambda kind: (kind is not None, kind))
+    ]
+    best = max(candidates, key=lambda batch: len(batch.keys))
+    if all(chosen[key] is None for key in best.keys):
+        return Batch(best.keys, None)
+    return best
+
+
+def _runnable(
+    graph: AssetGraph,
+    left: set[dg.AssetKey],
+    chosen: Mapping[dg.AssetKey, str | None],
+    kind: str | None,
+) -> Iterator[dg.AssetKey]:
+    """Those that can run together under one key, with all that they wait for."""
+    taken: set[dg.AssetKey] = set()
+    for key in graph.toposorted_asset_keys:
+        if key not in left or chosen[key] not in (None, kind):
+            continue
+        if all(parent in taken or parent not in left for parent in graph.get(key).parent_keys):
+            taken.add(key)
+            yield key
+
+
+class Launcher:
+    """Runs a project's notebooks in this process.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    definitions : Definitions
+        Of `research_jobs.orchestration.factory.build_defs`.
+    """
+
+    def __init__(
+        self, instance: dg.DagsterInstance, catalog: Catalog, definitions: dg.Definitions
+    ) -> None:
+        self.instance = instance
+        self.catalog = catalog
+        self.repository = definitions.get_repository_def()
+        self.graph = self.repository.asset_graph
+
+    def run(
+        self, batch: Batch, *, config: Mapping[str, Any] | None = None
+    ) -> Iterator[Outcome | str]:
+        """One Dagster run.
+
+        Parameters
+        ----------
+        batch : Batch
+        config : mapping, optional
+            Run config below ``ops``.
+
+        Yields
+        ------
+        Outcome or str
+            A notebook's name (with its partition) as it starts; its outcome as it ends. Those
+            that could not run because another failed come last.
+        """
+        job = self.repository.get_implicit_job_def_for_assets(batch.keys)
+        if job is None:  # pragma: no cover - Dagster has one job over all assets
+            raise RuntimeError("Dagster made no job of the project's assets")
+        selection = frozenset(batch.keys)
+        tags = {PROCESS_TAG: process_tag()}
+        if batch.partition is not None:
+            tags[PARTITION_NAME_TAG] = batch.partition
+        run = self.instance.create_run_for_job(
+            job_def=job,
+            # Dagster prints each event otherwise: what happens is ours to show.
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                **({"ops": dict(config)} if config else {}),
+            },
+            tags=tags,
+            asset_selection=selection,
+            remote_job_origin=_origin(job.name),
+        )
+        watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
+        with _interruptible():
+            try:
+                for event in execute_run(job, run, self.instance):
+                    yield from watch.see(event)
+            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                watch.interrupted = True
+            finally:
+                self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        yield from watch.rest()
+
+    def step_key(self, key: dg.AssetKey) -> str:
+        return self.repository.assets_defs_by_key[key].node_def.name
+
+    def outputs_of(
+        self, key: dg.AssetKey, metadata: Mapping[str, dg.MetadataValue[Any]]
+    ) -> dict[str, Mapping[str, Any]]:
+        """Path and rows of each output, from a materialisation's metadata."""
+        entry = self.catalog.entries.get("/".join(key.path))
+        names = list(entry.spec.outputs) if entry else []
+        rows = rows_of(metadata, names)
+        return {
+            name: {
+                "path": text_of(metadata.get("path" if position == 0 else f"{name}/path")),
+                "rows": rows.get(name),
+            }
+            for position, name in enumerate(names)
+        }
+
+    def partition_for(self, key: dg.AssetKey, batch: Batch) -> str | None:
+        """The partition of an asset in a batch."""
+        return batch.partition if self.graph.get(key).partitions_def is not None else None
+
+
+class _Watch:
+    """Turns the events of a run into outcomes."""
+
+    def __init__(
+        self, run_id: str, batch: Batch, steps: Mapping[str, dg.AssetKey], launcher: Launcher
+    ) -> None:
+        self.run_id = run_id
+        self.interrupted = False
+        self._batch = batch
+        self._steps = steps
+        self._launcher = launcher
+        self._left = dict(steps)
+        self._since: dict[str, float] = {}
+        self._metadata: dict[str, Mapping[str, dg.MetadataValue[Any]]] = {}
+        self._materialized: set[str] = set()
+        self._descriptions: dict[str, str] = {}
+
+    def see(self, event: dg.DagsterEvent) -> Iterator[Outcome | str]:
+        """One event of the run."""
+        step = event.step_key
+        if step is None or step not in self._left:
+            return
+        match event.event_type:
+            case Kind.STEP_START | Kind.STEP_RESTARTED:
+                self._since.setdefault(step, time.monotonic())
+                yield self._label(step)
+            case Kind.ASSET_MATERIALIZATION:
+                self._materialized.add(step)
+                self._metadata[step] = event.materialization.metadata
+            case Kind.ASSET_OBSERVATION:
+                observation = event.asset_observation_data.asset_observation
+                self._metadata.setdefault(step, observation.metadata)
+                self._descriptions[step] = observation.description or ""
+            case Kind.STEP_SUCCESS:
+                yield self._ended(step, "succeeded" if step in self._materialized else "skipped")
+            case Kind.STEP_FAILURE:
+                yield self._failed(step, event.step_failure_data)
+            case Kind.STEP_SKIPPED:
+                yield self._ended(step, "not run", error="what it depends on gave nothing")
+            case _:
+                pass
+
+    def rest(self) -> Iterator[Outcome]:
+        """What no event ended: cancelled, or behind a failure."""
+        for step in list(self._left):
+            if self.interrupted and step in self._since:
+                yield self._ended(step, "cancelled", error="interrupted")
+            else:
+                why = "interrupted" if self.interrupted else "what it depends on failed"
+                yield self._ended(step, "not run", error=why)
+
+    def _failed(self, step: str, data: StepFailureData) -> Outcome:
+        said = data.user_failure_data
+        metadata = said.metadata if said else {}
+        self._metadata[step] = metadata
+        if said is not None and said.description:
+            headline, _, rest = said.description.partition("\n")
+        else:
+            headline, _, rest = (data.error.message if data.error else "failed").partition("\n")
+        ending = text_of(metadata.get("ending")) or "failed"
+        details = [rest, *(_unfenced(metadata.get(name)) for name in ("traceback", "cell", "details"))]
+        return self._ended(
+            step, ending, error=headline.strip(), details="\n".join(filter(None, details)).strip()
+        )
+
+    def _ended(
+        self, step: str, ending: str, *, error: str | None = None, details: str = ""
+    ) -> Outcome:
+        key = self._left.pop(step)
+        metadata = self._metadata.get(step, {})
+        since = self._since.get(step)
+        taken = number_of(metadata.get("duration_s"))
+        if taken is None and since is not None:
+            taken = round(time.monotonic() - since, 3)
+        if ending == "skipped":
+            error = text_of(metadata.get("skip_reason")) or self._descriptions.get(step) or error
+        return Outcome(
+            notebook="/".join(key.path),
+            ending=ending,
+            run_id=self.run_id,
+            partition=self._launcher.partition_for(key, self._batch),
+            error=error,
+            details=details,
+            duration_s=taken,
+            outputs=self._launcher.outputs_of(key, metadata) if step in self._materialized else {},
+            report=text_of(metadata.get("report")),
+        )
+
+    def _label(self, step: str) -> str:
+        key = self._steps[step]
+        partition = self._launcher.partition_for(key, self._batch)
+        name = "/".join(key.path)
+        return f"{name} [{partition}]" if partition else name
+
+
+def text_of(value: Any) -> str | None:
+    """A metadata entry as text."""
+    found = getattr(value, "value", value)
+    return str(found) if found not in (None, "") else None
+
+
+def _unfenced(value: Any) -> str:
+    """A metadata entry that is a fenced block of Markdown, as what is in it."""
+    lines = (text_of(value) or "").split("\n")
+    if lines[0].startswith("```") and lines[-1].startswith("```"):
+        lines = lines[1:-1]
+    return "\n".join(lines)
+
+
+def number_of(value: Any) -> float | None:
+    """A metadata entry as a number."""
+    found = getattr(value, "value", value)
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def _partition_of(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> str | None:
+    """The partition to run an asset for: the one asked for, or the newest."""
+    definition = graph.get(key).partitions_def
+    if definition is None:
+        return None
+    name = "/".join(key.path)
+    if partition is not None:
+        if not definition.has_partition_key(partition):
+            raise PartitionError(
+                f"'{name}' has no partition '{partition}'",
+                hint=f"Its partitions: {_example_keys(definition)}.",
+            )
+        return partition
+    newest = definition.get_last_partition_key()
+    if newest is None:
+        raise PartitionError(
+            f"'{name}' has no partition yet", hint="See its start in the manifest."
+        )
+    return newest
+
+
+def _example_keys(definition: dg.PartitionsDefinition[Any]) -> str:
+    first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
+    return f"{first} to {last}" if first and last else "none yet"
+
+
+def _origin(job: str) -> RemoteJobOrigin:
+    """The code location that a run belongs to, as the project's workspace names it."""
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(
+        LoadableTargetOrigin(
+            executable_path=sys.executable, module_name="research_jobs.definitions"
+        ),
+        LOCATION,
+    )
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Ctrl-C and a polite kill end the run, and what it started, in order."""
+    with capture_interrupts():
+        yield

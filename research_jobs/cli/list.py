@@ -1,0 +1,98 @@
+"""``research-jobs list``: all notebooks at a glance."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from research_jobs.cli.output import ago, complain, duration, print_json, print_table
+from research_jobs.project import find_project
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--preload",
+        action="store_true",
+        help="instead: the third-party modules that the notebooks import, which a warm "
+        "interpreter imports once for all runs",
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    project = find_project(arguments.project)
+    if arguments.preload:
+        from research_jobs.notebook.scan import scan
+
+        modules = scan(project).third_party
+        if arguments.json:
+            print_json(list(modules))
+        else:
+            print("\n".join(modules))
+        return 0
+
+    from research_jobs.cli.status import next_ticks, read_statuses, schedules_of
+    from research_jobs.orchestration.catalog import load_catalog
+    from research_jobs.orchestration.instance import enter_project, open_instance
+
+    enter_project(project)
+    catalog = load_catalog(project)
+    with open_instance(project) as instance:
+        statuses = read_statuses(instance, catalog, catalog)
+        ticks = next_ticks(instance, catalog)
+    schedules = schedules_of(catalog)
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "notebook": entry.name,
+                    "path": str(entry.notebook.path),
+                    "description": entry.notebook.description,
+                    "outputs": list(entry.spec.outputs),
+                    "schedules": schedules.get(entry.name, []),
+                    "next_tick": ticks[entry.name].isoformat() if entry.name in ticks else None,
+                    "last": statuses[entry.name].as_json(),
+                    "partitions": _partitions(statuses[entry.name]),
+                    "problem": entry.error.headline if entry.error else None,
+                }
+                for entry in catalog
+            ]
+        )
+        return 0
+    if not catalog.entries:
+        complain(f"No notebooks in {project.notebooks}. Begin one: research-jobs new NAME")
+        return 0
+    now = time.time()
+    rows: list[list[str]] = []
+    for entry in catalog:
+        status = statuses[entry.name]
+        tick = ticks.get(entry.name)
+        rows.append(
+            [
+                entry.name,
+                "broken" if entry.error else status.ending,
+                ago(now - status.at) if status.at else "",
+                duration(status.duration_s),
+                "" if status.partitions is None else f"{status.materialized}/{status.partitions}",
+                f"{tick:%a %d %b %H:%M}" if tick else "",
+                ", ".join(schedules.get(entry.name, [])),
+                ", ".join(entry.spec.outputs),
+            ]
+        )
+    columns = ["notebook", "ending", "when", "took", "partitions", "next", "schedule", "outputs"]
+    print_table(columns, rows, right=["took", "partitions"])
+    broken = [entry for entry in catalog if entry.error]
+    for entry in broken:
+        complain(f"{entry.name}: {entry.error.headline if entry.error else ''}")
+    return 0
+
+
+def _partitions(status: Any) -> dict[str, int] | None:
+    if status.partitions is None:
+        return None
+    return {"materialized": status.materialized, "total": status.partitions}

@@ -1,0 +1,121 @@
+"""``research-jobs``: find the command, call it, turn errors into one line and an exit code.
+
+Exit codes: 0 all went well; 1 a notebook did not succeed, or `check` found an error; 2 a wrong
+call (unknown notebook, bad parameter, no project); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+import research_jobs
+from research_jobs.errors import ResearchJobsError, did_you_mean
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "run": "run notebooks, now",
+    "backfill": "run notebooks over many partitions",
+    "list": "all notebooks: outputs, schedule, last ending, next tick",
+    "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
+    "check": "what is wrong with notebooks and manifest, and what differs from the editor",
+    "report": "a notebook's last report: where it is, open it, make one file of it",
+    "new": "begin a notebook from a template",
+    "convert": "turn an .ipynb into a percent script",
+    "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
+}
+"""Command to summary, in the order of the help."""
+
+
+class Command(Protocol):
+    """What each command's module has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+        ...
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+        ...
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with mistakes told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the call and where the help is."""
+        self.exit(2, f"{self.prog}: {message}. See `{self.prog} --help`.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words behind ``research-jobs``; by default the process's own.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0].startswith("-"):
+        return _without_command(words)
+    name = words[0]
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS, label="Commands")
+        print(f"research-jobs: no command '{name}'. {hint}", file=sys.stderr)
+        return 2
+    command = cast("Command", importlib.import_module(f"research_jobs.cli.{name}"))
+    parser = Parser(
+        prog=f"research-jobs {name}",
+        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--project",
+        metavar="DIR",
+        help="the folder that holds notebooks/ (default: RESEARCH_JOBS_PROJECT, "
+        "else the nearest folder above this one that does)",
+    )
+    command.add_arguments(parser)
+    arguments = parser.parse_args(words[1:])
+    try:
+        return command.run(arguments)
+    except ResearchJobsError as error:
+        print(f"research-jobs {name}: {error.headline}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has seen enough (`| head`); keep Python from saying so again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _without_command(words: list[str]) -> int:
+    parser = Parser(
+        prog="research-jobs",
+        description="A folder of research notebooks as scheduled Dagster assets.",
+        epilog="Commands:\n"
+        + "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+        + "\n\n`research-jobs COMMAND --help` says more about each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="research-jobs [--help] [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=research_jobs.__version__)
+    parser.parse_args(words)
+    parser.print_help(sys.stderr if not words else sys.stdout)
+    return 0 if words else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""``research-jobs new NAME``: a notebook to begin from."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+
+from research_jobs.errors import NotebookError
+from research_jobs.project import find_project, notebook_name
+
+__all__ = ["TEMPLATE", "add_arguments", "run"]
+
+TEMPLATE = """\
+# %% [markdown]
+# # {title}
+#
+# What this notebook answers, in a sentence: it becomes the asset's description.
+
+# %%
+import pandas as pd
+
+# %% tags=["parameters"]
+days: int = 30  # how many days to look at
+
+# %% Load
+# from research_jobs import load
+# prices = load("market_data", "prices")
+frame = pd.DataFrame({{"day": range(days), "value": range(days)}})
+frame.head()
+
+# %% Result
+result = frame.describe()
+result
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("name", metavar="NAME", help="for example: volatility/garch")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file, never over another."""
+    project = find_project(arguments.project)
+    name = notebook_name(arguments.name)
+    for part in name.split("/"):
+        if not part.isidentifier() or keyword.iskeyword(part) or part.startswith("_"):
+            raise NotebookError(
+                f"'{arguments.name}' cannot be a notebook's name",
+                hint="Use letters, digits and '_' (it is imported as a module), "
+                "with '/' between folders.",
+            )
+    path = project.notebooks / f"{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    title = re.sub(r"[_\s]+", " ", name.rsplit("/", 1)[-1]).strip().capitalize()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.format(title=title))
+    except FileExistsError:
+        raise NotebookError(
+            f"{project.display(path)} exists already", hint="Choose another name."
+        ) from None
+    print(f"Wrote {project.display(path)}")
+    print(f"Run it:             research-jobs run {name}")
+    print(f"Keep its result:    in {project.display(project.manifest)}, below `notebooks:`")
+    print(f"                      {name}:")
+    print("                        outputs: [result]")
+    return 0

@@ -1,0 +1,131 @@
+"""How commands print: tables and colours on a terminal, plain lines and JSON where piped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+__all__ = [
+    "ago",
+    "complain",
+    "duration",
+    "ending_style",
+    "is_terminal",
+    "print_json",
+    "print_table",
+    "size",
+]
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+_STYLES = {
+    "succeeded": "green",
+    "skipped": "cyan",
+    "running": "blue",
+    "queued": "blue",
+    "not run": "dim",
+    "never": "dim",
+}
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Whether a person is looking at the stream (by default stdout)."""
+    return (stream or sys.stdout).isatty()
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on stdout; what JSON does not know (dates, paths) as its text."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: ``0.4 s``, ``2 m 05 s``, ``1 h 10 m``."""
+    if seconds is None:
+        return ""
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE} m {whole % MINUTE:02d} s"
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE:02d} m"
+
+
+def ago(seconds: float) -> str:
+    """A time that has passed, in its largest unit: ``5 min ago``."""
+    if seconds < MINUTE:
+        return "just now"
+    if seconds < HOUR:
+        return f"{seconds // MINUTE:.0f} min ago"
+    if seconds < 2 * DAY:
+        return f"{seconds // HOUR:.0f} h ago"
+    return f"{seconds // DAY:.0f} days ago"
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them: ``310 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("bytes", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def ending_style(ending: str) -> str:
+    """The colour of an ending."""
+    return _STYLES.get(ending, "red")
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print rows in columns: with colours on a terminal, in full and plain where piped.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Headings; one named ``ending`` is coloured.
+    rows : sequence of sequence of str
+    right : sequence of str
+        Headings whose column is set to the right.
+    """
+    if is_terminal():
+        _print_rich(columns, rows, right)
+        return
+    widths = [
+        max(len(column), *(len(row[index]) for row in rows)) if rows else len(column)
+        for index, column in enumerate(columns)
+    ]
+    for row in (columns, *rows):
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _print_rich(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]
+) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(
+                Text(cell, style=ending_style(cell) if column == "ending" and cell else "")
+                for column, cell in zip(columns, row, strict=True)
+            )
+        )
+    Console().print(table)

@@ -1,0 +1,139 @@
+"""``research-jobs run``: run notebooks now, and say what became of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from research_jobs.cli.output import complain, duration, print_json, print_table
+from research_jobs.cli.progress import Progress
+from research_jobs.errors import ParameterError
+from research_jobs.project import Project, find_project
+
+if TYPE_CHECKING:
+    from research_jobs.cli.launch import Outcome
+
+__all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="volatility/garch")
+    parser.add_argument("--all", action="store_true", help="every notebook")
+    parser.add_argument(
+        "--select",
+        metavar="SELECTION",
+        help="a Dagster asset selection: 'group:models', 'market_data+', 'tag:desk=equities'",
+    )
+    parser.add_argument(
+        "--stale",
+        action="store_true",
+        help="of these (or of all), only those whose code or inputs changed since they last ran",
+    )
+    parser.add_argument(
+        "--partition", metavar="KEY", help="for partitioned notebooks (default: the newest)"
+    )
+    add_parameters(parser)
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    parser.epilog = (
+        "Exit code: 0 when every notebook succeeded or was skipped, 1 when one did not, "
+        "2 on a wrong call."
+    )
+
+
+def add_parameters(parser: argparse.ArgumentParser) -> None:
+    """Declare ``-p name=value``."""
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter's value, for those of the notebooks that have it; may be repeated",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Select, run, show."""
+    if not (arguments.notebooks or arguments.all or arguments.select or arguments.stale):
+        complain(
+            "research-jobs run: say which notebooks, or --all. See `research-jobs run --help`."
+        )
+        return 2
+    if arguments.notebooks and (arguments.all or arguments.select):
+        complain("research-jobs run: give names, --all or --select, not several of them.")
+        return 2
+    project = find_project(arguments.project)
+
+    from research_jobs.cli.session import open_session
+
+    with open_session(project) as session:
+        keys = session.select(
+            arguments.notebooks, selection=arguments.select, stale=arguments.stale
+        )
+        config = session.run_config(keys, read_parameters(arguments.parameter))
+        batches = session.plan(keys, arguments.partition)
+        outcomes: list[Outcome] = []
+        with Progress(len(keys), quiet=arguments.json) as progress:
+            for batch in batches:
+                for seen in session.launcher.run(batch, config=config):
+                    if isinstance(seen, str):
+                        progress.started(seen)
+                    else:
+                        progress.ended(seen)
+                        outcomes.append(seen)
+    if arguments.json:
+        print_json([outcome.as_json() for outcome in outcomes])
+    else:
+        _show(project, outcomes, everything=arguments.all)
+    if any(outcome.ending == "cancelled" for outcome in outcomes):
+        return 130
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def read_parameters(words: Sequence[str]) -> dict[str, str]:
+    """``["lookback=60"]`` as a mapping.
+
+    Raises
+    ------
+    ParameterError
+        When a word is not ``name=value``.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise ParameterError(f"-p '{word}' is not name=value", hint="For example -p days=60")
+        values[name.strip()] = value
+    return values
+
+
+def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) -> None:
+    if not outcomes:
+        print("Nothing to run: everything is up to date.")
+        return
+    failed = [outcome for outcome in outcomes if not outcome.ok and outcome.details]
+    for outcome in failed:
+        complain(f"\n{outcome.label}: {outcome.error}\n{outcome.details}")
+    print()
+    rows: list[list[str]] = []
+    for outcome in outcomes:
+        lines = [
+            [name, _count(output.get("rows")), project.display(output.get("path") or "")]
+            for name, output in outcome.outputs.items()
+        ] or [["", "", ""]]
+        for index, line in enumerate(lines):
+            head = [outcome.label, outcome.ending, duration(outcome.duration_s)]
+            rows.append([*(head if index == 0 else ["", "", ""]), *line])
+    print_table(
+        ["notebook", "ending", "time", "output", "rows", "path"], rows, right=["time", "rows"]
+    )
+    if everything:
+        print()
+        command = "make ui" if (project.root / "Makefile").is_file() else "research-jobs ui"
+        print(f"See them, their history and their reports:  {command}")
+
+
+def _count(rows: Any) -> str:
+    return f"{rows:,}" if isinstance(rows, int) else ""

@@ -1,0 +1,145 @@
+"""What the commands that speak to Dagster begin with: project, instance, definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.cli.entries import find_entries
+from research_jobs.cli.launch import Batch, Launcher, plan_batches
+from research_jobs.errors import (
+    NotebookError,
+    ParameterError,
+    did_you_mean,
+)
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration._dagster_assets import StaleStatus, stale_resolver
+from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.factory import asset_key, catalog_defs, op_names
+from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
+from research_jobs.project import Project
+
+__all__ = ["Session", "open_session"]
+
+
+@dataclass
+class Session:
+    """A project, its instance and its definitions.
+
+    Parameters
+    ----------
+    project : Project
+    instance : DagsterInstance
+    catalog : Catalog
+    """
+
+    project: Project
+    instance: dg.DagsterInstance
+    catalog: Catalog
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """Definitions: what the code location holds."""
+        return catalog_defs(self.catalog)
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """Launcher: runs notebooks in this process."""
+        return Launcher(self.instance, self.catalog, self.definitions)
+
+    def select(
+        self, names: Iterable[str], *, selection: str | None = None, stale: bool = False
+    ) -> list[dg.AssetKey]:
+        """The assets that a call means.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Notebooks in any spelling; none of them and no `selection` means all.
+        selection : str, optional
+            In Dagster's own language.
+        stale : bool
+            Keep only what is out of date.
+        """
+        graph = self.launcher.graph
+        if selection is not None:
+            try:
+                chosen = dg.AssetSelection.from_string(selection).resolve(graph)
+            except Exception as error:  # its parser raises several unrelated classes
+                line = str(error).strip().split("\n", 1)[0]
+                raise NotebookError(f"--select '{selection}' cannot be read: {line}") from error
+            keys = [key for key in graph.toposorted_asset_keys if key in chosen]
+            keys = [key for key in keys if graph.get(key).is_materializable]
+            if not keys:
+                raise NotebookError(f"--select '{selection}' matches no notebook")
+        else:
+            entries = find_entries(self.catalog, names)
+            keys = [asset_key(entry.name) for entry in entries]
+        if stale:
+            resolver = stale_resolver(self.instance, self.definitions)
+            keys = [key for key in keys if _is_stale(resolver, key)]
+        return keys
+
+    def plan(self, keys: Sequence[dg.AssetKey], partition: str | None) -> list[Batch]:
+        """The runs that `keys` take, most often one."""
+        return plan_batches(self.launcher.graph, keys, partition)
+
+    def run_config(self, keys: Sequence[dg.AssetKey], values: Mapping[str, str]) -> dict[str, Any]:
+        """Parameters from the command line as Dagster's run config, below ``ops``.
+
+        Each value goes to those of the notebooks that have the parameter.
+
+        Raises
+        ------
+        ParameterError
+            When none has it, or a value does not convert.
+        """
+        if not values:
+            return {}
+        entries = [
+            self.catalog.entries["/".join(key.path)]
+            for key in keys
+            if "/".join(key.path) in self.catalog.entries
+        ]
+        self._check_names(entries, values)
+        config: dict[str, Any] = {}
+        ops = op_names(self.catalog.entries)
+        for entry in entries:
+            declared = {parameter.name for parameter in entry.notebook.parameters}
+            mine = {name: value for name, value in values.items() if name in declared}
+            converted = convert_parameters(
+                entry.notebook.parameters, mine, notebook=entry.name, where="-p"
+            )
+            if converted:
+                config[ops[entry.name]] = {"config": converted}
+        return config
+
+    def _check_names(self, entries: Sequence[Entry], values: Mapping[str, str]) -> None:
+        known = {p.name for entry in entries for p in entry.notebook.parameters}
+        for name in values:
+            if name not in known:
+                which = entries[0].name if len(entries) == 1 else "none of these notebooks"
+                has = "has no" if len(entries) == 1 else "has a"
+                raise ParameterError(
+                    f"-p {name}: {which} {has} parameter '{name}'",
+                    hint=did_you_mean(name, known, label="Parameters")
+                    or 'Tag the cell that assigns it: # %% tags=["parameters"]',
+                )
+
+
+@contextmanager
+def open_session(project: Project) -> Generator[Session]:
+    """A session, as a context; the process becomes one of the project's."""
+    enter_project(project)
+    with open_instance(project) as instance:
+        end_dead_runs(instance)
+        yield Session(project, instance, load_catalog(project))
+
+
+def _is_stale(resolver: Any, key: dg.AssetKey) -> bool:
+    return resolver.get_status(key) != StaleStatus.FRESH

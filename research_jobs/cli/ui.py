@@ -1,0 +1,252 @@
+"""``research-jobs ui``: Dagster's UI and daemon, and the reports, until Ctrl-C.
+
+The same as ``dagster dev`` in the project's root, and the server of the reports beside it. What
+Dagster has to say goes to ``.research_jobs/ui.log``, so that the two addresses stay in sight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from research_jobs.cli.output import complain
+from research_jobs.errors import ProjectError
+from research_jobs.project import PROJECT_VARIABLE, Project, find_project
+
+__all__ = ["REPORTS_VARIABLE", "add_arguments", "free_port", "run"]
+
+REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"
+"""Environment variable that tells runs where the reports are served."""
+
+UI_PORT, REPORTS_PORT = 3000, 3001
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, help=f"port of the UI (default: {UI_PORT}, or the next free one)"
+    )
+    parser.add_argument(
+        "--reports-port",
+        type=int,
+        help=f"port of the reports (default: {REPORTS_PORT}, or the next free one)",
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what Dagster says instead of keeping it"
+    )
+
+
+class _StopError(Exception):
+    """Somebody asked us to stop."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start both, print where they are, wait, stop both."""
+    project = find_project(arguments.project)
+    host: str = arguments.host
+    port = free_port(host, arguments.port, UI_PORT)
+    reports_port = free_port(host, arguments.reports_port, REPORTS_PORT, not_this=port)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_stop)
+    log = project.state / "ui.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        sink = None if arguments.verbose else stack.enter_context(log.open("wb"))
+        environment = dict(os.environ)
+        environment[PROJECT_VARIABLE] = str(project.root)
+        environment[REPORTS_VARIABLE] = f"http://{host}:{reports_port}"
+        services = _Services(stack, sink)
+        try:
+            print("Starting…", flush=True)
+            _start_reports(services, project, host, reports_port, environment)
+            _start_dagster(services, project, host, port, environment)
+            _wait_until_up(host, port, services)
+            print(f"Dagster's UI   http://{host}:{port}")
+            print(f"Reports        http://{host}:{reports_port}")
+            if sink is not None:
+                print(f"Log            {project.display(log)}")
+            print("Ctrl-C stops both.", flush=True)
+            services.wait()
+        except (KeyboardInterrupt, _StopError):
+            print("Stopping…", flush=True)
+            return 0
+        except _DiedError as died:
+            complain(f"research-jobs ui: {died}")
+            if sink is not None:
+                complain(_tail(log))
+            return 1
+    return 0
+
+
+def _start_dagster(
+    services: _Services, project: Project, host: str, port: int, environment: dict[str, str]
+) -> None:
+    """``dagster dev`` on the project's instance and workspace."""
+    from research_jobs.orchestration.instance import service_home, workspace_file
+
+    home = service_home(project)
+    # This end of the pipe tells it to stop, in a way that leaves none of its processes behind.
+    read_end, write_end = os.pipe()
+    command = [
+        *(sys.executable, "-m", "dagster", "dev"),
+        *("--workspace", str(workspace_file(project))),
+        *("--host", host, "--port", str(port)),
+        *("--log-level", "warning", "--shutdown-pipe", str(read_end)),
+    ]
+    services.start(
+        "Dagster",
+        command,
+        project,
+        environment | ({"DAGSTER_HOME": home} if home else {}),
+        shutdown=write_end,
+        inherit=[read_end],
+    )
+    os.close(read_end)
+
+
+def _start_reports(
+    services: _Services, project: Project, host: str, port: int, environment: dict[str, str]
+) -> None:
+    project.reports.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "research_jobs.report.server", str(project.reports)),
+        *("--host", host, "--port", str(port)),
+    ]
+    services.start("the server of the reports", command, project, environment)
+
+
+class _DiedError(Exception):
+    """A service ended that should not have."""
+
+
+class _Services:
+    """Processes that are stopped together, the last started first."""
+
+    def __init__(self, stack: contextlib.ExitStack, sink: IO[bytes] | None) -> None:
+        self._stack = stack
+        self._sink = sink
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        project: Project,
+        environment: dict[str, str],
+        *,
+        shutdown: int | None = None,
+        inherit: Sequence[int] = (),
+    ) -> None:
+        """Start one, in a session of its own: Ctrl-C is for us, and we pass it on."""
+        process = subprocess.Popen(
+            command,
+            cwd=project.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._sink,
+            stderr=self._sink,
+            start_new_session=True,
+            pass_fds=inherit,
+        )
+        self._running[name] = process
+        self._stack.callback(_end, process, shutdown)
+
+    def check(self) -> None:
+        """Raise when one has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise _DiedError(f"{name} ended with exit code {process.returncode}")
+
+    def wait(self) -> None:
+        """Until one of them ends."""
+        while True:
+            self.check()
+            time.sleep(0.5)
+
+
+def _end(process: subprocess.Popen[bytes], shutdown: int | None) -> None:
+    """Ask it to stop, wait, then end its whole group."""
+    if process.poll() is None:
+        if shutdown is not None:
+            # Dagster's own way: closes its webserver, daemon and code servers in order.
+            with contextlib.suppress(OSError):
+                os.write(shutdown, b"SHUTDOWN\n")
+        else:
+            process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if shutdown is not None:
+        os.close(shutdown)
+
+
+def _raise_stop(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _StopError
+
+
+def free_port(host: str, wanted: int | None, default: int, *, not_this: int | None = None) -> int:
+    """The port asked for, or the first free one from the default on.
+
+    Raises
+    ------
+    ProjectError
+        When the port asked for is taken, or none is free.
+    """
+    if wanted:
+        if not _is_free(host, wanted):
+            raise ProjectError(f"port {wanted} is taken", hint="Name another, or none.")
+        return wanted
+    for port in range(default, default + 100):
+        if port != not_this and _is_free(host, port):
+            return port
+    raise ProjectError(f"no free port from {default} on", hint="Name one with --port.")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_until_up(host: str, port: int, services: _Services) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        services.check()
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        try:
+            connection.request("GET", "/server_info")
+            connection.getresponse()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+        finally:
+            connection.close()
+    raise _DiedError(f"nothing answers on port {port} after {START_TIMEOUT_S:.0f} seconds")
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return "\n".join(text.splitlines()[-lines:])
