@@ -1,0 +1,84 @@
+"""pyarrow's own values and Parquet: the schema comes back to the last key of its metadata."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from research_jobs.store.codec.base import Encoded, Place
+
+__all__ = ["decode_arrow", "encode_arrow", "restore_schema"]
+
+
+def encode_arrow(value: Any, place: Place) -> Encoded | None:
+    """A Table, RecordBatch, RecordBatchReader, Array or ChunkedArray; None for any other type.
+
+    Raises
+    ------
+    OutputNotParquetError
+    """
+    if isinstance(value, pa.RecordBatchReader):
+        detail = _schema_detail(value.schema, place)
+        return Encoded(
+            "pyarrow.RecordBatchReader", detail, batches=iter(value), schema=value.schema
+        )
+    if isinstance(value, pa.RecordBatch):
+        table = pa.Table.from_batches([value])
+        return Encoded("pyarrow.RecordBatch", _schema_detail(table.schema, place), table)
+    if isinstance(value, pa.Table):
+        return Encoded("pyarrow.Table", _schema_detail(value.schema, place), value)
+    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+        kind = "pyarrow.Array" if isinstance(value, pa.Array) else "pyarrow.ChunkedArray"
+        table = pa.table({"value": value})
+        return Encoded(kind, _schema_detail(table.schema, place), table)
+    return None
+
+
+def _schema_detail(schema: Any, place: Place) -> dict[str, Any]:
+    names = schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise place.refuse(
+            f"two columns named {twice!r}", "rename one of them: readers could not tell them apart"
+        )
+    return {"schema": base64.b64encode(schema.serialize()).decode()}
+
+
+def restore_schema(table: Any, detail: Mapping[str, Any]) -> Any:
+    """A table of the file with the types, nullability and metadata it was written with."""
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(detail["schema"])))
+    whole = table.schema.names == schema.names
+    fields = [schema.field(name) for name in table.schema.names]
+    wanted = pa.schema(fields, metadata=schema.metadata) if whole else pa.schema(fields)
+    columns = [
+        column if column.type == kind.type else _cast(column, kind.type)
+        for column, kind in zip(table.columns, fields, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        column = column.cast(kind.value_type).dictionary_encode()
+    return column.cast(kind)
+
+
+def decode_arrow(table: Any, kind: str, detail: Mapping[str, Any]) -> Any:
+    """The value of `encode_arrow` (of a reader: its table as a reader)."""
+    restored = restore_schema(table, detail)
+    if kind == "pyarrow.Table":
+        return restored
+    if kind == "pyarrow.RecordBatchReader":
+        return restored.to_reader()
+    if kind == "pyarrow.RecordBatch":
+        return restored.combine_chunks().to_batches()[0] if len(restored) else _empty(restored)
+    column = restored.column(0)
+    return column if kind == "pyarrow.ChunkedArray" else column.combine_chunks()
+
+
+def _empty(table: Any) -> Any:
+    arrays = [pa.array([], field.type) for field in table.schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)

@@ -1,0 +1,85 @@
+"""What every codec gives and takes: an encoded value, and the error for one that has no encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from research_jobs.errors import OutputNotParquetError
+from research_jobs.store.codec.typed_json import NotEncodableError, type_name
+
+__all__ = ["PANDAS_KINDS", "TABLE_KINDS", "Encoded", "Place", "json_error"]
+
+PANDAS_KINDS = frozenset(("pandas.DataFrame", "pandas.Series", "pandas.Index"))
+# Kinds of which columns and rows can be chosen; "table" is a file that somebody else wrote.
+TABLE_KINDS = PANDAS_KINDS | {
+    "polars.DataFrame",
+    "polars.LazyFrame",
+    "polars.Series",
+    "pyarrow.Array",
+    "pyarrow.ChunkedArray",
+    "pyarrow.RecordBatch",
+    "pyarrow.RecordBatchReader",
+    "pyarrow.Table",
+    "table",
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A value on its way to a file.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the value's type.
+    detail : mapping
+        JSON: what the file's columns do not say.
+    table : pyarrow.Table, optional
+        The value as columns, when it is in memory.
+    batches : iterator of pyarrow.RecordBatch, optional
+        The value as it streams by; `schema` goes with it.
+    schema : pyarrow.Schema, optional
+    frame : polars.LazyFrame, optional
+        A value that polars writes itself.
+    """
+
+    kind: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    table: Any = None
+    batches: Iterator[Any] | None = None
+    schema: Any = None
+    frame: Any = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in an output a value stands, for errors.
+
+    Parameters
+    ----------
+    output : str
+    part : str
+        ``column 'x'``, ``attrs``, ``index``; empty for the value as a whole.
+    """
+
+    output: str
+    part: str = ""
+
+    def at(self, part: str) -> Place:
+        """The same output, at one part of it."""
+        return Place(self.output, part)
+
+    def refuse(self, what: str, advice: str = "") -> OutputNotParquetError:
+        """The error for something here that cannot be kept."""
+        where = f"output '{self.output}', {self.part}" if self.part else f"output '{self.output}'"
+        hint = f"{advice[:1].upper()}{advice[1:]}." if advice else None
+        return OutputNotParquetError(f"{where}: {what} cannot be kept as Parquet", hint=hint)
+
+
+def json_error(place: Place, value: Any, error: NotEncodableError) -> OutputNotParquetError:
+    """The error for a value that typed JSON refused."""
+    inner, outer = error.value_type, type_name(value)
+    what = f"type {inner}" if inner == outer else f"type {inner} inside a {outer}"
+    return place.refuse(what, error.advice or "convert it to builtin types, or leave it out")

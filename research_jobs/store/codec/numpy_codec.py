@@ -1,0 +1,169 @@
+"""numpy arrays and Parquet: one column in C order, or one for each field of a structured array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from research_jobs.store.codec.base import Encoded, Place
+from research_jobs.store.codec.columns import decode_objects, encode_objects
+
+__all__ = ["decode_numpy", "encode_numpy"]
+
+KIND = "numpy.ndarray"
+
+
+def encode_numpy(value: Any, place: Place) -> Encoded | None:
+    """An array; None for any other type of numpy (scalars are `plain`'s).
+
+    Raises
+    ------
+    OutputNotParquetError
+    """
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ndarray):
+            raise place.refuse(
+                f"type numpy.{type(value).__name__}", "convert it with np.array(...)"
+            )
+        return None
+    flat = np.ascontiguousarray(value).reshape(-1)
+    detail: dict[str, Any] = {"shape": list(value.shape), "dtype": _describe(value.dtype)}
+    fields = value.dtype.names
+    if fields is None:
+        array, how = _encode_flat(flat, place)
+        return Encoded(KIND, detail | {"how": how}, pa.table({"value": array}))
+    arrays: list[Any] = []
+    hows: list[Any] = []
+    for name in fields:
+        array, how = _encode_flat(flat[name], place.at(f"field {name!r}"))
+        arrays.append(array)
+        hows.append(how)
+    if not fields:
+        arrays, fields = [pa.nulls(len(flat), pa.string())], ("value",)
+    table = pa.Table.from_arrays(arrays, names=list(fields))
+    return Encoded(KIND, detail | {"fields": hows}, table)
+
+
+def _describe(dtype: Any) -> Any:
+    """A dtype as JSON: its text, or the parts of a structured one."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return {"base": _describe(base), "shape": list(shape)}
+    if dtype.names is None:
+        return dtype.str
+    parts = [
+        [name, _describe(dtype.fields[name][0]), dtype.fields[name][1]] for name in dtype.names
+    ]
+    return {"fields": parts, "size": dtype.itemsize, "aligned": bool(dtype.isalignedstruct)}
+
+
+def _dtype(value: Any) -> Any:
+    if isinstance(value, str):
+        return np.dtype(value)
+    if "base" in value:
+        return np.dtype((_dtype(value["base"]), tuple(value["shape"])))
+    names, dtypes, offsets = ([part[place] for part in value["fields"]] for place in range(3))
+    return np.dtype(
+        {
+            "names": names,
+            "formats": [_dtype(item) for item in dtypes],
+            "offsets": offsets,
+            "itemsize": value["size"],
+        },
+        align=value["aligned"],
+    )
+
+
+def _encode_flat(flat: Any, place: Place) -> tuple[Any, Any]:
+    """One column and how to read it: ``plain``, ``raw`` bytes, or objects."""
+    dtype = flat.dtype
+    if flat.ndim > 1 or dtype.names is not None:
+        return _encode_raw(flat, place)
+    kind = dtype.kind
+    if kind == "O":
+        array, recipe = encode_objects(flat, place)
+        return array, {"objects": recipe}
+    if kind in "iufb" and dtype.itemsize <= 8:
+        return pa.array(flat.astype(dtype.newbyteorder("="), copy=False)), "plain"
+    if kind in "mM" and np.datetime_data(dtype) in ((u, 1) for u in ("s", "ms", "us", "ns")):
+        native = flat.astype(dtype.newbyteorder("="), copy=False)
+        array = pa.array(native)
+        # Parquet keeps no seconds: they become milliseconds, for which some are too far away.
+        return (array, "plain") if _fits(native) else _encode_raw(flat, place)
+    if kind == "U":
+        try:
+            return pa.array(flat.tolist(), pa.string()), "plain"
+        except UnicodeError:
+            return _encode_raw(flat, place)
+    if kind == "S":
+        return pa.array(flat.tolist(), pa.binary()), "plain"
+    return _encode_raw(flat, place)
+
+
+def _fits(native: Any) -> bool:
+    unit, _ = np.datetime_data(native.dtype)
+    if unit != "s" or not len(native):
+        return True
+    numbers = native.view("int64")[~np.isnat(native)]
+    return not len(numbers) or int(max(abs(int(numbers.min())), abs(int(numbers.max())))) < 2**53
+
+
+def _encode_raw(flat: Any, place: Place) -> tuple[Any, Any]:
+    """The bytes of each item, for what Arrow has no type for (complex, long double, units...)."""
+    if flat.dtype.hasobject:
+        raise place.refuse(
+            f"dtype {flat.dtype}", "make the fields that hold objects outputs of their own"
+        )
+    rows = len(flat)
+    data = np.ascontiguousarray(flat).tobytes()
+    width = len(data) // rows if rows else flat.dtype.itemsize
+    if width == 0:
+        return pa.nulls(rows, pa.string()), "empty"
+    items = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(data)])
+    return items, "raw"
+
+
+def decode_numpy(table: Any, detail: Mapping[str, Any]) -> Any:
+    """The array of `encode_numpy`."""
+    dtype = _dtype(detail["dtype"])
+    shape = tuple(detail["shape"])
+    if "fields" not in detail:
+        return _decode_flat(table.column(0), detail["how"], dtype).reshape(shape)
+    flat = np.zeros(table.num_rows, dtype=dtype)
+    for place, (name, how) in enumerate(zip(dtype.names, detail["fields"], strict=True)):
+        flat[name] = _decode_flat(table.column(place), how, dtype[name])
+    return flat.reshape(shape)
+
+
+def _decode_flat(column: Any, how: Any, dtype: Any) -> Any:
+    rows = len(column)
+    if how == "empty":
+        return np.zeros(rows, dtype=dtype)
+    if how == "raw":
+        merged = column.combine_chunks()
+        base, shape = dtype.subdtype or (dtype, ())
+        width = merged.type.byte_width
+        data = merged.buffers()[1]
+        start = merged.offset * width
+        raw = bytearray(memoryview(data)[start : start + rows * width]) if rows else bytearray()
+        return np.frombuffer(raw, dtype=base).reshape((rows, *shape))
+    if how == "plain":
+        if dtype.kind in "US":
+            return np.array(column.to_pylist(), dtype=dtype)
+        if dtype.kind in "mM":
+            unit, _ = np.datetime_data(dtype)
+            column = column.cast(pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit))
+        values = column.to_numpy()
+        return values.astype(dtype) if values.dtype.str != dtype.str else _writable(values)
+    items = decode_objects(column, how["objects"])
+    flat = np.empty(rows, dtype=object)
+    for place, item in enumerate(items):
+        flat[place] = item
+    return flat
+
+
+def _writable(values: Any) -> Any:
+    return values if values.flags.writeable else values.copy()

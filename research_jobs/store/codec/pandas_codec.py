@@ -1,0 +1,490 @@
+"""pandas objects and Parquet.
+
+The file is what ``df.to_parquet`` would write, so that pandas, DuckDB and polars read it plainly.
+What those columns do not say (labels that are no text, index frequency, categories, storage of
+strings, kinds of missing values...) stands in the footer and is put back on reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from research_jobs.store.codec.base import Encoded, Place, json_error
+from research_jobs.store.codec.columns import decode_objects, encode_objects
+from research_jobs.store.codec.dtypes import (
+    decode_dtype,
+    decode_freq,
+    decode_labels,
+    encode_dtype,
+    encode_freq,
+    encode_labels,
+)
+from research_jobs.store.codec.typed_json import (
+    NotEncodableError,
+    dumps,
+    loads,
+)
+
+__all__ = ["decode_pandas", "encode_pandas", "field_names"]
+
+PANDAS_KEY = b"pandas"
+INDEX_FIELD = "__index_level_{}__"
+
+
+def encode_pandas(value: Any, place: Place) -> Encoded | None:
+    """A DataFrame, Series or Index; None for any other type of pandas.
+
+    Raises
+    ------
+    OutputNotParquetError
+    """
+    cls = type(value)
+    if cls is pd.DataFrame:
+        return _encode_frame(value, place)
+    if cls is pd.Series:
+        physical = value.name if type(value.name) is str and value.name else "value"
+        frame = value.to_frame(physical)
+        encoded = _encode_frame(frame, place)
+        detail = dict(encoded.detail)
+        detail["name"] = _json(value.name, place.at("name"))
+        return Encoded("pandas.Series", detail, encoded.table)
+    if isinstance(value, pd.Index):
+        encoded = _encode_frame(pd.DataFrame(index=value), place)
+        return Encoded("pandas.Index", encoded.detail, encoded.table)
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        base = "pd.DataFrame" if isinstance(value, pd.DataFrame) else "pd.Series"
+        raise place.refuse(
+            f"type {cls.__module__.split('.')[0]}.{cls.__qualname__}",
+            f"convert it with {base}(...)",
+        )
+    return None
+
+
+def _json(value: Any, place: Place) -> str:
+    try:
+        return dumps(value)
+    except NotEncodableError as error:
+        raise json_error(place, value, error) from None
+
+
+def _encode_frame(frame: Any, place: Place) -> Encoded:
+    labels = frame.columns
+    if not labels.is_unique:
+        twice = next(label for label in labels if (labels == label).sum() > 1)
+        raise place.refuse(
+            f"two columns named {twice!r}", "rename one of them: readers could not tell them apart"
+        )
+    attrs = dict(frame.attrs)
+    plain = frame.copy(deep=False)
+    if not _pyarrow_knows(labels):
+        plain.columns = pd.Index([str(label) for label in labels], dtype=object)
+    plain.attrs = attrs if _is_json(attrs) else {}
+    objects: list[int] = []
+    recipes: list[Any] = []
+    for number, label in enumerate(labels):
+        here = place.at(f"column {label!r}")
+        array, recipe = _encode_column(frame.iloc[:, number], here)
+        recipes.append(recipe)
+        if array is not None:
+            plain.isetitem(number, _arrow_series(array, frame.index))
+            objects.append(number)
+    index, level_objects = _encode_index(plain, place.at("index"))
+    table = _to_table(plain, index, place)
+    width = len(labels)
+    names = table.schema.names
+    _refuse_same_names(names, width, place)
+    table = _mark_objects(table, [names[number] for number in objects] + level_objects)
+    detail = {
+        "columns": _encode_column_labels(labels, place.at("column names")),
+        "recipes": _shorten(recipes),
+        "index": index,
+    }
+    if attrs:
+        detail["attrs"] = _json(attrs, place.at("attrs"))
+    if not frame.flags.allows_duplicate_labels:
+        detail["unique"] = True
+    return Encoded("pandas.DataFrame", detail, table)
+
+
+def _pyarrow_knows(labels: Any) -> bool:
+    """Whether pyarrow writes labels such that plain pandas gets them back."""
+    levels = labels.levels if isinstance(labels, pd.MultiIndex) else [labels]
+    return all(level.inferred_type in _KNOWN_LABELS for level in levels)
+
+
+_KNOWN_LABELS = ("string", "integer", "floating", "datetime64", "empty")
+
+
+def _is_json(attrs: dict[Any, Any]) -> bool:
+    try:
+        json.dumps(attrs)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _shorten(recipes: list[Any]) -> list[list[Any]]:
+    """Runs of the same recipe as ``[count, recipe]``: wide frames are mostly of one dtype."""
+    runs: list[list[Any]] = []
+    for recipe in recipes:
+        if runs and runs[-1][1] == recipe:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, recipe])
+    return runs
+
+
+def _lengthen(runs: list[list[Any]]) -> list[Any]:
+    return [recipe for count, recipe in runs for _ in range(count)]
+
+
+def _encode_column_labels(labels: Any, place: Place) -> Any:
+    return encode_labels(labels, place)
+
+
+def _arrow_series(array: Any, index: Any) -> Any:
+    """An Arrow array as a column that pyarrow takes as it is."""
+    return pd.Series(pd.arrays.ArrowExtensionArray(_chunked(array)), index=index)
+
+
+def _chunked(array: Any) -> Any:
+    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+
+
+def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
+    """A column's recipe, and its Arrow array where pyarrow would not make the right one itself."""
+    dtype = series.dtype
+    recipe: dict[str, Any] = {"dtype": encode_dtype(dtype, place)}
+    if isinstance(dtype, pd.CategoricalDtype):
+        array, coding = _encode_categories(series, dtype)
+        return array, recipe | {"coding": coding}
+    if not isinstance(dtype, np.dtype):
+        return None, recipe
+    if dtype.kind == "O":
+        array, how = encode_objects(series.to_numpy(), place)
+        return array, recipe | {"objects": how}
+    if dtype.kind == "c":
+        values = series.to_numpy()
+        parts = [pa.array(values.real), pa.array(values.imag)]
+        return pa.StructArray.from_arrays(parts, names=["real", "imag"]), recipe
+    if dtype.kind in "iufbmM" and dtype.itemsize <= 8:
+        if not dtype.isnative:
+            return pa.array(
+                series.to_numpy().astype(dtype.newbyteorder("=")), from_pandas=True
+            ), recipe
+        return None, recipe
+    raise place.refuse(f"dtype {dtype}", "convert it with .astype()")
+
+
+def _encode_categories(series: Any, dtype: Any) -> tuple[Any, str]:
+    """Categories as text where they are text, plainly where they are numbers, else by name."""
+    categories = dtype.categories
+    kinds = set(map(type, categories.astype(object)))
+    if kinds <= {str}:
+        return _dictionary(series, pa.array(list(categories), pa.string()), dtype), "text"
+    if categories.dtype.kind in "iufb" and isinstance(categories.dtype, np.dtype):
+        codes = series.cat.codes.to_numpy()
+        values = categories.to_numpy()[codes] if len(categories) else np.empty(len(codes))
+        return pa.array(values, mask=codes < 0), "values"
+    texts = [str(category) for category in categories]
+    if len(set(texts)) == len(texts):
+        return _dictionary(series, pa.array(texts, pa.string()), dtype), "text"
+    return pa.array(series.cat.codes.to_numpy()), "codes"
+
+
+def _dictionary(series: Any, texts: Any, dtype: Any) -> Any:
+    codes = series.cat.codes.to_numpy()
+    indices = pa.array(codes.astype("int32"), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, texts, ordered=bool(dtype.ordered))
+
+
+def _encode_index(plain: Any, place: Place) -> tuple[Any, list[str]]:
+    """The index's recipe; levels that pyarrow would not keep are replaced in `plain`."""
+    index = plain.index
+    names = [_json(name, place.at("index name")) for name in index.names]
+    if type(index) is pd.RangeIndex and plain.shape[1] > 0:
+        return {"range": [index.start, index.stop, index.step], "names": names}, []
+    levels: list[Any] = []
+    arrays: list[Any] = []
+    changed: list[int] = []
+    for number in range(index.nlevels):
+        level = index.get_level_values(number)
+        array, recipe = _encode_column(pd.Series(level, copy=False), place)
+        levels.append(recipe)
+        arrays.append(level)
+        if array is not None:
+            arrays[-1] = pd.Index(pd.arrays.ArrowExtensionArray(_chunked(array)))
+            changed.append(number)
+    found: dict[str, Any] = {"levels": levels, "names": names}
+    if isinstance(index, pd.MultiIndex):
+        found["multi"] = True
+    elif not isinstance(index, pd.PeriodIndex) and getattr(index, "freq", None) is not None:
+        found["freq"] = encode_freq(index.freq, place)
+    if type(index) is pd.RangeIndex:
+        found["range"] = [index.start, index.stop, index.step]
+    physical = [_index_field(name, number, plain) for number, name in enumerate(index.names)]
+    if len(set(physical)) < len(physical):
+        physical = [INDEX_FIELD.format(number) for number in range(index.nlevels)]
+    if changed or physical != list(index.names):
+        if isinstance(index, pd.MultiIndex):
+            plain.index = pd.MultiIndex.from_arrays(arrays, names=physical)
+        else:
+            plain.index = arrays[0].rename(physical[0])
+    return found, [physical[number] for number in changed]
+
+
+def _index_field(name: Any, number: int, plain: Any) -> str:
+    if type(name) is str and name and name not in plain.columns:
+        return name
+    return INDEX_FIELD.format(number)
+
+
+def _to_table(plain: Any, index: Any, place: Place) -> Any:
+    """The frame as pyarrow makes it; its refusals become ours."""
+    keep = None if "levels" not in index else True
+    try:
+        return pa.Table.from_pandas(plain, preserve_index=keep)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError) as error:
+        for number, label in enumerate(plain.columns):
+            try:
+                pa.Array.from_pandas(plain.iloc[:, number])
+            except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError) as inner:
+                here = place.at(f"column {label!r}")
+                reason = str(inner).splitlines()[0]
+                raise here.refuse(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
+        reason = str(error).splitlines()[0]
+        raise place.refuse(f"type pandas.DataFrame ({reason})") from error
+
+
+def _refuse_same_names(names: Sequence[str], width: int, place: Place) -> None:
+    if len(set(names)) == len(names):
+        return
+    twice = next(name for name in names if names.count(name) > 1)
+    what = "two columns" if names[:width].count(twice) > 1 else "an index level and a column"
+    raise place.refuse(f"{what} written {twice!r}", "rename one of them: names in a file are text")
+
+
+def _mark_objects(table: Any, names: Sequence[str]) -> Any:
+    """Say in pandas' own metadata that these columns held objects (we gave pyarrow Arrow ones)."""
+    if not names:
+        return table
+    metadata = dict(table.schema.metadata or {})
+    record = json.loads(metadata[PANDAS_KEY])
+    for column in record["columns"]:
+        if column["field_name"] in names:
+            column["numpy_type"] = "object"
+            column["metadata"] = None
+    metadata[PANDAS_KEY] = json.dumps(record).encode()
+    return table.replace_schema_metadata(metadata)
+
+
+def field_names(detail: Any, names: Sequence[str]) -> tuple[dict[Any, str], list[str]]:
+    """How a file's columns are called in pandas.
+
+    Parameters
+    ----------
+    detail : mapping
+    names : sequence of str
+        The file's columns, in order.
+
+    Returns
+    -------
+    columns : dict
+        Label to column of the file.
+    levels : list of str
+        The file's columns that are levels of the index.
+    """
+    labels = decode_labels(detail["columns"])
+    width = len(labels)
+    return dict(zip(labels, names[:width], strict=True)), list(names[width:])
+
+
+def decode_pandas(
+    table: Any, kind: str, detail: Any, names: Sequence[str], *, filtered: bool
+) -> Any:
+    """The pandas object of a table.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Columns as they were asked for; levels of the index included.
+    kind : str
+    detail : mapping
+    names : sequence of str
+        All columns of the file, in order.
+    filtered : bool
+        Whether rows may be missing: then a running index starts anew and a frequency is dropped.
+    """
+    labels = decode_labels(detail["columns"])
+    width = len(labels)
+    recipes = _lengthen(detail["recipes"])
+    places = {name: number for number, name in enumerate(names[:width])}
+    chosen = [(places[name], name) for name in table.schema.names if name in places]
+    columns = [_decode_column(table.column(name), recipes[place]) for place, name in chosen]
+    index = _decode_index(table, detail["index"], names[width:], filtered=filtered)
+    everything = [place for place, _ in chosen] == list(range(width))
+    found = labels if everything else labels.take([place for place, _ in chosen])
+    frame = _assemble(columns, index)
+    frame.columns = found
+    if "attrs" in detail:
+        frame.attrs.update(loads(detail["attrs"]))
+    if detail.get("unique"):
+        frame.flags.allows_duplicate_labels = False
+    if kind == "pandas.Index":
+        return frame.index
+    if kind == "pandas.Series":
+        series = frame.iloc[:, 0]
+        series.name = loads(detail["name"])
+        series.attrs.update(frame.attrs)
+        return series
+    return frame
+
+
+def _assemble(columns: list[Any], index: Any) -> Any:
+    """Columns side by side, numpy ones of a dtype in one block as pandas itself keeps them."""
+    if not columns:
+        return pd.DataFrame(index=index)
+    # Objects are said to be objects, or pandas 3 would look into them and find text.
+    series = {
+        place: pd.Series(column, dtype=object, copy=False) if _is_object(column) else column
+        for place, column in enumerate(columns)
+    }
+    frame = pd.DataFrame(series, copy=len(columns) > 1)
+    frame.index = index
+    return frame
+
+
+def _is_object(column: Any) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype.kind == "O"
+
+
+def _level(column: Any) -> Any:
+    dtype = object if _is_object(column) else None
+    return pd.Index(column, dtype=dtype, tupleize_cols=False)
+
+
+def _decode_index(table: Any, recipe: Any, names: Sequence[str], *, filtered: bool) -> Any:
+    labels = [loads(name) for name in recipe["names"]]
+    if "range" in recipe:
+        whole = pd.RangeIndex(*recipe["range"], name=labels[0])
+        if not filtered:
+            return whole
+        return pd.RangeIndex(table.num_rows, name=labels[0])
+    levels = [
+        _level(_decode_column(table.column(name), level))
+        for name, level in zip(names, recipe["levels"], strict=True)
+    ]
+    if recipe.get("multi"):
+        return pd.MultiIndex.from_arrays(levels, names=labels)
+    index = levels[0].rename(labels[0])
+    if "freq" in recipe and not filtered:
+        index.freq = decode_freq(recipe["freq"])
+    return index
+
+
+def _decode_column(column: Any, recipe: Any) -> Any:
+    """A column of the file as an array of pandas."""
+    dtype = decode_dtype(recipe["dtype"])
+    if "objects" in recipe:
+        return _object_array(decode_objects(column, recipe["objects"]))
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _decode_categories(column, recipe["coding"], dtype)
+    if isinstance(dtype, np.dtype):
+        return _decode_numpy(column, dtype)
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        values = _decode_numpy(column.cast(pa.timestamp(dtype.unit)), np.dtype(f"M8[{dtype.unit}]"))
+        return pd.DatetimeIndex(values, tz="UTC").tz_convert(dtype.tz).array
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = _storage(column)
+    if isinstance(dtype, pd.ArrowDtype):
+        return pd.arrays.ArrowExtensionArray(column.cast(dtype.pyarrow_dtype))
+    if isinstance(dtype, pd.IntervalDtype):
+        return _decode_intervals(column, dtype)
+    if isinstance(dtype, pd.PeriodDtype):
+        return _decode_periods(column, dtype)
+    return dtype.__from_arrow__(column)
+
+
+def _storage(column: Any) -> Any:
+    return pa.chunked_array(
+        [chunk.storage for chunk in column.chunks], type=column.type.storage_type
+    )
+
+
+def _object_array(items: list[Any]) -> Any:
+    array = np.empty(len(items), dtype=object)
+    for place, item in enumerate(items):
+        array[place] = item
+    return array
+
+
+def _decode_numpy(column: Any, dtype: Any) -> Any:
+    if dtype.kind == "c":
+        merged = column.combine_chunks()
+        parts = [merged.field(name).to_numpy(zero_copy_only=False) for name in ("real", "imag")]
+        values = np.empty(len(merged), dtype=dtype)
+        values.real, values.imag = parts
+        return values
+    if dtype.kind == "f" and column.null_count:
+        values = column.to_numpy(zero_copy_only=False)  # null becomes NaN
+    elif dtype.kind in "mM":
+        unit, _ = np.datetime_data(dtype)
+        wanted = pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit)
+        values = column.cast(wanted).to_numpy(zero_copy_only=False)
+    else:
+        values = column.to_numpy(zero_copy_only=False)
+    return (
+        values if values.dtype == dtype and values.dtype.str == dtype.str else values.astype(dtype)
+    )
+
+
+def _decode_categories(column: Any, coding: str, dtype: Any) -> Any:
+    categories = dtype.categories
+    if coding == "codes":
+        return pd.Categorical.from_codes(column.to_numpy(), dtype=dtype)
+    if coding == "values":
+        codes = categories.get_indexer(_decode_values(column, categories.dtype))
+        codes = np.where(column.is_null().to_numpy(), -1, codes) if column.null_count else codes
+        return pd.Categorical.from_codes(codes, dtype=dtype)
+    texts = pd.Index([str(category) for category in categories], dtype=object)
+    found: list[Any] = []
+    for chunk in column.chunks:
+        coded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        own = np.append(texts.get_indexer(pd.Index(coded.dictionary.to_pylist(), dtype=object)), -1)
+        found.append(own[coded.indices.fill_null(len(own) - 1).to_numpy(zero_copy_only=False)])
+    codes = np.concatenate(found) if found else np.empty(0, dtype=int)
+    return pd.Categorical.from_codes(codes, dtype=dtype)
+
+
+def _decode_values(column: Any, dtype: Any) -> Any:
+    filled = column.fill_null(False if dtype.kind == "b" else 0) if column.null_count else column
+    return filled.to_numpy(zero_copy_only=False).astype(dtype)
+
+
+def _decode_intervals(column: Any, dtype: Any) -> Any:
+    merged = column.combine_chunks()
+    valid = merged.is_valid().to_numpy(zero_copy_only=False)
+    sides: list[Any] = []
+    for name in ("left", "right"):
+        side = pa.chunked_array([merged.field(name)])
+        recipe = {"dtype": _interval_side(dtype)}
+        sides.append(pd.Series(_decode_column(side, recipe)))
+    left, right = (side if valid.all() else side.where(valid) for side in sides)
+    return pd.arrays.IntervalArray.from_arrays(left, right, closed=dtype.closed, dtype=dtype)
+
+
+def _interval_side(dtype: Any) -> Any:
+    return encode_dtype(dtype.subtype, Place(""))
+
+
+def _decode_periods(column: Any, dtype: Any) -> Any:
+    null = column.is_null().to_numpy()
+    ordinals = column.fill_null(0).to_numpy().copy()
+    ordinals[null] = np.iinfo("int64").min
+    return pd.arrays.PeriodArray(ordinals.astype("int64"), dtype=dtype)

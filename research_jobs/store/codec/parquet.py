@@ -1,0 +1,305 @@
+"""Parquet files with our record in the footer: writing, opening, and what the footer alone says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from research_jobs.errors import CorruptOutputError, StoreError
+from research_jobs.store.codec.base import PANDAS_KINDS, Encoded
+
+__all__ = [
+    "FORMAT",
+    "KEY",
+    "Header",
+    "WriteOptions",
+    "open_parquet",
+    "preview",
+    "read_header",
+    "statistics",
+    "write_encoded",
+]
+
+FORMAT = 1
+KEY = b"research_jobs"
+
+ROW_GROUP = 256 * 1024  # rows: small enough that a filter on a sorted date column skips most
+PREVIEW_ROWS = 10
+PREVIEW_COLUMNS = 20
+PREVIEW_CELL = 40
+STATISTICS_BYTES = 24_000
+STATISTICS_COLUMNS = 400
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a file is written.
+
+    Parameters
+    ----------
+    compression : str
+        ``"zstd"``, ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
+    compression_level : int or None
+    row_group_size : int
+        Rows.
+    statistics : bool
+        Least and greatest value of each column of each row group, for readers that filter.
+    dictionary : bool
+    """
+
+    compression: str = "zstd"
+    compression_level: int | None = None
+    row_group_size: int = ROW_GROUP
+    statistics: bool = True
+    dictionary: bool = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> WriteOptions:
+        """The options of a manifest; those of other purposes are left alone."""
+        known = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        if known.get("compression", "") is None:
+            known["compression"] = "none"
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Our record in a file's footer.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the value's type; ``"table"`` for a file that somebody else wrote.
+    detail : mapping
+        What the codec of that kind needs.
+    metadata : mapping of str to str
+        Notebook, run id, partition, code version...
+    """
+
+    kind: str = "table"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        """The record as JSON."""
+        return json.dumps(
+            {"format": FORMAT} | dict(self.metadata) | {"kind": self.kind, "detail": self.detail}
+        )
+
+
+def write_encoded(
+    encoded: Encoded, path: Path, options: WriteOptions, metadata: Mapping[str, str]
+) -> None:
+    """Write a value to a new file; nothing is synced here."""
+    record = Header(encoded.kind, encoded.detail, metadata).dump()
+    if encoded.frame is not None:
+        from research_jobs.store.codec import polars_codec
+
+        polars_codec.sink(encoded.frame, path, options, record)
+        return
+    schema = encoded.schema if encoded.table is None else encoded.table.schema
+    schema = schema.with_metadata({**(schema.metadata or {}), KEY: record.encode()})
+    with pq.ParquetWriter(
+        str(path),
+        schema,
+        compression=options.compression,
+        compression_level=options.compression_level,
+        write_statistics=options.statistics,
+        use_dictionary=options.dictionary,
+    ) as writer:
+        if encoded.table is not None:
+            table = encoded.table.replace_schema_metadata(schema.metadata)
+            writer.write_table(table, row_group_size=options.row_group_size)
+        for batch in encoded.batches or ():
+            writer.write_batch(
+                batch.replace_schema_metadata(schema.metadata),
+                row_group_size=options.row_group_size,
+            )
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a file.
+
+    Returns
+    -------
+    pyarrow.parquet.ParquetFile
+
+    Raises
+    ------
+    CorruptOutputError
+        When it is no whole Parquet file.
+    FileNotFoundError
+    """
+    try:
+        return pq.ParquetFile(str(path), memory_map=False)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptOutputError(
+            f"{path} is not a whole Parquet file: {_first_line(error)}",
+            hint="Something else wrote to it; run the notebook again.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def read_header(path: Path, metadata: Any) -> Header:
+    """Our record of an open file.
+
+    Parameters
+    ----------
+    path : Path
+        For errors.
+    metadata : pyarrow.parquet.FileMetaData
+
+    Raises
+    ------
+    StoreError
+        When a newer research_jobs wrote it.
+    CorruptOutputError
+        When the record is not ours.
+    """
+    found = (metadata.metadata or {}).get(KEY)
+    if found is None:
+        return Header()
+    try:
+        record = json.loads(found)
+        written = int(record.pop("format"))
+        if written <= FORMAT:
+            kind, detail = record.pop("kind"), record.pop("detail")
+            return Header(str(kind), detail, {key: str(value) for key, value in record.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptOutputError(
+            f"{path}: its footer has no record of research_jobs that makes sense: {error}",
+            hint="Run the notebook again.",
+        ) from error
+    raise StoreError(
+        f"{path} was written in format {written}, this research_jobs reads formats up to {FORMAT}",
+        hint="Upgrade research_jobs.",
+    )
+
+
+def preview(file: Any, header: Header) -> dict[str, Any]:
+    """The first rows as short text: ``{"columns": [...], "rows": [[...], ...]}``."""
+    names = _shown_columns(file.schema_arrow.names, header)
+    chosen = names[:PREVIEW_COLUMNS]
+    rows: list[list[str]] = []
+    if chosen:
+        places = [file.schema_arrow.get_field_index(name) for name in chosen]
+        batches = file.iter_batches(batch_size=PREVIEW_ROWS, columns=chosen, use_threads=False)
+        batch = next(iter(batches), None)
+        if batch is not None:
+            by_name = {name: batch.column(name) for name in batch.schema.names}
+            columns = [by_name[file.schema_arrow.names[place]] for place in places]
+            rows = [[_cell(column, row) for column in columns] for row in range(batch.num_rows)]
+    shown = [_short(_display_name(name)) for name in chosen]
+    if header.kind in ("dict", "dataclass") and "row" in header.detail and rows:
+        turned = [[name, cell] for name, cell in zip(shown, rows[0], strict=True)]
+        found: dict[str, Any] = {"columns": ["key", "value"], "rows": turned}
+    else:
+        found = {"columns": shown, "rows": rows}
+    if len(names) > len(chosen):
+        found["more_columns"] = len(names) - len(chosen)
+    return found
+
+
+def _shown_columns(names: list[str], header: Header) -> list[str]:
+    """The index first, as pandas shows it."""
+    if header.kind not in PANDAS_KINDS:
+        return list(names)
+    levels = len(header.detail["index"].get("levels", ()))
+    return names[len(names) - levels :] + names[: len(names) - levels]
+
+
+def _display_name(name: str) -> str:
+    return "" if name.startswith("__index_level_") else name
+
+
+def _cell(column: Any, row: int) -> str:
+    value = column[row]
+    if not value.is_valid:
+        return ""
+    try:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            return _short(repr(value.as_py()[:PREVIEW_CELL]))
+        if pa.types.is_floating(column.type):
+            return f"{value.as_py():.6g}"
+        if pa.types.is_timestamp(column.type):
+            return _short(str(value).removesuffix("000"))
+        return _short(str(value.as_py()))
+    except (ValueError, OverflowError, pa.ArrowException):
+        return _short(str(value))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text[: 4 * PREVIEW_CELL].split())
+    return text if len(text) <= PREVIEW_CELL else text[: PREVIEW_CELL - 1] + "…"
+
+
+def statistics(metadata: Any, schema: Any) -> dict[str, dict[str, Any]]:
+    """Nulls of all columns, least and greatest of numbers and times, from the footer alone.
+
+    Parameters
+    ----------
+    metadata : pyarrow.parquet.FileMetaData
+    schema : pyarrow.Schema
+    """
+    found: dict[str, dict[str, Any]] = {}
+    size = 0
+    for number in range(min(metadata.num_columns, STATISTICS_COLUMNS)):
+        path = metadata.schema.column(number).path
+        place = schema.get_field_index(path)
+        if place < 0:
+            continue  # a part of a nested column
+        entry = column_statistics(metadata, number, schema.field(place).type)
+        size += len(path) + len(json.dumps(entry)) + 6
+        if size > STATISTICS_BYTES:
+            break
+        found[path] = entry
+    return found
+
+
+def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
+    """One column's ``{"nulls", "min", "max"}``; a key is missing where the footer does not say."""
+    nulls: int | None = 0
+    lows: list[Any] = []
+    highs: list[Any] = []
+    bounded = pa.types.is_temporal(kind) or _is_number(kind)
+    for group in range(metadata.num_row_groups):
+        column = metadata.row_group(group).column(number)
+        stats = column.statistics
+        if stats is None or not stats.has_null_count:
+            nulls = None
+        elif nulls is not None:
+            nulls += stats.null_count
+        if stats is not None and bounded and stats.has_min_max:
+            lows.append(stats.min)
+            highs.append(stats.max)
+        elif stats is None or stats.null_count != column.num_values:
+            bounded = bounded and column.num_values == 0
+    entry: dict[str, Any] = {} if nulls is None else {"nulls": nulls}
+    if bounded and lows:
+        entry["min"], entry["max"] = _as_json(min(lows)), _as_json(max(highs))
+    return entry
+
+
+def _is_number(kind: Any) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (int, str)):
+        return value
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat is not None else str(value)

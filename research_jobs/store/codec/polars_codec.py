@@ -1,0 +1,97 @@
+"""polars' values and Parquet: written and read by polars itself, a LazyFrame as it streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from research_jobs.store.codec.base import Encoded, Place
+
+if TYPE_CHECKING:
+    from research_jobs.store.codec.parquet import WriteOptions
+
+__all__ = ["check_schema", "decode_polars", "encode_polars", "sink"]
+
+_COMPRESSION = {"none": "uncompressed"}
+
+
+def encode_polars(value: Any, place: Place) -> Encoded | None:
+    """A DataFrame, LazyFrame or Series; None for any other type of polars.
+
+    Raises
+    ------
+    OutputNotParquetError
+    """
+    cls = type(value)
+    if cls is pl.LazyFrame:
+        _refuse_types(value.collect_schema(), place)
+        return Encoded("polars.LazyFrame", {}, frame=value)
+    if cls is pl.DataFrame:
+        _refuse_types(value.schema, place)
+        return Encoded("polars.DataFrame", {}, frame=value)
+    if cls is pl.Series:
+        frame = value.to_frame(value.name or "value")
+        _refuse_types(frame.schema, place)
+        return Encoded("polars.Series", {"name": value.name}, frame=frame)
+    return None
+
+
+def _refuse_types(schema: Any, place: Place) -> None:
+    for name, dtype in schema.items():
+        if _contains_refused(dtype):
+            raise place.at(f"column {name!r}").refuse(
+                f"polars type {dtype}", "cast it to a type that other tools read, or to text"
+            )
+
+
+# By name: older versions of polars do not have all of them.
+_REFUSED = ("Object", "Int128", "UInt128", "Unknown", "Extension")
+
+
+def _contains_refused(dtype: Any) -> bool:
+    if dtype.base_type().__name__ in _REFUSED:
+        return True
+    inner = getattr(dtype, "inner", None)
+    if inner is not None:
+        return _contains_refused(inner)
+    return any(_contains_refused(field.dtype) for field in getattr(dtype, "fields", ()))
+
+
+def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
+    """Write a frame, a lazy one without ever collecting it."""
+    write = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
+    write(
+        path,
+        compression=_COMPRESSION.get(options.compression, options.compression),
+        compression_level=options.compression_level,
+        statistics=options.statistics,
+        row_group_size=options.row_group_size,
+        metadata={"research_jobs": record},
+    )
+
+
+def check_schema(frame: Any, path: Path, place: Place) -> None:
+    """Refuse a file that would not come back with the types it was written from."""
+    wanted = frame.collect_schema()
+    found = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
+    for name, dtype in wanted.items():
+        if found.get(name) != dtype:
+            raise place.at(f"column {name!r}").refuse(
+                f"polars type {dtype}", f"cast it, Parquet gives back {found.get(name)}"
+            )
+
+
+def decode_polars(path: Path, kind: str, detail: Mapping[str, Any], columns: Any) -> Any:
+    """The value of `encode_polars`."""
+    frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    if columns is not None:
+        frame = frame.select(columns)
+    if kind == "polars.LazyFrame":
+        return frame
+    found = frame.collect()
+    if kind == "polars.Series":
+        return found.to_series().alias(detail["name"])
+    return found

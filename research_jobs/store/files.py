@@ -1,0 +1,161 @@
+"""The few operations on files that the store's guarantees rest on.
+
+Everything `commit` changes on disk goes through one `Files` object, so that a test can log the
+operations, replay any part of them as a power cut would leave it, or make the n-th one fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["CRASH_VARIABLE", "Files", "FolderLock", "crash_point", "is_plain_file"]
+
+CRASH_VARIABLE = "RESEARCH_JOBS_CRASH_AT"
+
+
+def crash_point(name: str) -> None:
+    """Die here, without any cleaning up, when a test asks for it by name.
+
+    Parameters
+    ----------
+    name : str
+        The point's name; nothing happens unless ``RESEARCH_JOBS_CRASH_AT`` is exactly that.
+    """
+    if os.environ.get(CRASH_VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether `path` is a regular file itself, not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+class Files:
+    """Operations on the local file system; durable only where a ``sync_`` follows."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder; its parent exists and it does not."""
+        path.mkdir()
+
+    def link(self, path: Path, target: str) -> None:
+        """Make a symbolic link."""
+        path.symlink_to(target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move within the file system, replacing what is there in one step."""
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a link."""
+        path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Make a new small file."""
+        with path.open("xb") as stream:
+            stream.write(data)
+
+    def sync_file(self, path: Path) -> None:
+        """Bring a file's content to the disk."""
+        self._sync(path, os.O_RDONLY)
+
+    def sync_folder(self, path: Path) -> None:
+        """Bring a folder's names to the disk."""
+        self._sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _sync(self, path: Path, flags: int) -> None:
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_folders(self, path: Path) -> None:
+        """Make a folder and its missing parents, each made durable in its parent."""
+        if path.is_dir():
+            return
+        self.make_folders(path.parent)
+        with contextlib.suppress(FileExistsError):  # somebody else may make it at the same time
+            self.make_folder(path)
+        self.sync_folder(path.parent)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and all below it; links are removed, never followed."""
+        with os.scandir(path) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                self.remove_tree(Path(entry.path))
+            else:
+                self.remove(Path(entry.path))
+        self.remove_folder(path)
+
+
+class FolderLock:
+    """An advisory lock on a folder, let go by the kernel however its holder ends.
+
+    Parameters
+    ----------
+    path : Path
+        An existing folder. Nothing is written into it, so a read-only store can be locked too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def exclusive(self, *, wait: bool = True) -> bool:
+        """Take it for one holder alone; False when it is held and `wait` is false."""
+        return self._take(fcntl.LOCK_EX, wait=wait)
+
+    def shared(self, *, wait: bool = True) -> bool:
+        """Take it beside other shared holders."""
+        return self._take(fcntl.LOCK_SH, wait=wait)
+
+    def _take(self, kind: int, *, wait: bool) -> bool:
+        assert self._descriptor is not None
+        try:
+            fcntl.flock(self._descriptor, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def same_folder(self) -> bool:
+        """Whether the path still names the folder that is locked (it may have been replaced)."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Let go; a second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()

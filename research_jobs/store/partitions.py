@@ -1,0 +1,272 @@
+"""Several partitions as one table, with their keys as columns. pyarrow is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from research_jobs.errors import StoreError
+from research_jobs.store.codec.base import PANDAS_KINDS, TABLE_KINDS
+from research_jobs.store.codec.reading import (
+    Source,
+    normal_form,
+    open_source,
+    read_file,
+    read_table,
+)
+
+__all__ = ["read_partitions"]
+
+Part = tuple[Mapping[str, str], Path]
+THREADS = 8  # files are opened side by side: most of the time is waiting for footers
+
+
+def read_partitions(
+    parts: Sequence[Part], *, columns: Sequence[Any] | None, filters: Any, as_: str
+) -> Any:
+    """The values of several files.
+
+    Parameters
+    ----------
+    parts : sequence of (mapping, Path)
+        Dimension to key, and the file.
+    columns, filters
+        As `read_output` takes them; they may name the partition's columns too.
+    as_ : str
+
+    Returns
+    -------
+    object
+        One table with the keys as last columns. Values that are no tables: a dict from
+        partition key to value.
+    """
+    parts, wanted = _prune(parts, filters)
+    if as_ == "lazy":
+        return _lazy(parts, wanted, columns)
+    with ThreadPoolExecutor(THREADS) as pool:
+        sources = list(pool.map(lambda part: open_source(part[1]), parts))
+        kinds = {source.kind for source in sources}
+        if as_ == "native" and not kinds <= TABLE_KINDS:
+            return {
+                "|".join(keys.values()): read_file(path, columns=columns, filters=filters, as_=as_)
+                for keys, path in parts
+            }
+        form = _form(as_, kinds)
+        own = _file_columns(sources, parts, columns)
+        if form == "pandas" and len(kinds) == 1 and _same_recipe(sources):
+            return _as_pandas_at_once(pool, sources, parts, wanted, own, columns)
+        read = _reader(own, form)
+        values = list(pool.map(read, [path for _, path in parts], wanted))
+    return _JOINS[form](values, [keys for keys, _ in parts], columns)
+
+
+def _form(as_: str, kinds: set[str]) -> str:
+    if as_ != "native":
+        return as_
+    families = {kind.split(".")[0] for kind in kinds}
+    if families == {"polars"}:
+        return "polars"
+    return "arrow" if families == {"pyarrow"} else "pandas"
+
+
+def _reader(columns: Sequence[Any] | None, form: str) -> Callable[[Path, Any], Any]:
+    return lambda path, filters: read_file(path, columns=columns, filters=filters or None, as_=form)
+
+
+def _prune(parts: Sequence[Part], filters: Any) -> tuple[list[Part], list[Any]]:
+    """The partitions that filters on their keys leave, each with what is left of the filters."""
+    dimensions = set(parts[0][0]) if parts else set[str]()
+    if filters is None or not isinstance(filters, (list, tuple)):
+        return list(parts), [filters] * len(parts)
+    groups = normal_form(filters)
+    kept: list[Part] = []
+    rests: list[Any] = []
+    for keys, path in parts:
+        rest: list[Any] = []
+        for group in groups:
+            tests = [term for term in group if term[0] in dimensions]
+            if all(_holds(keys[name], operator, value) for name, operator, value in tests):
+                rest.append([term for term in group if term[0] not in dimensions])
+        if rest or not groups:
+            kept.append((keys, path))
+            rests.append(None if not all(rest) else rest)
+    if not kept and parts:  # no row of any: the columns of one, without rows
+        keys, path = parts[0]
+        return [(keys, path)], [_NOTHING]
+    return kept, rests
+
+
+_NOTHING: list[Any] = []
+
+
+def _holds(key: str, operator: str, value: Any) -> bool:
+    if operator in ("in", "not in"):
+        return (key in {_text(item) for item in value}) == (operator == "in")
+    other = _text(value)
+    return {
+        "=": key == other,
+        "==": key == other,
+        "!=": key != other,
+        "<": key < other,
+        "<=": key <= other,
+        ">": key > other,
+        ">=": key >= other,
+    }[operator]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)
+
+
+def _file_columns(
+    sources: Sequence[Source], parts: Sequence[Part], columns: Sequence[Any] | None
+) -> list[Any] | None:
+    """The columns to read from the files: those asked for without the partition's."""
+    if columns is None:
+        return None
+    if isinstance(columns, str):
+        columns = [columns]
+    own = sources[0].labels if sources else {}
+    return [label for label in columns if label in own or label not in parts[0][0]]
+
+
+def _added(keys: Mapping[str, str], has: Callable[[str], bool], columns: Any) -> dict[str, str]:
+    """The partition's columns that a table gets: those asked for and not its own."""
+    return {
+        name: key
+        for name, key in keys.items()
+        if not has(name) and (columns is None or name in columns)
+    }
+
+
+def _same_recipe(sources: Sequence[Source]) -> bool:
+    first = sources[0]
+    return first.kind in PANDAS_KINDS and all(
+        source.schema.equals(first.schema) and _recipe(source) == _recipe(first)
+        for source in sources
+    )
+
+
+def _recipe(source: Source) -> dict[str, Any]:
+    """What has to agree for tables to be joined before they become frames."""
+    detail = dict(source.header.detail)
+    index = dict(detail["index"])
+    if "range" in index:
+        index["range"] = "range" if "levels" not in index else index["range"]
+    index.pop("freq", None)
+    return detail | {"index": index}
+
+
+def _as_pandas_at_once(
+    pool: ThreadPoolExecutor,
+    sources: Sequence[Source],
+    parts: Sequence[Part],
+    filters: Sequence[Any],
+    own: Sequence[Any] | None,
+    columns: Any,
+) -> Any:
+    """Join in Arrow, then make one frame: thousands of small frames would take far longer."""
+    from research_jobs.store.codec import pandas_codec
+
+    tables = list(pool.map(lambda source, wanted: _table(source, own, wanted), sources, filters))
+    first = sources[0]
+    joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+    frame = pandas_codec.decode_pandas(
+        joined, first.kind, first.header.detail, first.schema.names, filtered=True
+    )
+    lengths = [table.num_rows for table in tables]
+    return _with_keys(frame, [keys for keys, _ in parts], lengths, columns)
+
+
+def _table(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    if filters is _NOTHING:
+        return read_table(source, columns, None).slice(0, 0)
+    return read_table(source, columns, filters)
+
+
+def _with_keys(
+    frame: Any, keys: Sequence[Mapping[str, str]], lengths: Sequence[int], columns: Any
+) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        if isinstance(frame, pd.Index):
+            frame = frame.to_frame(index=False)
+        else:
+            frame = frame.to_frame()
+    own = set(frame.index.names)
+    if frame.columns.nlevels > 1:
+        own.update(label[0] for label in frame.columns)
+    for name in keys[0]:
+        if _added({name: ""}, lambda name: name in frame.columns or name in own, columns):
+            values = np.repeat(np.array([item[name] for item in keys], dtype=object), lengths)
+            frame[name] = pd.array(values.tolist(), dtype=pd.Series([""]).dtype)
+    return frame
+
+
+def _join_pandas(values: list[Any], keys: Sequence[Mapping[str, str]], columns: Any) -> Any:
+    import pandas as pd
+
+    frames = [
+        _with_keys(value, [each], [len(value)], columns)
+        for value, each in zip(values, keys, strict=True)
+    ]
+    # pandas takes dtypes from frames without rows too; only what has rows should decide.
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    running = all(type(frame.index) is pd.RangeIndex for frame in filled)
+    return pd.concat(filled, ignore_index=running)
+
+
+def _join_polars(values: list[Any], keys: Sequence[Mapping[str, str]], columns: Any) -> Any:
+    import polars as pl
+
+    frames: list[Any] = []
+    for value, each in zip(values, keys, strict=True):
+        frame = value.to_frame() if isinstance(value, pl.Series) else value
+        added = _added(each, frame.columns.__contains__, columns)
+        frames.append(frame.with_columns(**{name: pl.lit(key) for name, key in added.items()}))
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _join_arrow(values: list[Any], keys: Sequence[Mapping[str, str]], columns: Any) -> Any:
+    tables: list[Any] = []
+    for value, each in zip(values, keys, strict=True):
+        table = value.replace_schema_metadata(None)
+        for name, key in _added(each, table.schema.names.__contains__, columns).items():
+            column = pa.repeat(pa.scalar(key, pa.string()), table.num_rows)
+            table = table.append_column(name, column)
+        tables.append(table)
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+_JOINS: dict[str, Callable[[list[Any], Sequence[Mapping[str, str]], Any], Any]] = {
+    "pandas": _join_pandas,
+    "polars": _join_polars,
+    "arrow": _join_arrow,
+}
+
+
+def _lazy(parts: Sequence[Part], filters: Sequence[Any], columns: Sequence[Any] | None) -> Any:
+    import polars as pl
+
+    frames: list[Any] = []
+    for (keys, path), wanted in zip(parts, filters, strict=True):
+        frame = read_file(path, columns=None, filters=wanted or None, as_="lazy")
+        if wanted is _NOTHING:
+            frame = frame.head(0)
+        names = frame.collect_schema().names()
+        added = _added(keys, names.__contains__, None)
+        frames.append(frame.with_columns(**{name: pl.lit(key) for name, key in added.items()}))
+    joined = pl.concat(frames, how="diagonal_relaxed")
+    if columns is None:
+        return joined
+    known = joined.collect_schema().names()
+    missing = [label for label in columns if label not in known]
+    if missing:
+        raise StoreError(f"there is no column {missing[0]!r} in these partitions")
+    return joined.select(list(columns))
