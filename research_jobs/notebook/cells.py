@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,17 +134,19 @@ def read_notebook_text(path: Path) -> NotebookText:
 
 def read_bytes(path: Path) -> bytes:
     """A source file's bytes, `NotebookError` when there are none or too many to be source."""
-    where = SourceLocation(shown_path(path))
     try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of these
+            too_large = os.fstat(file.fileno()).st_size > SIZE_LIMIT
+            data = b"" if too_large else file.read()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise NotebookError(f"cannot be read: {reason}", where=where) from error
-    if len(data) > SIZE_LIMIT:
+        raise NotebookError(
+            f"cannot be read: {reason}", where=SourceLocation(shown_path(path))
+        ) from error
+    if too_large:
         raise NotebookError(
             f"is larger than {SIZE_LIMIT // 2**20} MiB, which is data and no source code",
-            where=where,
+            where=SourceLocation(shown_path(path)),
             hint="Keep data in a file of its own and read it from there.",
         )
     return data
@@ -270,11 +273,22 @@ def parse_cells(text: str) -> tuple[Cell, ...]:
         cell on; above it stand only blank lines and comments (``#!``, coding, jupytext's header).
     """
     text = _line_feeds(text)
+    docstring = _docstring(text)
+    return _cells(text, docstring, _markers(text, docstring))
+
+
+def notebook_cells(text: str) -> tuple[Cell, ...] | None:
+    """The cells of a file that `has_marker`, ``None`` for any other: both answers in one go."""
+    text = _line_feeds(text)
+    docstring = _docstring(text)
+    markers = _markers(text, docstring)
+    return _cells(text, docstring, markers) if markers else None
+
+
+def _cells(text: str, docstring: _Docstring | None, markers: list[Marker]) -> tuple[Cell, ...]:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    docstring = _docstring(text)
-    markers = _markers(text, docstring)
     gallery = docstring is not None and docstring.has_title
     builder = _Builder(lines)
     builder.leading(docstring, markers[0].line - 1 if markers else len(lines))
@@ -374,7 +388,7 @@ class _Builder:
             if extra.pop("title", None):
                 marker = Marker(marker.line, marker.dialect, kind, self.databricks_title(first))
             metadata |= extra
-        elif gallery and marker.kind is None:
+        elif gallery and marker.kind is None and not (marker.title or marker.tags):
             prose = self.comments(first, end, touching=True)
             if prose is not None and not prose.source:
                 prose = None
@@ -535,7 +549,7 @@ def _has_title(docstring: str) -> bool:
     if lines and _is_underline(lines[0]):
         lines.pop(0)
     return (
-        len(lines) >= 2  # noqa: PLR2004 - a title and its underline
+        len(lines) >= 2
         and not _is_underline(lines[0])
         and _is_underline(lines[1])
         and len(lines[1]) >= min(3, len(lines[0]))
@@ -543,4 +557,4 @@ def _has_title(docstring: str) -> bool:
 
 
 def _is_underline(line: str) -> bool:
-    return len(line) >= 3 and line[0] in _PUNCTUATION and set(line) == {line[0]}  # noqa: PLR2004 - rst's least
+    return len(line) >= 3 and line[0] in _PUNCTUATION and set(line) == {line[0]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def walk_folder(notebooks: Path) -> Folder:
     return found
 
 
-def _walk(
+def _walk(  # noqa: C901 - one branch a kind of entry
     folder: str, root: str, parts: tuple[str, ...], above: tuple[str, ...], found: Folder
 ) -> None:
     try:
@@ -330,9 +330,9 @@ def find_notebook(notebooks: Path, name: str) -> NotebookFile:
 
 def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
     """A notebook that nothing stands in the way of; ``None`` when a closer look is needed."""
-    parts = tuple(name.split("/"))
+    parts: tuple[str, ...] = (*name.split("/"),)
     path = notebooks.joinpath(*parts).with_suffix(".py")
-    if len(parts) > 1 or (notebooks / parts[0]).is_dir():
+    if len(parts) > 1 or (notebooks / name).is_dir():
         return None
     try:
         if path.is_symlink():
@@ -347,7 +347,7 @@ def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
     return notebook_file(file)
 
 
-def not_found(name: str, known: Iterator[str] | Sequence[str]) -> NotebookNotFoundError:
+def not_found(name: str, known: Iterable[str]) -> NotebookNotFoundError:
     """The error for a notebook that is not there."""
     names = list(known)
     hint = did_you_mean(notebook_name(name), names, label="Notebooks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
         description=description_of(text, tree),
         parameters=parameters_of(text, tree, cell),
         parameters_cell=cell.number if cell else None,
-        assigned=assigned_names(tree, walks[0][1]),
+        assigned=assigned_names(tree, walks[0][1], walrus=":=" in text.text),
     )
 
 
@@ -149,22 +150,7 @@ def facts_to_json(facts: FileFacts) -> list[Any]:
         [[r.module, r.level, r.names, r.bound, r.line] for r in facts.imports],
         [[u.name, u.uses, u.attributes, [_load(c) for c in u.loads]] for u in facts.units],
         facts.description,
-        [
-            [
-                p.name,
-                p.type,
-                p.optional,
-                p.has_default,
-                p.default,
-                p.default_source,
-                p.choices,
-                p.description,
-                p.line,
-                p.column,
-                p.choice_values,
-            ]
-            for p in facts.parameters
-        ],  # fmt: skip
+        [dataclasses.astuple(p) for p in facts.parameters],
         facts.parameters_cell,
         facts.assigned,
     ]
@@ -193,7 +179,12 @@ def facts_from_json(value: list[Any]) -> FileFacts:
             for name, uses, attributes, loads in units
         ),
         description,
-        tuple(Parameter(*row[:6], tuple(row[6]), *row[7:10], tuple(row[10])) for row in parameters),
+        tuple(_parameter(row) for row in parameters),
         cell,
         assigned,
     )
+
+
+def _parameter(row: list[Any]) -> Parameter:
+    row[6], row[10] = tuple(row[6]), tuple(row[10])  # the choices and their values
+    return Parameter(*row)

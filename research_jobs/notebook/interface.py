@@ -9,11 +9,9 @@ import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from research_jobs.notebook.cells import Cell, CellKind, NotebookText, shown_path
-from research_jobs.notebook.rst import rst_to_markdown
-from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.parameter_types import (
     MISSING,
     Names,
@@ -21,6 +19,8 @@ from research_jobs.notebook.parameter_types import (
     type_of_annotation,
     type_of_default,
 )
+from research_jobs.notebook.rst import rst_to_markdown
+from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import Walk, walk
 from research_jobs.project import notebook_name
 
@@ -173,7 +173,7 @@ def read_interface(text: NotebookText) -> Interface:
         parameters=parameters_of(text, tree, cell),
         parameters_cell=cell.number if cell else None,
         loads=load_calls([found], refs, shown_path(text.path)),
-        assigned=assigned_names(tree, found),
+        assigned=assigned_names(tree, found, walrus=":=" in text.text),
         imports=tuple(sorted({absolute(ref, package) for ref in refs} - {""})),
     )
 
@@ -239,7 +239,7 @@ def parameters_of(text: NotebookText, tree: ast.Module, cell: Cell | None) -> tu
             if target.id.startswith("_"):
                 continue
             found.pop(target.id, None)
-            found[target.id] = _parameter(target, annotation, value, statement, names, lines, text)
+            found[target.id] = _parameter(target, annotation, value, statement, names, lines)
     return tuple(found.values())
 
 
@@ -270,7 +270,6 @@ def _parameter(
     statement: ast.stmt,
     names: Names,
     lines: Sequence[str],
-    text: NotebookText,
 ) -> Parameter:
     default = default_value(value, names) if value is not None else MISSING
     if annotation is not None:
@@ -279,7 +278,6 @@ def _parameter(
         kind = type_of_default(value, names)
     else:  # pragma: no cover - an assignment has one or the other
         raise AssertionError(statement)
-    column = len(lines[target.lineno - 1].encode()[: target.col_offset].decode("utf-8", "replace"))
     return Parameter(
         name=target.id,
         type=kind.type,
@@ -287,20 +285,34 @@ def _parameter(
         optional=kind.optional or default is None,
         has_default=default is not MISSING,
         default=None if default is MISSING else default,
-        default_source=(ast.get_source_segment(text.text, value) or "") if value else "",
+        default_source=_segment(lines, value) if value else "",
         choices=kind.choices,
         description=_comment(statement, lines),
         line=target.lineno,
-        column=column + 1,
+        column=len(_upto(lines[target.lineno - 1], target.col_offset)) + 1,
         choice_values=kind.choice_values,
     )
+
+
+def _upto(line: str, offset: int) -> str:
+    """The part of a line before an offset of the tree, which counts UTF-8 bytes."""
+    return line[:offset] if line.isascii() else line.encode()[:offset].decode("utf-8", "replace")
+
+
+def _segment(lines: Sequence[str], node: ast.expr) -> str:
+    """The source of an expression; `ast.get_source_segment` splits the whole file each time."""
+    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    end = _upto(lines[last], node.end_col_offset or 0)
+    if first == last:
+        return end[len(_upto(lines[first], node.col_offset)) :]
+    start = lines[first][len(_upto(lines[first], node.col_offset)) :]
+    return "\n".join([start, *lines[first + 1 : last], end])
 
 
 def _comment(statement: ast.stmt, lines: Sequence[str]) -> str:
     """The comment behind a statement, else the comment lines right above it."""
     end = (statement.end_lineno or statement.lineno) - 1
-    rest = lines[end].encode()[statement.end_col_offset or 0 :].decode("utf-8", "replace")
-    behind = rest.strip()
+    behind = lines[end][len(_upto(lines[end], statement.end_col_offset or 0)) :].strip()
     if behind.startswith("#"):
         return _plain(behind)
     above: list[str] = []
@@ -419,6 +431,22 @@ _LOAD_HOMES = {"research_jobs", "research_jobs.store", "research_jobs.store.load
 
 def load_calls(walks: Iterable[Walk], refs: Iterable[ImportRef], path: str) -> tuple[LoadCall, ...]:
     """The literal `load` calls among walked statements, whatever name `load` was imported as."""
+    functions, modules = _names_of_load(refs)
+    if not functions and not modules:
+        return ()
+    calls: list[LoadCall] = []
+    for found in walks:
+        for call in found.calls:
+            if _is_load(call.func, functions, modules):
+                one = _load_call(call, path)
+                if one is not None:
+                    calls.append(one)
+    calls.sort(key=lambda call: (call.line, call.column))
+    return tuple(calls)
+
+
+def _names_of_load(refs: Iterable[ImportRef]) -> tuple[set[str], dict[str, str]]:
+    """Local names that mean `load`, and those that mean a module which has it."""
     functions: set[str] = set()
     modules: dict[str, str] = {}
     for ref in refs:
@@ -431,17 +459,7 @@ def load_calls(walks: Iterable[Walk], refs: Iterable[ImportRef], path: str) -> t
                 functions.add("load" if name == "*" else bound)
             elif f"{ref.module}.{name}" in _LOAD_HOMES:
                 modules[bound] = f"{ref.module}.{name}"
-    if not functions and not modules:
-        return ()
-    calls: list[LoadCall] = []
-    for found in walks:
-        for call in found.calls:
-            if _is_load(call.func, functions, modules):
-                one = _load_call(call, path)
-                if one is not None:
-                    calls.append(one)
-    calls.sort(key=lambda call: (call.line, call.column))
-    return tuple(calls)
+    return functions, modules
 
 
 def _is_load(function: ast.expr, functions: set[str], modules: Mapping[str, str]) -> bool:
@@ -486,13 +504,23 @@ def _text(node: ast.expr | None) -> str | None:
 # --- names -------------------------------------------------------------------------------------
 
 
-def assigned_names(tree: ast.Module, found: Walk | None = None) -> dict[str, int]:
+def assigned_names(
+    tree: ast.Module, found: Walk | None = None, *, walrus: bool = True
+) -> dict[str, int]:
     """Names bound at module level, to the line that first does.
 
     Functions that say ``global name`` count too: calling them binds it.
+
+    Parameters
+    ----------
+    tree : ast.Module
+    found : Walk, optional
+        Of the tree, for the ``global`` statements.
+    walrus : bool
+        False when the text has no ``:=``: expressions then need no look, which is most of the work.
     """
     names: dict[str, int] = {}
-    for name, line in _bound(tree.body):
+    for name, line in _bound(tree.body, walrus):
         names.setdefault(name, line)
     for node in found.globals if found else ():
         for name in node.names:
@@ -500,50 +528,79 @@ def assigned_names(tree: ast.Module, found: Walk | None = None) -> dict[str, int
     return names
 
 
-def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, int]]:
+def _bound(  # noqa: C901 - one branch a kind of statement
+    body: Iterable[ast.stmt], walrus: bool
+) -> Iterator[tuple[str, int]]:
     for statement in body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield statement.name, statement.lineno
-            continue
-        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
             for alias in statement.names:
                 if alias.name != "*":
                     yield alias.asname or alias.name.partition(".")[0], statement.lineno
-            continue
-        yield from _bound_by_expressions(statement)
-        for inner in ("body", "orelse", "finalbody"):
-            yield from _bound(getattr(statement, inner, ()))
-        for handler in getattr(statement, "handlers", ()):
-            if handler.name:
-                yield handler.name, handler.lineno
-            yield from _bound(handler.body)
-        for case in getattr(statement, "cases", ()):
-            yield from _pattern_names(case.pattern)
-            yield from _bound(case.body)
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                yield from _targets(target)
+            if walrus:
+                yield from _walruses([statement.value])
+        elif isinstance(statement, ast.Expr):
+            if walrus:
+                yield from _walruses([statement.value])
+        else:
+            yield from _bound_by_compound(statement, walrus)
+
+
+def _bound_by_compound(  # noqa: C901 - as above
+    statement: ast.stmt, walrus: bool
+) -> Iterator[tuple[str, int]]:
+    if isinstance(statement, ast.AnnAssign) and statement.value is None:
+        return  # `x: int` declares and does not bind
+    for field_name in ("target", "name"):  # AugAssign, AnnAssign, For; `type Name = ...`
+        target = getattr(statement, field_name, None)
+        if isinstance(target, ast.AST):
+            yield from _targets(target)
+    for item in getattr(statement, "items", ()):
+        if item.optional_vars is not None:
+            yield from _targets(item.optional_vars)
+    if walrus:
+        yield from _walruses(
+            [value for name, value in ast.iter_fields(statement) if name not in _STATEMENT_LISTS]
+        )
+    for inner in ("body", "orelse", "finalbody"):
+        yield from _bound(getattr(statement, inner, ()), walrus)
+    for handler in getattr(statement, "handlers", ()):
+        # `except ... as error` unbinds the name at its end
+        yield from _bound(handler.body, walrus)
+    for case in getattr(statement, "cases", ()):
+        yield from _pattern_names(case.pattern)
+        if walrus and case.guard is not None:
+            yield from _walruses([case.guard])
+        yield from _bound(case.body, walrus)
 
 
 _STATEMENT_LISTS = {"body", "orelse", "finalbody", "handlers", "cases"}
 
 
-def _bound_by_expressions(statement: ast.stmt) -> Iterator[tuple[str, int]]:
-    """Names that a statement stores into outside its inner blocks, walrus included."""
-    stack: list[Any] = [
-        value for name, value in ast.iter_fields(statement) if name not in _STATEMENT_LISTS
-    ]
-    stack.reverse()
+def _targets(target: ast.AST) -> Iterator[tuple[str, int]]:
+    if isinstance(target, ast.Name):
+        yield target.id, target.lineno
+    elif isinstance(target, (ast.Tuple, ast.List)):
+        for element in target.elts:
+            yield from _targets(element)
+    elif isinstance(target, ast.Starred):
+        yield from _targets(target.value)
+
+
+def _walruses(nodes: Sequence[Any]) -> Iterator[tuple[str, int]]:
+    """Names bound by ``:=``, in comprehensions too; those inside a lambda are its own."""
+    stack: list[Any] = list(reversed(nodes))
     while stack:
         node = stack.pop()
         if isinstance(node, list):
-            stack.extend(reversed(node))
-        elif isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Store):
-                yield node.id, node.lineno
-        elif isinstance(node, ast.Lambda):
-            continue
-        elif isinstance(node, ast.comprehension):
-            # Its own target stays inside; a walrus in it does not.
-            stack.extend((node.iter, node.ifs))
-        elif isinstance(node, ast.AST):
+            stack.extend(reversed(cast("list[Any]", node)))
+        elif isinstance(node, ast.AST) and not isinstance(node, ast.Lambda):
+            if isinstance(node, ast.NamedExpr):
+                yield node.target.id, node.target.lineno
             stack.extend(reversed([value for _, value in ast.iter_fields(node)]))
 
 

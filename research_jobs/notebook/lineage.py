@@ -6,6 +6,7 @@ notebook can reach count, or every notebook would depend on everything that any 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
@@ -83,6 +84,7 @@ class _Reach:
 
     def _uses(self, module: str, unit: Unit) -> Iterable[tuple[str, str | None]]:
         bound = self._bound(module)
+        yield from bound.get("*", ())
         defined = {other.name for other in self.modules[module][0].units if other.name}
         for name in unit.uses:
             if name in defined:
@@ -113,22 +115,9 @@ class _Reach:
                     if plain:
                         known[ref.bound].append((target, "*"))
                 for inner, bound in ref.names:
-                    if inner == "*":
-                        self._star(module, ref.line, target, known)
-                    else:
-                        known.setdefault(bound, []).append((target, inner))
+                    # what a star brings in is not told apart: "*" means all of the module
+                    known.setdefault(bound, []).append((target, inner))
         return known
-
-    def _star(
-        self,
-        module: str,
-        line: int,
-        target: str,
-        known: dict[str, list[tuple[str, str | None]]],
-    ) -> None:
-        # What a star brings in is not among the names that `uses` keeps: take it all.
-        del module, line
-        known.setdefault("*", []).append((target, "*"))
 
 
 def find_cycle(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None:
@@ -203,7 +192,7 @@ def cycle_error(
     """The error of `raise_cycle`, for those who collect errors."""
     steps: list[str] = []
     where: SourceLocation | None = None
-    for reader, read in zip(cycle, cycle[1:], strict=False):
+    for reader, read in itertools.pairwise(cycle):
         call = next((c for c in loads.get(reader, ()) if c.notebook == read), None)
         if call is None:
             steps.append(f"  {reader} waits for {read}")

@@ -4,7 +4,7 @@ Accepted, at the start of a line only:
 
 ==========================================  ==========================================
 ``# %%``, ``#%%``, ``# %%% deeper``         VS Code, Spyder, jupytext, PyCharm
-``# In[3]:``, ``# <codecell>``              VS Code's other spellings (``nbconvert`` writes the first)
+``# In[3]:``, ``# <codecell>``              VS Code's other spellings, nbconvert's first
 ``# COMMAND ----------``                    Databricks, with ``# Databricks notebook source``
 ==========================================  ==========================================
 
@@ -68,11 +68,14 @@ class Marker:
 
 # Magics that jupytext comments out as the first line of a cell: `# %%time` is not a marker,
 # `#%%Load prices` (Spyder) is one.
-_CELL_MAGICS = frozenset(
-    "bash bigquery capture cython debug file html javascript js latex lprun markdown memit mprun "
-    "perl prun pypy python python2 python3 R ruby script sh snakeviz spark sql svg system sx time "
-    "timeit writefile".split()
-)
+_CELL_MAGICS = {
+    "bash", "bigquery", "capture", "cython", "debug", "file", "html", "javascript", "js", "latex",
+    "lprun", "markdown", "memit", "mprun", "perl", "prun", "pypy", "python", "python2", "python3",
+    "R", "ruby", "script", "sh", "snakeviz", "spark", "sql", "svg", "system", "sx", "time",
+    "timeit", "writefile",
+}  # fmt: skip
+
+_ATTACHED = re.compile(r"[A-Za-z]\w*")
 
 _MARKER = re.compile(
     r"^\#[ \t]*(?:"
@@ -145,7 +148,9 @@ def _read(match: re.Match[str], line: int) -> Marker | None:
         kind = CellKind.MARKDOWN if match["nbconvert"] == "<markdowncell>" else None
         return Marker(line, Dialect.NBCONVERT, kind)
     rest: str = match["rest"]
-    word = re.match(r"[A-Za-z]\w*", rest)
+    if not rest.strip() and not match["depth"]:
+        return Marker(line, Dialect.PERCENT)
+    word = _ATTACHED.match(rest)
     if word and not match["depth"] and word.group() in _CELL_MAGICS:
         return None
     kind, title, metadata = _options(rest.strip())

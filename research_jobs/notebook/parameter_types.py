@@ -6,7 +6,9 @@ Standard library only.
 from __future__ import annotations
 
 import ast
+import datetime as dt
 import math
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -80,9 +82,11 @@ _TEMPORAL = {
 }
 
 
-def type_of_annotation(annotation: ast.expr, names: Names, *, depth: int = 0) -> TypeOf:
+def type_of_annotation(  # noqa: C901 - one branch a kind of annotation
+    annotation: ast.expr, names: Names, *, depth: int = 0
+) -> TypeOf:
     """The type that an annotation says; ``any`` where it is none of the supported ones."""
-    if depth > 8:  # noqa: PLR2004 - an alias may name itself
+    if depth > 8:
         return TypeOf()
     if isinstance(annotation, ast.Constant):
         if annotation.value is None:
@@ -214,7 +218,7 @@ _CONSTRUCTORS = {
 }
 
 
-def type_of_default(node: ast.expr, names: Names) -> TypeOf:
+def type_of_default(node: ast.expr, names: Names) -> TypeOf:  # noqa: C901 - as above
     """The type that a default's expression has; ``any`` where the text does not say."""
     value = default_value(node, names)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -225,16 +229,16 @@ def type_of_default(node: ast.expr, names: Names) -> TypeOf:
         dotted = names.dotted(node.func)
         if dotted in _CONSTRUCTORS:
             return TypeOf(_CONSTRUCTORS[dotted])
-        # Mode("fast")
+        # an Enum called with a value
         if isinstance(node.func, ast.Name) and node.func.id in names.enums:
             members = names.enums[node.func.id]
             return TypeOf("enum", choices=tuple(members), choice_values=tuple(members.values()))
-        # pd.Timestamp.now().normalize(), date.today().replace(day=1): the type is kept
+        # a method that keeps the type, as in pd.Timestamp.now().normalize()
         if isinstance(node.func, ast.Attribute) and node.func.attr in (
             "normalize", "replace", "floor", "ceil", "round", "tz_localize", "tz_convert",
         ):  # fmt: skip
             return type_of_default(node.func.value, names)
-        # pd.Timestamp.now().date()
+        # the day of a moment
         if isinstance(node.func, ast.Attribute) and node.func.attr == "date" and not node.args:
             inner = type_of_default(node.func.value, names).type
             return TypeOf("date" if inner in _TEMPORAL.values() else "any")
@@ -253,7 +257,7 @@ def type_of_default(node: ast.expr, names: Names) -> TypeOf:
     ):
         return TypeOf("bool")
     if isinstance(node, ast.BinOp) and value is MISSING:
-        # date.today() - timedelta(days=1)
+        # a date less some days is a date
         left = type_of_default(node.left, names).type
         if isinstance(node.op, (ast.Add, ast.Sub)) and left in _TEMPORAL.values():
             right = type_of_default(node.right, names).type
@@ -303,7 +307,7 @@ def _mapping(node: ast.Dict, names: Names) -> Any:
     return found
 
 
-def _number(node: ast.expr) -> int | float | None:
+def _number(node: ast.expr) -> int | float | None:  # noqa: C901 - one branch an operator
     """``60 * 60 * 24`` and ``-1``, computed."""
     if isinstance(node, ast.Constant):
         return node.value if type(node.value) in (int, float) else None  # type: ignore[return-value]
@@ -328,16 +332,14 @@ def _number(node: ast.expr) -> int | float | None:
             if isinstance(node.op, ast.FloorDiv):
                 return left // right
             # 2 ** 10, but not 9 ** 9 ** 9
-            if isinstance(node.op, ast.Pow) and abs(left) <= 1e6 and 0 <= right <= 64:  # noqa: PLR2004 - small
+            if isinstance(node.op, ast.Pow) and abs(left) <= 1e6 and 0 <= right <= 64:
                 return cast("int | float", left**right)
         except (ArithmeticError, ValueError):
             return None
     return None
 
 
-def _called(node: ast.Call, names: Names) -> Any:
-    import datetime  # noqa: PLC0415 - only for defaults that are dates
-
+def _called(node: ast.Call, names: Names) -> Any:  # noqa: C901 - one branch a class
     dotted = names.dotted(node.func)
     if isinstance(node.func, ast.Name) and node.func.id in names.enums:
         members = names.enums[node.func.id]
@@ -352,21 +354,19 @@ def _called(node: ast.Call, names: Names) -> Any:
     positional, named = arguments
     try:
         if dotted == "datetime.date":
-            return datetime.date(*positional, **named).isoformat()
+            return dt.date(*positional, **named).isoformat()
         if dotted == "datetime.date.fromisoformat":
-            return datetime.date.fromisoformat(*positional).isoformat()
+            return dt.date.fromisoformat(*positional).isoformat()
         if dotted == "datetime.datetime":
-            return datetime.datetime(*positional, **named).isoformat()  # noqa: DTZ001 - as the notebook wrote it
+            return dt.datetime(*positional, **named).isoformat()  # noqa: DTZ001 - as the notebook wrote it
         if dotted == "datetime.datetime.fromisoformat":
-            return datetime.datetime.fromisoformat(*positional).isoformat()
+            return dt.datetime.fromisoformat(*positional).isoformat()
         if dotted in ("pandas.Timestamp", "pandas.to_datetime") and not named:
             if len(positional) == 1 and isinstance(positional[0], str):
                 return positional[0]
-            if len(positional) > 2:  # noqa: PLR2004 - year, month, day
-                return datetime.datetime(*positional).isoformat()  # noqa: DTZ001 - as above
+            if len(positional) > 2:
+                return dt.datetime(*positional).isoformat()  # noqa: DTZ001 - as above
         if dotted == "pathlib.Path" and not named and all(isinstance(p, str) for p in positional):
-            import posixpath  # noqa: PLC0415 - as above
-
             return posixpath.join(*positional) if positional else "."
     except (TypeError, ValueError, OverflowError):
         return MISSING

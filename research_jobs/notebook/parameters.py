@@ -8,7 +8,7 @@ is a Timestamp.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -24,7 +24,7 @@ from research_jobs.project import notebook_name
 __all__ = ["convert_parameters", "missing_parameters", "restore_parameter"]
 
 
-class _Unfit(ValueError):
+class _Unfit(ValueError):  # noqa: N818 - it never leaves this module
     """A value that is not of the type; the text is a hint, or empty."""
 
 
@@ -43,7 +43,7 @@ def convert_parameters(
         What the notebook declares.
     values : mapping
         By name: text (from a command line), YAML or JSON values, or Python objects
-        (``datetime.date``, Enum members, numpy scalars).
+        (``dt.date``, Enum members, numpy scalars).
     notebook : str
         Its name, for messages.
     where : str, optional
@@ -118,7 +118,7 @@ def _unfit(
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]} ..."  # noqa: PLR2004 - one line of a terminal
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 _EXPECTED = {
@@ -220,7 +220,9 @@ def _int(value: Any) -> int:
         return int(value)
     if isinstance(value, str):
         try:
-            return int(value.strip(), 0 if re.match(r"\s*[+-]?0[xob]", value, re.I) else 10)
+            return int(
+                value.strip(), 0 if re.match(r"\s*[+-]?0[xob]", value, re.IGNORECASE) else 10
+            )
         except ValueError:
             pass
         try:
@@ -271,14 +273,13 @@ def _bool(value: Any) -> bool:
 def _str(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, (datetime.date, datetime.time)):
+    if isinstance(value, (dt.date, dt.time)):
         # YAML reads 2018-01-02 as a date; its text is what was written
         return value.isoformat()
     if isinstance(value, (bool, int, float)):
         # not converted: YAML has read `no` as false and 007 as 7 already
-        raise _Unfit(
-            f'Put it in quotes: "{str(value).lower() if value is True or value is False else value}".'
-        )
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        raise _Unfit(f'Put it in quotes: "{text}".')
     raise _Unfit
 
 
@@ -286,11 +287,11 @@ _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 
 
 def _date(value: Any) -> str:
-    if isinstance(value, datetime.datetime):
-        if value.time() == datetime.time():
+    if isinstance(value, dt.datetime):
+        if value.time() == dt.time():
             return value.date().isoformat()
         raise _Unfit("It has a time of day.")
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # 20181101
@@ -307,7 +308,7 @@ def _date(value: Any) -> str:
 def _checked_date(found: re.Match[str]) -> str:
     year, month, day = (int(part) for part in found.groups())
     try:
-        return datetime.date(year, month, day).isoformat()
+        return dt.date(year, month, day).isoformat()
     except ValueError as error:
         reason = str(error)
         raise _Unfit(f"{reason[:1].upper()}{reason[1:]}.") from None
@@ -331,9 +332,9 @@ def _timestamp(value: Any) -> str:
 
 
 def _moment(value: Any, *, digits: int) -> str:
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, dt.datetime):
         return value.isoformat()
-    if isinstance(value, datetime.date):
+    if isinstance(value, dt.date):
         return f"{value.isoformat()}T00:00:00"
     if isinstance(value, str):
         found = _MOMENT.fullmatch(value.strip())
@@ -341,7 +342,7 @@ def _moment(value: Any, *, digits: int) -> str:
             year, month, day, hour, minute, second, fraction, zone = found.groups()
             text = f"{year}-{month}-{day}T{hour or '00'}:{minute or '00'}:{second or '00'}"
             try:
-                datetime.datetime.fromisoformat(text)
+                dt.datetime.fromisoformat(text)
             except ValueError as error:
                 reason = str(error)
                 raise _Unfit(f"{reason[:1].upper()}{reason[1:]}.") from None
@@ -371,7 +372,7 @@ def _json(value: Any) -> Any:
     value = _plain(value)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    if isinstance(value, (datetime.date, datetime.time)):
+    if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
         return str(value)
@@ -425,7 +426,7 @@ def _list(element: str, value: Any) -> list[Any]:
     for number, item in enumerate(cast("Sequence[Any]", items), start=1):
         try:
             converted.append(convert(_plain(item)))
-        except _Unfit as error:
+        except _Unfit as error:  # noqa: PERF203 - the item's number is told
             hint = str(error) or f"It should be {_EXPECTED.get(element, _EXPECTED['any'])}."
             raise _Unfit(f"Item {number} is {_short(item)}. {hint}") from None
     return converted
@@ -511,11 +512,11 @@ def restore_parameter(value: Any, type: str, default: Any, annotation: Any = Non
     return _restore_one(value, type, default)
 
 
-def _restore_one(value: Any, type: str, default: Any) -> Any:  # noqa: A002, PLR0911 - one return a type
+def _restore_one(value: Any, type: str, default: Any) -> Any:  # noqa: A002 - one return a type
     if type == "date" and isinstance(value, str):
-        return datetime.date.fromisoformat(value)
+        return dt.date.fromisoformat(value)
     if type == "datetime" and isinstance(value, str):
-        return datetime.datetime.fromisoformat(value)
+        return dt.datetime.fromisoformat(value)
     if type == "timestamp":
         import pandas as pd
 
@@ -540,12 +541,12 @@ def _like(text: str, default: Any) -> Any:
         return cast("Any", default).__class__(text)
     if isinstance(default, decimal.Decimal):
         return decimal.Decimal(text)
-    if isinstance(default, datetime.datetime):
+    if isinstance(default, dt.datetime):
         if default.__class__.__name__ == "Timestamp":
             return cast("Any", default).__class__(text)
-        return datetime.datetime.fromisoformat(text)
-    if isinstance(default, datetime.date):
-        return datetime.date.fromisoformat(text)
+        return dt.datetime.fromisoformat(text)
+    if isinstance(default, dt.date):
+        return dt.date.fromisoformat(text)
     return text
 
 
@@ -558,7 +559,7 @@ def _enum_class(annotation: Any) -> type[enum.Enum] | None:
 
 
 def _member(cls: type[enum.Enum], value: Any) -> enum.Enum:
-    name = value.rpartition(".")[2] if isinstance(value, str) else None
+    name = value.rpartition(".")[2] if isinstance(value, str) else ""
     if name in cls.__members__:
         return cls.__members__[name]
     for member in cls:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from research_jobs.notebook.cells import (
     NotebookText,
     decode_source,
     has_marker,
-    parse_cells,
+    notebook_cells,
     read_bytes,
 )
 from research_jobs.notebook.discovery import (
@@ -133,12 +133,12 @@ class Scan:
 
     @property
     def third_party(self) -> tuple[str, ...]:
-        """tuple of str: the installed modules that any notebook imports, sorted."""
+        """The installed modules that any notebook imports, sorted."""
         return tuple(sorted({name for notebook in self.notebooks for name in notebook.third_party}))
 
     @property
     def third_party_members(self) -> tuple[str, ...]:
-        """tuple of str: what any notebook imports from them, sorted."""
+        """What any notebook imports from them, sorted."""
         return tuple(
             sorted({name for notebook in self.notebooks for name in notebook.third_party_members})
         )
@@ -168,7 +168,7 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """No garbage collection (trees are many small objects) and no warnings of the parser."""
     collecting = gc.isenabled()
     gc.disable()
@@ -206,7 +206,7 @@ class _Scanner:
         notebooks: list[tuple[SourceFile, _Read]] = []
         helpers: list[Path] = []
         for file, problem in sort_out(folder.files):
-            one = self.file(file.path, file)
+            one = self.file(str(file.path), file)
             marked = one.marked and not file.is_private
             if problem is not None:
                 if marked:
@@ -227,12 +227,12 @@ class _Scanner:
             tuple(problems),
         )
 
-    def file(self, path: Path, source: SourceFile | None = None) -> _Read:
+    def file(self, name: str, source: SourceFile | None = None) -> _Read:
         """A file's facts, from this scan, from the cache, or from its text."""
-        key = str(path)
-        known = self.read.get(key)
+        known = self.read.get(name)
         if known is None:
-            known = self.read[key] = self._file(path, source)
+            path = source.path if source is not None else Path(name)
+            known = self.read[name] = self._file(path, source)
         return known
 
     def _file(self, path: Path, source: SourceFile | None) -> _Read:
@@ -252,9 +252,9 @@ class _Scanner:
             # Bytes that are no text may still be a notebook's: it is shown as a broken one.
             marked = has_marker(data.decode("latin-1"))
             return _Read(hashlib.sha256(data).hexdigest(), marked, None, error)
-        marked = has_marker(text)
-        cells = parse_cells(text) if marked else ()
-        notebook = NotebookText(path, text, sha256, cells)
+        cells = notebook_cells(text)
+        marked = cells is not None
+        notebook = NotebookText(path, text, sha256, cells or ())
         try:
             facts = read_facts(notebook, notebook=marked, shown=self.project.display(path))
         except NotebookError as error:
@@ -321,7 +321,7 @@ class _Scanner:
             name, path = todo.pop()
             if name in digests:
                 continue
-            one = self.file(Path(path))
+            one = self.file(path)
             if one.facts is None:
                 # It does not parse, so the notebook cannot run; a repair changes the version.
                 digests[name] = one.sha256

@@ -1,4 +1,4 @@
-"""One walk over a syntax tree: a digest that formatting does not change, and what is met on the way.
+"""One walk over a syntax tree: a digest that formatting does not change, and what it holds.
 
 The digest is of what the program does: no positions, comments, docstrings or other bare strings.
 It is written by hand because `ast.dump` and compiled code differ between versions of Python;
@@ -38,13 +38,14 @@ class Walk:
 
 
 _IGNORED = {"ctx", "type_comment", "kind", "type_ignores", "simple"}
-_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {}
+# Class to the text that begins it, and its fields from last to first, each with what begins a list.
+_SHAPES: dict[type[ast.AST], tuple[str, tuple[tuple[str, str], ...]]] = {}
 
 
-def _fields(cls: type[ast.AST]) -> tuple[str, ...]:
-    fields = tuple(reversed([name for name in cls._fields if name not in _IGNORED]))
-    _FIELDS[cls] = fields
-    return fields
+def _shape(cls: type[ast.AST]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    fields = [(name, f"{name}[") for name in cls._fields if name not in _IGNORED]
+    shape = _SHAPES[cls] = (f"{cls.__name__}(", tuple(reversed(fields)))
+    return shape
 
 
 def _constant(value: Any) -> str:
@@ -62,7 +63,7 @@ class Digest:
     def __init__(self) -> None:
         self._parts: list[str] = []
 
-    def add(self, statement: ast.AST) -> Walk:
+    def add(self, statement: ast.AST) -> Walk:  # noqa: C901 - one loop, no calls: it is the hot one
         """Walk one statement."""
         found = Walk()
         out = self._parts.append
@@ -101,23 +102,28 @@ class Digest:
                 found.imports.append(item)
             elif cls is ast.Global:
                 found.globals.append(item)
-            out(cls.__name__ + "(")
+            begin, fields = _SHAPES.get(cls) or _shape(cls)
+            if not fields:  # an operator, `pass`
+                out(begin)
+                continue
+            out(begin)
             push(")")
-            for name in _FIELDS.get(cls) or _fields(cls):
+            for name, begin_list in fields:
                 value = getattr(item, name, None)
                 if value is None:
                     continue
-                if value.__class__ is list:
+                kind = value.__class__
+                if kind is list:
                     if value:
                         push("]")
                         for element in reversed(value):
                             push("None" if element is None else element)
-                        push(name + "[")
-                elif isinstance(value, ast.AST):
+                        push(begin_list)
+                elif kind is str or kind is int:
+                    push(f"{name}={value}")
+                else:
                     push(value)
                     push(name)
-                else:
-                    push(f"{name}={value}")
         return found
 
     def hexdigest(self) -> str:

@@ -1,0 +1,555 @@
+"""What a notebook does differently in the editor and in batch, told before it is run.
+
+Found in the text alone, so every finding is a hint and none an error. A comment
+``# parity: ignore`` (or ``# parity: ignore[input-call, chdir]``) on a line silences it.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import symtable
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from research_jobs.errors import NotebookSyntaxError
+from research_jobs.notebook.cells import Cell, CellKind, NotebookText, cell_at, cell_label
+from research_jobs.notebook.interface import (
+    PARAMETERS_TAG,
+    assigned_names,
+    import_refs,
+    load_calls,
+    package_of,
+    parameters_cell,
+    parameters_of,
+)
+from research_jobs.notebook.interface import absolute as absolute_name
+from research_jobs.notebook.source import parse_source
+from research_jobs.notebook.walk import walk
+from research_jobs.project import notebook_name
+
+__all__ = ["CODES", "ParityFinding", "check_parity"]
+
+CODES: Mapping[str, str] = {
+    "syntax": "the file does not parse (magics included)",
+    "input-call": "waits for a person to type",
+    "kernel-call": "asks IPython's kernel to do something",
+    "kernel-name": "uses In, Out or _, which only the editor's kernel fills",
+    "main-guard": "`if __name__ == '__main__':` is false in batch",
+    "outside-path": "a relative path leads out of the notebook's folder",
+    "home-path": "an absolute path of one person's machine",
+    "sys-argv": "reads the command line",
+    "interactive-plot": "switches charts to a window",
+    "blocking-call": "starts a server or debugger that does not return",
+    "exit-call": "ends the process, and with it the run",
+    "chdir": "changes the working directory for all later cells",
+    "loads-itself": "reads its own earlier outputs",
+    "star-import": "assigns names that no reader sees",
+    "relative-import": "works in batch and not in the editor",
+    "imports-notebook": "runs another notebook anew instead of reading its outputs",
+    "hides-module": "has the name of a module of the standard library",
+    "used-before-assigned": "a cell uses what a later one assigns",
+    "undefined-name": "uses what nothing in the file assigns",
+    "code-in-prose": "code in a prose cell runs in batch only",
+    "other-language": "a cell of another language is not run",
+    "split-statement": "a marker stands inside a statement",
+    "second-parameters": "only the first cell tagged `parameters` counts",
+    "untagged-parameters": "a cell is called parameters and not tagged so",
+    "parameter-lost": "a parameter is assigned again, which undoes the batch value",
+}
+"""What each code is about."""
+
+
+@dataclass(frozen=True)
+class ParityFinding:
+    """One difference between the editor and batch.
+
+    Parameters
+    ----------
+    line, column : int
+        1-based.
+    code : str
+        One of `CODES`.
+    message : str
+        One line: what differs, and what to do.
+    """
+
+    line: int
+    column: int
+    code: str
+    message: str
+
+
+def check_parity(
+    text: NotebookText, *, notebook: str | None = None, notebooks: Collection[str] = ()
+) -> tuple[ParityFinding, ...]:
+    """Look for what behaves differently in the editor and in batch.
+
+    Parameters
+    ----------
+    text : NotebookText
+    notebook : str, optional
+        Its name; by default that of its path.
+    notebooks : collection of str
+        Names of all notebooks, to tell an import of one from an import of a helper.
+
+    Returns
+    -------
+    tuple of ParityFinding
+        In the order of the lines.
+    """
+    try:
+        tree = parse_source(text)
+    except NotebookSyntaxError as error:
+        where = error.where
+        hint = f". {error.hint}" if error.hint else ""
+        line, column = (where.line or 1, where.column or 1) if where else (1, 1)
+        return (ParityFinding(line, column, "syntax", f"{error.what}{hint}"),)
+    if notebook is None:
+        package = package_of(text.path)
+        notebook = ".".join([*([package] if package else []), text.path.stem])
+    check = _Check(text, tree, notebook_name(notebook), {notebook_name(n) for n in notebooks})
+    lines = text.text.split("\n")
+    findings = {f for f in check.run() if not _silenced(lines[f.line - 1], f.code)}
+    return tuple(sorted(findings, key=lambda f: (f.line, f.column, f.code)))
+
+
+_SILENCE = re.compile(r"#\s*parity:\s*ignore(?:\[([\w\-, ]*)\])?")
+
+
+def _silenced(line: str, code: str) -> bool:
+    found = _SILENCE.search(line)
+    if found is None:
+        return False
+    return found[1] is None or code in re.split(r"[, ]+", found[1])
+
+
+_CALLS = {
+    "input": ("input-call", "input() has nobody to ask in batch; make it a parameter"),
+    "getpass.getpass": (
+        "input-call",
+        "getpass() has nobody to ask in batch; read an environment variable",
+    ),
+    "breakpoint": ("blocking-call", "breakpoint() stops for a debugger that batch does not have"),
+    "pdb.set_trace": ("blocking-call", "set_trace() stops for a debugger; remove it"),
+    "os.chdir": (
+        "chdir",
+        "os.chdir() moves all later cells; write paths from Path(__file__).parent",
+    ),
+    "exit": ("exit-call", "exit() ends the run; use research_jobs.skip(reason) or raise"),
+    "quit": ("exit-call", "quit() ends the run; use research_jobs.skip(reason) or raise"),
+    "os._exit": ("exit-call", "os._exit() ends the process without a result"),
+    "sys.exit": ("exit-call", "sys.exit() ends the run; use research_jobs.skip(reason) or raise"),
+    "matplotlib.pyplot.ion": (
+        "interactive-plot",
+        "plt.ion() needs a window; charts are shown without it in both",
+    ),
+    "matplotlib.use": (
+        "interactive-plot",
+        "matplotlib.use() replaces the backend that collects charts; leave it out",
+    ),
+    "matplotlib.pyplot.switch_backend": (
+        "interactive-plot",
+        "switch_backend() replaces the backend that collects charts; leave it out",
+    ),
+}
+_SERVES = {"run_server", "serve_forever", "run_forever", "launch"}
+_APPS = {"app", "server", "dash_app", "flask_app", "demo", "uvicorn", "api"}
+_KERNEL_NAMES = {"In", "Out", "_", "__", "___", "_ih", "_oh", "_i", "_ii", "_dh"}
+_GIVEN = {
+    "__file__", "__name__", "__doc__", "__spec__", "__loader__", "__package__", "__builtins__",
+    "__annotations__", "__path__", "__cached__", "display", "get_ipython", "exit", "quit",
+    "copyright", "credits", "license", "help", "WindowsError",
+}  # fmt: skip
+_READS = re.compile(r"(?:open|read_\w+|scan_\w+|load\w*|Path|imread|loadtxt|genfromtxt|connect)$")
+
+
+class _Check:
+    def __init__(
+        self, text: NotebookText, tree: ast.Module, notebook: str, notebooks: set[str]
+    ) -> None:
+        self.text = text
+        self.tree = tree
+        self.notebook = notebook
+        self.notebooks = notebooks
+        self.found = walk(tree)
+        self.refs = import_refs(self.found)
+        self.origins: dict[str, str] = {}
+        for ref in self.refs:
+            if ref.bound is not None:
+                top = ref.module.partition(".")[0]
+                self.origins[ref.bound] = top if ref.bound == top else ref.module
+            for name, bound in ref.names:
+                self.origins[bound] = f"{ref.module}.{name}"
+        self.assigned = assigned_names(tree, self.found)
+
+    def run(self) -> Iterator[ParityFinding]:
+        yield from self.calls()
+        yield from self.names()
+        yield from self.statements()
+        yield from self.imports()
+        yield from self.cells()
+        yield from self.parameters()
+        yield from self.order()
+
+    def at(self, node: ast.expr | ast.stmt, code: str, message: str) -> ParityFinding:
+        return ParityFinding(node.lineno, node.col_offset + 1, code, message)
+
+    def dotted(self, node: ast.expr) -> str:
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ""
+        return ".".join([self.origins.get(node.id, node.id), *reversed(parts)])
+
+    def calls(self) -> Iterator[ParityFinding]:
+        for call in self.found.calls:
+            name = self.dotted(call.func)
+            if name in _CALLS and name not in self.assigned:
+                yield self.at(call, *_CALLS[name])
+            yield from self.serving(call, name)
+            if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
+                inner = self.dotted(call.func.value.func)
+                if inner.rpartition(".")[2] == "get_ipython":
+                    yield self.at(
+                        call,
+                        "kernel-call",
+                        f"get_ipython().{call.func.attr}() has no kernel in batch; "
+                        "write it in Python",
+                    )
+            yield from self.paths(call, name)
+        for one in load_calls([self.found], self.refs, str(self.text.path)):
+            if one.notebook == self.notebook:
+                yield ParityFinding(
+                    one.line,
+                    one.column,
+                    "loads-itself",
+                    "load() of its own output finds nothing before the first run, "
+                    "and is no dependency",
+                )
+
+    def serving(self, call: ast.Call, name: str) -> Iterator[ParityFinding]:
+        base, _, last = name.rpartition(".")
+        app = base.rpartition(".")[2] in _APPS
+        if base and ((last in _SERVES and last != "launch") or (last in ("run", "launch") and app)):
+            yield self.at(
+                call,
+                "blocking-call",
+                f"{last}() serves until it is stopped, so the run never ends; "
+                "keep servers out of notebooks",
+            )
+
+    def paths(self, call: ast.Call, name: str) -> Iterator[ParityFinding]:
+        last = name.rpartition(".")[2] or (
+            call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        )
+        if not _READS.match(last) or not call.args:
+            return
+        value = call.args[0]
+        if not (isinstance(value, ast.Constant) and isinstance(value.value, str)):
+            return
+        path = value.value
+        if re.match(r"\.\.(?:[/\\]|$)", path):
+            yield self.at(
+                value,
+                "outside-path",
+                f"'{path}' depends on the working directory; "
+                "write it from Path(__file__).parent, or make it an output and load() it",
+            )
+        elif re.match(r"(?:/home/|/Users/|~|[A-Za-z]:[\\/])", path):
+            yield self.at(
+                value,
+                "home-path",
+                f"'{path}' is on one person's machine; make it a parameter or put it "
+                "beside the notebook",
+            )
+
+    def names(self) -> Iterator[ParityFinding]:
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Attribute) and self.dotted(node) == "sys.argv":
+                yield self.at(
+                    node, "sys-argv", "sys.argv is not the notebook's in batch; use parameters"
+                )
+            elif (
+                isinstance(node, ast.Name)
+                and isinstance(node.ctx, ast.Load)
+                and node.id in _KERNEL_NAMES
+                and node.id not in self.assigned
+                and not self.is_local(node.id)
+            ):
+                yield self.at(
+                    node, "kernel-name", f"'{node.id}' is filled by the editor's kernel only"
+                )
+
+    def is_local(self, name: str) -> bool:
+        """Whether any function or loop of the file binds a name (`for _ in ...`, gettext's `_`)."""
+        return any(
+            isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
+            for node in ast.walk(self.tree)
+        ) or any(isinstance(node, ast.arg) and node.arg == name for node in ast.walk(self.tree))
+
+    def statements(self) -> Iterator[ParityFinding]:
+        for node in ast.walk(self.tree):
+            if (
+                isinstance(node, ast.If)
+                and isinstance(node.test, ast.Compare)
+                and isinstance(node.test.left, ast.Name)
+                and node.test.left.id == "__name__"
+            ):
+                yield self.at(
+                    node,
+                    "main-guard",
+                    "__name__ is '__main__' in the editor and "
+                    f"'{self.notebook.replace('/', '.')}' in batch, where this does not run; "
+                    "take it out of the if",
+                )
+
+    def imports(self) -> Iterator[ParityFinding]:
+        package = package_of(self.text.path)
+        for ref in self.refs:
+            if ref.level:
+                yield ParityFinding(
+                    ref.line,
+                    1,
+                    "relative-import",
+                    "an import that begins with a dot works in batch and not in the editor; "
+                    "write the module's whole name",
+                )
+            module = absolute_name(ref, package)
+            if ref.names and ref.names[0][0] == "*" and ref.bound is None:
+                yield ParityFinding(
+                    ref.line,
+                    1,
+                    "star-import",
+                    f"what * brings in from {module or 'it'} cannot be told from the text, "
+                    "outputs among it included; import by name",
+                )
+            candidates = {module, *(f"{module}.{name}" for name, _ in ref.names)}
+            for candidate in sorted(candidates):
+                name = notebook_name(candidate)
+                if name in self.notebooks and name != self.notebook:
+                    yield ParityFinding(
+                        ref.line,
+                        1,
+                        "imports-notebook",
+                        f"importing {candidate} runs that notebook again; "
+                        f'read its outputs with load("{name}", ...)',
+                    )
+        top = self.notebook.partition("/")[0]
+        if top in sys.stdlib_module_names:
+            yield ParityFinding(
+                1,
+                1,
+                "hides-module",
+                f"'{top}' is a module of the standard library, which other code in the same "
+                "process then cannot import; rename it",
+            )
+
+    def cells(self) -> Iterator[ParityFinding]:
+        previous: Cell | None = None
+        for cell in self.text.cells:
+            if cell.metadata.get("magic"):
+                yield ParityFinding(
+                    cell.first_line,
+                    1,
+                    "other-language",
+                    f"{cell_label(cell)} is %{cell.metadata['magic']} and is not run in batch",
+                )
+            if (
+                cell.kind is CellKind.CODE
+                and cell.marker_line is None
+                and previous is not None
+                and previous.marker_line is not None
+                and previous.metadata.get("markup") != "rst"
+                and not previous.metadata.get("magic")
+                and self.runs(cell)
+            ):
+                yield ParityFinding(
+                    cell.first_line,
+                    1,
+                    "code-in-prose",
+                    f"the editor shows the code below {cell_label(previous)} as text, "
+                    "batch runs it; give it a marker '# %%'",
+                )
+            previous = cell
+        markers = {cell.marker_line for cell in self.text.cells if cell.marker_line}
+        for statement in self.tree.body:
+            end = statement.end_lineno or statement.lineno
+            for line in sorted(markers):
+                if statement.lineno < line < end:
+                    yield ParityFinding(
+                        line,
+                        1,
+                        "split-statement",
+                        "this marker stands inside a statement: the editor runs half of it, "
+                        "batch the whole",
+                    )
+
+    def runs(self, cell: Cell) -> bool:
+        return any(cell.first_line <= s.lineno <= cell.last_line for s in self.tree.body)
+
+    def parameters(self) -> Iterator[ParityFinding]:
+        first = parameters_cell(self.text.cells)
+        for cell in self.text.cells:
+            line = cell.marker_line or cell.first_line
+            if cell.kind is not CellKind.CODE or cell is first:
+                continue
+            if PARAMETERS_TAG in cell.tags:
+                yield ParityFinding(
+                    line,
+                    1,
+                    "second-parameters",
+                    f"{cell_label(cell)} is tagged parameters too; only the first such cell counts",
+                )
+            elif first is None and (cell.title or "").strip().lower() in (
+                "parameters",
+                "params",
+            ):
+                yield ParityFinding(
+                    line,
+                    1,
+                    "untagged-parameters",
+                    f"{cell_label(cell)} sets no parameters in batch without a tag; "
+                    'write # %% tags=["parameters"]',
+                )
+        if first is None:
+            return
+        names = {p.name: p.line for p in parameters_of(self.text, self.tree, first)}
+        for statement in self.tree.body:
+            if statement.lineno <= first.last_line or not isinstance(
+                statement, (ast.Assign, ast.AnnAssign)
+            ):
+                continue
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            for target in targets:
+                if (
+                    isinstance(target, ast.Name)
+                    and target.id in names
+                    and statement.value is not None
+                    and target.id not in _names_in(statement.value)
+                ):
+                    yield self.at(
+                        statement,
+                        "parameter-lost",
+                        f"'{target.id}' is a parameter (line {names[target.id]}); assigning it "
+                        "again undoes the value given in batch",
+                    )
+
+    def order(self) -> Iterator[ParityFinding]:
+        """Names used before they are assigned, or never assigned."""
+        if any(name == "*" for ref in self.refs for name, _ in ref.names):
+            return
+        known = set(dir(builtins)) | _GIVEN | _KERNEL_NAMES
+        bound: set[str] = set()
+        reported: set[str] = set()
+        for statement in self.tree.body:
+            here = {name for name, _ in assigned_in(statement)}
+            for node in _runs_now(statement):
+                name = node.id
+                if name in bound or name in known or name in here or name in reported:
+                    continue
+                reported.add(name)
+                yield self.unbound(node, name)
+            bound |= here
+        yield from self.unbound_in_functions(known | set(self.assigned) | reported)
+
+    def unbound(self, node: ast.Name, name: str) -> ParityFinding:
+        later = self.assigned.get(name)
+        if later is None:
+            return self.at(
+                node,
+                "undefined-name",
+                f"nothing in the file assigns '{name}': it was left in the editor's memory "
+                "by a cell that is gone",
+            )
+        cell = cell_at(self.text.cells, later)
+        place = f"{cell_label(cell)}, line {later}" if cell else f"line {later}"
+        return self.at(
+            node,
+            "used-before-assigned",
+            f"'{name}' is assigned only further down ({place}): it works in the editor when cells "
+            "are run out of order; move that cell up",
+        )
+
+    def unbound_in_functions(self, known: Collection[str]) -> Iterator[ParityFinding]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                table = symtable.symtable(self.text.text, str(self.text.path), "exec")
+        except (SyntaxError, ValueError, RecursionError):
+            return
+        missing = {name for name in _globals_of(table) if name not in known}
+        if not missing:
+            return
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name) and node.id in missing:
+                missing.discard(node.id)
+                yield self.unbound(node, node.id)
+
+
+def assigned_in(statement: ast.stmt) -> Iterator[tuple[str, int]]:
+    """Names that one statement binds at module level."""
+    yield from assigned_names(ast.Module([statement], [])).items()
+
+
+def _names_in(node: ast.expr) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def _runs_now(statement: ast.stmt) -> list[ast.Name]:
+    """Names that a statement reads when it runs: bodies of functions run later or never."""
+    found: list[ast.Name] = []
+    _collect(statement, frozenset(), found)
+    return found
+
+
+def _collect(node: ast.AST, hidden: frozenset[str], found: list[ast.Name]) -> None:
+    if isinstance(node, ast.Name):
+        if isinstance(node.ctx, ast.Load) and node.id not in hidden:
+            found.append(node)
+        return
+    inner: Sequence[ast.AST]
+    if isinstance(node, _DEFINITIONS):
+        # decorators and defaults run now
+        arguments = node.args
+        inner = [d for d in [*arguments.defaults, *arguments.kw_defaults] if d is not None]
+        inner += getattr(node, "decorator_list", [])
+    else:
+        inner = list(ast.iter_child_nodes(node))
+        if isinstance(node, _COMPREHENSIONS):
+            stored = (
+                n.id
+                for generator in node.generators
+                for n in ast.walk(generator.target)
+                if isinstance(n, ast.Name)
+            )
+            hidden |= frozenset(stored)
+        elif isinstance(node, ast.ClassDef):
+            hidden |= frozenset(assigned_names(ast.Module(node.body, [])))
+            hidden |= frozenset(p.name for p in getattr(node, "type_params", []))
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            hidden |= {node.name}
+        elif isinstance(node, ast.AnnAssign):
+            # annotations at module level run, but a quoted or postponed one does not: leave them
+            inner = [n for n in (node.target, node.value) if n is not None]
+    for child in inner:
+        _collect(child, hidden, found)
+
+
+def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
+    """Names that functions read from the module."""
+    for child in table.get_children():
+        if child.get_type() in ("function", "class"):
+            for symbol in child.get_symbols():
+                if symbol.is_referenced() and symbol.is_global():
+                    yield symbol.get_name()
+        yield from _globals_of(child)
