@@ -1,0 +1,182 @@
+"""Every name of Dagster that assets, backfills and staleness need and Dagster does not promise.
+
+``tests/orchestration/test_dagster_contract_assets.py`` says which one changed and what that
+breaks. The executor's are in `_dagster_private`.
+"""
+
+# Private names are what this module is for.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    CachingStaleStatusResolver,
+    StaleStatus,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.execution.plan.outputs import StepOutputHandle
+from dagster._core.loader import LoadingContext
+from dagster._core.storage.db_io_manager import DbIOManager
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    EXTERNALLY_MANAGED_ASSETS_TAG,
+)
+
+__all__ = [
+    "ASSET_PARTITION_RANGE_END_TAG",
+    "ASSET_PARTITION_RANGE_START_TAG",
+    "EXTERNALLY_MANAGED_ASSETS_TAG",
+    "DagsterExecutionInterruptedError",
+    "StaleStatus",
+    "data_version_tags",
+    "execute_run",
+    "failed_partitions",
+    "output_io_manager",
+    "provenance_tags",
+    "quiet_output",
+    "report_planned",
+    "stale_resolver",
+    "table_types",
+]
+
+
+def quiet_output(value: Any, output_name: str) -> dg.Output[Any]:
+    """An asset's output for which Dagster logs no materialisation of its own.
+
+    A step over many partitions logs one for each as it finishes, with that partition's metadata.
+    Dagster's own would be a second one for each, all with the same metadata. Without any output,
+    on the other hand, Dagster would skip what depends on the asset.
+    """
+    return dg.Output(
+        value,
+        output_name=output_name,
+        metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True},
+    )
+
+
+def output_io_manager(context: dg.AssetExecutionContext, output_name: str) -> Any:
+    """The IO manager that will get an output of the running step."""
+    step_context = context.get_step_execution_context()
+    handle = StepOutputHandle(step_key=step_context.step.key, output_name=output_name)
+    return step_context.get_io_manager(handle)
+
+
+def provenance_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, str]:
+    """The tags by which Dagster tells code and inputs of a materialisation.
+
+    Dagster sets them on the materialisations that it logs itself; those that a step logs need
+    the same ones, or nothing would ever be found out of date.
+    """
+    step_context = context.get_step_execution_context()
+    node = step_context.job_def.asset_layer.get(key)
+    tags = {CODE_VERSION_TAG: node.code_version or context.run_id}
+    for parent in sorted(node.parent_keys):
+        info = step_context.maybe_fetch_and_get_input_asset_version_info(parent)
+        version = (info.data_version if info else None) or DEFAULT_DATA_VERSION
+        tags[get_input_data_version_tag(parent)] = version.value
+        tags[get_input_event_pointer_tag(parent)] = (
+            str(info.storage_id) if info and info.storage_id else NULL_EVENT_POINTER
+        )
+    return tags
+
+
+def data_version_tags(data_version: str | None) -> dict[str, str]:
+    """The tags that tell a materialisation's data version."""
+    if data_version is None:
+        return {}
+    return {DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
+
+
+def table_types(manager: Any) -> frozenset[type] | None:
+    """The types that an IO manager of database tables takes; None for any other manager."""
+    if isinstance(manager, DbIOManager):
+        return frozenset(manager._handlers_by_type)
+    return None
+
+
+def report_planned(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    steps: Mapping[str, dg.AssetKey],
+    partitions: Sequence[str],
+) -> None:
+    """Say that a run is going to materialise exactly these partitions.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    run : DagsterRun
+        Created with the tag ``EXTERNALLY_MANAGED_ASSETS_TAG``, so that Dagster did not plan the
+        whole range from the first to the last of them.
+    steps : mapping of str to AssetKey
+        Step key to the asset it makes.
+    partitions : sequence of str
+    """
+    for step_key, key in steps.items():
+        for partition in partitions:
+            instance.report_dagster_event(
+                DagsterEvent.build_asset_materialization_planned_event(
+                    run.job_name,
+                    step_key,
+                    AssetMaterializationPlannedData(key, partition=partition),
+                ),
+                run.run_id,
+            )
+
+
+def execute_run(
+    job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
+) -> Iterator[DagsterEvent]:
+    """Execute a run in this process; its events are yielded and not kept."""
+    return execute_run_iterator(InMemoryJob(job), run, instance)
+
+
+def failed_partitions(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partitions_def: dg.PartitionsDefinition[Any]
+) -> set[str]:
+    """The partitions that Dagster's UI shows as failed."""
+    value = get_and_update_asset_status_cache_value(instance, key, partitions_def)
+    if value is None:
+        return set()
+    return set(value.deserialize_failed_partition_subsets(partitions_def).get_partition_keys())
+
+
+class _Loading(LoadingContext):
+    """What the resolver of staleness keeps its records in."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+        self._loaders: dict[Any, Any] = {}
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        return self._instance
+
+    @property
+    def loaders(self) -> dict[Any, Any]:
+        return self._loaders
+
+
+def stale_resolver(
+    instance: dg.DagsterInstance, definitions: dg.Definitions
+) -> CachingStaleStatusResolver:
+    """Dagster's own answer to whether an asset is out of date, as its UI shows it."""
+    graph = definitions.get_repository_def().asset_graph
+    return CachingStaleStatusResolver(instance, graph, _Loading(instance))

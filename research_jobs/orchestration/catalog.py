@@ -1,0 +1,313 @@
+"""Notebooks and manifest put together: what each notebook is, needs, and why it cannot run.
+
+Text only, and nothing of Dagster: this is the answer to "what does the project say", of which
+the factory makes definitions. Whatever is wrong with one notebook stays with that notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from research_jobs.errors import (
+    DependencyCycleError,
+    ResearchJobsError,
+    SourceLocation,
+    did_you_mean,
+)
+from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
+from research_jobs.project import Project
+
+__all__ = ["Catalog", "Entry", "load_catalog"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One notebook.
+
+    Parameters
+    ----------
+    notebook : ScannedNotebook
+    spec : NotebookSpec
+        What the manifest says, defaults merged in.
+    error : ResearchJobsError or None
+        Why it cannot run.
+    warnings : tuple of str
+        What looks wrong and does not keep it from running, one line each.
+    upstream : tuple of str
+        The notebooks that it reads or waits for, itself left out.
+    assets : tuple of tuple of str
+        Keys of other assets that it waits for.
+    reads_itself : bool
+        Whether it loads its own earlier outputs.
+    parameters : mapping
+        The manifest's values, converted.
+    """
+
+    notebook: ScannedNotebook
+    spec: NotebookSpec
+    error: ResearchJobsError | None = None
+    warnings: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    assets: tuple[tuple[str, ...], ...] = ()
+    reads_itself: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def name(self) -> str:
+        """str: ``volatility/garch``."""
+        return self.notebook.name
+
+    @property
+    def partitioned(self) -> bool:
+        """bool: whether it has partitions or variants."""
+        return self.spec.partitions is not None or bool(self.spec.variants)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All notebooks of a project.
+
+    Parameters
+    ----------
+    project : Project
+    scan : Scan
+    manifest : Manifest
+    entries : mapping of str to Entry
+        By name, sorted.
+    """
+
+    project: Project
+    scan: Scan
+    manifest: Manifest
+    entries: Mapping[str, Entry]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries.values())
+
+
+def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
+    """Read a project's notebooks and manifest.
+
+    Parameters
+    ----------
+    project : Project
+    use_cache : bool
+        Whether what was read before of files that did not change may be used.
+
+    Returns
+    -------
+    Catalog
+        Never raises for what a notebook or the manifest says: mistakes are in the entries.
+    """
+    scanned = scan(project, use_cache=use_cache)
+    names = [notebook.name for notebook in scanned.notebooks]
+    manifest = load_manifest(project, names)
+    known = {notebook.name: notebook for notebook in scanned.notebooks}
+    entries = {
+        notebook.name: _entry(project, manifest, notebook, known) for notebook in scanned.notebooks
+    }
+    return Catalog(project, scanned, manifest, _break_cycles(entries))
+
+
+def _entry(
+    project: Project,
+    manifest: Manifest,
+    notebook: ScannedNotebook,
+    known: Mapping[str, ScannedNotebook],
+) -> Entry:
+    spec = manifest.spec(notebook.name)
+    error: ResearchJobsError | None = notebook.error
+    problems = manifest.problems_of(notebook.name)
+    if error is None and problems:
+        error = problems[0].error
+    parameters: dict[str, Any] = {}
+    if error is None and (spec.parameters or spec.variants):
+        try:
+            parameters = _parameters(manifest, notebook, spec)
+        except ResearchJobsError as wrong:
+            error = wrong
+    upstream, assets, warnings = _needs(manifest, notebook, spec, known)
+    warnings += [problem.error.headline for problem in problems[1:]]
+    return Entry(
+        notebook=notebook,
+        spec=spec,
+        error=error,
+        warnings=tuple(dict.fromkeys(warnings)),
+        upstream=tuple(name for name in upstream if name != notebook.name),
+        assets=assets,
+        reads_itself=notebook.reads_itself or notebook.name in upstream,
+        parameters=parameters,
+    )
+
+
+def _parameters(
+    manifest: Manifest, notebook: ScannedNotebook, spec: NotebookSpec
+) -> dict[str, Any]:
+    """The manifest's values for a notebook's parameters, each told where it stands."""
+    converted: dict[str, Any] = {}
+    for name, value in spec.parameters.items():
+        where = manifest.locate("notebooks", notebook.name, "parameters", name)
+        converted |= convert_parameters(
+            notebook.parameters,
+            {name: value},
+            notebook=notebook.name,
+            where=str(where) if where else None,
+        )
+    for variant, values in spec.variants.items():
+        for name, value in values.items():
+            where = manifest.locate("notebooks", notebook.name, "variants", variant, name)
+            convert_parameters(
+                notebook.parameters,
+                {name: value},
+                notebook=notebook.name,
+                where=str(where) if where else None,
+            )
+    return converted
+
+
+def _needs(
+    manifest: Manifest,
+    notebook: ScannedNotebook,
+    spec: NotebookSpec,
+    known: Mapping[str, ScannedNotebook],
+) -> tuple[list[str], tuple[tuple[str, ...], ...], list[str]]:
+    """The notebooks and other assets that a notebook needs, and what looks wrong about them."""
+    upstream: list[str] = []
+    warnings: list[str] = []
+    for call in notebook.loads:
+        place = SourceLocation(call.path, call.line, call.column)
+        if call.notebook not in known:
+            hint = did_you_mean(call.notebook, known, label="Notebooks")
+            warnings.append(f"{place}: load() of '{call.notebook}', which is no notebook. {hint}")
+            continue
+        upstream.append(call.notebook)
+        outputs = manifest.spec(call.notebook).outputs
+        if call.output is not None and call.output not in outputs:
+            if manifest.problems_of(call.notebook):
+                continue  # its outputs are not known
+            hint = did_you_mean(call.output, outputs, label="Its outputs") or "It has none."
+            warnings.append(
+                f"{place}: '{call.notebook}' declares no output '{call.output}'. {hint}"
+            )
+    upstream += [name for name in spec.after if name in known]
+    assets: list[tuple[str, ...]] = []
+    for key in spec.deps:
+        name = "/".join(key)
+        if name in known:
+            upstream.append(name)
+        else:
+            assets.append(tuple(key))
+    return list(dict.fromkeys(upstream)), tuple(dict.fromkeys(assets)), warnings
+
+
+def _break_cycles(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Notebooks that need each other cannot run; they lose the dependencies among themselves."""
+    fixed = dict(entries)
+    for loop in _loops({name: entry.upstream for name, entry in entries.items()}):
+        members = set(loop)
+        for name in loop:
+            entry = entries[name]
+            cyclic = [other for other in entry.upstream if other in members]
+            way = _way_round(name, {member: entries[member].upstream for member in members})
+            fixed[name] = replace(
+                entry,
+                error=entry.error or _cycle_error(entries, way),
+                upstream=tuple(other for other in entry.upstream if other not in cyclic),
+            )
+    return fixed
+
+
+def _cycle_error(entries: Mapping[str, Entry], way: Sequence[str]) -> DependencyCycleError:
+    """The loop in one line, and below it the lines of the notebooks that make it."""
+    lines: list[str] = []
+    for name, other in zip(way, (*way[1:], way[0]), strict=True):
+        call = next((c for c in entries[name].notebook.loads if c.notebook == other), None)
+        place = f"{call.path}:{call.line} loads it" if call else "notebooks/manifest.yaml says so"
+        lines.append(f"  {name} needs {other}: {place}")
+    call = next((c for c in entries[way[0]].notebook.loads if c.notebook in way), None)
+    return DependencyCycleError(
+        "notebooks need each other in a circle: " + " -> ".join((*way, way[0])),
+        where=SourceLocation(call.path, call.line, call.column) if call else None,
+        hint="Take one of these load() calls out, or move what both need into a third notebook.",
+        details="\n".join(lines),
+    )
+
+
+def _way_round(start: str, graph: Mapping[str, Sequence[str]]) -> list[str]:
+    """A shortest way from a notebook back to itself, within its loop."""
+    came_from: dict[str, str] = {}
+    frontier = [start]
+    while frontier:
+        following: list[str] = []
+        for name in frontier:
+            for other in graph[name]:
+                if other == start:
+                    way = [name]
+                    while way[-1] != start:
+                        way.append(came_from[way[-1]])
+                    return way[::-1]
+                if other in graph and other not in came_from:
+                    came_from[other] = name
+                    following.append(other)
+        frontier = following
+    return [start]
+
+
+def _loops(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Sets of notebooks that reach each other (Tarjan's components of more than one).
+
+    With a stack of its own: a chain of a thousand notebooks is deeper than Python's.
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    on_path: set[str] = set()
+    path: list[str] = []
+    found: list[list[str]] = []
+    for root in graph:
+        if root in index:
+            continue
+        work: list[tuple[str, Iterator[str]]] = []
+        _enter(root, index, low, path, on_path)
+        work.append((root, iter(graph[root])))
+        while work:
+            name, others = work[-1]
+            for other in others:
+                if other not in graph:
+                    continue
+                if other not in index:
+                    _enter(other, index, low, path, on_path)
+                    work.append((other, iter(graph[other])))
+                    break
+                if other in on_path:
+                    low[name] = min(low[name], index[other])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
+                if low[name] == index[name]:
+                    component = _leave(name, path, on_path)
+                    if len(component) > 1:
+                        found.append(sorted(component))
+    return found
+
+
+def _enter(
+    name: str, index: dict[str, int], low: dict[str, int], path: list[str], on_path: set[str]
+) -> None:
+    index[name] = low[name] = len(index)
+    path.append(name)
+    on_path.add(name)
+
+
+def _leave(name: str, path: list[str], on_path: set[str]) -> list[str]:
+    component: list[str] = []
+    while True:
+        member = path.pop()
+        on_path.discard(member)
+        component.append(member)
+        if member == name:
+            return component

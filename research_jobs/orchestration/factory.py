@@ -1,0 +1,369 @@
+"""The factory: a folder of notebooks and its manifest as Dagster definitions.
+
+One asset for each notebook, whatever is wrong with it: one that cannot run stands in the UI and
+says why when it is materialised. No notebook is imported here, and neither pandas nor pyarrow.
+
+The definitions are built of Dagster's plain classes rather than by ``@dg.asset``: the decorator
+costs half a millisecond for each notebook, in every process that loads the code location.
+"""
+
+from __future__ import annotations
+
+import keyword
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import (
+    ManifestError,
+    NotebookError,
+    ResearchJobsError,
+    did_you_mean,
+)
+from research_jobs.manifest import FreshnessSpec, NotebookSpec, RetrySpec
+from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.checks import check_specs
+from research_jobs.orchestration.config import config_schema
+from research_jobs.orchestration.executor import notebook_executor
+from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
+from research_jobs.orchestration.mappings import partition_mapping
+from research_jobs.orchestration.notebook_run import NotebookStep
+from research_jobs.orchestration.partitions import build_partitions
+from research_jobs.project import Project, find_project
+
+__all__ = ["asset_key", "build_defs", "catalog_defs", "op_names"]
+
+logger = logging.getLogger("research_jobs")
+
+KINDS = ("python", "notebook")
+KINDS_LIMIT = 10
+RESULT = "result"
+
+# What Dagster does not take as the name of an op.
+_TAKEN = frozenset(
+    "context conf config meta arg_dict dict input_arg_dict output_arg_dict int str float bool "
+    "input output type".split()
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
+_RESULT_OUT = dg.Out(is_required=False, io_manager_key=IO_MANAGER_KEY)
+_CHECK_OUT = dg.Out(is_required=False)
+
+
+def build_defs(
+    project: str | os.PathLike[str] | Project | None = None,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    assets: Iterable[Any] = (),
+    asset_checks: Iterable[Any] = (),
+    jobs: Iterable[Any] = (),
+    schedules: Iterable[Any] = (),
+    sensors: Iterable[Any] = (),
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """Definitions of a project: an asset for each notebook, its checks, schedules and sensors.
+
+    Parameters
+    ----------
+    project : path or Project, optional
+        As `research_jobs.project.find_project` takes it.
+    resources : mapping, optional
+        Resources of the deployment; those that the manifest names as ``io_manager`` among them.
+    assets, asset_checks, jobs, schedules, sensors : iterable, optional
+        Further definitions of the deployment, which may depend on notebooks and be depended on.
+    executor : ExecutorDefinition, optional
+        Another than ours; Dagster's own work too, only slower.
+
+    Returns
+    -------
+    dagster.Definitions
+
+    Raises
+    ------
+    ProjectError
+        When there is no project. Nothing that a notebook or the manifest says raises.
+    """
+    return catalog_defs(
+        load_catalog(find_project(project)),
+        resources=resources,
+        assets=assets,
+        asset_checks=asset_checks,
+        jobs=jobs,
+        schedules=schedules,
+        sensors=sensors,
+        executor=executor,
+    )
+
+
+def catalog_defs(
+    catalog: Catalog,
+    *,
+    resources: Mapping[str, Any] | None = None,
+    assets: Iterable[Any] = (),
+    asset_checks: Iterable[Any] = (),
+    jobs: Iterable[Any] = (),
+    schedules: Iterable[Any] = (),
+    sensors: Iterable[Any] = (),
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """As `build_defs`, of a catalog that was read before."""
+    given = dict(resources or {})
+    with warnings.catch_warnings():
+        # What is in beta is our choice, and nothing that a person who loads notebooks can act on.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        notebooks = notebook_assets(catalog, given)
+    for problem in (*catalog.scan.problems, *_general_problems(catalog)):
+        logger.warning("%s", problem.headline)
+    return dg.Definitions(
+        assets=[*notebooks, *assets],
+        asset_checks=list(asset_checks),
+        jobs=list(jobs),
+        schedules=list(schedules),
+        sensors=list(sensors),
+        resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
+        executor=executor or _executor(catalog),
+    )
+
+
+def _general_problems(catalog: Catalog) -> Iterable[ResearchJobsError]:
+    """Mistakes in the manifest that no asset shows."""
+    for problem in catalog.manifest.problems:
+        if problem.scope != "notebook" or problem.name not in catalog.entries:
+            yield problem.error
+
+
+def _executor(catalog: Catalog) -> dg.ExecutorDefinition:
+    concurrency = catalog.manifest.defaults.concurrency
+    if concurrency is None:
+        return notebook_executor
+    return notebook_executor.configured({"max_concurrent": concurrency}, name="notebooks")
+
+
+def asset_key(name: str) -> dg.AssetKey:
+    """The asset of a notebook: ``volatility/garch`` is ``["volatility", "garch"]``."""
+    return dg.AssetKey(name.split("/"))
+
+
+def op_names(names: Iterable[str]) -> dict[str, str]:
+    """The op (and step) of each notebook: ``volatility/garch`` is ``volatility__garch``.
+
+    Two notebooks never share one, though ``a/b`` and ``a__b`` would.
+    """
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for name in sorted(names, key=lambda name: ("/" in name, name)):
+        op = name.replace("/", "__")
+        if not _PLAIN.match(op):
+            op = f"{re.sub(r'[^A-Za-z0-9_]', '_', op)}_{sha256(name.encode()).hexdigest()[:6]}"
+        if op in _TAKEN or keyword.iskeyword(op):
+            op += "_"
+        if op in used:
+            op = f"{op}_{sha256(name.encode()).hexdigest()[:6]}"
+        used.add(op)
+        found[name] = op
+    return found
+
+
+def notebook_assets(catalog: Catalog, resources: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
+    """One asset for each notebook of the catalog."""
+    ops = op_names(catalog.entries)
+    partitions: dict[str, dg.PartitionsDefinition[Any] | None] = {}
+    entries: dict[str, Entry] = {}
+    for entry in catalog:
+        partitions[entry.name] = None
+        try:
+            _check_io_manager(catalog, entry, resources)
+            if entry.error is None:
+                partitions[entry.name] = build_partitions(
+                    entry.spec, cache=catalog.project.state / "cache"
+                )
+        except ResearchJobsError as error:
+            entry = _broken(entry, error)  # noqa: PLW2901 - it goes on as a broken one
+        entries[entry.name] = entry
+    made: list[dg.AssetsDefinition] = []
+    for name, entry in entries.items():
+        try:
+            made.append(_asset(catalog, entry, ops[name], partitions))
+        except Exception as error:  # noqa: BLE001 - one notebook must not take down the others
+            wrong = (
+                error
+                if isinstance(error, ResearchJobsError)
+                else NotebookError(
+                    f"notebook {name} cannot be defined as an asset: {_one_line(error)}"
+                )
+            )
+            bare = replace(_broken(entry, wrong), upstream=(), assets=(), spec=NotebookSpec())
+            made.append(_asset(catalog, bare, ops[name], partitions | {name: None}))
+    return made
+
+
+def _broken(entry: Entry, error: ResearchJobsError) -> Entry:
+    return entry if entry.error is not None else replace(entry, error=error)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def _check_io_manager(catalog: Catalog, entry: Entry, resources: Mapping[str, Any]) -> None:
+    key = entry.spec.io_manager
+    if key is None or key in (IO_MANAGER_KEY, "io_manager") or key in resources:
+        return
+    raise ManifestError(
+        f"the io_manager '{key}' of {entry.name} is not among the resources",
+        where=catalog.manifest.locate("notebooks", entry.name, "io_manager"),
+        hint=did_you_mean(key, resources, label="Resources")
+        or "Pass it: build_defs(resources={...}).",
+    )
+
+
+def _asset(
+    catalog: Catalog,
+    entry: Entry,
+    op_name: str,
+    partitions: Mapping[str, dg.PartitionsDefinition[Any] | None],
+) -> dg.AssetsDefinition:
+    broken = entry.error is not None
+    spec = entry.spec
+    key = asset_key(entry.name)
+    own = partitions[entry.name]
+    deps: list[dg.AssetDep] = []
+    for name in entry.upstream:
+        mapping = (
+            partition_mapping(partitions[name], own, names=(name, entry.name))
+            if partitions[name] is not None and not broken
+            else None
+        )
+        deps.append(dg.AssetDep(asset_key(name), partition_mapping=mapping))
+    deps += [dg.AssetDep(dg.AssetKey(list(other))) for other in entry.assets]
+
+    checks = [] if broken else check_specs(key, spec.outputs)
+    check_outputs = {check.get_python_identifier(): check for check in checks}
+    manager = spec.io_manager if spec.io_manager and not broken else IO_MANAGER_KEY
+    result = (
+        _RESULT_OUT
+        if manager == IO_MANAGER_KEY
+        else dg.Out(is_required=False, io_manager_key=manager)
+    )
+    inputs = {f"dep_{number}": dep.asset_key for number, dep in enumerate(deps)}
+    op = dg.OpDefinition(
+        compute_fn=NotebookStep(catalog, entry),
+        name=op_name,
+        ins=dict.fromkeys(inputs, dg.In(dg.Nothing)),
+        outs={RESULT: result, **dict.fromkeys(check_outputs, _CHECK_OUT)},
+        config_schema=None if broken else config_schema(entry, op_name),
+        retry_policy=None if broken else _retry_policy(spec.retries),
+        pool=spec.pool,
+    )
+    ours = manager == IO_MANAGER_KEY
+    return dg.AssetsDefinition(
+        keys_by_input_name=inputs,
+        keys_by_output_name={RESULT: key},
+        node_def=op,
+        specs=[_spec(catalog, entry, key, deps, own)],
+        check_specs_by_output_name=check_outputs,
+        # Another IO manager writes one partition at a time, so each gets a run of its own.
+        backfill_policy=None if own is None else _one_run() if ours else _many_runs(),
+    )
+
+
+def _spec(
+    catalog: Catalog,
+    entry: Entry,
+    key: dg.AssetKey,
+    deps: Sequence[dg.AssetDep],
+    partitions: dg.PartitionsDefinition[Any] | None,
+) -> dg.AssetSpec:
+    spec = entry.spec
+    notebook = entry.notebook
+    return dg.AssetSpec(
+        key=key,
+        deps=deps,
+        description=_description(entry),
+        metadata={
+            "dagster/code_references": dg.CodeReferencesMetadataValue(
+                code_references=[
+                    dg.LocalFileCodeReference(
+                        file_path=str(notebook.path),
+                        line_number=1,
+                        label=catalog.project.display(notebook.path),
+                    )
+                ]
+            )
+        },
+        skippable=True,
+        group_name=_group(entry),
+        code_version=notebook.code_version or None,
+        freshness_policy=_freshness(spec.freshness) if spec.freshness else None,
+        automation_condition=None,
+        owners=list(spec.owners),
+        tags=dict(spec.tags),
+        kinds={*KINDS, *spec.kinds[: KINDS_LIMIT - len(KINDS)]},
+        partitions_def=partitions,
+    )
+
+
+def _description(entry: Entry) -> str | None:
+    """The manifest's words, else the notebook's own prose; what is wrong stands before them."""
+    said = entry.spec.description or entry.notebook.description
+    lines: list[str] = []
+    if entry.error is not None:
+        lines.append(f"**Cannot run:** {_markdown(entry.error.headline)}")
+    lines += [f"**Warning:** {_markdown(warning)}" for warning in entry.warnings]
+    return "\n\n".join([*lines, said] if said else lines) or None
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown leaves alone."""
+    return re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", text)
+
+
+def _group(entry: Entry) -> str | None:
+    """The manifest's group, else the notebook's folder."""
+    folder = entry.name.rpartition("/")[0].replace("/", "_")
+    return entry.spec.group or (folder if _PLAIN.match(folder) else None)
+
+
+@lru_cache(maxsize=64)
+def _retry_policy(retries: RetrySpec | None) -> dg.RetryPolicy | None:
+    if retries is None or retries.max == 0:
+        return None
+    return dg.RetryPolicy(
+        max_retries=retries.max,
+        delay=retries.delay or None,
+        backoff=dg.Backoff(retries.backoff.upper()) if retries.backoff else None,
+        jitter=dg.Jitter(retries.jitter.upper()) if retries.jitter else None,
+    )
+
+
+def _freshness(freshness: FreshnessSpec) -> dg.FreshnessPolicy:
+    within = timedelta(seconds=freshness.within)
+    if freshness.cron is not None:
+        return dg.FreshnessPolicy.cron(
+            deadline_cron=freshness.cron,
+            lower_bound_delta=within,
+            timezone=freshness.timezone or "UTC",
+        )
+    warn = freshness.warn_within
+    return dg.FreshnessPolicy.time_window(
+        fail_window=within, warn_window=timedelta(seconds=warn) if warn else None
+    )
+
+
+@lru_cache(maxsize=1)
+def _one_run() -> dg.BackfillPolicy:
+    return dg.BackfillPolicy.single_run()
+
+
+@lru_cache(maxsize=1)
+def _many_runs() -> dg.BackfillPolicy:
+    return dg.BackfillPolicy.multi_run(max_partitions_per_run=1)

@@ -1,0 +1,290 @@
+"""What a materialisation says about itself in Dagster's UI.
+
+All of it comes from the run's record: nothing here reads a file of data. The whole stays below
+`LIMIT` bytes, because Dagster keeps it in the event's row and, once more, in the asset's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster_shared.serdes import serialize_value
+
+from research_jobs.protocol import RunResult, StagedOutput
+
+__all__ = ["LIMIT", "ROWS", "code_block", "fit", "materialization_metadata", "run_metadata"]
+
+LIMIT = 100_000
+SCHEMA_LIMIT = 40_000
+ROWS = "dagster/row_count"
+PARTITION_ROWS = "dagster/partition_row_count"
+PREVIEW_ROWS = 5
+PREVIEW_COLUMNS = 12
+CELL_WIDTH = 60
+STATISTICS_COLUMNS = 40
+
+# Dropped first when the whole is too large; what is not named stays to the last.
+_EXPENDABLE = ("statistics", "preview", "parameters", "notes", "dagster/column_schema", "chart")
+
+Metadata = dict[str, dg.MetadataValue[Any]]
+
+
+def materialization_metadata(
+    result: RunResult,
+    *,
+    paths: Mapping[str, str],
+    code_version: str | None,
+    previous_rows: Mapping[str, int],
+    partitioned: bool,
+    report: Mapping[str, dg.MetadataValue[Any]] | None = None,
+) -> Metadata:
+    """The metadata of one materialisation.
+
+    The first declared output is the asset's principal one: its rows and columns stand under the
+    names that Dagster's UI knows. Those of the others have the output's name in front.
+
+    Parameters
+    ----------
+    result : RunResult
+        Of a run that succeeded.
+    paths : mapping of str to str
+        Output to the path that other tools read; outputs without one have no path entry.
+    code_version : str or None
+    previous_rows : mapping of str to int
+        Rows of each output at the materialisation before, where there was one.
+    partitioned : bool
+        Whether this is one partition of several.
+    report : mapping, optional
+        Entries that lead to the run's report.
+
+    Returns
+    -------
+    dict
+        At most `LIMIT` bytes as Dagster stores it.
+    """
+    entries: Metadata = dict(report or {})
+    for position, staged in enumerate(result.outputs):
+        prefix = "" if position == 0 else f"{staged.name}/"
+        entries |= _output_metadata(
+            staged,
+            prefix=prefix,
+            path=paths.get(staged.name),
+            before=previous_rows.get(staged.name),
+            partitioned=partitioned,
+        )
+    entries |= run_metadata(result)
+    if code_version:
+        entries["code_version"] = dg.MetadataValue.text(code_version)
+    return fit(entries)
+
+
+def run_metadata(result: RunResult) -> Metadata:
+    """What is known of any run, whatever its ending: time, memory, parameters, notes."""
+    entries: Metadata = {
+        "duration_s": dg.MetadataValue.float(round(result.duration_s, 3)),
+        "cpu_s": dg.MetadataValue.float(round(result.cpu_s, 3)),
+        "peak_memory_bytes": dg.MetadataValue.int(result.peak_memory_bytes),
+    }
+    if result.parameters:
+        entries["parameters"] = dg.MetadataValue.json(dict(result.parameters))
+    if result.notes:
+        entries["notes"] = dg.MetadataValue.text("\n".join(result.notes)[:4000])
+    return entries
+
+
+def _output_metadata(
+    staged: StagedOutput, *, prefix: str, path: str | None, before: int | None, partitioned: bool
+) -> Metadata:
+    entries: Metadata = {}
+    if staged.rows is not None:
+        # Dagster plots whole-table rows and rows of a partition as two different series.
+        entries[_rows_key(prefix, partitioned=partitioned)] = dg.MetadataValue.int(staged.rows)
+        if before is not None:
+            entries[f"{prefix}rows_change"] = dg.MetadataValue.int(staged.rows - before)
+    if path is not None:
+        entries[f"{prefix}path"] = dg.MetadataValue.path(path)
+    entries[f"{prefix}size_bytes"] = dg.MetadataValue.int(staged.bytes)
+    entries[f"{prefix}kind"] = dg.MetadataValue.text(staged.kind)
+    preview = _preview(staged.preview)
+    if preview:
+        entries[f"{prefix}preview"] = dg.MetadataValue.md(preview)
+    statistics = _statistics(staged)
+    if statistics:
+        entries[f"{prefix}statistics"] = dg.MetadataValue.md(statistics)
+        nulls = [values["nulls"] for values in staged.statistics.values() if _counted(values)]
+        if nulls:
+            entries[f"{prefix}nulls"] = dg.MetadataValue.int(sum(nulls))
+    if staged.columns:
+        key = f"{prefix}dagster/column_schema" if prefix == "" else f"{prefix}column_schema"
+        entries[key] = dg.MetadataValue.table_schema(_schema(staged.columns))
+    entries |= _time_span(staged, prefix)
+    return entries
+
+
+def _rows_key(prefix: str, *, partitioned: bool) -> str:
+    if prefix:
+        return f"{prefix}rows"
+    return PARTITION_ROWS if partitioned else ROWS
+
+
+def rows_of(metadata: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, int]:
+    """Rows of each output, read back from a materialisation's metadata.
+
+    Parameters
+    ----------
+    metadata : mapping
+        As `materialization_metadata` made it.
+    outputs : sequence of str
+        The declared outputs, the principal one first.
+    """
+    rows: dict[str, int] = {}
+    for position, name in enumerate(outputs):
+        keys = (ROWS, PARTITION_ROWS) if position == 0 else (f"{name}/rows",)
+        for key in keys:
+            value = getattr(metadata.get(key), "value", None)
+            if isinstance(value, int):
+                rows[name] = value
+    return rows
+
+
+def _schema(columns: Sequence[tuple[str, str]]) -> dg.TableSchema:
+    shown: list[dg.TableColumn] = []
+    size = 0
+    for name, type_ in columns:
+        # A column's record is about 180 bytes beside its name and type.
+        size += 180 + len(name.encode()) + len(type_.encode())
+        if size > SCHEMA_LIMIT:
+            left = len(columns) - len(shown)
+            shown.append(dg.TableColumn(f"… {left} more columns", "", description="Left out here."))
+            break
+        shown.append(dg.TableColumn(name or " ", type_))
+    return dg.TableSchema(columns=shown)
+
+
+def _preview(preview: Mapping[str, Any]) -> str:
+    columns = [str(name) for name in preview.get("columns", ())]
+    rows = [[_cell(value) for value in row] for row in preview.get("rows", ())][:PREVIEW_ROWS]
+    if not columns:
+        return ""
+    cut = len(columns) > PREVIEW_COLUMNS
+    if cut:
+        columns = [*columns[: PREVIEW_COLUMNS - 1], f"… {len(columns) - PREVIEW_COLUMNS + 1} more"]
+        rows = [[*row[: PREVIEW_COLUMNS - 1], "…"] for row in rows]
+    return _table([_cell(name) for name in columns], rows)
+
+
+def _statistics(staged: StagedOutput) -> str:
+    rows = [
+        [
+            _cell(column),
+            _cell(_type_of(staged, column)),
+            str(values["nulls"]) if _counted(values) else "",
+            _cell(values.get("min", "")),
+            _cell(values.get("max", "")),
+        ]
+        for column, values in staged.statistics.items()
+    ]
+    if not rows:
+        return ""
+    table = _table(["column", "type", "nulls", "min", "max"], rows[:STATISTICS_COLUMNS])
+    if len(rows) > STATISTICS_COLUMNS:
+        table += f"\n\n… and {len(rows) - STATISTICS_COLUMNS} more columns"
+    return table
+
+
+def _type_of(staged: StagedOutput, column: str) -> str:
+    return dict(staged.columns).get(column, "")
+
+
+def _counted(values: Mapping[str, Any]) -> bool:
+    return isinstance(values.get("nulls"), int)
+
+
+def _time_span(staged: StagedOutput, prefix: str) -> Metadata:
+    """First and last moment of the first column of time, as text that sorts."""
+    for column, type_ in staged.columns:
+        values = staged.statistics.get(column, {})
+        if type_.startswith(("timestamp", "date")) and values.get("min") is not None:
+            return {
+                f"{prefix}{column} from": dg.MetadataValue.text(str(values["min"])),
+                f"{prefix}{column} to": dg.MetadataValue.text(str(values.get("max"))),
+            }
+    return {}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float) and not math.isnan(value):
+        text = f"{value:.6g}"
+    else:
+        text = "" if value is None else str(value)
+    text = " ".join(text.split())
+    if len(text) > CELL_WIDTH:
+        text = text[: CELL_WIDTH - 1] + "…"
+    # What a cell holds must stay text: no table border, no HTML, no link, no emphasis.
+    for mark in "\\|<>`*_[]!":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [_line(columns), _line(["---"] * len(columns)), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def code_block(text: str, language: str = "", limit: int = 20_000) -> str:
+    """Text as a fenced block of Markdown that it cannot break out of."""
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n… {len(text) - limit} characters left out …\n{text[-half:]}"
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def fit(entries: Metadata, limit: int = LIMIT) -> Metadata:
+    """Entries that together stay within the limit: the most expendable are dropped.
+
+    Parameters
+    ----------
+    entries : dict
+    limit : int
+        Bytes, as Dagster stores them.
+    """
+    sizes = {key: _size(key, value) for key, value in entries.items()}
+    total = sum(sizes.values())
+    if total <= limit:
+        return entries
+    dropped: list[str] = []
+    for kind in _EXPENDABLE:
+        for key in sorted(entries, key=lambda name: -sizes[name]):
+            if total <= limit - 200:
+                break
+            if key not in dropped and key.rsplit("/", 1)[-1] == kind.rsplit("/", 1)[-1]:
+                dropped.append(key)
+                total -= sizes[key]
+    # Hundreds of outputs, each small: keep the first ones.
+    kept: Metadata = {}
+    used = 200
+    for key, value in entries.items():
+        if key in dropped:
+            continue
+        if used + sizes[key] > limit:
+            dropped.append(key)
+            continue
+        used += sizes[key]
+        kept[key] = value
+    kept["left_out"] = dg.MetadataValue.text(f"{len(dropped)} entries, too large to keep here")
+    return kept
+
+
+def _size(key: str, value: dg.MetadataValue[Any]) -> int:
+    text = serialize_value(value)  # pyright: ignore[reportArgumentType] - every value is one
+    return len(key) + 8 + len(text)

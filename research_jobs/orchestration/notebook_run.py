@@ -1,0 +1,196 @@
+"""What the asset of a notebook does: one run, or one for each partition of a range.
+
+The step's thread asks the supervisor for a run and sleeps until it ended. Then it says what
+became of it: published outputs, an observation where there was nothing to do, or a failure whose
+first line is the place in the notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import PartitionError, ResearchJobsError
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration._dagster_assets import (
+    DagsterExecutionInterruptedError,
+    output_io_manager,
+)
+from research_jobs.orchestration.attempts import step_cancel_token, step_log_streams
+from research_jobs.orchestration.catalog import Catalog, Entry
+from research_jobs.orchestration.checks import CheckTally
+from research_jobs.orchestration.config import PARTITIONS_FIELD
+from research_jobs.orchestration.io_manager import (
+    IO_MANAGER_KEY,
+    PublishedPartitions,
+    StagedRun,
+    asset_value,
+)
+from research_jobs.orchestration.metadata import fit
+from research_jobs.orchestration.partition_range import PartitionRange
+from research_jobs.orchestration.work import (
+    SKIPPED,
+    Ended,
+    Work,
+    fail_at_once,
+    failure,
+    observation,
+    refusal,
+    set_aside,
+)
+from research_jobs.protocol import Ending
+
+__all__ = ["RESULT", "NotebookStep"]
+
+RESULT = "result"
+"""Name of the output that stands for all of a notebook's outputs."""
+
+
+class NotebookStep:
+    """The compute function of a notebook's asset.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    entry : Entry
+    """
+
+    def __init__(self, catalog: Catalog, entry: Entry) -> None:
+        self._catalog = catalog
+        self._entry = entry
+
+    def __call__(self, step: dg.AssetExecutionContext, inputs: Mapping[str, Any]) -> Iterator[Any]:
+        """Run it, as Dagster asks for it.
+
+        Parameters
+        ----------
+        step : AssetExecutionContext
+            Not called ``context``: Dagster refuses a postponed annotation of that name.
+        inputs : mapping
+            Empty: a notebook reads by ``load()``, so its dependencies hand it nothing.
+        """
+        del inputs
+        context = step
+        entry = self._entry
+        if entry.error is not None:
+            fail_at_once(entry.error)
+        try:
+            config = dict(context.op_execution_context.op_config or {})
+            asked = config.pop(PARTITIONS_FIELD, None)
+            keys = _partitions(context, entry, asked)
+            work = self._work(context, config)
+        except ResearchJobsError as error:
+            fail_at_once(error)
+        if keys is None or (len(keys) == 1 and asked is None):
+            yield from _run_single(context, work, keys[0] if keys else None)
+        else:
+            yield from PartitionRange(context, work, keys).run(RESULT)
+
+    def _work(self, context: dg.AssetExecutionContext, config: Mapping[str, Any]) -> Work:
+        streams = step_log_streams(context)
+        return Work(
+            catalog=self._catalog,
+            entry=self._entry,
+            run_id=context.run_id,
+            step_key=context.op_execution_context.op.name,
+            parameters=_parameters(self._entry, config),
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+        )
+
+
+def _parameters(entry: Entry, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a run sets: those that differ from what the notebook says itself.
+
+    Its own defaults are left to it, which keeps their exact type and a notebook that runs as in
+    the editor.
+    """
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in entry.notebook.parameters
+        if parameter.has_default
+    }
+    given = {
+        name: value
+        for name, value in config.items()
+        if name in entry.parameters or name not in defaults or defaults[name] != value
+    }
+    return convert_parameters(entry.notebook.parameters, given, notebook=entry.name)
+
+
+def _partitions(
+    context: dg.AssetExecutionContext, entry: Entry, asked: Sequence[str] | None
+) -> list[str] | None:
+    """The partitions of this step; None for a notebook that has none."""
+    definition = context.assets_def.partitions_def
+    if definition is None:
+        return None
+    if not context.has_partition_key and not context.has_partition_key_range:
+        raise PartitionError(
+            f"{entry.name} has partitions, and this run says none",
+            hint="Choose partitions where you launch it, or use research-jobs backfill.",
+        )
+    with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+        if asked is None:
+            return list(context.partition_keys)
+        keys: list[str] = []
+        for span in asked:
+            first, dots, last = span.partition("...")
+            bounds = dg.PartitionKeyRange(first, last if dots else first)
+            keys += definition.get_partition_keys_in_range(bounds)
+    return list(dict.fromkeys(keys))
+
+
+def _run_single(context: dg.AssetExecutionContext, work: Work, key: str | None) -> Iterator[Any]:
+    """One run, published by the asset's IO manager as Dagster means it."""
+    try:
+        ended = work.run(key, step_cancel_token(context))
+    except ResearchJobsError as error:
+        fail_at_once(error)
+    if ended.staged is None:
+        yield from _conclude(context, work, ended, key, None)
+        return
+    # Whatever happens while Dagster has the word (it publishes then), nothing is left behind.
+    with ended.staged.staging:
+        yield from _conclude(context, work, ended, key, ended.staged)
+
+
+def _conclude(
+    context: dg.AssetExecutionContext,
+    work: Work,
+    ended: Ended,
+    key: str | None,
+    staged: StagedRun | None,
+) -> Iterator[Any]:
+    asset = context.asset_key
+    ending = ended.result.ending
+    if ending is Ending.CANCELLED:
+        raise DagsterExecutionInterruptedError
+    if ending is Ending.SKIPPED:
+        yield observation(asset, key, SKIPPED, ended.result.skip_reason or "", ended)
+        return
+    if ending is not Ending.SUCCEEDED:
+        raise failure(work, ended)
+    checks = CheckTally(asset, [check.name for check in context.selected_asset_check_keys])
+    checks.add(key, ended.result.checks)
+    if ended.refused:
+        extra = set_aside(staged)
+        yield from checks.results(extra)
+        entries = {"ending": dg.MetadataValue.text("refused"), **ended.report, **extra}
+        raise dg.Failure(description=refusal(work.entry.name, ended, extra), metadata=fit(entries))
+    manager = work.entry.spec.io_manager or IO_MANAGER_KEY
+    if staged is None:
+        value: Any = PublishedPartitions()
+    elif manager == IO_MANAGER_KEY:
+        value = staged
+    else:
+        value = asset_value(output_io_manager(context, RESULT), staged)
+    context.add_asset_metadata(work.metadata(ended, {}, stored=value is staged))
+    yield dg.MaterializeResult(
+        asset_key=asset,
+        value=value,
+        data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
+    )
+    yield from checks.results()

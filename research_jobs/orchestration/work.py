@@ -1,0 +1,290 @@
+"""One run of a notebook, and what Dagster is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import dagster as dg
+
+from research_jobs.errors import ParameterError, ResearchJobsError
+from research_jobs.notebook.parameters import convert_parameters, missing_parameters
+from research_jobs.orchestration._dagster_assets import data_version_tags
+from research_jobs.orchestration.catalog import Catalog, Entry
+from research_jobs.orchestration.checks import failed_errors
+from research_jobs.orchestration.data_version import content_version
+from research_jobs.orchestration.io_manager import StagedRun
+from research_jobs.orchestration.metadata import (
+    Metadata,
+    code_block,
+    fit,
+    materialization_metadata,
+    run_metadata,
+)
+from research_jobs.orchestration.partitions import parameter_values, partition_key_of
+from research_jobs.orchestration.reports import report_entries, run_folder
+from research_jobs.orchestration.supervisors import shared_supervisor
+from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
+from research_jobs.store.commit import open_staging
+from research_jobs.store.layout import output_path
+from research_jobs.supervisor.request import build_request
+from research_jobs.supervisor.run import CancelToken
+
+__all__ = [
+    "FAILED",
+    "SKIPPED",
+    "Ended",
+    "Work",
+    "fail_at_once",
+    "failure",
+    "materialization",
+    "observation",
+    "publish",
+    "refusal",
+    "set_aside",
+]
+
+SKIPPED = "research_jobs/skipped"
+"""Tag and metadata entry of the observation that a skipped run leaves: the reason."""
+FAILED = "research_jobs/failed"
+"""Tag and metadata entry of the observation that a failed partition of a range leaves."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that ended.
+
+    Parameters
+    ----------
+    partition : PartitionKey or None
+    result : RunResult
+    staged : StagedRun or None
+        Its outputs, not published yet; None when it has none.
+    data_version : str or None
+    report : dict
+        Metadata that leads to its report.
+    """
+
+    partition: PartitionKey | None
+    result: RunResult
+    staged: StagedRun | None = None
+    data_version: str | None = None
+    report: Metadata = field(default_factory=dict[str, Any])
+
+    @property
+    def refused(self) -> list[CheckOutcome]:
+        """list of CheckOutcome: the failed checks that keep it from being published."""
+        return failed_errors(self.result.checks)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that the runs of one step share."""
+
+    catalog: Catalog
+    entry: Entry
+    run_id: str
+    step_key: str
+    parameters: Mapping[str, Any]
+    stdout: int
+    stderr: int
+
+    def run(self, key: str | None, cancel: CancelToken) -> Ended:
+        """Run the notebook once.
+
+        Parameters
+        ----------
+        key : str or None
+            Dagster's partition key.
+        cancel : CancelToken
+
+        Raises
+        ------
+        ResearchJobsError
+            When it cannot even be started: parameters, the partition's key, the store.
+        """
+        entry, project = self.entry, self.catalog.project
+        notebook, spec = entry.notebook, entry.spec
+        partition = partition_key_of(spec, key) if key is not None else None
+        parameters = dict(self.parameters)
+        if partition is not None:
+            types = {parameter.name: parameter.type for parameter in notebook.parameters}
+            parameters |= convert_parameters(
+                notebook.parameters,
+                parameter_values(spec, partition, types),
+                notebook=notebook.name,
+                where=f"partition {partition.key}",
+            )
+        missing = missing_parameters(notebook.parameters, parameters)
+        if missing:
+            raise ParameterError(
+                f"{notebook.name} needs a value for its parameter '{missing[0]}'",
+                hint="Set it in the launchpad, by -p, or under parameters in the manifest.",
+            )
+        folder = run_folder(project, self.run_id, self.step_key, key)
+        capture = folder / "capture.jsonl"
+        staging = open_staging(project.store, self.run_id) if spec.outputs else None
+        try:
+            request = build_request(
+                project,
+                notebook,
+                spec,
+                self.catalog.manifest,
+                run_id=self.run_id,
+                step_key=self.step_key,
+                parameters=parameters,
+                partition=partition,
+                staging=str(staging.path) if staging else None,
+                capture_path=str(capture),
+            )
+            result = shared_supervisor(self.catalog.scan.third_party).run(
+                request,
+                stdout=self.stdout,
+                stderr=self.stderr,
+                isolation=spec.isolation,
+                python=spec.python,
+                cancel=cancel,
+            )
+            version = content_version(result.outputs)
+            report = report_entries(
+                self.catalog,
+                entry,
+                result,
+                capture=capture,
+                run_id=self.run_id,
+                partition=partition,
+                secrets=request.secrets,
+            )
+        except BaseException:
+            if staging is not None:
+                staging.close()
+            raise
+        staged = None
+        if staging is not None:
+            if result.ending is Ending.SUCCEEDED:
+                staged = StagedRun(
+                    store=project.store,
+                    notebook=notebook.name,
+                    run_id=self.run_id,
+                    outputs=result.outputs,
+                    staging=staging,
+                    partition=partition,
+                    keep={name: output.keep for name, output in spec.outputs.items()},
+                )
+            else:
+                staging.close()
+        return Ended(partition, result, staged, version, report)
+
+    def metadata(
+        self, ended: Ended, previous: Mapping[str, int], *, stored: bool = True
+    ) -> Metadata:
+        """What the materialisation of a run says."""
+        store, name = self.catalog.project.store, self.entry.name
+        paths = {
+            output.name: output_path(store, name, output.name, ended.partition)
+            for output in (ended.result.outputs if stored else ())
+        }
+        return materialization_metadata(
+            ended.result,
+            paths=paths,
+            code_version=self.entry.notebook.code_version or None,
+            previous_rows=previous,
+            partitioned=ended.partition is not None,
+            report=ended.report,
+        )
+
+
+def publish(ended: Ended) -> dict[str, int]:
+    """Publish a run's outputs; the rows that each had before."""
+    if ended.staged is None:
+        return {}
+    return {
+        output.name: output.previous_rows
+        for output in ended.staged.publish()
+        if output.previous_rows is not None
+    }
+
+
+def materialization(
+    asset: dg.AssetKey,
+    work: Work,
+    ended: Ended,
+    previous: Mapping[str, int],
+    tags: Mapping[str, str],
+) -> dg.AssetMaterialization:
+    assert ended.partition is not None
+    return dg.AssetMaterialization(
+        asset_key=asset,
+        partition=ended.partition.key,
+        metadata=work.metadata(ended, previous),
+        tags={**tags, **data_version_tags(ended.data_version)},
+    )
+
+
+def observation(
+    asset: dg.AssetKey, key: str | None, kind: str, reason: str, ended: Ended | None
+) -> dg.AssetObservation:
+    """What stays on the asset of a run that made nothing."""
+    entries: Metadata = {kind: _text(reason)}
+    if kind == SKIPPED:
+        entries["skip_reason"] = _text(reason)
+    if ended is not None:
+        entries |= ended.report | run_metadata(ended.result)
+    return dg.AssetObservation(
+        asset_key=asset,
+        partition=key,
+        description=reason,
+        metadata=fit(entries),
+        tags={kind: "true"},
+    )
+
+
+def failure(work: Work, ended: Ended, *, allow_retries: bool = True) -> dg.Failure:
+    result = ended.result
+    failure = result.failure
+    headline = failure.headline if failure else f"{work.entry.name}: {result.ending}"
+    entries: Metadata = {"ending": _text(result.ending.value), **ended.report}
+    if failure is not None and failure.traceback:
+        entries["traceback"] = dg.MetadataValue.md(code_block(failure.traceback, "pytb"))
+    if failure is not None and failure.cell_source:
+        entries["cell"] = dg.MetadataValue.md(code_block(failure.cell_source, "python"))
+    return dg.Failure(
+        description=headline,
+        metadata=fit(entries | run_metadata(result)),
+        allow_retries=allow_retries,
+    )
+
+
+def fail_at_once(error: ResearchJobsError) -> NoReturn:
+    """A mistake that no further attempt would mend."""
+    entries: Metadata = {"ending": _text("not started")}
+    if error.details:
+        entries["details"] = dg.MetadataValue.md(code_block(error.details))
+    raise dg.Failure(description=error.headline, metadata=entries, allow_retries=False) from None
+
+
+def set_aside(staged: StagedRun | None) -> Metadata:
+    """Keep refused outputs aside and say where."""
+    if staged is None:
+        return {}
+    try:
+        return {"kept_aside": dg.MetadataValue.path(str(staged.reject()))}
+    except ResearchJobsError as error:
+        return {"kept_aside": _text(f"nowhere: {error.headline}")}
+
+
+def refusal(name: str, ended: Ended, extra: Mapping[str, Any]) -> str:
+    first = ended.refused[0]
+    more = f" (and {len(ended.refused) - 1} more)" if len(ended.refused) > 1 else ""
+    where = getattr(extra.get("kept_aside"), "value", None)
+    aside = f" What was made is in {where}" if where else ""
+    partition = f" [{ended.partition.key}]" if ended.partition else ""
+    return (
+        f"{name}{partition}: output '{first.output}' failed the check {first.check}: "
+        f"{first.description}{more}. The previous outputs stay.{aside}"
+    )
+
+
+def _text(value: str) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.text(value)
