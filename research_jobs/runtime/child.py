@@ -355,7 +355,7 @@ def _pickler(request: RunRequest) -> Any:
         # travel, and pickle says which.
         return _plain_pickle(request)
     for name, module in list(sys.modules.items()):
-        if _is_project_module(name, module, request.project_root):
+        if _is_project_module(name, module, request):
             cloudpickle.register_pickle_by_value(module)
 
     def dumps(value: Any) -> bytes:
@@ -369,7 +369,7 @@ def _plain_pickle(request: RunRequest) -> Any:
         def reducer_override(self, obj: Any) -> Any:
             owner = sys.modules.get(getattr(obj, "__module__", None) or "")
             if isinstance(obj, type) and owner is not None:
-                if _is_project_module(owner.__name__, owner, request.project_root):
+                if _is_project_module(owner.__name__, owner, request):
                     raise pickle.PicklingError(
                         f"class {obj.__qualname__} is the project's own, and taking it along "
                         f"needs the package 'cloudpickle' in {sys.executable}"
@@ -386,11 +386,16 @@ def _plain_pickle(request: RunRequest) -> Any:
     return dumps
 
 
-def _is_project_module(name: str, module: Any, root: str) -> bool:
+def _is_project_module(name: str, module: Any, request: RunRequest) -> bool:
     if name.partition(".")[0] == "research_jobs" or name == "__main__":
         return False
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and in_project(file, root)
+    # Most modules are libraries: asking the file system about each would take longer than the run.
+    return (
+        isinstance(file, str)
+        and file.startswith((request.project_root, *request.sys_path))
+        and in_project(file, request.project_root)
+    )
 
 
 # -- the record and the end -------------------------------------------------------------------

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import linecache
 import os
 import select
 import signal
@@ -23,7 +24,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from research_jobs.runtime import processes
@@ -42,11 +43,13 @@ __all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "run_template"]
 RUNTIME_MODULES = (
     "research_jobs.runtime.child",
     "research_jobs.project",
+    "research_jobs.notebook.parameters",
     "research_jobs.store.load",
     "research_jobs.store.codec",
     "research_jobs.store.checks",
     "pyarrow",
     "pyarrow.parquet",
+    "pyarrow.pandas_compat",
     "cloudpickle",
 )
 
@@ -127,8 +130,8 @@ class _Template:
         except _Unfit:
             return
         remember_matplotlib_settings()
-        # The threads that the trial took down come back when they are needed.
         sys.path[:] = self.path
+        linecache.clearcache()
         wake = self._signals()
         gc.collect()
         # What is frozen is not written to by a collection, and so stays shared.
@@ -249,8 +252,9 @@ class _Preload:
         self._look("research_jobs")
         for name in RUNTIME_MODULES:
             self._load(name, ours=True)
-        for name in _ordered(names):
-            self._load(name, ours=False)
+        with _display_variables():
+            for name in _ordered(names):
+                self._load(name, ours=False)
         for source, target in zip(before, (1, 2)):
             os.dup2(source, target)
             os.close(source)
@@ -347,6 +351,24 @@ class _Preload:
     def _give_up(self, name: str, reason: str) -> NoReturn:
         send_message(self.control, "Unfit", module=name, reason=reason)
         raise _Unfit
+
+
+@contextlib.contextmanager
+def _display_variables() -> Iterator[None]:
+    """Have plotting libraries find the variables that they will find in a run."""
+    from research_jobs.runtime.display import display_environment
+
+    wanted = display_environment()
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _strange_threads() -> list[str]:
