@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict, dataclass
 
 from research_jobs.cli.output import print_json
+from research_jobs.errors import SourceLocation
 from research_jobs.project import find_project
 
 __all__ = ["Finding", "add_arguments", "findings", "run"]
@@ -54,12 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def findings(where: str | None) -> tuple[list[Finding], int]:
     """All findings of a project, and how many notebooks it has."""
-    from research_jobs.notebook.parity import parity_findings
+    from research_jobs.notebook.cells import read_notebook_text
+    from research_jobs.notebook.parity import check_parity
     from research_jobs.orchestration.catalog import load_catalog
 
     project = find_project(where)
     catalog = load_catalog(project)
-    found: dict[Finding, None] = {}
+    found: dict[Finding, None] = {}  # in order, each once
     for problem in catalog.manifest.problems:
         found[Finding("error", problem.name, problem.error.headline)] = None
     for error in catalog.scan.problems:
@@ -70,7 +72,12 @@ def findings(where: str | None) -> tuple[list[Finding], int]:
         for warning in entry.warnings:
             found[Finding("warning", entry.name, warning)] = None
         if entry.notebook.error is None:
-            for line in parity_findings(project, entry.notebook):
+            text = read_notebook_text(entry.notebook.path)
+            for difference in check_parity(text, notebook=entry.name, notebooks=catalog.entries):
+                place = SourceLocation(
+                    project.display(entry.notebook.path), difference.line, difference.column
+                )
+                line = f"{place}: {difference.message} [{difference.code}]"
                 found[Finding("warning", entry.name, line)] = None
     # One mistake is told once, whatever it is about.
     told: set[str] = set()

@@ -82,7 +82,7 @@ def percent_script(notebook: Mapping[str, Any], *, where: str = "notebook") -> t
     NotebookError
         When it has no cells as version 4 has them.
     """
-    cells = notebook.get("cells")
+    cells = notebook.get("cells") if isinstance(notebook, Mapping) else None
     if not isinstance(cells, list):
         raise NotebookError(
             f"{where} has no cells of format 4", hint="Open and save it in a current Jupyter."

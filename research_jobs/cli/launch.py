@@ -311,7 +311,8 @@ class _Watch:
         else:
             headline, _, rest = (data.error.message if data.error else "failed").partition("\n")
         ending = text_of(metadata.get("ending")) or "failed"
-        details = [rest, *(_unfenced(metadata.get(name)) for name in ("traceback", "cell", "details"))]
+        kept = (metadata.get(name) for name in ("traceback", "cell", "details"))
+        details = [rest, *(_unfenced(value) for value in kept)]
         return self._ended(
             step, ending, error=headline.strip(), details="\n".join(filter(None, details)).strip()
         )

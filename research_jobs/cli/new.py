@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     project = find_project(arguments.project)
     name = notebook_name(arguments.name)
     for part in name.split("/"):
-        if not part.isidentifier() or keyword.iskeyword(part) or part.startswith("_"):
+        if ".." in arguments.name or not part.isidentifier() or keyword.iskeyword(part) or part.startswith("_"):
             raise NotebookError(
                 f"'{arguments.name}' cannot be a notebook's name",
                 hint="Use letters, digits and '_' (it is imported as a module), "

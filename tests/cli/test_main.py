@@ -1,0 +1,79 @@
+"""The command line itself: help, mistakes, exit codes, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from research_jobs.cli.main import COMMANDS, main
+
+HEAVY = ("dagster", "pandas", "pyarrow", "rich", "pydantic", "yaml", "IPython")
+
+
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
+def test_help_is_light(words: list[str]) -> None:
+    """Neither the help nor that of any command imports what takes time."""
+    program = (
+        "import sys\n"
+        "from research_jobs.cli.main import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """What can be called stands in the help, and has a module."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"  {name}" in shown
+        assert (Path(sys.modules["research_jobs.cli"].__path__[0]) / f"{name}.py").is_file()
+
+
+def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt command is one line with a suggestion and exit code 2."""
+    assert main(["lits"]) == 2
+    error = capsys.readouterr().err
+    assert error == "research-jobs: no command 'lits'. Did you mean 'list'?\n"
+
+
+def test_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong option is one line that names the help, and exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--jsno"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--jsno" in error
+    assert "research-jobs list --help" in error
+
+
+def test_no_project_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without notebooks/ is one line and exit code 2, not a traceback."""
+    assert main(["check", "--project", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("research-jobs check: ")
+    assert "notebooks/" in error
+    assert error.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing asked for is a wrong call that shows what there is."""
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
