@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class PartitionStatus:
     materialized, failed, in_progress, skipped : frozenset of str
         ``failed``: the last attempt failed and nothing was made after it.
         ``skipped``: the notebook said that there is nothing to do, and nothing happened since.
+    ever : bool
+        Whether any partition of the asset, of these or others, was made or tried.
     """
 
     keys: tuple[str, ...]
@@ -47,17 +49,13 @@ class PartitionStatus:
     failed: frozenset[str]
     in_progress: frozenset[str]
     skipped: frozenset[str]
+    ever: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Tuple of str: not made, not being made and not skipped; those that failed included."""
         done = self.materialized | self.in_progress | self.skipped
         return tuple(key for key in self.keys if key not in done)
-
-    @property
-    def untouched(self) -> bool:
-        """bool: whether nothing ever happened to any of them."""
-        return not (self.materialized or self.failed or self.in_progress or self.skipped)
 
 
 def partition_status(
@@ -84,8 +82,10 @@ def partition_status(
     """
     wanted = tuple(str(key) for key in keys)
     inside = set(wanted)
-    failed, in_progress = _attempts(instance, asset, inside)
-    materialized = (instance.get_materialized_partitions(asset) & inside) - failed - in_progress
+    attempts = _attempts(instance, asset)
+    failed, in_progress = _endings(instance, attempts, inside)
+    made = instance.get_materialized_partitions(asset)
+    materialized = (made & inside) - failed - in_progress
     rest = [k for k in wanted if k not in materialized | failed | in_progress]
     skipped = skipped_partitions(instance, asset, rest) if rest else frozenset[str]()
     return PartitionStatus(
@@ -94,20 +94,26 @@ def partition_status(
         failed=frozenset(failed),
         in_progress=frozenset(in_progress),
         skipped=skipped,
+        ever=bool(made or attempts),
     )
 
 
-def _attempts(
-    instance: DagsterInstance, asset: dg.AssetKey, inside: set[str]
-) -> tuple[set[str], set[str]]:
-    """Partitions whose last attempt made nothing: those that failed, those that still run."""
+def _attempts(instance: DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
+    """Partitions whose last attempt made nothing (yet), each with its run."""
     # Dagster's cache of statuses is built from this query; there is no public one.
     storage = instance.event_log_storage
-    attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+    found = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
         asset
     )
+    return {key: run_id for key, (run_id, _event) in found.items()}
+
+
+def _endings(
+    instance: DagsterInstance, attempts: Mapping[str, str], inside: set[str]
+) -> tuple[set[str], set[str]]:
+    """Of such partitions: those whose run failed, those whose run is not over."""
     of_run: dict[str, set[str]] = {}
-    for key, (run_id, _event) in attempts.items():
+    for key, run_id in attempts.items():
         if key in inside:
             of_run.setdefault(run_id, set()).add(key)
     failed: set[str] = set()
