@@ -62,12 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def percent_script(notebook: Mapping[str, Any], *, where: str = "notebook") -> tuple[str, int]:
+def percent_script(notebook: Any, *, where: str = "notebook") -> tuple[str, int]:
     """A Jupyter notebook as the text of a percent script.
 
     Parameters
     ----------
-    notebook : mapping
+    notebook : object
         The parsed ``.ipynb``, version 4.
     where : str
         Its name, for errors.
@@ -82,7 +82,7 @@ def percent_script(notebook: Mapping[str, Any], *, where: str = "notebook") -> t
     NotebookError
         When it has no cells as version 4 has them.
     """
-    cells = notebook.get("cells") if isinstance(notebook, Mapping) else None
+    cells = cast("dict[str, Any]", notebook).get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list):
         raise NotebookError(
             f"{where} has no cells of format 4", hint="Open and save it in a current Jupyter."

@@ -35,7 +35,17 @@ from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
 from research_jobs.orchestration.metadata import rows_of
 
-__all__ = ["Batch", "Launcher", "Outcome", "number_of", "plan_batches", "text_of"]
+__all__ = [
+    "Batch",
+    "Launcher",
+    "Note",
+    "Outcome",
+    "Seen",
+    "Started",
+    "number_of",
+    "plan_batches",
+    "text_of",
+]
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,24 @@ class Outcome:
             "report": self.report,
             "run_id": self.run_id,
         }
+
+
+@dataclass(frozen=True)
+class Started:
+    """A notebook began, or began again."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line while notebooks run."""
+
+    text: str
+
+
+Seen = Started | Note | Outcome
+"""What `Launcher.run` tells as it goes."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +210,7 @@ class Launcher:
         self.repository = definitions.get_repository_def()
         self.graph = self.repository.asset_graph
 
-    def run(
-        self, batch: Batch, *, config: Mapping[str, Any] | None = None
-    ) -> Iterator[Outcome | str]:
+    def run(self, batch: Batch, *, config: Mapping[str, Any] | None = None) -> Iterator[Seen]:
         """One Dagster run.
 
         Parameters
@@ -195,9 +221,8 @@ class Launcher:
 
         Yields
         ------
-        Outcome or str
-            A notebook's name (with its partition) as it starts; its outcome as it ends. Those
-            that could not run because another failed come last.
+        Started, Note or Outcome
+            As it happens. Those that could not run because another failed come last.
         """
         job = self.repository.get_implicit_job_def_for_assets(batch.keys)
         if job is None:  # pragma: no cover - Dagster has one job over all assets
@@ -268,7 +293,7 @@ class _Watch:
         self._materialized: set[str] = set()
         self._descriptions: dict[str, str] = {}
 
-    def see(self, event: dg.DagsterEvent) -> Iterator[Outcome | str]:
+    def see(self, event: dg.DagsterEvent) -> Iterator[Seen]:
         """One event of the run."""
         step = event.step_key
         if step is None or step not in self._left:
@@ -276,7 +301,9 @@ class _Watch:
         match event.event_type:
             case Kind.STEP_START | Kind.STEP_RESTARTED:
                 self._since.setdefault(step, time.monotonic())
-                yield self._label(step)
+                yield Started(self._label(step))
+            case Kind.STEP_UP_FOR_RETRY:
+                yield Note(f"{self._label(step)} failed, trying again: {_first_line(event)}")
             case Kind.ASSET_MATERIALIZATION:
                 self._materialized.add(step)
                 self._metadata[step] = event.materialization.metadata
@@ -351,6 +378,18 @@ def text_of(value: Any) -> str | None:
     """A metadata entry as text."""
     found = getattr(value, "value", value)
     return str(found) if found not in (None, "") else None
+
+
+def _first_line(event: dg.DagsterEvent) -> str:
+    """Why a step is tried again."""
+    error = getattr(event.event_specific_data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    message = error.message if error else ""
+    # Dagster puts the exception's class in front of our own line.
+    return (
+        message.strip().split("\n", 1)[0].removeprefix("dagster._core.definitions.events.Failure: ")
+    )
 
 
 def _unfenced(value: Any) -> str:

@@ -44,13 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the file, never over another."""
     project = find_project(arguments.project)
     name = notebook_name(arguments.name)
-    for part in name.split("/"):
-        if ".." in arguments.name or not part.isidentifier() or keyword.iskeyword(part) or part.startswith("_"):
-            raise NotebookError(
-                f"'{arguments.name}' cannot be a notebook's name",
-                hint="Use letters, digits and '_' (it is imported as a module), "
-                "with '/' between folders.",
-            )
+    parts = [] if ".." in arguments.name else name.split("/")
+    if not parts or not all(map(_can_be_imported, parts)):
+        raise NotebookError(
+            f"'{arguments.name}' cannot be a notebook's name",
+            hint="Use letters, digits and '_' (it is imported as a module), "
+            "with '/' between folders.",
+        )
     path = project.notebooks / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     title = re.sub(r"[_\s]+", " ", name.rsplit("/", 1)[-1]).strip().capitalize()
@@ -67,3 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"                      {name}:")
     print("                        outputs: [result]")
     return 0
+
+
+def _can_be_imported(part: str) -> bool:
+    return part.isidentifier() and not keyword.iskeyword(part) and not part.startswith("_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from research_jobs.cli.output import duration, ending_style
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from research_jobs.cli.launch import Outcome
+    from research_jobs.cli.launch import Note, Outcome, Seen, Started
 
 __all__ = ["Progress"]
 
@@ -57,6 +57,15 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def show(self, seen: Seen) -> None:
+        """Whatever a launcher tells."""
+        if hasattr(seen, "ending"):
+            self.ended(cast("Outcome", seen))
+        elif hasattr(seen, "text"):
+            self.note(cast("Note", seen).text)
+        else:
+            self.started(cast("Started", seen).label)
 
     def started(self, label: str) -> None:
         """A notebook began (or began again)."""

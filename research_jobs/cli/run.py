@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     project = find_project(arguments.project)
 
+    from research_jobs.cli.launch import Outcome
     from research_jobs.cli.session import open_session
 
     with open_session(project) as session:
@@ -78,10 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         with Progress(len(keys), quiet=arguments.json) as progress:
             for batch in batches:
                 for seen in session.launcher.run(batch, config=config):
-                    if isinstance(seen, str):
-                        progress.started(seen)
-                    else:
-                        progress.ended(seen)
+                    progress.show(seen)
+                    if isinstance(seen, Outcome):
                         outcomes.append(seen)
     if arguments.json:
         print_json([outcome.as_json() for outcome in outcomes])

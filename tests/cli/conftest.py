@@ -69,7 +69,10 @@ notebooks:
     outputs: [value]
     partitions: {by: day, start: 2024-01-01, end: 2024-01-08, parameter: day}
 schedules:
-  mornings: {cron: "0 6 * * 1-5", timezone: Europe/Zagreb, notebooks: [numbers_table, reports/total]}
+  mornings:
+    cron: "0 6 * * 1-5"
+    timezone: Europe/Zagreb
+    notebooks: [numbers_table, reports/total]
 """
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from research_jobs.cli.convert import percent_script
 from research_jobs.cli.main import main
 from research_jobs.notebook.cells import CellKind, parse_cells

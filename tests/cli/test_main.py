@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from research_jobs.cli.main import COMMANDS, main
 
 HEAVY = ("dagster", "pandas", "pyarrow", "rich", "pydantic", "yaml", "IPython")
@@ -62,9 +63,7 @@ def test_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "research-jobs list --help" in error
 
 
-def test_no_project_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_project_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder without notebooks/ is one line and exit code 2, not a traceback."""
     assert main(["check", "--project", str(tmp_path)]) == 2
     error = capsys.readouterr().err

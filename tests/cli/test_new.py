@@ -6,14 +6,13 @@ import runpy
 from pathlib import Path
 
 import pytest
+
 from research_jobs.cli.main import main
-from research_jobs.notebook.interface import read_interface
 from research_jobs.notebook.cells import read_notebook_text
+from research_jobs.notebook.interface import read_interface
 
 
-def test_the_template_is_a_notebook(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_template_is_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What `new` writes has a description, parameters and a result, and runs as plain Python."""
     (tmp_path / "notebooks").mkdir()
     assert main(["new", "rates/yield-curve", "--project", str(tmp_path)]) == 2
