@@ -180,8 +180,8 @@ class Outputs(Mapping[str, Any]):
         self,
         store: str,
         notebook: str,
-        *,
         partition: Any = None,
+        *,
         version: int | str | None = None,
         project: Project | None = None,
     ) -> None:

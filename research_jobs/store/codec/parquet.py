@@ -18,8 +18,12 @@ from research_jobs.store.codec.base import PANDAS_KINDS, Encoded
 __all__ = [
     "FORMAT",
     "KEY",
+    "ColumnFacts",
     "Header",
     "WriteOptions",
+    "as_json",
+    "column_facts",
+    "is_number",
     "open_parquet",
     "preview",
     "read_header",
@@ -268,12 +272,31 @@ def statistics(metadata: Any, schema: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
-    """One column's ``{"nulls", "min", "max"}``; a key is missing where the footer does not say."""
+@dataclass(frozen=True)
+class ColumnFacts:
+    """What the footer says of a column.
+
+    Parameters
+    ----------
+    nulls : int or None
+        None where it does not say.
+    low, high : object
+        Least and greatest value; both None where it does not say, or where all are null.
+    bounded : bool
+        Whether `low` and `high` are of all row groups.
+    """
+
+    nulls: int | None
+    low: Any = None
+    high: Any = None
+    bounded: bool = False
+
+
+def column_facts(metadata: Any, number: int) -> ColumnFacts:
+    """What the footer says of a column, over all row groups."""
     nulls: int | None = 0
-    lows: list[Any] = []
-    highs: list[Any] = []
-    bounded = pa.types.is_temporal(kind) or _is_number(kind)
+    bounds: list[tuple[Any, Any]] = []
+    bounded = True
     for group in range(metadata.num_row_groups):
         column = metadata.row_group(group).column(number)
         stats = column.statistics
@@ -281,22 +304,38 @@ def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
             nulls = None
         elif nulls is not None:
             nulls += stats.null_count
-        if stats is not None and bounded and stats.has_min_max:
-            lows.append(stats.min)
-            highs.append(stats.max)
+        if stats is not None and stats.has_min_max:
+            bounds.append((stats.min, stats.max))
         elif stats is None or stats.null_count != column.num_values:
-            bounded = bounded and column.num_values == 0
-    entry: dict[str, Any] = {} if nulls is None else {"nulls": nulls}
-    if bounded and lows:
-        entry["min"], entry["max"] = _as_json(min(lows)), _as_json(max(highs))
+            # pyarrow counts nulls among the values or not, by version: zero values settle it.
+            bounded = bounded and (column.num_values == 0 or _all_null(stats, metadata, group))
+    if not bounded:
+        return ColumnFacts(nulls)
+    low = min((pair[0] for pair in bounds), default=None)
+    high = max((pair[1] for pair in bounds), default=None)
+    return ColumnFacts(nulls, low, high, bounded=True)
+
+
+def _all_null(stats: Any, metadata: Any, group: int) -> bool:
+    return stats is not None and stats.null_count == metadata.row_group(group).num_rows
+
+
+def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
+    """One column's ``{"nulls", "min", "max"}``; a key is missing where the footer does not say."""
+    facts = column_facts(metadata, number)
+    entry: dict[str, Any] = {} if facts.nulls is None else {"nulls": facts.nulls}
+    if facts.low is not None and (pa.types.is_temporal(kind) or is_number(kind)):
+        entry["min"], entry["max"] = as_json(facts.low), as_json(facts.high)
     return entry
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """Whether an Arrow type is one of numbers."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A number or time as JSON has it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (int, str)):

@@ -16,7 +16,7 @@ from research_jobs.errors import CorruptOutputError, StoreError, did_you_mean
 from research_jobs.store.codec.base import PANDAS_KINDS, TABLE_KINDS
 from research_jobs.store.codec.parquet import KEY, Header, open_parquet, read_header
 
-__all__ = ["Source", "open_source", "read_file", "typed_filters"]
+__all__ = ["Source", "open_source", "read_file", "read_table", "typed_filters", "typed_value"]
 
 OPERATORS = ("=", "==", "!=", "<", "<=", ">", ">=", "in", "not in")
 
@@ -303,7 +303,9 @@ def typed_filters(source: Source, filters: Any) -> list[list[tuple[str, str, Any
             name = source.field(label)
             kind = source.schema.field(name).type
             many = operator in ("in", "not in")
-            value = [_typed(item, kind) for item in value] if many else _typed(value, kind)
+            value = (
+                [typed_value(item, kind) for item in value] if many else typed_value(value, kind)
+            )
             terms.append((name, operator, value))
         found.append(terms)
     return found
@@ -328,7 +330,7 @@ def _is_term(term: Any) -> bool:
     return isinstance(term, (list, tuple)) and len(term) == 3 and term[1] in OPERATORS  # noqa: PLR2004 - a term has three parts
 
 
-def _typed(value: Any, kind: Any) -> Any:
+def typed_value(value: Any, kind: Any) -> Any:
     """Text and dates as what the column holds: ``"2018-11-01"`` for a column of times."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
