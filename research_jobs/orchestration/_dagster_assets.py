@@ -9,6 +9,8 @@ breaks. The executor's are in `_dagster_private`.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,27 +29,40 @@ from dagster._core.definitions.data_version import (
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    DagsterEventBatchMetadata,
+    generate_event_batch_id,
+)
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.loader import LoadingContext
 from dagster._core.storage.db_io_manager import DbIOManager
-from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     EXTERNALLY_MANAGED_ASSETS_TAG,
+    PARTITION_NAME_TAG,
 )
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 __all__ = [
     "ASSET_PARTITION_RANGE_END_TAG",
     "ASSET_PARTITION_RANGE_START_TAG",
     "EXTERNALLY_MANAGED_ASSETS_TAG",
+    "PARTITION_NAME_TAG",
     "DagsterExecutionInterruptedError",
     "StaleStatus",
+    "code_version_of",
     "data_version_tags",
     "execute_run",
-    "failed_partitions",
+    "job_origin",
     "output_io_manager",
     "provenance_tags",
     "quiet_output",
@@ -114,8 +129,7 @@ def table_types(manager: Any) -> frozenset[type] | None:
 def report_planned(
     instance: dg.DagsterInstance,
     run: dg.DagsterRun,
-    steps: Mapping[str, dg.AssetKey],
-    partitions: Sequence[str],
+    steps: Sequence[tuple[str, dg.AssetKey, Sequence[str]]],
 ) -> None:
     """Say that a run is going to materialise exactly these partitions.
 
@@ -125,20 +139,24 @@ def report_planned(
     run : DagsterRun
         Created with the tag ``EXTERNALLY_MANAGED_ASSETS_TAG``, so that Dagster did not plan the
         whole range from the first to the last of them.
-    steps : mapping of str to AssetKey
-        Step key to the asset it makes.
-    partitions : sequence of str
+    steps : sequence of tuple
+        Step key, the asset that it makes, and the partitions of it.
     """
-    for step_key, key in steps.items():
-        for partition in partitions:
-            instance.report_dagster_event(
-                DagsterEvent.build_asset_materialization_planned_event(
-                    run.job_name,
-                    step_key,
-                    AssetMaterializationPlannedData(key, partition=partition),
-                ),
-                run.run_id,
-            )
+    events = [
+        DagsterEvent.build_asset_materialization_planned_event(
+            run.job_name, step_key, AssetMaterializationPlannedData(key, partition=partition)
+        )
+        for step_key, key, partitions in steps
+        for partition in partitions
+    ]
+    batch = generate_event_batch_id()
+    for number, event in enumerate(events, start=1):
+        instance.report_dagster_event(
+            event,
+            run.run_id,
+            logging.DEBUG,
+            batch_metadata=DagsterEventBatchMetadata(batch, number == len(events)),
+        )
 
 
 def execute_run(
@@ -148,14 +166,20 @@ def execute_run(
     return execute_run_iterator(InMemoryJob(job), run, instance)
 
 
-def failed_partitions(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partitions_def: dg.PartitionsDefinition[Any]
-) -> set[str]:
-    """The partitions that Dagster's UI shows as failed."""
-    value = get_and_update_asset_status_cache_value(instance, key, partitions_def)
-    if value is None:
-        return set()
-    return set(value.deserialize_failed_partition_subsets(partitions_def).get_partition_keys())
+def job_origin(job: str, location: str) -> RemoteJobOrigin:
+    """The code location that a run of our own belongs to, as the project's workspace names it."""
+    target = LoadableTargetOrigin(
+        executable_path=sys.executable, module_name="research_jobs.definitions"
+    )
+    code_location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(code_location, "__repository__"), job)
+
+
+def code_version_of(record: dg.EventLogRecord) -> str | None:
+    """The code version that a materialisation was made of."""
+    materialization = record.asset_materialization
+    tags = (materialization.tags if materialization else None) or {}
+    return tags.get(CODE_VERSION_TAG)
 
 
 class _Loading(LoadingContext):

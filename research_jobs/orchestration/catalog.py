@@ -107,14 +107,11 @@ def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     names = [notebook.name for notebook in scanned.notebooks]
     manifest = load_manifest(project, names)
     known = {notebook.name: notebook for notebook in scanned.notebooks}
-    entries = {
-        notebook.name: _entry(project, manifest, notebook, known) for notebook in scanned.notebooks
-    }
+    entries = {notebook.name: _entry(manifest, notebook, known) for notebook in scanned.notebooks}
     return Catalog(project, scanned, manifest, _break_cycles(entries))
 
 
 def _entry(
-    project: Project,
     manifest: Manifest,
     notebook: ScannedNotebook,
     known: Mapping[str, ScannedNotebook],
@@ -257,7 +254,7 @@ def _way_round(start: str, graph: Mapping[str, Sequence[str]]) -> list[str]:
     return [start]
 
 
-def _loops(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:
+def _loops(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:  # noqa: C901 - one algorithm
     """Sets of notebooks that reach each other (Tarjan's components of more than one).
 
     With a stack of its own: a chain of a thousand notebooks is deeper than Python's.

@@ -110,7 +110,7 @@ def _type(parameter: Parameter, op_name: str) -> Any:
         return dg.Any
     if type_.startswith("list[") and type_[5:-1] in _SCALARS:
         return dg.Array(_SCALARS[type_[5:-1]])
-    if type_ in ("list",):
+    if type_ == "list":
         return dg.Array(dg.Any)
     if type_ == "dict":
         return dg.Permissive({})

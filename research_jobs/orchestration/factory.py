@@ -50,8 +50,8 @@ RESULT = "result"
 
 # What Dagster does not take as the name of an op.
 _TAKEN = frozenset(
-    "context conf config meta arg_dict dict input_arg_dict output_arg_dict int str float bool "
-    "input output type".split()
+    ("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict")
+    + ("output_arg_dict", "int", "str", "float", "bool", "input", "output", "type")
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
 _RESULT_OUT = dg.Out(is_required=False, io_manager_key=IO_MANAGER_KEY)
@@ -193,14 +193,8 @@ def notebook_assets(catalog: Catalog, resources: Mapping[str, Any]) -> list[dg.A
     for name, entry in entries.items():
         try:
             made.append(_asset(catalog, entry, ops[name], partitions))
-        except Exception as error:  # noqa: BLE001 - one notebook must not take down the others
-            wrong = (
-                error
-                if isinstance(error, ResearchJobsError)
-                else NotebookError(
-                    f"notebook {name} cannot be defined as an asset: {_one_line(error)}"
-                )
-            )
+        except Exception as error:  # noqa: BLE001, PERF203 - one must not take down the others
+            wrong = error if isinstance(error, ResearchJobsError) else _undefinable(name, error)
             bare = replace(_broken(entry, wrong), upstream=(), assets=(), spec=NotebookSpec())
             made.append(_asset(catalog, bare, ops[name], partitions | {name: None}))
     return made
@@ -210,8 +204,9 @@ def _broken(entry: Entry, error: ResearchJobsError) -> Entry:
     return entry if entry.error is not None else replace(entry, error=error)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
+def _undefinable(name: str, error: Exception) -> NotebookError:
+    said = " ".join(str(error).split())[:500] or type(error).__name__
+    return NotebookError(f"notebook {name} cannot be made an asset: {said}")
 
 
 def _check_io_manager(catalog: Catalog, entry: Entry, resources: Mapping[str, Any]) -> None:
@@ -333,7 +328,6 @@ def _group(entry: Entry) -> str | None:
     return entry.spec.group or (folder if _PLAIN.match(folder) else None)
 
 
-@lru_cache(maxsize=64)
 def _retry_policy(retries: RetrySpec | None) -> dg.RetryPolicy | None:
     if retries is None or retries.max == 0:
         return None

@@ -74,7 +74,7 @@ class Ended:
 
     @property
     def refused(self) -> list[CheckOutcome]:
-        """list of CheckOutcome: the failed checks that keep it from being published."""
+        """List of CheckOutcome: the failed checks that keep it from being published."""
         return failed_errors(self.result.checks)
 
 
