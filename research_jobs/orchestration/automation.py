@@ -1,0 +1,78 @@
+"""The manifest's ``automation:`` and ``after:`` as Dagster's automation conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.manifest import NotebookSpec
+
+__all__ = ["AUTOMATION_SENSOR", "automation_condition", "automation_sensor"]
+
+AUTOMATION_SENSOR = "notebooks_automation"
+
+
+def automation_condition(spec: NotebookSpec) -> dg.AutomationCondition[Any] | None:
+    """When Dagster itself is to ask for a notebook.
+
+    Parameters
+    ----------
+    spec : NotebookSpec
+        With defaults merged in.
+
+    Returns
+    -------
+    dagster.AutomationCondition or None
+        For ``after`` one that looks at those notebooks alone, which must be among the asset's
+        dependencies. For partitions of time each looks at the newest one.
+    """
+    if spec.after:
+        return _after(spec.after)
+    automation = spec.automation
+    if automation is None:
+        return None
+    if automation.kind == "eager":
+        return dg.AutomationCondition.eager()
+    if automation.kind == "on_missing":
+        return dg.AutomationCondition.on_missing()
+    assert automation.cron is not None
+    zone = automation.timezone or spec.timezone or "UTC"
+    return dg.AutomationCondition.on_cron(automation.cron, zone)
+
+
+def _after(notebooks: Iterable[str]) -> dg.AutomationCondition[Any]:
+    """New data of any of these, once all of them that are being made are done.
+
+    Dagster's ``eager`` without its other half, which also runs what was never made: somebody who
+    says ``after`` names a cause, and the notebook's mere absence is none. Data that came in the
+    very run that makes the notebook too (a schedule over both) is no cause either.
+    """
+    others = dg.AssetSelection.assets(*(dg.AssetKey(name.split("/")) for name in notebooks))
+    condition = dg.AutomationCondition
+    return (
+        condition.in_latest_time_window()
+        & condition.any_deps_updated().allow(others).since_last_handled()
+        & ~condition.any_deps_missing().allow(others)
+        & ~condition.any_deps_in_progress().allow(others)
+        & ~condition.in_progress()
+    ).with_label(f"after {', '.join(notebooks)}")
+
+
+def automation_sensor(
+    assets: Iterable[dg.AssetKey],
+) -> dg.AutomationConditionSensorDefinition | None:
+    """The sensor that evaluates the conditions of `assets`, switched on; None without any.
+
+    Dagster's own stands still until someone starts it.
+    """
+    keys = list(assets)
+    if not keys:
+        return None
+    return dg.AutomationConditionSensorDefinition(
+        name=AUTOMATION_SENSOR,
+        target=dg.AssetSelection.assets(*keys),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for notebooks that say after: or automation: in the manifest.",
+    )
