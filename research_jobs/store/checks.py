@@ -6,6 +6,7 @@ in batches. ``unique`` keeps the distinct keys in memory, nothing else does.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -25,6 +25,8 @@ from research_jobs.store.codec import read_output
 from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import as_json, column_facts
 from research_jobs.store.codec.reading import Source, open_source, typed_value
+
+pc: Any = importlib.import_module("pyarrow.compute")  # its functions are made at run time
 
 __all__ = ["CHECKS", "evaluate_checks"]
 
@@ -158,10 +160,9 @@ def _rows(subject: _Subject) -> int:
 def _rows_metadata(subject: _Subject) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": _rows(subject)}
     if subject.previous is not None:
-        try:
+        # Where it cannot be read: that is not this output's fault.
+        with contextlib.suppress(OSError, pa.ArrowException):
             found["previous_rows"] = pq.read_metadata(subject.previous).num_rows
-        except (OSError, pa.ArrowException):
-            pass  # it cannot be read: that is not this output's fault
     return found
 
 
@@ -195,6 +196,14 @@ def _columns(subject: _Subject, wanted: Any) -> _Finding:
     return _Finding(passed=True, description=description, metadata={})
 
 
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
 _FAMILIES: dict[str, Callable[[Any], bool]] = {
     "int": pa.types.is_integer,
     "integer": pa.types.is_integer,
@@ -204,10 +213,10 @@ _FAMILIES: dict[str, Callable[[Any], bool]] = {
     ),
     "bool": pa.types.is_boolean,
     "boolean": pa.types.is_boolean,
-    "str": lambda kind: _is_text(kind),
-    "string": lambda kind: _is_text(kind),
-    "text": lambda kind: _is_text(kind),
-    "object": lambda kind: _is_text(kind),
+    "str": _is_text,
+    "string": _is_text,
+    "text": _is_text,
+    "object": _is_text,
     "bytes": lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
     "date": pa.types.is_date,
     "time": pa.types.is_time,
@@ -221,14 +230,6 @@ _FAMILIES: dict[str, Callable[[Any], bool]] = {
     "category": pa.types.is_dictionary,
     "categorical": pa.types.is_dictionary,
 }
-
-
-def _is_text(kind: Any) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
 
 
 def _is_type(text: str, kind: Any, recipe: Mapping[str, Any]) -> bool:
@@ -432,12 +433,12 @@ def _refused(where: str, error: Exception) -> _Finding:
     cases: Any = getattr(error, "failure_cases", None)
     lines: list[str] = []
     count = 0
-    try:
+    with contextlib.suppress(TypeError, AttributeError, ValueError):
         count = len(cases)
-        for row in cases.head(EXAMPLES).to_dict("records"):
-            lines.append(f"{row.get('column')}: {row.get('check')} ({row.get('failure_case')})")
-    except (TypeError, AttributeError, ValueError):
-        pass
+        lines = [
+            f"{row.get('column')}: {row.get('check')} ({row.get('failure_case')})"
+            for row in cases.head(EXAMPLES).to_dict("records")
+        ]
     first = lines[0] if lines else (str(error).splitlines() or [type(error).__name__])[0]
     return _Finding(
         passed=False,

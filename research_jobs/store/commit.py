@@ -21,7 +21,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +39,7 @@ from research_jobs.store.layout import (
     Unit,
     check_output_name,
     is_remote,
+    output_path,
     partition_dimensions,
     read_segments,
     refuse_link,
@@ -133,7 +134,7 @@ class Staging:
             FILES.remove_tree(self.path)
         self._lock.release()
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Staging:  # noqa: PYI034 - Self is of Python 3.11
         return self
 
     def __exit__(
@@ -222,8 +223,8 @@ def _repair(unit: Unit) -> None:
     """Bring links and versions in line with ``current``; the unit's lock is held."""
     current = current_id(unit)
     newest = sequence(current) if current is not None else -1
-    for name in os.listdir(unit.versions):
-        path = unit.versions / name
+    for path in list(unit.versions.iterdir()):
+        name = path.name
         if sequence(name) > newest:
             FILES.remove_tree(path)  # never committed
         elif name.startswith(".current-"):
@@ -258,7 +259,7 @@ def _needs_link(unit: Unit, output: str) -> bool:
         place = place / name
         refuse_link(place, unit.store)
     try:
-        if os.readlink(link) == unit.link_target(output):
+        if str(link.readlink()) == unit.link_target(output):
             return False
     except FileNotFoundError:
         return True
@@ -284,7 +285,7 @@ def _remove_dead_links(unit: Unit, outputs: Mapping[str, object]) -> None:
 
 def _is_ours(unit: Unit, output: str) -> bool:
     try:
-        return os.readlink(unit.link(output)) == unit.link_target(output)
+        return str(unit.link(output).readlink()) == unit.link_target(output)
     except OSError:
         return False
 
@@ -341,11 +342,7 @@ def publish(
     folder = staging.path if isinstance(staging, Staging) else Path(staging)
     _check_staged(staged, folder)
     if is_remote(store):
-        from research_jobs.store import remote  # fsspec only where a URL asks for it
-
-        return remote.publish(
-            store, notebook, staged, partition=partition, keep=keep or {}, run_id=run_id
-        )
+        return _publish_remote(store, notebook, staged, partition, keep or {}, run_id)
     unit = unit_of(store, notebook, partition)
     crash_point("publish.begin")
     try:
@@ -358,6 +355,52 @@ def publish(
             return _publish(unit, staged, folder, partition, keep or {}, run_id)
     except OSError as error:
         raise _cannot(f"the outputs of {unit} cannot be published to {store}", error) from error
+
+
+def _publish_remote(
+    store: str,
+    notebook: str,
+    staged: Sequence[StagedOutput],
+    partition: PartitionKey | None,
+    keep: Mapping[str, int],
+    run_id: str,
+) -> tuple[PublishedOutput, ...]:
+    from research_jobs.store import remote  # fsspec only where a URL asks for it
+
+    version, previous = remote.publish(
+        store,
+        notebook,
+        staged,
+        partition=partition,
+        keep=keep,
+        run_id=run_id,
+        suffix=_short(run_id, 8),
+    )
+    return tuple(
+        _published(
+            item,
+            output_path(store, notebook, item.name, partition),
+            remote.version_file(store, notebook, partition, version, item.name),
+            version,
+            previous,
+        )
+        for item in staged
+    )
+
+
+def _published(
+    item: StagedOutput, path: str, file: str, version: str, previous: Mapping[str, int | None]
+) -> PublishedOutput:
+    return PublishedOutput(
+        name=item.name,
+        path=path,
+        file=file,
+        kind=item.kind,
+        rows=item.rows,
+        bytes=item.bytes,
+        version=version,
+        previous_rows=previous.get(item.name),
+    )
 
 
 def _publish(
@@ -411,15 +454,12 @@ def _publish(
         FILES.remove(staging / NOTE)
     crash_point("publish.done")
     return tuple(
-        PublishedOutput(
-            name=item.name,
-            path=str(unit.link(item.name)),
-            file=str(unit.versions / version / f"{item.name}{SUFFIX}"),
-            kind=item.kind,
-            rows=item.rows,
-            bytes=item.bytes,
-            version=version,
-            previous_rows=previous.get(item.name),
+        _published(
+            item,
+            str(unit.link(item.name)),
+            str(unit.versions / version / f"{item.name}{SUFFIX}"),
+            version,
+            previous,
         )
         for item in staged
     )
@@ -525,7 +565,7 @@ def reject(
     staging: Staging | Path,
     partition: PartitionKey | None,
     run_id: str,
-) -> Path:
+) -> Path | str:
     """Keep staged outputs aside that an error-level check refused.
 
     Parameters
@@ -535,8 +575,8 @@ def reject(
 
     Returns
     -------
-    Path
-        The folder with the files in it. Only the latest of a unit is kept.
+    Path or str
+        The folder (or URL) with the files in it. Only the latest of a unit is kept.
 
     Raises
     ------
@@ -548,7 +588,7 @@ def reject(
     if is_remote(store):
         from research_jobs.store import remote
 
-        return remote.reject(store, notebook, staged, partition=partition, run_id=run_id)
+        return remote.reject(store, notebook, staged, partition=partition)
     unit = unit_of(store, notebook, partition)
     name = "&".join(unit.segments) or "latest"
     target = unit.rejected / (name if len(name.encode()) < 200 else f"{_short(run_id, 40)}")
@@ -639,8 +679,3 @@ def _short(run_id: str, length: int) -> str:
 def _cannot(what: str, error: OSError) -> StoreError:
     reason = error.strerror or str(error)
     return StoreError(f"{what}: {reason}", hint="What was published before is as it was.")
-
-
-def iter_crash_points() -> Iterator[str]:
-    """The names a test can pass in ``RESEARCH_JOBS_CRASH_AT``."""
-    yield from CRASH_POINTS

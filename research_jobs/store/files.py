@@ -146,7 +146,7 @@ class FolderLock:
         if descriptor is not None:
             os.close(descriptor)
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> FolderLock:  # noqa: PYI034 - Self is of Python 3.11
         return self
 
     def __exit__(

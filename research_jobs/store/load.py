@@ -6,12 +6,12 @@ Only the standard library is imported until a file is read: the run worker lists
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from research_jobs.errors import (
     OutputNotFoundError,
@@ -22,6 +22,7 @@ from research_jobs.errors import (
 from research_jobs.project import STORE_VARIABLE, Project, find_project, notebook_name
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, context
+from research_jobs.store import versions
 from research_jobs.store.layout import (
     STAGING,
     Unit,
@@ -36,9 +37,7 @@ from research_jobs.store.versions import (
     Version,
     current_id,
     hold,
-    list_units,
     list_versions,
-    read_version,
 )
 
 __all__ = [
@@ -111,13 +110,6 @@ def load(
     """
     store, found = _find_store(project)
     name = notebook_name(notebook)
-    if is_remote(store):
-        from research_jobs.store import remote
-
-        return remote.load(
-            store, name, output, partition, columns=columns, filters=filters, as_=as_,
-            version=version,
-        )  # fmt: skip
     outputs = Outputs(store, name, partition=partition, version=version, project=found)
     chosen = output if output is not None else outputs.only()
     if chosen is None:
@@ -150,11 +142,28 @@ def _find_store(
     return found.store, found
 
 
+class _Shelf(Protocol):
+    """What a local store and one behind a URL have in common."""
+
+    def list_units(self, store: str, notebook: str) -> Iterator[Any]: ...
+    def hold(self, unit: Any, choose: str | int | None = None) -> Any: ...
+    def published_at(self, unit: Any) -> str: ...
+    def window(self, unit: Any) -> tuple[str, str] | None: ...
+
+
+def _shelf(store: str) -> _Shelf:
+    if not is_remote(store):
+        return versions
+    from research_jobs.store import remote
+
+    return remote
+
+
 @dataclass(frozen=True)
 class _Selection:
     """The units that are read, and whether as one table (with the keys as columns)."""
 
-    units: tuple[Unit, ...]
+    units: tuple[Any, ...]
     many: bool
 
 
@@ -190,10 +199,10 @@ class Outputs(Mapping[str, Any]):
         self._selection = _select(store, self.notebook, partition, project)
         units = self._selection.units
         self._held: list[HeldVersion] = []
-        self._versions: list[tuple[Unit, Version]] = []
+        self._versions: list[tuple[Any, Version]] = []
         self._old = version is not None
         for unit in units:
-            held = hold(unit, version)
+            held = _shelf(store).hold(unit, version)
             self._versions.append((unit, held.version))
             if len(units) <= HOLD_AT_MOST:
                 self._held.append(held)
@@ -202,7 +211,7 @@ class Outputs(Mapping[str, Any]):
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """tuple of str: the ids of the versions that are read, one for each partition."""
+        """Tuple of str: the ids of the versions that are read, one for each partition."""
         return tuple(version.id for _, version in self._versions)
 
     def only(self) -> str | None:
@@ -292,7 +301,7 @@ class Outputs(Mapping[str, Any]):
             held.release()
         self._held.clear()
 
-    def __enter__(self) -> Outputs:
+    def __enter__(self) -> Outputs:  # noqa: PYI034 - Self is of Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,14 +331,15 @@ def _select(store: str, notebook: str, partition: Any, project: Project | None) 
     ------
     OutputNotFoundError, PartitionError
     """
-    units = list(list_units(store, notebook))
+    shelf = _shelf(store)
+    units = list(shelf.list_units(store, notebook))
     if not units:
         raise _nothing_there(store, notebook, project)
     plain = [unit for unit in units if not unit.segments]
     parted = [unit for unit in units if unit.segments]
     if plain and parted and partition is None:
         # The notebook was partitioned, or no longer is: what was published last counts.
-        latest = max(units, key=lambda unit: unit.current.lstat().st_mtime_ns)
+        latest = max(units, key=shelf.published_at)
         parted = parted if latest.segments else []
     if not parted:
         if partition is not None and partition != ALL:
@@ -339,11 +349,13 @@ def _select(store: str, notebook: str, partition: Any, project: Project | None) 
         return _Selection(tuple(plain), many=False)
     keys = {unit: read_segments(unit.segments) for unit in parted}
     if partition is None:
-        return _of_run(notebook, keys, context())
+        return _of_run(notebook, keys, context(), shelf)
     return _of_request(notebook, keys, partition)
 
 
-def _of_run(notebook: str, keys: Mapping[Unit, PartitionKey], run: RunContext) -> _Selection:
+def _of_run(
+    notebook: str, keys: Mapping[Any, PartitionKey], run: RunContext, shelf: _Shelf
+) -> _Selection:
     """What a run reads without saying so: its own partition, or those that its window meets."""
     if not run.partition_key:
         return _Selection(tuple(keys), many=True)
@@ -356,35 +368,28 @@ def _of_run(notebook: str, keys: Mapping[Unit, PartitionKey], run: RunContext) -
     if exact:
         return _Selection((exact[0],), many=False)
     if run.start is not None and run.end is not None:
-        met = [unit for unit in keys if _meets(unit, run.start, run.end)]
+        windows = {unit: _window(shelf, unit) for unit in keys}
+        met = {
+            unit: found
+            for unit, found in windows.items()
+            if found is not None and found[0] < run.end and found[1] > run.start
+        }
         if met:
-            inside = len(met) == 1 and _covers(met[0], run.start, run.end)
+            start, end = next(iter(met.values()))
+            inside = len(met) == 1 and start <= run.start and end >= run.end
             return _Selection(tuple(met), many=not inside)
     raise _no_partition(notebook, run.partition_key, keys)
 
 
-def _window(unit: Unit) -> tuple[datetime, datetime] | None:
-    version = current_id(unit)
-    if version is None:
-        return None
-    window = read_version(unit, version).window
+def _window(shelf: _Shelf, unit: Any) -> tuple[datetime, datetime] | None:
+    window = shelf.window(unit)
     if window is None:
         return None
     start, end = (datetime.fromisoformat(moment) for moment in window)
     return start, end
 
 
-def _meets(unit: Unit, start: datetime, end: datetime) -> bool:
-    window = _window(unit)
-    return window is not None and window[0] < end and window[1] > start
-
-
-def _covers(unit: Unit, start: datetime, end: datetime) -> bool:
-    window = _window(unit)
-    return window is not None and window[0] <= start and window[1] >= end
-
-
-def _of_request(notebook: str, keys: Mapping[Unit, PartitionKey], wanted: Any) -> _Selection:
+def _of_request(notebook: str, keys: Mapping[Any, PartitionKey], wanted: Any) -> _Selection:
     if isinstance(wanted, PartitionKey):
         wanted = dict(wanted.dimensions) or wanted.key
     if isinstance(wanted, Mapping):
@@ -397,12 +402,19 @@ def _of_request(notebook: str, keys: Mapping[Unit, PartitionKey], wanted: Any) -
         if key not in by_key:
             raise _no_partition(notebook, key, keys)
         return _Selection((by_key[key],), many=False)
-    if isinstance(wanted, slice) or (isinstance(wanted, tuple) and len(wanted) == 2):  # noqa: PLR2004 - a range has two ends
+    if isinstance(wanted, slice) or (isinstance(wanted, tuple) and len(wanted) == 2):
         inside = _in_range(wanted)
         units = tuple(unit for key, unit in sorted(by_key.items()) if inside(key))
         if not units:
             raise _no_partition(notebook, f"in the range {wanted}", keys)
         return _Selection(units, many=True)
+    return _Selection(_each(notebook, keys, by_key, wanted), many=True)
+
+
+def _each(
+    notebook: str, keys: Mapping[Any, PartitionKey], by_key: Mapping[str, Any], wanted: Any
+) -> tuple[Any, ...]:
+    """The units of a list of keys."""
     try:
         several = [_key_text(item) for item in wanted]
     except TypeError:
@@ -410,16 +422,16 @@ def _of_request(notebook: str, keys: Mapping[Unit, PartitionKey], wanted: Any) -
             f"{wanted!r} is no partition",
             hint='Give a key, a list of keys, a range ("first", "last"), or "all".',
         ) from None
+    if not several:
+        raise PartitionError(f"{notebook}: no partition was asked for, the list is empty")
     for key in several:
         if key not in by_key:
             raise _no_partition(notebook, key, keys)
-    if not several:
-        raise PartitionError(f"{notebook}: no partition was asked for, the list is empty")
-    return _Selection(tuple(by_key[key] for key in dict.fromkeys(several)), many=True)
+    return tuple(by_key[key] for key in dict.fromkeys(several))
 
 
 def _of_mapping(
-    notebook: str, keys: Mapping[Unit, PartitionKey], wanted: Mapping[str, Any]
+    notebook: str, keys: Mapping[Any, PartitionKey], wanted: Mapping[str, Any]
 ) -> _Selection:
     dimensions = next(iter(keys.values())).dimensions
     for name in wanted:
@@ -433,7 +445,7 @@ def _of_mapping(
     for name, item in wanted.items():
         if isinstance(item, (str, date)):
             tests[name] = _key_text(item).__eq__
-        elif isinstance(item, slice) or isinstance(item, tuple):
+        elif isinstance(item, (slice, tuple)):
             one, tests[name] = False, _in_range(item)
         else:
             one, tests[name] = False, {_key_text(each) for each in item}.__contains__
@@ -466,10 +478,10 @@ def _key_text(key: Any) -> str:
 
 
 def _no_partition(
-    notebook: str, wanted: str, keys: Mapping[Unit, PartitionKey]
+    notebook: str, wanted: str, keys: Mapping[Any, PartitionKey]
 ) -> OutputNotFoundError:
     known = sorted(key.key for key in keys.values())
-    if len(known) <= 8:  # noqa: PLR2004 - as many as fit into a line
+    if len(known) <= 8:
         there = f"There are: {', '.join(known)}"
     else:
         there = f"There are {len(known)}, from {known[0]} to {known[-1]}."
@@ -522,11 +534,7 @@ def _notebooks_below(folder: Path, root: Path) -> Iterator[str]:
 
 def stored_partitions(store: str, notebook: str) -> tuple[PartitionKey, ...]:
     """The partitions of a notebook that have outputs, ordered by key."""
-    if is_remote(store):
-        from research_jobs.store import remote
-
-        return remote.stored_partitions(store, notebook)
-    units = list_units(store, notebook_name(notebook))
+    units = _shelf(store).list_units(store, notebook_name(notebook))
     found = [read_segments(unit.segments) for unit in units if unit.segments]
     return tuple(sorted(found, key=lambda key: key.key))
 
@@ -558,7 +566,7 @@ def _latest(unit: Unit, use: Callable[[Version], _T]) -> _T | None:
 
 
 @contextmanager
-def _holding(unit: Unit) -> Iterator[Version | None]:
+def _holding(unit: Unit) -> Generator[Version | None]:
     if current_id(unit) is None:
         yield None
         return
@@ -572,7 +580,7 @@ def _holding(unit: Unit) -> Iterator[Version | None]:
 def output_version(
     store: str, notebook: str, output: str, partition: PartitionKey | None = None
 ) -> Path | None:
-    """This moment's own file of an output, for a check that compares with it; None without one."""
+    """An output's file in the current version, for a check that compares with it; None without one."""
     name = check_output_name(output)
     if is_remote(store) or not notebook_folder(store, notebook).is_dir():
         return None

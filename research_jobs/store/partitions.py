@@ -195,10 +195,7 @@ def _with_keys(
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
-        if isinstance(frame, pd.Index):
-            frame = frame.to_frame(index=False)
-        else:
-            frame = frame.to_frame()
+        frame = frame.to_frame(**({"index": False} if isinstance(frame, pd.Index) else {}))
     own = set(frame.index.names)
     if frame.columns.nlevels > 1:
         own.update(label[0] for label in frame.columns)

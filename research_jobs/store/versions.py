@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,16 @@ __all__ = [
     "MANIFEST",
     "HeldVersion",
     "Version",
+    "choose_version",
     "current_id",
     "hold",
     "list_units",
     "list_versions",
+    "published_at",
     "read_version",
     "sequence",
+    "version_of",
+    "window",
 ]
 
 FORMAT = 1
@@ -78,7 +82,7 @@ def sequence(version: str) -> int:
 def current_id(unit: Unit) -> str | None:
     """The version that counts now, None when nothing was published."""
     try:
-        target = os.readlink(unit.current)
+        target = str(unit.current.readlink())
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -98,7 +102,7 @@ def current_id(unit: Unit) -> str | None:
 def version_ids(unit: Unit) -> list[str]:
     """All versions on disk, oldest first, those of a publish that died included."""
     try:
-        names = os.listdir(unit.versions)
+        names = [entry.name for entry in unit.versions.iterdir()]
     except FileNotFoundError:
         return []
     return sorted((name for name in names if sequence(name) >= 0), key=sequence)
@@ -133,14 +137,7 @@ def read_version(unit: Unit, version: str) -> Version:
         record = json.loads(text)
         written = int(record["format"])
         if written <= FORMAT:
-            return Version(
-                id=version,
-                folder=folder,
-                outputs={str(name): dict(item) for name, item in record["outputs"].items()},
-                run_id=str(record["run_id"]),
-                published_at=str(record["published_at"]),
-                window=_window(record),
-            )
+            return version_of(record, version, folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptOutputError(
             f"{path} does not describe a version: {error}", hint="Run the notebook again."
@@ -148,6 +145,18 @@ def read_version(unit: Unit, version: str) -> Version:
     raise StoreError(
         f"{path} has format {written}, this research_jobs knows formats up to {FORMAT}",
         hint="Upgrade research_jobs.",
+    )
+
+
+def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version:
+    """A version from its description; what is missing or odd there raises what it raises."""
+    return Version(
+        id=version,
+        folder=folder,
+        outputs={str(name): dict(item) for name, item in record["outputs"].items()},
+        run_id=str(record["run_id"]),
+        published_at=str(record["published_at"]),
+        window=_window(record),
     )
 
 
@@ -223,22 +232,42 @@ def hold(unit: Unit, choose: str | int | None = None) -> HeldVersion:
 
 def _choose(unit: Unit, back: int) -> str:
     current = current_id(unit)
-    if current is None:
-        raise OutputNotFoundError(
-            f"{unit} has no outputs in {unit.store} yet",
-            hint=f"Run it: research-jobs run {unit.notebook}",
-        )
-    if back == 0:
-        return current
-    ids = [name for name in version_ids(unit) if sequence(name) <= sequence(current)]
+    newest = -1 if current is None else sequence(current)
+    return choose_version(unit, [n for n in version_ids(unit) if sequence(n) <= newest], back)
+
+
+def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
+    """The version `back` steps (0, -1, -2...) from the last of `ids`.
+
+    Raises
+    ------
+    OutputNotFoundError
+    """
+    if not ids:
+        raise OutputNotFoundError(f"{unit} has no outputs yet", hint="Run the notebook first.")
     if back > 0 or -back >= len(ids):
-        older = len(ids) - 1
         raise OutputNotFoundError(
             f"{unit} has no version {back}",
-            hint=f"{older} older version(s) are kept, -1 is the last; "
+            hint=f"{len(ids) - 1} older version(s) are kept, -1 is the last; "
             "'keep' in the manifest says how many.",
         )
     return ids[back - 1]
+
+
+def published_at(unit: Unit) -> str:
+    """When the current version was published, ISO 8601."""
+    return _read_current(unit).published_at
+
+
+def window(unit: Unit) -> tuple[str, str] | None:
+    """The time window of the unit's partition, where it is one of time."""
+    return _read_current(unit).window
+
+
+def _read_current(unit: Unit) -> Version:
+    held = hold(unit)
+    held.release()
+    return held.version
 
 
 def list_units(store: str, notebook: str) -> Iterator[Unit]:

@@ -1,4 +1,4 @@
-"""What every codec gives and takes: an encoded value, and the error for one that has no encoding."""
+"""What every codec gives and takes: an encoded value, and the error where there is none."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _encode_scalars(items: Sequence[Any], cls: type[Any]) -> tuple[Any, dict[str
 
     if issubclass(cls, np.generic):
         dtypes = {item.dtype.str for item in items}
-        if len(dtypes) != 1 or items[0].dtype.kind not in "iufb" or items[0].dtype.itemsize > 8:  # noqa: PLR2004 - bytes of the largest number Arrow has
+        if len(dtypes) != 1 or items[0].dtype.kind not in "iufb" or items[0].dtype.itemsize > 8:
             return None
         dtype = items[0].dtype
         return pa.array(np.array(list(items), dtype=dtype)), {"as": "numpy", "dtype": dtype.str}
@@ -175,13 +175,15 @@ def _is_nan(value: Any) -> bool:
 
 
 def _encode_json(items: Sequence[Any], place: Place) -> tuple[Any, dict[str, Any]]:
-    texts: list[str] = []
-    for item in items:
-        try:
-            texts.append(dumps(item))
-        except NotEncodableError as error:
-            raise json_error(place, item, error) from None
+    texts = [_json_text(item, place) for item in items]
     return pa.array(texts, type=pa.string()), {"as": "json"}
+
+
+def _json_text(item: Any, place: Place) -> str:
+    try:
+        return dumps(item)
+    except NotEncodableError as error:
+        raise json_error(place, item, error) from None
 
 
 def exactly_equal(left: Any, right: Any) -> bool:

@@ -114,9 +114,13 @@ def encode_freq(freq: Any, place: Place) -> Any:
     """
     if freq is None:
         return None
-    if isinstance(freq, pd.offsets.CustomBusinessDay) and freq.offset == pd.Timedelta(0):
-        holidays = [str(day) for day in freq.holidays]
-        return {"n": freq.n, "normalize": freq.normalize, "mask": freq.weekmask, "off": holidays}
+    if type(freq) is pd.offsets.CustomBusinessDay and not freq.kwds.get("offset"):
+        return {
+            "n": freq.n,
+            "normalize": freq.normalize,
+            "mask": freq.kwds["weekmask"],
+            "off": [str(day) for day in freq.kwds.get("holidays", ())],
+        }
     try:
         if pd.tseries.frequencies.to_offset(freq.freqstr) == freq:
             return freq.freqstr
@@ -206,7 +210,7 @@ def decode_labels(value: Any) -> Any:
         for place, item in enumerate(values):
             flat[place] = item
         values = flat
-    index = pd.Index(values, dtype=dtype, name=names[0], tupleize_cols=False)
+    index: Any = pd.Index(values, dtype=dtype, name=names[0], tupleize_cols=False)
     if "freq" in value:
         index.freq = decode_freq(value["freq"])
     return index

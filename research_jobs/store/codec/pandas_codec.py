@@ -206,7 +206,7 @@ def _dictionary(series: Any, texts: Any, dtype: Any) -> Any:
 
 def _encode_index(plain: Any, place: Place) -> tuple[Any, list[str]]:
     """The index's recipe; levels that pyarrow would not keep are replaced in `plain`."""
-    index = plain.index
+    index: Any = plain.index
     names = [_json(name, place.at("index name")) for name in index.names]
     if type(index) is pd.RangeIndex and plain.shape[1] > 0:
         return {"range": [index.start, index.stop, index.step], "names": names}, []

@@ -62,7 +62,7 @@ def _contains_refused(dtype: Any) -> bool:
 
 def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
     """Write a frame, a lazy one without ever collecting it."""
-    write = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
+    write: Any = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
     write(
         path,
         compression=_COMPRESSION.get(options.compression, options.compression),

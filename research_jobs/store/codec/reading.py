@@ -54,7 +54,7 @@ class Source:
 
     @property
     def levels(self) -> list[str]:
-        """list of str: the file's columns that are levels of a pandas index."""
+        """List of str: the file's columns that are levels of a pandas index."""
         if self.kind not in PANDAS_KINDS:
             return []
         from research_jobs.store.codec import pandas_codec
@@ -327,7 +327,7 @@ def normal_form(filters: Any) -> list[list[tuple[Any, str, Any]]]:
 
 
 def _is_term(term: Any) -> bool:
-    return isinstance(term, (list, tuple)) and len(term) == 3 and term[1] in OPERATORS  # noqa: PLR2004 - a term has three parts
+    return isinstance(term, (list, tuple)) and len(term) == 3 and term[1] in OPERATORS
 
 
 def typed_value(value: Any, kind: Any) -> Any:

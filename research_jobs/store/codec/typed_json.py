@@ -14,7 +14,6 @@ import base64
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -135,7 +134,6 @@ _ENCODERS: dict[type[Any], Callable[[Any, int], Any]] = {
     datetime: _encode_datetime,
     timedelta: lambda value, _: {"$timedelta": [value.days, value.seconds, value.microseconds]},
     range: lambda value, _: {"$range": [value.start, value.stop, value.step]},
-    type(...): lambda value, _: {"$ellipsis": 0},
     slice: lambda value, depth: {
         "$slice": [encode(part, depth + 1) for part in (value.start, value.stop, value.step)]
     },
@@ -349,7 +347,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$timedelta": lambda body: timedelta(*body),
     "$range": lambda body: range(*body),
     "$slice": lambda body: slice(*(decode(part) for part in body)),
-    "$ellipsis": lambda _: ...,
     "$numpy": _decode_numpy,
     "$ndarray": _decode_array,
     "$objects": _decode_objects,
@@ -360,6 +357,3 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$period": _decode_period,
     "$interval": _decode_interval,
 }
-
-# A number of more digits than Python is willing to parse never reaches json: see SAFE_INT.
-assert sys.version_info >= (3, 10)
