@@ -237,6 +237,7 @@ class FileRecorder(Recorder):
                         "tags": list(cell.tags),
                         "first_line": cell.first_line,
                         "last_line": cell.last_line,
+                        "markup": cell.metadata.get("markup"),
                         "source": cell.source,
                     }
                     for cell in cells

@@ -145,8 +145,8 @@ def _is_users(filename: str, notebook: str) -> bool:
         return True
     if filename.startswith(("<frozen ", _HERE)):
         return False
-    if filename.startswith("<"):
-        # exec, eval and generated code: theirs or a library's, and never with source.
+    if not os.path.isabs(filename):  # noqa: PTH117 - a string is asked about
+        # Generated code, and compiled libraries that name their own sources.
         return False
     parts = filename.replace("\\", "/").split("/")
     if "site-packages" in parts or "dist-packages" in parts:

@@ -1,0 +1,155 @@
+"""Text as a terminal would have shown it: colours, and lines that were written over."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+__all__ = ["ansi_to_html", "settle_lines", "strip_ansi"]
+
+_ESCAPE = re.compile(r"\x1b\[([0-9;:]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MOVES = re.compile(r"\r(?!\n)|\x08|\x1b\[[0-9]*[AB]")
+_STEP = re.compile(r"(\r|\n|\x08|\x1b\[([0-9]*)([ABK]))")
+_STYLES = {1: "b", 2: "d", 3: "i", 4: "u", 7: "r", 9: "s"}
+_OFF = {22: ("b", "d"), 23: ("i",), 24: ("u",), 27: ("r",), 29: ("s",)}
+
+
+def strip_ansi(text: str) -> str:
+    """The text without escape sequences."""
+    return _CONTROL.sub("", _ESCAPE.sub("", text))
+
+
+def settle_lines(text: str) -> str:
+    """What is left on the screen of lines that were written over (progress bars).
+
+    Parameters
+    ----------
+    text : str
+        With carriage returns, backspaces, and moves up and down.
+
+    Returns
+    -------
+    str
+    """
+    if not _MOVES.search(text):
+        return text.replace("\r\n", "\n")
+    lines = [""]
+    row = 0
+    fresh = False  # the next text begins the line anew
+    for part in _split(text):
+        if part == "\n":
+            row += 1
+            if row == len(lines):
+                lines.append("")
+            fresh = bool(lines[row])
+        elif part == "\r":
+            fresh = True
+        elif part == "\x08":
+            lines[row] = lines[row][:-1]
+        elif part.startswith("\x1b[") and part[-1:] in ("A", "B", "K") and _STEP.fullmatch(part):
+            count = int(part[2:-1] or 1)
+            if part[-1] == "K":
+                lines[row] = "" if fresh else lines[row]
+            else:
+                row = max(0, row + (-count if part[-1] == "A" else count))
+                while row >= len(lines):
+                    lines.append("")
+        else:
+            lines[row] = part if fresh else lines[row] + part
+            fresh = False
+    return "\n".join(line.rstrip(" ") if index else line for index, line in enumerate(lines))
+
+
+def _split(text: str) -> list[str]:
+    parts: list[str] = []
+    position = 0
+    for match in _STEP.finditer(text):
+        if match.start() > position:
+            parts.append(text[position : match.start()])
+        parts.append(match.group())
+        position = match.end()
+    if position < len(text):
+        parts.append(text[position:])
+    return parts
+
+
+def ansi_to_html(text: str) -> str:
+    """Escaped text with colours as ``span`` elements (classes ``a-...`` of the page)."""
+    if "\x1b" not in text:
+        return escape(_CONTROL.sub("", text), quote=False)
+    out: list[str] = []
+    styles: set[str] = set()
+    colours: dict[str, str] = {}
+    position = 0
+
+    def put(piece: str) -> None:
+        piece = escape(_CONTROL.sub("", piece), quote=False)
+        if not piece:
+            return
+        classes = [f"a-{style}" for style in sorted(styles)]
+        inline: list[str] = []
+        for kind, colour in colours.items():
+            if colour.startswith("#"):
+                inline.append(f"{'color' if kind == 'f' else 'background-color'}:{colour}")
+            else:
+                classes.append(f"a-{kind}{colour}")
+        if not classes and not inline:
+            out.append(piece)
+            return
+        attributes = f' class="{" ".join(classes)}"' if classes else ""
+        attributes += f' style="{";".join(inline)}"' if inline else ""
+        out.append(f"<span{attributes}>{piece}</span>")
+
+    for match in _ESCAPE.finditer(text):
+        put(text[position : match.start()])
+        position = match.end()
+        if match[2] == "m":
+            _apply(match[1], styles, colours)
+    put(text[position:])
+    return "".join(out)
+
+
+def _apply(codes: str, styles: set[str], colours: dict[str, str]) -> None:
+    numbers = [int(part) if part else 0 for part in re.split("[;:]", codes)] if codes else [0]
+    index = 0
+    while index < len(numbers):
+        code = numbers[index]
+        index += 1
+        if code == 0:
+            styles.clear()
+            colours.clear()
+        elif code in _STYLES:
+            styles.add(_STYLES[code])
+        elif code in _OFF:
+            styles.difference_update(_OFF[code])
+        elif code in (38, 48):
+            colour, used = _extended(numbers[index:])
+            index += used
+            if colour is not None:
+                colours["f" if code == 38 else "b"] = colour
+        elif code in (39, 49):
+            colours.pop("f" if code == 39 else "b", None)
+        else:
+            for first, kind, bright in ((30, "f", 0), (40, "b", 0), (90, "f", 8), (100, "b", 8)):
+                if first <= code <= first + 7:
+                    colours[kind] = str(code - first + bright)
+
+
+def _extended(numbers: list[int]) -> tuple[str | None, int]:
+    """A colour of 256 (``5;n``) or of 16 million (``2;r;g;b``), and how many numbers it took."""
+    if len(numbers) >= 2 and numbers[0] == 5:
+        number = numbers[1]
+        if number < 16:
+            return str(number), 2
+        if number < 232:
+            number -= 16
+            levels = [0, 95, 135, 175, 215, 255]
+            red, green, blue = levels[number // 36 % 6], levels[number // 6 % 6], levels[number % 6]
+            return f"#{red:02x}{green:02x}{blue:02x}", 2
+        grey = min(255, 8 + (number - 232) * 10)
+        return f"#{grey:02x}{grey:02x}{grey:02x}", 2
+    if len(numbers) >= 4 and numbers[0] == 2:
+        red, green, blue = (min(255, value) for value in numbers[1:4])
+        return f"#{red:02x}{green:02x}{blue:02x}", 4
+    return None, len(numbers)

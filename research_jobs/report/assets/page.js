@@ -1,0 +1,62 @@
+// What a report's page does beyond what HTML does by itself: draw plotly's figures when they come
+// into view, give frames the height they ask for, and open all code at once.
+(function () {
+  "use strict";
+
+  function draw(box) {
+    var holder = box.querySelector('script[type="application/json"]');
+    if (!holder || !window.Plotly) return;
+    var figure = JSON.parse(holder.textContent);
+    var layout = figure.layout || {};
+    var fixed = layout.width;
+    var place = document.createElement("div");
+    place.style.height = layout.height ? layout.height + "px" : "450px";
+    box.querySelectorAll("img").forEach(function (image) { image.remove(); });
+    box.appendChild(place);
+    window.Plotly.newPlot(place, figure.data || [], layout, {
+      responsive: !fixed, displaylogo: false, showSendToCloud: false, showEditInChartStudio: false
+    }).then(function () {
+      if (figure.frames) window.Plotly.addFrames(place, figure.frames);
+    });
+  }
+
+  var boxes = Array.prototype.slice.call(document.querySelectorAll(".rj-plotly"));
+  if ("IntersectionObserver" in window) {
+    var watcher = new IntersectionObserver(function (entries) {
+      entries.forEach(function (entry) {
+        if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
+      });
+    }, { rootMargin: "600px" });
+    boxes.forEach(function (box) { watcher.observe(box); });
+    window.addEventListener("beforeprint", function () {
+      boxes.forEach(function (box) { if (!box.querySelector(".plot-container")) draw(box); });
+    });
+  } else {
+    boxes.forEach(draw);
+  }
+
+  window.addEventListener("message", function (event) {
+    var height = event.data && event.data.researchJobsHeight;
+    if (typeof height !== "number" || !isFinite(height)) return;
+    document.querySelectorAll("iframe.rj-frame").forEach(function (frame) {
+      if (frame.contentWindow === event.source) {
+        frame.style.height = Math.max(40, Math.min(4000, Math.ceil(height) + 4)) + "px";
+      }
+    });
+  });
+
+  var all = document.querySelector(".rj-all");
+  if (all) {
+    all.hidden = false;
+    all.addEventListener("click", function () {
+      var details = document.querySelectorAll("details.rj-code");
+      var open = Array.prototype.some.call(details, function (item) { return !item.open; });
+      details.forEach(function (item) { item.open = open; });
+      all.textContent = open ? "Hide code" : "Show code";
+    });
+  }
+
+  // On a wide screen the contents stand beside the text, and are open.
+  var toc = document.querySelector(".rj-toc");
+  if (toc && window.matchMedia("(min-width: 84rem)").matches) toc.open = true;
+})();

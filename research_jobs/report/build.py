@@ -1,0 +1,229 @@
+"""Build the report of one run: the executed notebook, its page, its thumbnail."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from research_jobs.report.assets import install_asset, install_plotly, write_atomically
+from research_jobs.report.header import ReportHeader, local_time
+from research_jobs.report.ipynb import notebook_json
+from research_jobs.report.outputs import Renderer
+from research_jobs.report.page import Links, page_policy, render_body, render_page
+from research_jobs.report.record import read_capture
+
+__all__ = ["Report", "build_report", "report_folder", "standalone"]
+
+RUNS = "_runs"
+PICTURE_LIMIT = 4 * 1024 * 1024
+_PICTURES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of one run's report.
+
+    Parameters
+    ----------
+    folder : Path
+    ipynb, html : Path
+    thumbnail : Path or None
+        The first chart: PNG, JPEG or SVG.
+    anchor : str or None
+        The failing cell: ``report.html#cell-7`` opens at it.
+    """
+
+    folder: Path
+    ipynb: Path
+    html: Path
+    thumbnail: Path | None
+    anchor: str | None
+
+    def address(self, reports: Path, base: str | None = None) -> str:
+        """Where the page is found.
+
+        Parameters
+        ----------
+        reports : Path
+            The reports' folder.
+        base : str, optional
+            Public address of that folder; without one a ``file://`` address is given.
+
+        Returns
+        -------
+        str
+            With the failing cell's anchor.
+        """
+        if base is None:
+            address = self.html.resolve().as_uri()
+        else:
+            address = f"{base.rstrip('/')}/{self.html.relative_to(reports).as_posix()}"
+        return f"{address}#{self.anchor}" if self.anchor else address
+
+
+def report_folder(reports: Path, header: ReportHeader) -> Path:
+    """The folder of one run's report: sorted by time, distinct for every attempt.
+
+    Parameters
+    ----------
+    reports : Path
+        The reports' folder.
+    header : ReportHeader
+
+    Returns
+    -------
+    Path
+        ``<reports>/<notebook>/_runs/<time>-<run>``; not made yet.
+    """
+    moment = local_time(header.started_at, "UTC")
+    seed = f"{header.run_id}\0{header.partition}\0{header.started_at!r}"
+    tail = hashlib.sha256(seed.encode()).hexdigest()[:8]
+    run = re.sub(r"[^0-9A-Za-z]", "", header.run_id)[:8]
+    name = "-".join(part for part in (f"{moment:%Y%m%dT%H%M%S}", run, tail) if part)
+    return reports / header.notebook / RUNS / name
+
+
+def build_report(
+    capture_path: Path | None,
+    header: ReportHeader,
+    folder: Path,
+    *,
+    reports: Path | None = None,
+    notebook_path: Path | None = None,
+) -> Report:
+    """Write the report of one run.
+
+    Parameters
+    ----------
+    capture_path : Path or None
+        What the run's cells showed. It may be cut off or missing: the report has what there is.
+    header : ReportHeader
+    folder : Path
+        Where the report goes, made if missing (see `report_folder`).
+    reports : Path, optional
+        The folder that all reports share; shared files go to its ``assets/``. By default `folder`
+        itself, for a report on its own.
+    notebook_path : Path, optional
+        The notebook: pictures beside it that its prose shows are put into the page.
+
+    Returns
+    -------
+    Report
+    """
+    root = reports if reports is not None else folder
+    recorded = (
+        read_capture(capture_path) if capture_path is not None else read_capture(folder / "?")
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    renderer = Renderer(picture=_pictures_beside(notebook_path))
+    page = render_body(recorded, header, renderer)
+    up = os.path.relpath(root, folder).replace(os.sep, "/")
+    shared = up + "/" if up != "." else ""
+    plotly = install_plotly(root, recorded.assets.get("plotly")) if renderer.plotly else None
+    links = Links(
+        gallery=f"{shared}index.html" if reports is not None else None,
+        notebook="../../index.html" if reports is not None else None,
+        ipynb="notebook.ipynb",
+        script=shared + install_asset(root, "page.js"),
+        plotly=shared + plotly if plotly is not None else None,
+    )
+    for frame in renderer.frames:
+        write_atomically(folder / "frames" / frame.name, frame.document.encode())
+    ipynb = folder / "notebook.ipynb"
+    write_atomically(ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
+    thumbnail: Path | None = None
+    if renderer.thumbnail is not None:
+        thumbnail = folder / f"thumbnail{renderer.thumbnail.suffix}"
+        write_atomically(thumbnail, renderer.thumbnail.content)
+    html = folder / "report.html"
+    text = render_page(page, header, links, evaluates=renderer.evaluates)
+    write_atomically(html, text.encode("utf-8", "replace"))
+    return Report(folder, ipynb, html, thumbnail, page.anchor)
+
+
+class _pictures_beside:  # noqa: N801 - called like the function that it is
+    """Pictures in the notebook's own folder and below, as ``data:`` addresses."""
+
+    def __init__(self, notebook: Path | None) -> None:
+        self._folder = notebook.parent.resolve() if notebook is not None else None
+
+    def __call__(self, address: str) -> str | None:
+        if self._folder is None or ":" in address or address.startswith("/"):
+            return None
+        path = (self._folder / address).resolve()
+        kind = _PICTURES.get(path.suffix.lower())
+        if kind is None or not path.is_relative_to(self._folder):
+            return None
+        try:
+            if path.stat().st_size > PICTURE_LIMIT:
+                return None
+            content = path.read_bytes()
+        except (OSError, ValueError):
+            return None
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+_SCRIPT = re.compile(r'<script src="([^"]+)" defer></script>')
+_FRAME = re.compile(r'(<iframe class="rj-frame"[^>]*?) loading="lazy"([^>]*?) src="(frames/[^"]+)"')
+_POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*(">)')
+_OUTWARD = re.compile(
+    r'<nav class="rj-crumbs">.*?</nav>|<a href="notebook\.ipynb" download>.*?</a>'
+)
+
+
+def standalone(html: Path) -> str:
+    """A report's page as one file, to mail: its scripts and frames are put into it.
+
+    Parameters
+    ----------
+    html : Path
+        A page that `build_report` wrote.
+
+    Returns
+    -------
+    str
+        HTML that needs no other file.
+    """
+    text = html.read_text(encoding="utf-8")
+    # Only what stands behind the last cell is ours for certain: text of a notebook is escaped and
+    # cannot hold these tags, but a page is cut there all the same.
+    head, mark, tail = text.rpartition("</main>")
+    framed = False
+
+    def inline_frame(match: re.Match[str]) -> str:
+        nonlocal framed
+        framed = True
+        document = (html.parent / match[3]).read_text(encoding="utf-8")
+        return f'{match[1]}{match[2]} srcdoc="{escape(document)}"'
+
+    hashes: list[str] = []
+
+    def inline_script(match: re.Match[str]) -> str:
+        code = (
+            (html.parent / match[1]).read_text(encoding="utf-8").replace("</script", "<\\/script")
+        )
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        hashes.append(f"'sha256-{digest}'")
+        return f"<script>{code}</script>"
+
+    head = _OUTWARD.sub("", _FRAME.sub(inline_frame, head))
+    tail = _OUTWARD.sub("", _SCRIPT.sub(inline_script, tail))
+    evaluates = "'unsafe-eval'" in text.split("</head>", 1)[0]
+    # A frame in the page inherits the page's policy: with one, inline scripts must be allowed,
+    # and its sandbox is what keeps it from the page.
+    sources = "'unsafe-inline'" if framed else " ".join(hashes) or "'none'"
+    policy = page_policy(evaluates=evaluates or framed, script_sources=sources)
+    head = _POLICY.sub(lambda match: f"{match[1]}{escape(policy)}{match[2]}", head, count=1)
+    return head + mark + tail

@@ -1,0 +1,312 @@
+"""One thing that a cell showed, as HTML that can stand in a report."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from research_jobs.report.ansi import ansi_to_html, settle_lines
+from research_jobs.report.figures import needs_eval, sketch
+from research_jobs.report.prose import latex_to_html, render_markdown
+from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
+from research_jobs.report.sanitize import clean_html
+
+__all__ = ["Frame", "Renderer", "Thumbnail", "frame_document"]
+
+PLOTLY = "application/vnd.plotly.v1+json"
+
+#: how much of one output a page takes (characters)
+TEXT_LIMIT = 100_000
+INLINE_LIMIT = 400_000
+FRAME_LIMIT = 12_000_000
+JSON_LIMIT = 50_000
+PAGE_LIMIT = 60_000_000
+
+# What the editor prefers, in its order; what it does not know comes before it as text.
+_ORDER = (
+    PLOTLY,
+    "image/svg+xml",
+    "text/html",
+    "text/markdown",
+    "text/latex",
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "application/pdf",
+    "application/javascript",
+    "application/json",
+    "text/plain",
+)
+_PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+_FRAME_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:; "
+    "worker-src blob:; form-action 'none'; base-uri 'none'"
+)
+_REMOTE = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)\s*=\s*["']?https?://|["']https://cdn""",
+    re.IGNORECASE,
+)
+# A frame's page tells its height; the report cannot look into it.
+_FRAME_SCRIPT = """<script>(function(){
+function tell(){var b=document.body,d=document.documentElement;
+parent.postMessage({researchJobsHeight:Math.max(b?b.scrollHeight:0,d.offsetHeight)},"*")}
+addEventListener("load",tell);addEventListener("resize",tell);
+if(window.ResizeObserver)new ResizeObserver(tell).observe(document.documentElement)
+})()</script>"""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A page of its own for an output that acts: shown in a sandbox."""
+
+    name: str
+    document: str
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """The first chart of a notebook.
+
+    Parameters
+    ----------
+    suffix : str
+        ``".png"``, ``".jpg"``, ``".svg"``...
+    content : bytes
+    """
+
+    suffix: str
+    content: bytes
+
+
+@dataclass
+class Renderer:
+    """Renders the outputs of one notebook, and remembers what the page needs for them.
+
+    Parameters
+    ----------
+    picture : callable or None
+        Gives a ``data:`` address for a picture beside the notebook.
+    """
+
+    picture: Callable[[str], str | None] | None = None
+    frames: list[Frame] = field(default_factory=list[Frame])
+    thumbnail: Thumbnail | None = None
+    plotly: bool = False
+    evaluates: bool = False
+    _size: int = 0
+    _number: int = 0
+
+    def render(self, shown: Shown, cell: RecordedCell) -> str:
+        """One shown thing as an HTML block."""
+        match shown:
+            case Stream():
+                html = self._stream(shown)
+            case Output():
+                html = self._output(shown, cell)
+            case Error():
+                html = _error(shown)
+            case Note():
+                html = _note(shown.text)
+        self._size += len(html)
+        if self._size > PAGE_LIMIT:
+            self._size -= len(html)
+            return _note("Left out: the page is large enough. The .ipynb beside it has it.")
+        return html
+
+    def _stream(self, stream: Stream) -> str:
+        text = settle_lines(stream.text)
+        if not text.strip():
+            return ""
+        kind = "rj-err" if stream.name == "stderr" else ""
+        return _text_block(text.rstrip("\n"), f"rj-out {kind}".strip())
+
+    def _output(self, output: Output, cell: RecordedCell) -> str:
+        self._number += 1
+        data = output.data
+        self._consider_thumbnail(data)
+        mime = next((mime for mime in _ORDER if data.get(mime)), None)
+        if mime is None:
+            return ""
+        name = f"{cell.number}-{self._number}"
+        scope = f"rj-o{name}"
+        inner = self._mime(mime, data, output.metadata, name, scope)
+        return f'<div class="rj-output" id="{scope}">{inner}</div>' if inner else ""
+
+    def _mime(
+        self, mime: str, data: dict[str, Any], metadata: dict[str, Any], name: str, scope: str
+    ) -> str:
+        value = data[mime]
+        if mime == PLOTLY:
+            return self._plotly(value)
+        if mime in _PICTURES:
+            return _picture(mime, _joined(value), metadata.get(mime) or metadata)
+        text = _joined(value)
+        if mime == "image/svg+xml":
+            encoded = base64.b64encode(text.encode()).decode()
+            return _picture(mime, encoded, metadata.get(mime) or {})
+        if mime == "text/html":
+            return self._html(text, name, scope, data)
+        if mime == "text/markdown":
+            prose = render_markdown(text, anchor=scope, scope=f"#{scope}", picture=self.picture)
+            return f'<div class="rj-prose">{prose.html}</div>'
+        if mime == "text/latex":
+            return f'<div class="rj-prose">{latex_to_html(text, display=True)}</div>'
+        if mime == "application/pdf":
+            return (
+                f'<a class="rj-file" download="output.pdf" '
+                f'href="data:application/pdf;base64,{escape(text)}">PDF document</a>'
+            )
+        if mime == "application/javascript":
+            return self._frame(f"<script>{text}</script>", name)
+        if mime == "application/json":
+            shown = value if isinstance(value, str) else json.dumps(value, indent=2, default=str)
+            return (
+                '<details class="rj-json"><summary>JSON</summary>'
+                f"{_text_block(shown, 'rj-out', JSON_LIMIT)}</details>"
+            )
+        return _text_block(text, "rj-out rj-value")
+
+    def _html(self, text: str, name: str, scope: str, data: dict[str, Any]) -> str:
+        if len(text) > FRAME_LIMIT:
+            return _note(
+                f"A table or page of {len(text) / 1e6:.0f} MB is left out here; the .ipynb has it."
+            ) + _text_block(_joined(data.get("text/plain", "")), "rj-out rj-value")
+        if len(text) > INLINE_LIMIT:
+            return self._frame(text, name)
+        cleaned = clean_html(text, scope=f"#{scope}", picture=self.picture)
+        if not cleaned.complete:
+            return self._frame(text, name)
+        note = _note("A picture on the network is not loaded.") if cleaned.remote else ""
+        kind = "rj-table" if "<table" in cleaned.html else "rj-html"
+        if re.search(r"\bbackground(?:-color)?:|[\s\"{;]color:", cleaned.html):
+            kind += " rj-paper"
+        return f'<div class="{kind}" tabindex="0">{cleaned.html}</div>{note}'
+
+    def _frame(self, text: str, name: str) -> str:
+        file = f"{name}.html"
+        self.frames.append(Frame(file, frame_document(text)))
+        remote = _REMOTE.search(text)
+        note = (
+            _note("This output asks the network for scripts or styles; reports load none.")
+            if remote
+            else ""
+        )
+        return (
+            f'<iframe class="rj-frame" sandbox="allow-scripts" loading="lazy" '
+            f'title="Output" src="frames/{file}"></iframe>{note}'
+        )
+
+    def _plotly(self, figure: Any) -> str:
+        if not isinstance(figure, dict):
+            return ""
+        self.plotly = True
+        self.evaluates = self.evaluates or needs_eval(figure)
+        layout = figure.get("layout")
+        height = layout.get("height") if isinstance(layout, dict) else None
+        pixels = height if isinstance(height, (int, float)) and 40 <= height <= 4000 else 450
+        kept = {key: figure[key] for key in ("data", "layout", "frames") if key in figure}
+        encoded = json.dumps(kept).replace("<", "\\u003c")
+        drawn = sketch(figure, width=700, height=round(min(pixels, 700)))
+        still = (
+            f'<img class="rj-sketch" alt="Sketch of the chart" src="{_svg_address(drawn)}">'
+            if drawn
+            else ""
+        )
+        return (
+            f'<div class="rj-plotly" style="min-height:{pixels:.0f}px">'
+            f'<script type="application/json">{encoded}</script>{still}</div>'
+        )
+
+    def _consider_thumbnail(self, data: dict[str, Any]) -> None:
+        if self.thumbnail is not None:
+            return
+        for mime, suffix in (("image/png", ".png"), ("image/jpeg", ".jpg")):
+            if mime in data:
+                try:
+                    content = base64.b64decode(_joined(data[mime]))
+                except (binascii.Error, ValueError):
+                    continue
+                self.thumbnail = Thumbnail(suffix, content)
+                return
+        if PLOTLY in data:
+            drawn = sketch(data[PLOTLY])
+            if drawn:
+                self.thumbnail = Thumbnail(".svg", drawn.encode())
+        elif "image/svg+xml" in data:
+            self.thumbnail = Thumbnail(".svg", _joined(data["image/svg+xml"]).encode())
+
+
+def frame_document(body: str) -> str:
+    """A page for a sandboxed frame: it may run its own scripts, and reach nothing.
+
+    Parameters
+    ----------
+    body : str
+        Untrusted markup.
+    """
+    return (
+        '<!doctype html><html><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_FRAME_POLICY)}">'
+        "<style>body{margin:0;font:14px/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}"
+        "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px}</style>"
+        f"{_FRAME_SCRIPT}</head><body>{body}</body></html>"
+    )
+
+
+def _joined(value: Any) -> str:
+    """A representation as one text: nbformat also allows a list of lines."""
+    if isinstance(value, list):
+        return "".join(str(part) for part in value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _picture(mime: str, encoded: str, metadata: Any) -> str:
+    encoded = "".join(encoded.split())
+    if not re.fullmatch(r"[\w+/=-]*", encoded):
+        return ""
+    size = ""
+    if isinstance(metadata, dict):
+        for name in ("width", "height"):
+            pixels = metadata.get(name)
+            if isinstance(pixels, (int, float)) and 0 < pixels <= 10_000:
+                size += f' {name}="{pixels:.0f}"'
+    return f'<img class="rj-figure" alt="Figure"{size} src="data:{mime};base64,{encoded}">'
+
+
+def _svg_address(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _text_block(text: str, kind: str, limit: int = TEXT_LIMIT) -> str:
+    note = ""
+    if len(text) > limit:
+        left_out = len(text) - limit
+        text = text[: limit * 3 // 4] + "\n\n…\n\n" + text[-limit // 4 :]
+        note = _note(
+            f"{left_out:,} characters in the middle are left out here; the .ipynb has them."
+        )
+    return f'<pre class="{kind}" tabindex="0">{ansi_to_html(text)}</pre>{note}'
+
+
+def _note(text: str) -> str:
+    return f'<p class="rj-note">{escape(text)}</p>'
+
+
+def _error(error: Error) -> str:
+    body = ansi_to_html("\n".join(error.traceback))
+    name = escape(error.ename)
+    first = escape(error.evalue.strip().split("\n", 1)[0][:2000])
+    headline = f"<strong>{name}</strong>: {first}" if first else f"<strong>{name}</strong>"
+    return (
+        f'<div class="rj-error"><p class="rj-headline">{headline}</p>'
+        f'<pre class="rj-trace" tabindex="0">{body}</pre></div>'
+    )
