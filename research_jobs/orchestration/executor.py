@@ -475,7 +475,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _default_concurrency() -> int:
+def default_concurrency() -> int:
     text = os.environ.get(MAX_CONCURRENT_VARIABLE, "").strip()
     if not text:
         return usable_cores()
@@ -527,7 +527,7 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
     grace: Any = config["cancel_grace"]
     return NotebookExecutor(
         retries=private.RetryMode.from_config(retries) or private.RetryMode.ENABLED,
-        max_concurrent=max_concurrent or _default_concurrency(),
+        max_concurrent=max_concurrent or default_concurrency(),
         tag_concurrency_limits=limits,
         step_dependency_config=private.StepDependencyConfig.from_config(dependencies),
         cancel_grace_s=grace,
