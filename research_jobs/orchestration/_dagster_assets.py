@@ -6,12 +6,13 @@ breaks. The executor's are in `_dagster_private`.
 
 # Private names are what this module is for.
 # pyright: reportPrivateUsage=false
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -38,12 +39,12 @@ from dagster._core.events import (
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.loader import LoadingContext
-from dagster._core.storage.db_io_manager import DbIOManager
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.storage.db_io_manager import DbIOManager
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,

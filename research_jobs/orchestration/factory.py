@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -29,7 +29,9 @@ from research_jobs.errors import (
     ResearchJobsError,
     did_you_mean,
 )
-from research_jobs.manifest import FreshnessSpec, NotebookSpec, RetrySpec
+from research_jobs.manifest import FreshnessSpec, NotebookSpec, Problem, RetrySpec
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration.automation import automation_condition
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.checks import check_specs
 from research_jobs.orchestration.config import config_schema
@@ -38,11 +40,20 @@ from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOMan
 from research_jobs.orchestration.mappings import partition_mapping
 from research_jobs.orchestration.notebook_run import NotebookStep
 from research_jobs.orchestration.partitions import build_partitions
+from research_jobs.orchestration.schedules import (
+    JOB_NAME,
+    BuiltSchedules,
+    ScheduledNotebook,
+    build_schedules,
+)
+from research_jobs.orchestration.sensors import BuiltSensors, build_sensors
 from research_jobs.project import Project, find_project
 
 __all__ = ["asset_key", "build_defs", "catalog_defs", "op_names"]
 
 logger = logging.getLogger("research_jobs")
+
+Partitions: TypeAlias = dict[str, dg.PartitionsDefinition[Any] | None]
 
 KINDS = ("python", "notebook")
 KINDS_LIMIT = 10
@@ -50,8 +61,8 @@ RESULT = "result"
 
 # What Dagster does not take as the name of an op.
 _TAKEN = frozenset(
-    ("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict")
-    + ("output_arg_dict", "int", "str", "float", "bool", "input", "output", "type")
+    {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"}
+    | {"int", "meta", "output", "output_arg_dict", "str", "type"}
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
 _RESULT_OUT = dg.Out(is_required=False, io_manager_key=IO_MANAGER_KEY)
@@ -120,25 +131,80 @@ def catalog_defs(
         # What is in beta is our choice, and nothing that a person who loads notebooks can act on.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        notebooks = notebook_assets(catalog, given)
-    for problem in (*catalog.scan.problems, *_general_problems(catalog)):
-        logger.warning("%s", problem.headline)
+        notebooks, entries, partitions = _assets(catalog, given)
+        job = dg.define_asset_job(
+            JOB_NAME,
+            selection=dg.AssetSelection.assets(*(asset_key(name) for name in entries)),
+            description="All notebooks. Schedules and sensors choose among them.",
+        )
+        timed = _schedules(catalog, entries, partitions, job)
+        sensed = _sensors(catalog, entries, partitions, job)
+    problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
+    for error in (*catalog.scan.problems, *(problem.error for problem in problems)):
+        logger.warning("%s", error.headline)
     return dg.Definitions(
         assets=[*notebooks, *assets],
         asset_checks=list(asset_checks),
-        jobs=list(jobs),
-        schedules=list(schedules),
-        sensors=list(sensors),
+        jobs=[job, *jobs] if entries else list(jobs),
+        schedules=[*timed.schedules, *schedules],
+        sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
         executor=executor or _executor(catalog),
     )
 
 
-def _general_problems(catalog: Catalog) -> Iterable[ResearchJobsError]:
+def _general_problems(catalog: Catalog) -> list[Problem]:
     """Mistakes in the manifest that no asset shows."""
-    for problem in catalog.manifest.problems:
-        if problem.scope != "notebook" or problem.name not in catalog.entries:
-            yield problem.error
+    return [
+        problem
+        for problem in catalog.manifest.problems
+        if problem.scope != "notebook" or problem.name not in catalog.entries
+    ]
+
+
+def _schedules(
+    catalog: Catalog, entries: Mapping[str, Entry], partitions: Partitions, job: Any
+) -> BuiltSchedules:
+    def op_config(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        declared = entries[name].notebook.parameters
+        known = {parameter.name for parameter in declared}
+        mine = {key: value for key, value in parameters.items() if key in known}
+        return convert_parameters(declared, mine, notebook=name)
+
+    return build_schedules(
+        catalog.manifest.schedules,
+        _scheduled(entries, partitions),
+        job=job,
+        op_config=op_config,
+        locate=catalog.manifest.locate,
+        manifest=catalog.project.manifest,
+    )
+
+
+def _sensors(
+    catalog: Catalog, entries: Mapping[str, Entry], partitions: Partitions, job: Any
+) -> BuiltSensors:
+    return build_sensors(
+        catalog.project,
+        {name: entry.spec for name, entry in entries.items() if entry.error is None},
+        _scheduled(entries, partitions),
+        job=job,
+        locate=catalog.manifest.locate,
+    )
+
+
+def _scheduled(
+    entries: Mapping[str, Entry], partitions: Partitions
+) -> dict[str, ScheduledNotebook]:
+    return {
+        name: ScheduledNotebook(
+            name,
+            partitions[name],
+            retries=entry.spec.retries.max if entry.spec.retries else 0,
+            by=entry.spec.partitions.by if entry.spec.partitions else None,
+        )
+        for name, entry in entries.items()
+    }
 
 
 def _executor(catalog: Catalog) -> dg.ExecutorDefinition:
@@ -173,10 +239,12 @@ def op_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def notebook_assets(catalog: Catalog, resources: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
-    """One asset for each notebook of the catalog."""
+def _assets(
+    catalog: Catalog, resources: Mapping[str, Any]
+) -> tuple[list[dg.AssetsDefinition], dict[str, Entry], Partitions]:
+    """One asset for each notebook; the entries, with what else is wrong; their partitions."""
     ops = op_names(catalog.entries)
-    partitions: dict[str, dg.PartitionsDefinition[Any] | None] = {}
+    partitions: Partitions = {}
     entries: dict[str, Entry] = {}
     for entry in catalog:
         partitions[entry.name] = None
@@ -190,14 +258,15 @@ def notebook_assets(catalog: Catalog, resources: Mapping[str, Any]) -> list[dg.A
             entry = _broken(entry, error)  # noqa: PLW2901 - it goes on as a broken one
         entries[entry.name] = entry
     made: list[dg.AssetsDefinition] = []
-    for name, entry in entries.items():
+    for name, entry in list(entries.items()):
         try:
             made.append(_asset(catalog, entry, ops[name], partitions))
         except Exception as error:  # noqa: BLE001, PERF203 - one must not take down the others
             wrong = error if isinstance(error, ResearchJobsError) else _undefinable(name, error)
             bare = replace(_broken(entry, wrong), upstream=(), assets=(), spec=NotebookSpec())
-            made.append(_asset(catalog, bare, ops[name], partitions | {name: None}))
-    return made
+            entries[name], partitions[name] = bare, None
+            made.append(_asset(catalog, bare, ops[name], partitions))
+    return made, entries, partitions
 
 
 def _broken(entry: Entry, error: ResearchJobsError) -> Entry:
@@ -225,7 +294,7 @@ def _asset(
     catalog: Catalog,
     entry: Entry,
     op_name: str,
-    partitions: Mapping[str, dg.PartitionsDefinition[Any] | None],
+    partitions: Partitions,
 ) -> dg.AssetsDefinition:
     broken = entry.error is not None
     spec = entry.spec
@@ -299,7 +368,7 @@ def _spec(
         group_name=_group(entry),
         code_version=notebook.code_version or None,
         freshness_policy=_freshness(spec.freshness) if spec.freshness else None,
-        automation_condition=None,
+        automation_condition=None if entry.error else automation_condition(spec),
         owners=list(spec.owners),
         tags=dict(spec.tags),
         kinds={*KINDS, *spec.kinds[: KINDS_LIMIT - len(KINDS)]},

@@ -72,8 +72,8 @@ class StagedRun:
                 run_id=self.run_id,
             )
 
-    def reject(self) -> Path:
-        """Keep the outputs aside: a check refused them."""
+    def reject(self) -> Path | str:
+        """Keep the outputs aside: a check refused them; where (a URL in a remote store)."""
         with self.staging:
             return reject(
                 self.store,

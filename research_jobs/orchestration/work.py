@@ -154,7 +154,6 @@ class Work:
                 capture=capture,
                 run_id=self.run_id,
                 partition=partition,
-                secrets=request.secrets,
             )
         except BaseException:
             if staging is not None:
