@@ -1,20 +1,17 @@
 """The manifest: ``notebooks/manifest.yaml`` as frozen models, its mistakes as messages."""
 
+from research_jobs.manifest.fields import RetrySpec
 from research_jobs.manifest.load import Manifest, Problem, load_manifest
 from research_jobs.manifest.models import (
     AutomationSpec,
     Defaults,
-    DimensionSpec,
-    DynamicSpec,
     FreshnessSpec,
-    FreshWithin,
     NotebookSpec,
-    OutputSpec,
-    PartitionsSpec,
     ReportsSpec,
-    RetrySpec,
     ScheduleSpec,
 )
+from research_jobs.manifest.outputs import FreshWithin, OutputSpec
+from research_jobs.manifest.partitions import DimensionSpec, DynamicSpec, PartitionsSpec
 from research_jobs.manifest.schema import manifest_schema
 
 __all__ = [

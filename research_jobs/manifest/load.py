@@ -16,13 +16,9 @@ from pydantic_core import ErrorDetails
 
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
 from research_jobs.manifest.document import Document, Node, read_document
-from research_jobs.manifest.models import (
-    Defaults,
-    NotebookSpec,
-    ReportsSpec,
-    ScheduleSpec,
-    Spec,
-)
+from research_jobs.manifest.fields import Spec
+from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
+from research_jobs.manifest.values import RefusedValueError
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["Manifest", "Problem", "load_manifest"]
@@ -109,7 +105,7 @@ class Manifest:
     def _written(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
         """The path with a notebook's name as the file spells it."""
         root = self.document.root if self.document else None
-        if root is None or len(path) < 2 or path[0] != "notebooks":  # noqa: PLR2004 - it has a name
+        if root is None or len(path) < 2 or path[0] != "notebooks":
             return tuple(path)
         section = root.children.get("notebooks")
         for written, _ in section.items() if section else ():
@@ -190,7 +186,7 @@ class _Loader:
 
     def _sections(self, root: Node) -> None:
         for defect in self.document.defects:
-            if len(defect.path) < 2 or defect.path[0] not in ("notebooks", "schedules"):  # noqa: PLR2004
+            if len(defect.path) < 2 or defect.path[0] not in ("notebooks", "schedules"):
                 where = self.document.where(defect.mark)
                 if defect.path[:1] == ("notebooks",):
                     self._block(defect.what, where, defect.hint)
@@ -231,18 +227,19 @@ class _Loader:
         }
         for key in broken:
             data.pop(key, None)
-        while True:
-            try:
-                return model.model_validate(data), frozenset(broken)
-            except ValidationError as error:
-                before = len(data)
-                for detail in error.errors(include_url=False):
-                    self._explain("manifest", None, model, (section,), detail)
-                    if detail["loc"]:
-                        broken.add(str(detail["loc"][0]))
-                        data.pop(str(detail["loc"][0]), None)
-                if len(data) == before:
-                    return model(), frozenset(broken)
+        try:
+            return model.model_validate(data), frozenset(broken)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._explain("manifest", None, model, (section,), detail)
+                key = str(detail["loc"][0]) if detail["loc"] else ""
+                broken.add(key)
+                data.pop(key, None)
+        try:
+            # what is left has no mistake of its own
+            return model.model_validate(data), frozenset(broken)
+        except ValidationError:
+            return model(), frozenset(broken | set(data))
 
     def _notebooks(self, node: Node | None, defaults: Defaults) -> dict[str, NotebookSpec]:
         if node is None or node.data is None:
@@ -296,11 +293,48 @@ class _Loader:
                 self._needs_timezone("notebook", name, where)
                 continue
             found[name] = _with_defaults(spec, defaults)
+        for name in [n for n, spec in found.items() if not self._sources_of(n, spec, found, first)]:
+            del found[name]
         return found
+
+    def _sources_of(
+        self,
+        name: str,
+        spec: NotebookSpec,
+        found: Mapping[str, NotebookSpec],
+        written: Mapping[str, str],
+    ) -> bool:
+        """Whether the outputs that list partition keys are outputs that can list them."""
+        columns = spec.partitions.columns if spec.partitions is not None else {}
+        for column, dimension in columns.items():
+            source = dimension.dynamic
+            # a source with a mistake of its own is told of there
+            if source is None or (source.notebook in written and source.notebook not in found):
+                continue
+            other = found.get(source.notebook, NotebookSpec())
+            path = ("notebooks", written[name], "partitions", "dimensions", column, "dynamic")
+            if source.output not in other.outputs:
+                what = f"{source.notebook} declares no output '{source.output}'"
+                hint = did_you_mean(source.output, other.outputs, label="Its outputs")
+                hint = hint or "Declare it under its outputs."
+                where = self.document.locate((*path, "output"))
+            elif other.partitions is not None or other.variants:
+                what = f"{source.notebook} has partitions itself, so no one output lists the keys"
+                hint = "Take the keys from a notebook without partitions."
+                where = self.document.locate((*path, "notebook"))
+            else:
+                continue
+            self._problem(
+                "notebook", name, f"notebook {name}, partitions.dynamic: {what}", where, hint
+            )
+            return False
+        return True
 
     def _names_in(self, spec: NotebookSpec, name: str, path: tuple[str, ...]) -> bool:
         """Whether the other notebooks that an entry names exist."""
-        named = [(("after", i), n) for i, n in enumerate(spec.after)]
+        named: list[tuple[tuple[str | int, ...], str]] = [
+            (("after", i), n) for i, n in enumerate(spec.after)
+        ]
         if spec.partitions is not None:
             for column, dimension in spec.partitions.columns.items():
                 if dimension.dynamic is not None:
@@ -454,11 +488,13 @@ class _Loader:
             )
             return
         if kind == "value_error":
-            what, _, hint = str(detail.get("ctx", {}).get("error", detail["msg"])).partition(" | ")
+            refusal = detail.get("ctx", {}).get("error")
+            what = refusal.what if isinstance(refusal, RefusedValueError) else detail["msg"]
+            hint = refusal.hint if isinstance(refusal, RefusedValueError) else None
             # a name in a list stands for itself: point at it rather than at the list
             whole = self._closest((*path, *loc), what)
             prefix = f"{label}, {place}" if place else label
-            self._problem(scope, name, f"{prefix}: {what}", whole, hint or None)
+            self._problem(scope, name, f"{prefix}: {what}", whole, hint)
             return
         what, hint = _plain_words(kind, detail, value)
         prefix = f"{label}, {place}" if place else label
@@ -560,7 +596,7 @@ def _schedule_name(name: str) -> bool:
     return bool(name) and name.isascii() and name.replace("_", "a").isalnum()
 
 
-# --- words -----------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
@@ -620,7 +656,7 @@ def _plain_words(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str 
         return f"{shown} is not {wanted}", hint
     context = detail.get("ctx", {})
     if kind == "literal_error":
-        options = [o for o in str(context.get("expected", "")).replace(" or ", ", ").split(", ")]
+        options = list(str(context.get("expected", "")).replace(" or ", ", ").split(", "))
         names = [o.strip("'") for o in options]
         hint = did_you_mean(str(value), names, label="Choose from")
         return f"{shown} is not one of {', '.join(names)}", hint
@@ -639,7 +675,7 @@ def _shown(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - one line stays one line
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:

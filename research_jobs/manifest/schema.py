@@ -8,14 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from research_jobs.manifest.models import (
-    Defaults,
-    NotebookSpec,
-    ReportsSpec,
-    ScheduleSpec,
-    Spec,
-    Texts,
-)
+from research_jobs.manifest.fields import Spec, Texts
+from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
 
 __all__ = ["manifest_schema", "schema_text"]
 

@@ -1,7 +1,7 @@
 """Values that people write as text: durations, sizes, cron expressions, time zones, names.
 
 Each function takes what the YAML said and gives the value, or raises `ValueError` with one line
-that says what is wrong and what to write instead (``"... | hint"``).
+that says what is wrong and what to write instead (``"...", "hint"``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from research_jobs.errors import did_you_mean
 
 __all__ = [
+    "RefusedValueError",
     "check_cron",
     "check_identifier",
     "check_key",
@@ -23,6 +24,24 @@ __all__ = [
     "parse_duration",
     "parse_size",
 ]
+
+
+class RefusedValueError(ValueError):
+    """A value that the manifest cannot mean; pydantic hands it on as it is.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong.
+    hint : str, optional
+        What to write instead.
+    """
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
 
 _UNITS = {
     "ms": 0.001,
@@ -66,29 +85,29 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*\Z")
 def parse_duration(value: Any) -> float:
     """A duration in seconds: from ``90``, ``"30s"``, ``"10m"``, ``"1h30m"``, ``"2 days"``."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{_shown(value)} is not a duration | {_DURATION_HINT}")
+        raise RefusedValueError(f"{_shown(value)} is not a duration", f"{_DURATION_HINT}")
     if isinstance(value, str):
         text = value.strip().lower()
         seconds, end = 0.0, 0
         if re.fullmatch(r"\d+(\.\d+)?", text):
             seconds, end = float(text), len(text)
         else:
-            for part in iter(lambda: _DURATION_PART.match(text, end), None):
+            while part := _DURATION_PART.match(text, end):
                 unit = _UNITS.get(part[2])
                 if unit is None:
                     hint = did_you_mean(part[2], [u for u in _UNITS if len(u) > 1])
                     hint = hint if hint.startswith("Did") else _DURATION_HINT
-                    raise ValueError(
-                        f"'{value}' is not a duration: unknown unit '{part[2]}' | {hint}"
+                    raise RefusedValueError(
+                        f"'{value}' is not a duration: unknown unit '{part[2]}'", f"{hint}"
                     )
                 seconds += float(part[1]) * unit
                 end = part.end()
         if end != len(text) or not text:
-            raise ValueError(f"'{value}' is not a duration | {_DURATION_HINT}")
+            raise RefusedValueError(f"'{value}' is not a duration", f"{_DURATION_HINT}")
     else:
         seconds = float(value)
     if not 0 <= seconds <= _LONGEST:  # also refuses nan
-        raise ValueError(f"{_shown(value)} is not a usable duration | {_DURATION_HINT}")
+        raise RefusedValueError(f"{_shown(value)} is not a usable duration", f"{_DURATION_HINT}")
     return seconds
 
 
@@ -96,23 +115,23 @@ def parse_size(value: Any) -> int:
     """A size in bytes: from ``1048576``, ``"512MB"`` (powers of 1000), ``"2GiB"`` (of 1024)."""
     hint = "Write 512MB, 2GiB or a number of bytes."
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{_shown(value)} is not a size | {hint}")
+        raise RefusedValueError(f"{_shown(value)} is not a size", f"{hint}")
     if isinstance(value, int):
         size = value
     else:
         match = _SIZE.match(value.lower())
         if match is None:
-            raise ValueError(f"'{value}' is not a size | {hint}")
+            raise RefusedValueError(f"'{value}' is not a size", f"{hint}")
         unit = match[2] or "b"
         if unit not in _SIZES:
             letter = unit[0].upper()
             if unit[0] in "kmgt" and unit in (unit[0], unit[0] + "i"):
                 number = match[1]
                 hint = f"Write {number}{letter}iB (1024s) or {number}{letter}B (1000s)."
-            raise ValueError(f"'{value}' is not a size: unknown unit '{unit}' | {hint}")
+            raise RefusedValueError(f"'{value}' is not a size: unknown unit '{unit}'", f"{hint}")
         size = int(float(match[1]) * _SIZES[unit])
     if size < 1:
-        raise ValueError(f"{_shown(value)} is not a usable size | {hint}")
+        raise RefusedValueError(f"{_shown(value)} is not a usable size", f"{hint}")
     return size
 
 
@@ -126,27 +145,29 @@ def check_identifier(name: str, what: str) -> str:
     if keyword.iskeyword(better):
         better = f"{better}_"
     hint = f"Did you mean '{better}'?" if better.isidentifier() else "Use a Python variable's name."
-    raise ValueError(f"{what} '{name}' is not a Python variable's name | {hint}")
+    raise RefusedValueError(f"{what} '{name}' is not a Python variable's name", f"{hint}")
 
 
 def check_key(key: str, what: str = "partition") -> str:
     """A partition key that Dagster, a path and a command line can carry."""
     if not key.strip():
-        raise ValueError(f"a {what} key is empty | Give it a name.")
+        raise RefusedValueError(f"a {what} key is empty", "Give it a name.")
     if key != key.strip():
-        raise ValueError(f"the {what} key '{key}' begins or ends with a space | Remove it.")
+        raise RefusedValueError(f"the {what} key '{key}' begins or ends with a space", "Remove it.")
     bad = next((c for c in key if not c.isprintable()), None)
     if bad is not None:
-        raise ValueError(f"the {what} key {key!r} has the character U+{ord(bad):04X} | Remove it.")
+        raise RefusedValueError(
+            f"the {what} key {key!r} has the character U+{ord(bad):04X}", "Remove it."
+        )
     for part in ("...", "|"):
         if part in key:
-            raise ValueError(
-                f"the {what} key '{key}' has '{part}' in it, which stands between keys"
-                " | Use another character."
+            raise RefusedValueError(
+                f"the {what} key '{key}' has '{part}' in it, which stands between keys",
+                "Use another character.",
             )
-    if len(key) > 200:  # noqa: PLR2004 - what still fits a folder's name after escaping
-        raise ValueError(
-            f"the {what} key '{key[:20]}...' has {len(key)} characters | Use at most 200."
+    if len(key) > 200:
+        raise RefusedValueError(
+            f"the {what} key '{key[:20]}...' has {len(key)} characters", "Use at most 200."
         )
     return key
 
@@ -180,13 +201,13 @@ def check_timezone(name: str) -> str:
             if city.startswith("Did"):
                 close = re.findall(r"'([^']+)'", city)
                 hint = "Did you mean " + " or ".join(f"'{tails[c]}'" for c in close) + "?"
-    raise ValueError(f"unknown time zone '{name}' | {hint}")
+    raise RefusedValueError(f"unknown time zone '{name}'", f"{hint}")
 
 
 # --- cron --------------------------------------------------------------------------------------
 
-_MONTHS = ("jan feb mar apr may jun jul aug sep oct nov dec").split()
-_DAYS = ("sun mon tue wed thu fri sat").split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
 _FIELDS = (
     ("minute", 0, 59, ()),
@@ -209,12 +230,12 @@ def check_cron(expression: str) -> str:
     if text.startswith("@"):
         if text in _MACROS:
             return text
-        raise ValueError(f"unknown cron word '{text}' | {did_you_mean(text, _MACROS)}")
+        raise RefusedValueError(f"unknown cron word '{text}'", f"{did_you_mean(text, _MACROS)}")
     fields = text.split(" ") if text else []
     if len(fields) != len(_FIELDS):
-        raise ValueError(
-            f"the cron expression '{expression}' has {len(fields)} fields, not 5"
-            ' | Write minute, hour, day of month, month, day of week: "0 6 * * 1-5".'
+        raise RefusedValueError(
+            f"the cron expression '{expression}' has {len(fields)} fields, not 5",
+            'Write minute, hour, day of month, month, day of week: "0 6 * * 1-5".',
         )
     sets: list[set[int]] = []
     for written, (label, low, high, names) in zip(fields, _FIELDS, strict=True):
@@ -222,9 +243,9 @@ def check_cron(expression: str) -> str:
     days, months, weekdays = fields[2], sets[3], fields[4]
     possible = {day for month in months for day in range(1, _LONGEST_MONTH[month - 1] + 1)}
     if weekdays in ("*", "?") and "l" not in days.lower() and not (sets[2] & possible):
-        raise ValueError(
-            f"the cron expression '{expression}' never fires: no such month has day {days}"
-            " | Write L for a month's last day."
+        raise RefusedValueError(
+            f"the cron expression '{expression}' never fires: no such month has day {days}",
+            "Write L for a month's last day.",
         )
     return text
 
@@ -280,17 +301,17 @@ def _cron_number(
 
 
 def _digits(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 4  # noqa: PLR2004 - no field is larger
+    return text.isascii() and text.isdigit() and len(text) < 4
 
 
 def _cron_error(
     expression: str, label: str, item: str, what: str, hint: str | None = None
-) -> ValueError:
+) -> RefusedValueError:
     del item
     advice = hint or "Fields: minute, hour, day of month, month, day of week."
-    return ValueError(f"bad cron expression '{expression}', {label}: {what} | {advice}")
+    return RefusedValueError(f"bad cron expression '{expression}', {label}: {what}", f"{advice}")
 
 
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - one line stays one line
+    return text if len(text) <= 60 else f"{text[:57]}..."

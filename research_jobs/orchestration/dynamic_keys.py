@@ -173,7 +173,7 @@ def _main(argument: str) -> None:
         value = load(request["notebook"], request["output"], project=project)
         answer: dict[str, Any] = {"keys": keys_of(value, request["column"])}
     except Exception as error:  # noqa: BLE001 - the parent tells it, whatever it is
-        text = str(error).partition(" | ")[0].splitlines()
+        text = str(error).splitlines()
         answer = {"error": text[0] if text else type(error).__name__}
     sys.stdout.write("\n" + json.dumps(answer) + "\n")
 

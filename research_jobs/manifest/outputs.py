@@ -1,0 +1,239 @@
+"""A declared output: its checks, how it is written, how much of it is kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    Strict,
+    StrictStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from research_jobs.manifest.fields import (
+    STRING,
+    Duration,
+    Positive,
+    Spec,
+    Texts,
+    Whole,
+    json_value,
+)
+from research_jobs.manifest.values import RefusedValueError
+
+__all__ = ["FreshWithin", "OutputSpec"]
+
+_CHECKS = (
+    "min_rows",
+    "max_rows",
+    "columns",
+    "not_null",
+    "unique",
+    "range",
+    "fresh_within",
+    "schema",
+)
+
+
+class FreshWithin(Spec):
+    """How old an output's newest row may be when it is made."""
+
+    within: Duration
+    column: StrictStr | None = Field(
+        default=None, description="The column of time; without it the first one of that type."
+    )
+
+
+def _fresh_within(value: Any) -> Any:
+    return {"within": value} if isinstance(value, (str, int, float)) else value
+
+
+def _columns(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list):
+        for item in value:
+            if not isinstance(item, str):
+                raise RefusedValueError(f"{item!r} is not a column's name", "Write its name.")
+        return dict.fromkeys(value)
+    return value
+
+
+def _ranges(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, tuple[Any, Any]] = {}
+    for column, bounds in value.items():
+        if isinstance(bounds, dict) and bounds and set(bounds) <= {"min", "max"}:
+            low, high = bounds.get("min"), bounds.get("max")
+        elif isinstance(bounds, list) and len(bounds) == 2:
+            low, high = bounds
+        else:
+            raise RefusedValueError(
+                f"the range of '{column}' is not a pair", "Write [0, 1], or {min: 0}."
+            )
+        low, high = json_value(low), json_value(high)
+        if low is None and high is None:
+            raise RefusedValueError(f"the range of '{column}' has no bound", "Give one.")
+        for bound in (low, high):
+            if isinstance(bound, (bool, list, dict)):
+                raise RefusedValueError(
+                    f"the range of '{column}' has a bound that is no number, text or date",
+                    "Write [0, 1].",
+                )
+        try:
+            swapped = low is not None and high is not None and low > high
+        except TypeError:
+            raise RefusedValueError(
+                f"the range of '{column}' mixes types: {low!r} and {high!r}", "Use one type."
+            ) from None
+        if swapped:
+            raise RefusedValueError(
+                f"the range of '{column}' goes from {low} to {high}", "Swap them."
+            )
+        found[column] = (low, high)
+    return found
+
+
+class OutputSpec(Spec):
+    """One declared output: its checks, how it is written and how much of it is kept."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {"notnull": "not_null", "non_null": "not_null"}
+
+    description: StrictStr | None = None
+    # checks
+    min_rows: Whole | None = Field(default=None, description="Fewer rows fail.")
+    max_rows: Whole | None = Field(default=None, description="More rows fail.")
+    columns: Annotated[
+        Mapping[str, StrictStr | None] | None,
+        BeforeValidator(_columns),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "array", "items": STRING},
+                    {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+                ]
+            }
+        ),
+    ] = Field(default=None, description="Columns that must be there, with their types if given.")
+    not_null: Texts = Field(default=(), description="Columns without missing values.")
+    unique: Texts = Field(default=(), description="Columns that together tell rows apart.")
+    range: Annotated[
+        Mapping[str, tuple[Any, Any]],
+        BeforeValidator(_ranges),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {
+                    "anyOf": [
+                        {"type": "array", "minItems": 2, "maxItems": 2},
+                        {
+                            "type": "object",
+                            "properties": {"min": {}, "max": {}},
+                            "additionalProperties": False,
+                        },
+                    ]
+                },
+            }
+        ),
+    ] = Field(default_factory=dict, description="Column: [smallest, largest], null for no bound.")
+    fresh_within: Annotated[FreshWithin | None, BeforeValidator(_fresh_within)] = Field(
+        default=None, description="How old the newest row may be."
+    )
+    pandera: StrictStr | None = Field(
+        default=None, alias="schema", description="A pandera schema: module:Name."
+    )
+    severity: Annotated[
+        Literal["warn", "error"] | Mapping[str, Literal["warn", "error"]],
+        Field(
+            description=(
+                "error: a check that fails keeps the previous output. One for all, or by check."
+            )
+        ),
+    ] = "error"
+    # writing
+    compression: Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"] | None = Field(
+        default=None, description="The Parquet file's compression."
+    )
+    compression_level: Annotated[int, Strict()] | None = None
+    row_group_size: Positive | None = Field(default=None, description="Rows in a row group.")
+    keep: Whole = Field(default=0, description="Old versions kept beside the current one.")
+
+    @field_validator("pandera")
+    @classmethod
+    def _check_schema(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            raise RefusedValueError(f"'{value}' does not name a schema", "Write module:Name.")
+        return value
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if None not in (self.min_rows, self.max_rows) and self.min_rows > self.max_rows:  # type: ignore[operator]
+            raise RefusedValueError(
+                f"min_rows {self.min_rows} is more than max_rows {self.max_rows}", "Swap them."
+            )
+        if isinstance(self.severity, Mapping):
+            unknown = sorted(set(self.severity) - set(_CHECKS))
+            if unknown:
+                raise RefusedValueError(
+                    f"severity names the check '{unknown[0]}'", f"Checks: {', '.join(_CHECKS)}."
+                )
+        return self
+
+    def severity_of(self, check: str) -> str:
+        """The severity of one check, ``"warn"`` or ``"error"``."""
+        if isinstance(self.severity, str):
+            return self.severity
+        return self.severity.get(check, "error")
+
+    def checks(self) -> dict[str, Any]:
+        """The declared checks, JSON only.
+
+        Returns
+        -------
+        dict
+            Only what was declared, of: ``min_rows``, ``max_rows`` (int), ``columns`` (name to
+            type or None), ``not_null``, ``unique`` (lists of names; the columns of ``unique``
+            together), ``range`` (column to ``[low, high]``, None for no bound),
+            ``fresh_within`` (``{"column": name or None, "seconds": float}``), ``schema``
+            (``"module:Name"``); and if there are any, ``severity`` (check to ``"warn"`` or
+            ``"error"``, one for each).
+        """
+        found: dict[str, Any] = {}
+        for name in ("min_rows", "max_rows"):
+            if getattr(self, name) is not None:
+                found[name] = getattr(self, name)
+        if self.columns is not None:
+            found["columns"] = dict(self.columns)
+        for name in ("not_null", "unique"):
+            if getattr(self, name):
+                found[name] = list(getattr(self, name))
+        if self.range:
+            found["range"] = {column: list(bounds) for column, bounds in self.range.items()}
+        if self.fresh_within is not None:
+            found["fresh_within"] = {
+                "column": self.fresh_within.column,
+                "seconds": self.fresh_within.within,
+            }
+        if self.pandera is not None:
+            found["schema"] = self.pandera
+        if found:
+            found["severity"] = {name: self.severity_of(name) for name in found}
+        return found
+
+    def options(self) -> dict[str, Any]:
+        """The declared writing options, JSON only.
+
+        Returns
+        -------
+        dict
+            Of ``compression``, ``compression_level`` and ``row_group_size`` what was declared.
+        """
+        names = ("compression", "compression_level", "row_group_size")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
