@@ -145,7 +145,7 @@ def _walk(  # noqa: C901 - one branch a kind of entry
 
 
 def _inside(real: str, root: str) -> bool:
-    return real.startswith(root + os.sep)
+    return real == root or real.startswith(root + os.sep)
 
 
 def _refuse(path: str, what: str, found: Folder) -> None:

@@ -426,7 +426,7 @@ def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[Imp
 
 
 _PACKAGE = "research_jobs"
-_LOAD_HOMES = {"research_jobs", "research_jobs.store", "research_jobs.store.load"}
+_LOAD_HOMES = {"research_jobs", "research_jobs.store.load"}
 
 
 def load_calls(walks: Iterable[Walk], refs: Iterable[ImportRef], path: str) -> tuple[LoadCall, ...]:

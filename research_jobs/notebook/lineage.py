@@ -7,7 +7,7 @@ notebook can reach count, or every notebook would depend on everything that any 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from research_jobs.errors import DependencyCycleError, SourceLocation
@@ -74,32 +74,49 @@ class _Reach:
             for unit in units:
                 self.loads += unit.loads
                 todo += self._uses(module, unit)
-            if name is not None and not units:
-                # a name that the module has from elsewhere, or one of its submodules
-                todo += self._bound(module).get(name, ())
+            if name is None:
+                # what a star brings in is not told apart: take all of it
+                todo += self._bound(module).get("*", ())
+            elif not units:
+                # a name that the module has from elsewhere, or one of its submodules; a module
+                # had from elsewhere may be used in any way
+                todo += [(target, i or "*") for target, i in self._bound(module).get(name, ())]
                 todo += [
                     (target, name) for ref, target in imported.targets if ("*", "*") in ref.names
                 ]
                 todo.append((f"{module}.{name}", "*"))
 
-    def _uses(self, module: str, unit: Unit) -> Iterable[tuple[str, str | None]]:
+    def _uses(self, module: str, unit: Unit) -> Iterator[tuple[str, str | None]]:
         bound = self._bound(module)
-        yield from bound.get("*", ())
         defined = {other.name for other in self.modules[module][0].units if other.name}
         for name in unit.uses:
             if name in defined:
                 yield module, name
             for target, inner in bound.get(name, ()):
                 # a module passed around as a value may be used in any way
-                yield target, inner or "*"
+                behind = self._module(target, inner)
+                yield (behind, "*") if behind is not None else (target, inner)
         for base, attribute in unit.attributes:
             if base in defined:
                 yield module, base
             for target, inner in bound.get(base, ()):
-                if inner is None or f"{target}.{inner}" in self.modules:
-                    yield (target if inner is None else f"{target}.{inner}"), attribute
-                else:
-                    yield target, inner
+                behind = self._module(target, inner)
+                yield (behind, attribute) if behind is not None else (target, inner)
+
+    def _module(self, target: str, name: str | None, depth: int = 0) -> str | None:
+        """The module that a name in another module stands for; ``None`` when it is none."""
+        if name is None:
+            return target
+        if name == "*" or depth > 8:  # modules may pass names around in a circle
+            return None
+        if f"{target}.{name}" in self.modules:
+            return f"{target}.{name}"
+        if target in self.modules:
+            for further, inner in self._bound(target).get(name, ()):
+                behind = self._module(further, inner, depth + 1)
+                if behind is not None:
+                    return behind
+        return None
 
     def _bound(self, module: str) -> dict[str, list[tuple[str, str | None]]]:
         """Local name to the (module, name) pairs that it may stand for."""
@@ -115,7 +132,6 @@ class _Reach:
                     if plain:
                         known[ref.bound].append((target, "*"))
                 for inner, bound in ref.names:
-                    # what a star brings in is not told apart: "*" means all of the module
                     known.setdefault(bound, []).append((target, inner))
         return known
 

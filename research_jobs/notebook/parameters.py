@@ -318,7 +318,7 @@ def _checked_date(found: re.Match[str]) -> str:
 _MOMENT = re.compile(
     r"(\d{4})-?(\d{2})-?(\d{2})"
     r"(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(\.\d{1,9})?)?)?"
-    r"\s*(Z|[+-]\d{2}(?::?\d{2})?)?",
+    r"\s*(Z|[+-]\d{2}(?::?\d{2}(?::\d{2})?)?)?",
     re.IGNORECASE,
 )
 
@@ -358,7 +358,7 @@ def _zone(zone: str | None) -> str:
         return ""
     if zone.upper() == "Z":
         return "+00:00"
-    return f"{zone[:3]}:{zone[3:].lstrip(':') or '00'}"
+    return f"{zone[:3]}:{zone[3:].removeprefix(':') or '00'}"
 
 
 def _any(value: Any) -> Any:

@@ -113,7 +113,7 @@ def _directive(name: str, argument: str, body: list[str]) -> list[str]:
     if name in ("code-block", "code", "sourcecode", "parsed-literal"):
         return ["", f"```{argument}", text, "```", ""]
     if name in ("image", "figure"):
-        return ["", f"![{rest[0] if rest else ''}]({argument})", ""]
+        return ["", f"![{text.partition(chr(10))[0]}]({argument})", ""]
     if name in ("contents", "currentmodule", "index", "only", "seealso") and not text:
         return []
     if name in ("redirect-from", "tags", "plot", "raw", "rubric", "minigallery"):

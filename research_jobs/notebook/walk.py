@@ -57,6 +57,20 @@ def _constant(value: Any) -> str:
     return f"{kind} {value!a}"
 
 
+def _merged(node: ast.JoinedStr) -> ast.JoinedStr:
+    """An f-string whose text is in one piece between its fields: Python 3.12 cuts it at ``{{``."""
+    values: list[ast.expr] = []
+    for value in node.values:
+        last = values[-1] if values else None
+        if not isinstance(value, ast.Constant):
+            values.append(value)
+        elif isinstance(last, ast.Constant):
+            values[-1] = ast.Constant(f"{last.value}{value.value}")
+        elif value.value:
+            values.append(value)
+    return ast.JoinedStr(values)
+
+
 class Digest:
     """Collects the digest of a sequence of statements."""
 
@@ -96,6 +110,8 @@ class Digest:
                 value = item.value
                 if value.__class__ is ast.Constant and value.value.__class__ is str:
                     continue
+            elif cls is ast.JoinedStr:
+                item = _merged(item)
             elif cls is ast.Call:
                 found.calls.append(item)
             elif cls is ast.Import or cls is ast.ImportFrom:

@@ -1,0 +1,191 @@
+"""What a notebook reads through its helpers, and circles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research_jobs.errors import DependencyCycleError
+from research_jobs.notebook.interface import LoadCall
+from research_jobs.notebook.lineage import find_cycle, raise_cycle
+from research_jobs.notebook.scan import scan
+from research_jobs.project import Project
+
+MakeProject = Callable[[Mapping[str, str]], Project]
+
+HELPER = """\
+from research_jobs import load
+
+def prices():
+    return load("market_data", "prices")
+
+def signals():
+    return scaled(load("signals", "raw"))
+
+def scaled(frame):
+    return frame * load("scales", "factor")
+
+class Reader:
+    def read(self):
+        return prices(), load("via_class")
+
+def unused():
+    return load("unused")
+"""
+
+
+def loads(make_project: MakeProject, notebook: str, **helpers: str) -> list[str]:
+    files = {f"notebooks/{name}.py": text for name, text in helpers.items()}
+    project = make_project({"notebooks/data.py": HELPER, **files})
+    (project.notebooks / "study.py").write_text(f"# %%\n{notebook}\n")
+    found = scan(project, use_cache=False).get("study")
+    return [call.notebook for call in found.loads]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "expected"),
+    [
+        ("from data import prices\nprices()", ["market_data"]),
+        ("from data import prices as p\np()", ["market_data"]),
+        ("import data\ndata.prices()", ["market_data"]),
+        ("import data as d\nd.signals()", ["signals", "scales"]),
+        ("from data import Reader\nReader().read()", ["market_data", "via_class"]),
+        ("def f():\n    from data import scaled\n    return scaled(1)", ["scales"]),
+        ("from data import *", ["market_data", "signals", "scales", "via_class", "unused"]),
+        ("import data\ng(data)", ["market_data", "signals", "scales", "via_class", "unused"]),
+        ("import data", []),
+        ("from data import prices", []),
+        ("from research_jobs import load\nload('own')\nfrom data import prices\nprices()",
+         ["own", "market_data"]),
+    ],
+)  # fmt: skip
+def test_only_what_is_reached_counts(
+    make_project: MakeProject, notebook: str, expected: list[str]
+) -> None:
+    """A helper that reads for ten notebooks does not tie them to each other."""
+    assert loads(make_project, notebook) == expected
+
+
+@pytest.mark.parametrize(
+    ("helper", "notebook"),
+    [
+        ("from data import prices", "from mid import prices\nprices()"),
+        ("from data import prices as p", "from mid import p\np()"),
+        ("from data import *", "from mid import prices\nprices()"),
+        ("import data", "from mid import data\ndata.prices()"),
+        ("import data", "import mid\nmid.data.prices()"),
+        ("from data import prices\ndef f():\n    return prices()", "import mid\nmid.f()"),
+        ("import data as d\ndef f():\n    return d.prices()", "from mid import f\nf()"),
+        ("from data import prices\nTABLE = {'p': prices}", "import mid"),
+        ("from research_jobs import load\nPRICES = load('market_data')", "import mid"),
+    ],
+)
+def test_through_a_helper_of_a_helper(
+    make_project: MakeProject, helper: str, notebook: str
+) -> None:
+    """Names are followed through every module that passes them on."""
+    assert "market_data" in loads(make_project, notebook, mid=helper)
+
+
+def test_in_packages(make_project: MakeProject) -> None:
+    """A package's `__init__`, its modules, relative imports."""
+    project = make_project(
+        {
+            "notebooks/lib/__init__.py": "from .readers import prices\n",
+            "notebooks/lib/readers.py": "from research_jobs import load\n"
+            "def prices():\n    return load('market_data')\n"
+            "def other():\n    return load('other')\n",
+            "notebooks/a.py": "# %%\nfrom lib import prices\nprices()\n",
+            "notebooks/b.py": "# %%\nimport lib.readers\nlib.readers.other()\n",
+            "notebooks/c.py": "# %%\nfrom lib import readers\nreaders.other()\n",
+            "notebooks/d.py": "# %%\nimport lib.readers as r\nr.other()\n",
+        }
+    )
+    found = scan(project, use_cache=False)
+    assert [c.notebook for c in found.get("a").loads] == ["market_data"]
+    assert "other" in [c.notebook for c in found.get("b").loads]
+    assert [c.notebook for c in found.get("c").loads] == ["other"]
+    assert [c.notebook for c in found.get("d").loads] == ["other"]
+    assert found.get("d").loads[0].path == "notebooks/lib/readers.py"
+
+
+def test_reading_oneself_is_no_dependency(make_project: MakeProject) -> None:
+    """Neither directly nor through a helper."""
+    project = make_project(
+        {
+            "notebooks/data.py": HELPER,
+            "notebooks/market_data.py": "# %%\nfrom data import prices\nprices()\n"
+            "from research_jobs import load\nload('market_data')\n",
+        }
+    )
+    assert scan(project, use_cache=False).get("market_data").loads == ()
+
+
+def test_helpers_that_import_each_other(make_project: MakeProject) -> None:
+    """A circle of helper modules ends."""
+    assert loads(
+        make_project,
+        "from one import f\nf()",
+        one="from two import g\ndef f():\n    return g()",
+        two="import one\nfrom data import prices\ndef g():\n    return one.f(), prices()",
+    ) == ["market_data"]
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "cycle"),
+    [
+        ({}, None),
+        ({"a": ["b"], "b": []}, None),
+        ({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}, None),
+        ({"a": ["missing"]}, None),
+        ({"a": ["a"]}, ("a", "a")),
+        ({"b": ["a"], "a": ["b"]}, ("a", "b", "a")),
+        ({"x": ["c"], "c": ["b"], "b": ["a"], "a": ["c"]}, ("a", "c", "b", "a")),
+    ],
+)
+def test_find_cycle(dependencies: dict[str, list[str]], cycle: tuple[str, ...] | None) -> None:
+    """The loop in reading order, from the name that sorts first."""
+    assert find_cycle(dependencies) == cycle
+
+
+def test_a_long_chain_is_no_recursion() -> None:
+    """Ten thousand notebooks in a row are walked without a stack of calls."""
+    chain = {str(n): [str(n + 1)] for n in range(10_000)}
+    assert find_cycle(chain | {"10000": []}) is None
+    assert len(find_cycle(chain | {"10000": ["0"]}) or ()) == 10_002
+
+
+@given(st.dictionaries(st.integers(0, 8).map(str), st.lists(st.integers(0, 8).map(str))))
+def test_a_cycle_is_one(dependencies: dict[str, list[str]]) -> None:
+    """Each step of what is found is a dependency; none found means the rest can be ordered."""
+    cycle = find_cycle(dependencies)
+    if cycle is not None:
+        assert cycle[0] == cycle[-1]
+        assert all(b in dependencies[a] for a, b in zip(cycle, cycle[1:], strict=False))
+        return
+    left = {name: set(reads) & dependencies.keys() for name, reads in dependencies.items()}
+    while left:
+        ready = {name for name, reads in left.items() if not reads}
+        assert ready
+        left = {name: reads - ready for name, reads in left.items() if name not in ready}
+
+
+def test_the_error_shows_the_loop() -> None:
+    """With the line of each call."""
+    loads = {
+        "a": [LoadCall("b", "x", "notebooks/a.py", 3, 5)],
+        "b": [LoadCall("a", None, "notebooks/b.py", 7, 1)],
+    }
+    with pytest.raises(DependencyCycleError) as caught:
+        raise_cycle(("a", "b", "a"), loads)
+    assert str(caught.value).splitlines() == [
+        "notebooks/a.py:3:5: notebooks depend on each other in a circle: a -> b -> a. "
+        "Move what both need into a notebook of its own, and load that.",
+        "  a loads b at notebooks/a.py:3:5",
+        "  b loads a at notebooks/b.py:7:1",
+    ]
+    with pytest.raises(DependencyCycleError, match="a depends on itself"):
+        raise_cycle(("a", "a"), {})
