@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import select
 import signal
@@ -347,10 +348,11 @@ class _Guardian:
     def _take(self, payload: bytes) -> None:
         value = parse_message(payload)
         kind = value.get("record")
-        if kind == "Cell":
-            self.cell = value
-        elif kind == "Stage":
-            self.staging = True
+        if kind in ("Cell", "Stage"):
+            # Where it was when we began to end it is what the ending tells.
+            if self.reason is None:
+                self.staging = kind == "Stage"
+                self.cell = self.cell if self.staging else value
         else:
             record = decode(payload)
             if not isinstance(record, RunResult):
@@ -530,7 +532,10 @@ class _Guardian:
             )
         else:
             told = f"crashed with {name} ({signal.strsignal(number)})"
-        failure = replace(self._failure(told), signal=name, traceback=stack)
+        line = _line_in(stack, self.request.path)
+        failure = replace(
+            self._failure(told, line), signal=name, traceback=stack, line=line
+        )
         return RunResult(Ending.CRASHED, failure=failure)
 
     def _memory_told(self) -> str:
@@ -539,10 +544,10 @@ class _Guardian:
         told = f"out of memory: {_size(peak)} used"
         return f"{told}, the limit is {_size(limit)}" if limit is not None else told
 
-    def _failure(self, told: str) -> Failure:
+    def _failure(self, told: str, line: int | None = None) -> Failure:
         cell = self.cell
         return Failure(
-            headline=f"{self._place(None)}: {told}",
+            headline=f"{self._place(line)}: {told}",
             cell=cell["number"] if cell else None,
             cell_title=cell.get("title") if cell else None,
             cell_source=cell.get("source") if cell else None,
@@ -622,16 +627,20 @@ def _memory_file() -> int:
 
 
 def _fault_text(descriptor: int) -> str:
+    """Python's stack at a fault, innermost first, without our own frames and lists of modules."""
     with contextlib.suppress(OSError):
         text = os.pread(descriptor, 256 * 1024, 0).decode("utf-8", "replace")
         own = f'File "{Path(__file__).resolve().parents[1]}{os.sep}'
-        lines = [
-            line
-            for line in text.splitlines()
-            if own not in line and "<frozen importlib" not in line
-        ]
-        return "\n".join(lines)
+        noise = (own, "<frozen importlib", "Extension modules:", "/importlib/__init__.py")
+        lines = [line for line in text.splitlines() if not any(part in line for part in noise)]
+        return "\n".join(lines).strip()
     return ""
+
+
+def _line_in(stack: str, path: str) -> int | None:
+    """The innermost line of a file in a stack as `faulthandler` writes it."""
+    found = re.search(rf'^  File "{re.escape(path)}", line (\d+) ', stack, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def _empty(descriptor: int) -> None:

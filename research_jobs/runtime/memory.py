@@ -21,11 +21,13 @@ __all__ = ["CGROUP_VARIABLE", "MemoryWatch", "delegated_cgroup"]
 
 CGROUP_VARIABLE = "RESEARCH_JOBS_CGROUP"
 
-# Seconds between two looks: with a limit to hold, and only to report the peak.
+# Seconds between two looks: near the limit, with a limit to hold, and only to report the peak.
+_CLOSE = 0.05
 _WATCH = 0.15
 _GLANCE = 1.0
-# A look may cost this part of the time.
-_SHARE = 0.02
+# The part of the limit that counts as near, and the part of the time that a look may cost.
+_NEAR = 0.5
+_SHARE = 0.1
 
 
 def delegated_cgroup(
@@ -108,7 +110,9 @@ class MemoryWatch:
         elif len(pids) <= 1:
             self.held_peak = max(self.held_peak, seen.held)
         cost = time.monotonic() - begun
-        self.due = time.monotonic() + max(self._pause, cost / _SHARE)
+        near = self._limit is not None and seen.held > _NEAR * self._limit
+        pause = _CLOSE if near and self._group is None else self._pause
+        self.due = time.monotonic() + max(pause, cost / _SHARE)
         return over
 
     def was_killed(self) -> bool:

@@ -130,13 +130,14 @@ class _Template:
         except _Unfit:
             return
         remember_matplotlib_settings()
+        places = preload.places()
         sys.path[:] = self.path
         linecache.clearcache()
         wake = self._signals()
         gc.collect()
         # What is frozen is not written to by a collection, and so stays shared.
         gc.freeze()
-        send_message(self.control, "Ready", loaded=preload.loaded)
+        send_message(self.control, "Ready", places=places)
         self._serve(wake)
 
     def _signals(self) -> int:
@@ -260,6 +261,17 @@ class _Preload:
             os.close(source)
         os.close(self.output)
         os.close(self.errors)
+
+    def places(self) -> list[str]:
+        """Where everything that was imported came from, so that other projects may be served."""
+        path = [entry for entry in sys.path if entry]
+        files = {
+            os.path.dirname(file)
+            for module in list(sys.modules.values())
+            if isinstance(file := getattr(module, "__file__", None), str)
+            and not file.startswith(tuple(path))
+        }
+        return [*path, *sorted(files)]
 
     def _load(self, name: str, *, ours: bool) -> None:
         if name in sys.modules:

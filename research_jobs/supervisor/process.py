@@ -23,6 +23,7 @@ from typing import Any
 from research_jobs.errors import ResearchJobsError
 from research_jobs.protocol import ProtocolError
 from research_jobs.runtime.channel import receive_message, send_message
+from research_jobs.runtime.fresh import in_project
 
 __all__ = [
     "PreloadReport",
@@ -174,6 +175,7 @@ class Template:
         self._log = log
         self._import_limit = import_limit
         self._unfit: dict[str, str] = {}
+        self._places: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._control: socket.socket | None = None
@@ -189,6 +191,12 @@ class Template:
     def pid(self) -> int | None:
         """int or None: the template's process."""
         return self._process.pid if self._process is not None else None
+
+    def serves(self, project: str) -> bool:
+        """Whether it has imported nothing of a project, so that it may fork for it too."""
+        return project == self.project or not any(
+            in_project(place, project) for place in self._places
+        )
 
     def open_run(self, stdout: int, stderr: int) -> socket.socket:
         """Have a guardian forked, and connect to it.
@@ -294,6 +302,7 @@ class Template:
                 raise EOFError
             kind, module = message.get("record"), str(message.get("module", ""))
             if kind == "Ready":
+                self._places = tuple(map(str, message.get("places", ())))
                 return True
             if kind == "StartFailed":
                 raise StartError(str(message.get("message")))

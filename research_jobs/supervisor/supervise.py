@@ -67,8 +67,8 @@ class Supervisor:
         self._python = python or sys.executable
         self._log = log or _logger.info
         self._lock = threading.Lock()
-        self._templates: dict[tuple[str, str], Template] = {}
-        self._starting: dict[tuple[str, str], threading.Lock] = {}
+        self._templates: list[Template] = []
+        self._starting: dict[str, threading.Lock] = {}
         self._closed = False
 
     def __enter__(self) -> Supervisor:
@@ -82,12 +82,18 @@ class Supervisor:
     ) -> None:
         self.close()
 
+    @property
+    def template_pids(self) -> tuple[int, ...]:
+        """tuple of int: the processes of the templates that are up."""
+        with self._lock:
+            pids = [template.pid for template in self._templates]
+        return tuple(pid for pid in pids if pid is not None)
+
     def close(self) -> None:
         """End the templates."""
         with self._lock:
             self._closed = True
-            templates = list(self._templates.values())
-            self._templates.clear()
+            templates, self._templates = self._templates, []
         for template in templates:
             template.close()
 
@@ -95,9 +101,9 @@ class Supervisor:
         """Let go of the templates without ending them: this process is a fork of their owner."""
         self._lock = threading.Lock()
         self._starting = {}
-        for template in self._templates.values():
+        for template in self._templates:
             template.forget()
-        self._templates = {}
+        self._templates = []
 
     def warm(self, project: str | os.PathLike[str], python: str | None = None) -> PreloadReport:
         """Start the template of an interpreter, if it has not been.
@@ -207,31 +213,39 @@ class Supervisor:
             _wait_for(process)
 
     def _template(self, python: str, project: str) -> Template:
-        key = (python, project)
         with self._lock:
             if self._closed:
                 raise StartError("this supervisor is closed")
-            starting = self._starting.setdefault(key, threading.Lock())
-        # One thread starts it, those that need the same one wait; others do not.
+            starting = self._starting.setdefault(python, threading.Lock())
+        # One thread starts it, those that need the same interpreter wait; others do not.
         with starting:
-            template = self._templates.get(key)
-            if template is not None and template.startup == startup_environment(os.environ):
-                return template
-            if template is not None:
-                self._drop(template)
+            found = self._find(python, project)
+            if found is not None:
+                return found
             template = Template(python, project, self._preload, self._log)
             with self._lock:
                 if not self._closed:
-                    self._templates[key] = template
+                    self._templates.append(template)
                     return template
         template.close()
         raise StartError("this supervisor is closed")
 
+    def _find(self, python: str, project: str) -> Template | None:
+        """A template that may fork for a project, those that have grown stale taken away."""
+        startup = startup_environment(os.environ)
+        with self._lock:
+            ours = [template for template in self._templates if template.python == python]
+        for template in ours:
+            if template.startup != startup:
+                self._drop(template)
+            elif template.serves(project):
+                return template
+        return None
+
     def _drop(self, template: Template) -> None:
         with self._lock:
-            for key, known in list(self._templates.items()):
-                if known is template:
-                    del self._templates[key]
+            if template in self._templates:
+                self._templates.remove(template)
         template.close()
 
 

@@ -1,0 +1,3 @@
+# %% Add
+total = 1 + 2
+print("the total is", total)

@@ -1,0 +1,5 @@
+# %% Before
+x = 1
+
+# %% Interrupt
+raise KeyboardInterrupt

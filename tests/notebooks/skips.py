@@ -1,0 +1,4 @@
+# %% Nothing to do
+from research_jobs import skip
+
+skip("market closed")

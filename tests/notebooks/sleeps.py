@@ -1,0 +1,7 @@
+# %% Before
+import time
+
+print("asleep", flush=True)
+
+# %% Sleep
+time.sleep(600)
