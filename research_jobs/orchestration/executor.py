@@ -232,7 +232,8 @@ class _Run:
         self._queue: SimpleQueue[_Happened | _Ended] = SimpleQueue()
         self._running: dict[str, Attempt] = {}
         self._unsettled: set[str] = set()  # running, and neither succeeded nor failed yet
-        self._retry_at: dict[str, float] = {}
+        self._to_retry: dict[str, DagsterEvent] = {}  # attempts that asked for another
+        self._retry_at: dict[str, float] = {}  # Unix time
         self._errors: list[SerializableErrorInfo] = []
         self._stop_at: float | None = None  # set once the run is to stop
         self._plan_changed = True  # since it was last asked what can run,
@@ -333,14 +334,16 @@ class _Run:
         yield event
         if event.step_key is None or message.step_key not in self._running:
             return
+        if event.is_step_up_for_retry:
+            # Not before this attempt's thread is done: the next one takes its place and its log.
+            self._to_retry[message.step_key] = event
+            return
         self._active.handle_event(event)
-        if event.is_step_success or event.is_step_failure or event.is_step_up_for_retry:
+        if event.is_step_success or event.is_step_failure:
             self._unsettled.discard(message.step_key)
             self._plan_changed = True
         elif event.is_successful_output and not self._waits_for_success:
             self._plan_changed = True
-        if event.is_step_up_for_retry and event.step_retry_data.seconds_to_wait:
-            self._retry_at[message.step_key] = time.time() + event.step_retry_data.seconds_to_wait
 
     def _handle_end(self, message: _Ended) -> Iterator[DagsterEvent]:
         key, error = message.step_key, message.error
@@ -352,7 +355,7 @@ class _Run:
                 f"The framework failed around step {key}",
                 private.EngineEventData.engine_error(error),
             )
-            if key in self._unsettled:
+            if key in self._unsettled and key not in self._to_retry:
                 # as where a step's process crashed: the step fails, or is tried again
                 event = self._executor.log_failure_or_retry_event_after_error(
                     self._plan_context.for_step(self._active.get_step_by_key(key)),
@@ -362,6 +365,10 @@ class _Run:
                 yield from self._handle(_Happened(key, event))
             else:
                 self._errors.append(error)
+        retry = self._to_retry.pop(key, None)
+        if retry is not None:
+            self._active.handle_event(retry)
+            self._retry_at[key] = time.time() + (retry.step_retry_data.seconds_to_wait or 0)
         del self._running[key]
         self._unsettled.discard(key)
         self._active.verify_complete(self._job_context, key)
@@ -436,11 +443,13 @@ class _Run:
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it is this step's alone
             error = private.error_info(raised)
         finally:
-            if retries:
-                self._logs.end_attempt(step.key)
-            else:
-                self._logs.finish(step.key)
-            self._queue.put(_Ended(step.key, error))
+            try:
+                if retries:
+                    self._logs.end_attempt(step.key)
+                else:
+                    self._logs.finish(step.key)
+            finally:
+                self._queue.put(_Ended(step.key, error))
 
     def _attempt_events(
         self, attempt: Attempt, step: ExecutionStep, known: KnownExecutionState

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -473,7 +472,6 @@ def talking() -> dg.JobDefinition:
             print(f"{name}: print")
             sys.stdout.buffer.write(f"{name}: bytes\n".encode())
             sys.stderr.write(f"{name}: stderr\n")
-            warnings.warn(f"{name}: warning", UserWarning, stacklevel=1)
             logging.getLogger("somewhere").error("%s: python log", name)
             context.log.info("%s: dagster log", name)
             streams = step_log_streams(context)
