@@ -7,7 +7,7 @@
     data/performance_report/.versions/000007-1f0c9a2e/perf_df.pq
 
     data/momentum_signals/signals/run_date=2018-11-01/part-0.parquet
-                                                   -> ../../.partitions/run_date=2018-11-01/current/signals.pq
+                        -> ../../.partitions/run_date=2018-11-01/current/signals.pq
     data/momentum_signals/.partitions/run_date=2018-11-01/current -> 000001-77ab01c4
 
 The names that other tools read are links that never change; what changes is ``current``, one
@@ -269,7 +269,7 @@ def output_path(
     Returns
     -------
     str
-        ``data/perf/perf_df.parquet`` or ``data/signals/signals/run_date=2018-11-01/part-0.parquet``.
+        ``data/perf/perf_df.parquet``, or ``part-0.parquet`` below the partition's folders.
 
     Raises
     ------
@@ -287,5 +287,4 @@ def output_path(
 
 def _shown(text: str) -> str:
     """Text as it can stand in one line of an error."""
-    shown = ascii(text) if len(text) <= 60 else ascii(text[:57]) + "..."
-    return shown
+    return ascii(text) if len(text) <= 60 else ascii(text[:57]) + "..."

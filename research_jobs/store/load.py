@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -118,15 +118,12 @@ def load(
                 f"{name} has several outputs", hint=f"Say which: {', '.join(outputs)}"
             )
         return outputs
-    for attempt in range(RETRIES):
-        try:
+    for _ in range(RETRIES):
+        # Where nothing could be held, the version may be pruned between looking and opening.
+        with suppress(FileNotFoundError):
             return outputs.load(chosen, columns=columns, filters=filters, as_=as_)
-        except FileNotFoundError:
-            # Published anew between looking and opening, where nothing could be held.
-            if attempt == RETRIES - 1:
-                raise
-            outputs = Outputs(store, name, partition=partition, version=version, project=found)
-    raise AssertionError
+        outputs = Outputs(store, name, partition=partition, version=version, project=found)
+    return outputs.load(chosen, columns=columns, filters=filters, as_=as_)
 
 
 def _find_store(
@@ -580,7 +577,7 @@ def _holding(unit: Unit) -> Generator[Version | None]:
 def output_version(
     store: str, notebook: str, output: str, partition: PartitionKey | None = None
 ) -> Path | None:
-    """An output's file in the current version, for a check that compares with it; None without one."""
+    """An output's file in the current version; None where there is none."""
     name = check_output_name(output)
     if is_remote(store) or not notebook_folder(store, notebook).is_dir():
         return None

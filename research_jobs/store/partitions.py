@@ -50,6 +50,8 @@ def read_partitions(
     with ThreadPoolExecutor(THREADS) as pool:
         sources = list(pool.map(lambda part: open_source(part[1]), parts))
         kinds = {source.kind for source in sources}
+        if as_ == "native" and kinds == {"polars.LazyFrame"}:
+            return _lazy(parts, wanted, columns)
         if as_ == "native" and not kinds <= TABLE_KINDS:
             return {
                 "|".join(keys.values()): read_file(path, columns=columns, filters=filters, as_=as_)
@@ -74,7 +76,14 @@ def _form(as_: str, kinds: set[str]) -> str:
 
 
 def _reader(columns: Sequence[Any] | None, form: str) -> Callable[[Path, Any], Any]:
-    return lambda path, filters: read_file(path, columns=columns, filters=filters or None, as_=form)
+    def read(path: Path, filters: Any) -> Any:
+        nothing = filters is _NOTHING
+        value = read_file(path, columns=columns, filters=None if nothing else filters, as_=form)
+        if not nothing:
+            return value
+        return value.slice(0, 0) if form == "arrow" else value.head(0)
+
+    return read
 
 
 def _prune(parts: Sequence[Part], filters: Any) -> tuple[list[Part], list[Any]]:
@@ -253,8 +262,9 @@ def _lazy(parts: Sequence[Part], filters: Sequence[Any], columns: Sequence[Any] 
 
     frames: list[Any] = []
     for (keys, path), wanted in zip(parts, filters, strict=True):
-        frame = read_file(path, columns=None, filters=wanted or None, as_="lazy")
-        if wanted is _NOTHING:
+        nothing = wanted is _NOTHING
+        frame = read_file(path, columns=None, filters=None if nothing else wanted, as_="lazy")
+        if nothing:
             frame = frame.head(0)
         names = frame.collect_schema().names()
         added = _added(keys, names.__contains__, None)

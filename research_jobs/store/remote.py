@@ -3,7 +3,7 @@
 ::
 
     <notebook>/.versions/<id>/<output>.pq       the files of a version
-    <notebook>/.versions/current.json           the pointer: replaced in one step, this is the commit
+    <notebook>/.versions/current.json           the pointer, whose replacement is the commit
     <notebook>/<output>.parquet                 a copy for other tools, put after the commit
 
 Object stores have no links and no locks. `load` follows the pointer and sees all of a version or

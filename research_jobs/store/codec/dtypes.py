@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from research_jobs.errors import OutputNotParquetError
 from research_jobs.store.codec.base import Place, json_error
 from research_jobs.store.codec.typed_json import (
     NotEncodableError,
@@ -27,10 +28,8 @@ __all__ = [
     "encode_labels",
 ]
 
-MASKED = frozenset(
-    ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-    + ("Float32", "Float64", "boolean")
-)
+_INTEGERS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+MASKED = frozenset((*_INTEGERS, "Float32", "Float64", "boolean"))
 COMPRESSED_FROM = 200  # labels: more than these are kept as compressed Arrow data
 
 
@@ -45,10 +44,7 @@ def encode_dtype(dtype: Any, place: Place) -> Any:
     if isinstance(dtype, np.dtype):
         return {"numpy": dtype.str}
     if isinstance(dtype, pd.DatetimeTZDtype):
-        try:
-            return {"zoned": [dtype.unit, encode_zone(dtype.tz)]}
-        except NotEncodableError as error:
-            raise json_error(place, dtype.tz, error) from None
+        return {"zoned": [dtype.unit, _zone(dtype.tz, place)]}
     if isinstance(dtype, pd.CategoricalDtype):
         labels = encode_labels(dtype.categories, place)
         return {"categories": labels, "ordered": bool(dtype.ordered)}
@@ -64,12 +60,23 @@ def encode_dtype(dtype: Any, place: Place) -> Any:
         return {"arrow": base64.b64encode(schema.serialize()).decode()}
     if str(dtype) in MASKED:
         return {"masked": str(dtype)}
+    raise _refuse(dtype, place)
+
+
+def _refuse(dtype: Any, place: Place) -> OutputNotParquetError:
     if isinstance(dtype, pd.SparseDtype):
-        raise place.refuse(f"dtype {dtype}", "make it dense with .sparse.to_dense()")
-    raise place.refuse(
+        return place.refuse(f"dtype {dtype}", "make it dense with .sparse.to_dense()")
+    return place.refuse(
         f"dtype {dtype} ({type(dtype).__module__})",
         "convert it with .astype() to a dtype of pandas",
     )
+
+
+def _zone(zone: Any, place: Place) -> Any:
+    try:
+        return encode_zone(zone)
+    except NotEncodableError as error:
+        raise json_error(place, zone, error) from None
 
 
 def decode_dtype(value: Any) -> Any:

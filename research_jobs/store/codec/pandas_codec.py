@@ -224,7 +224,7 @@ def _encode_index(plain: Any, place: Place) -> tuple[Any, list[str]]:
     found: dict[str, Any] = {"levels": levels, "names": names}
     if isinstance(index, pd.MultiIndex):
         found["multi"] = True
-    elif not isinstance(index, pd.PeriodIndex) and getattr(index, "freq", None) is not None:
+    elif isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) and index.freq is not None:
         found["freq"] = encode_freq(index.freq, place)
     if type(index) is pd.RangeIndex:
         found["range"] = [index.start, index.stop, index.step]
@@ -250,16 +250,28 @@ def _to_table(plain: Any, index: Any, place: Place) -> Any:
     keep = None if "levels" not in index else True
     try:
         return pa.Table.from_pandas(plain, preserve_index=keep)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError) as error:
-        for number, label in enumerate(plain.columns):
-            try:
-                pa.Array.from_pandas(plain.iloc[:, number])
-            except (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError) as inner:
-                here = place.at(f"column {label!r}")
-                reason = str(inner).splitlines()[0]
-                raise here.refuse(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
+    except _REFUSALS as error:
+        _blame_column(plain, place)
         reason = str(error).splitlines()[0]
         raise place.refuse(f"type pandas.DataFrame ({reason})") from error
+
+
+_REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError)
+
+
+def _blame_column(plain: Any, place: Place) -> None:
+    """Raise for the column that pyarrow refuses by itself, if it is a single one."""
+
+    def attempt(number: int) -> None:
+        try:
+            pa.Array.from_pandas(plain.iloc[:, number])
+        except _REFUSALS as error:
+            here = place.at(f"column {plain.columns[number]!r}")
+            reason = str(error).splitlines()[0]
+            raise here.refuse(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
+
+    for number in range(plain.shape[1]):
+        attempt(number)
 
 
 def _refuse_same_names(names: Sequence[str], width: int, place: Place) -> None:

@@ -302,13 +302,15 @@ def typed_filters(source: Source, filters: Any) -> list[list[tuple[str, str, Any
         for label, operator, value in group:
             name = source.field(label)
             kind = source.schema.field(name).type
-            many = operator in ("in", "not in")
-            value = (
-                [typed_value(item, kind) for item in value] if many else typed_value(value, kind)
-            )
-            terms.append((name, operator, value))
+            terms.append((name, operator, _typed_operand(operator, value, kind)))
         found.append(terms)
     return found
+
+
+def _typed_operand(operator: str, value: Any, kind: Any) -> Any:
+    if operator in ("in", "not in"):
+        return [typed_value(item, kind) for item in value]
+    return typed_value(value, kind)
 
 
 def normal_form(filters: Any) -> list[list[tuple[Any, str, Any]]]:
