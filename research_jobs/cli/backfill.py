@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from research_jobs.cli.output import complain, duration, print_json, print_table
+from research_jobs.cli.run import add_parameters, read_parameters
+from research_jobs.project import find_project
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from research_jobs.orchestration.backfill import (
+        BackfillSummary,
+        Only,
+        PartitionOutcome,
+        PlannedNotebook,
+    )
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,11 +47,236 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what would run, and run nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    from research_jobs.cli.run import add_parameters
-
     add_parameters(parser)
     parser.epilog = (
         "Ctrl-C loses nothing that is finished: the same command with --missing goes on.\n"
         "Exit code: 0 when every partition succeeded or was skipped, 1 when one did not, "
         "2 on a wrong call."
     )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, run, sum up."""
+    chosen = arguments.first or arguments.last or arguments.partitions
+    only = _only(arguments)
+    if bool(chosen) + bool(arguments.all) == 0 and only == "all":
+        complain(
+            "research-jobs backfill: say which partitions: --from and --to, --partitions, --all, "
+            "or --missing, --failed, --stale."
+        )
+        return 2
+    if arguments.all and chosen:
+        complain("research-jobs backfill: give --all or a range, not both.")
+        return 2
+    if arguments.partitions and (arguments.first or arguments.last):
+        complain("research-jobs backfill: give --partitions or --from and --to, not both.")
+        return 2
+    if arguments.concurrency is not None and arguments.concurrency < 1:
+        complain("research-jobs backfill: --concurrency is at least 1.")
+        return 2
+    project = find_project(arguments.project)
+
+    from research_jobs.cli.entries import find_entries
+    from research_jobs.cli.launch import interruptible
+    from research_jobs.cli.session import open_session
+    from research_jobs.orchestration.backfill import backfill
+
+    with open_session(project) as session, _Bar(quiet=arguments.json) as bar, interruptible():
+        names = [entry.name for entry in find_entries(session.catalog, arguments.notebooks)]
+        summary = backfill(
+            session.instance,
+            session.catalog,
+            names,
+            definitions=session.definitions,
+            first=arguments.first,
+            last=arguments.last,
+            keys=arguments.partitions or (),
+            only=only,
+            parameters=session.parameters(names, read_parameters(arguments.parameter)),
+            concurrency=arguments.concurrency,
+            dry_run=arguments.dry_run,
+            on_plan=bar.planned,
+            on_progress=bar.outcome,
+        )
+    if arguments.json:
+        print_json(_as_json(summary))
+    elif arguments.dry_run:
+        _show_plan(summary)
+    else:
+        _show_summary(summary, arguments)
+    if summary.interrupted:
+        return 130
+    return 0 if summary.ok else 1
+
+
+def _only(arguments: argparse.Namespace) -> Only:
+    if arguments.missing:
+        return "missing"
+    if arguments.failed:
+        return "failed"
+    return "stale" if arguments.stale else "all"
+
+
+class _Bar:
+    """A bar with rate and time left on a terminal; where piped, a line now and then."""
+
+    INTERVAL_S = 5.0
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stream = sys.stderr if quiet else sys.stdout
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._total = self._done = self._bad = 0
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def planned(self, plan: tuple[PlannedNotebook, ...]) -> None:
+        """What there is to do is known."""
+        self._total = sum(len(planned.keys) for planned in plan)
+        self._started = self._told = time.monotonic()
+        if self._total and self._stream.isatty():
+            self._progress = _rich_progress(self._stream)
+            self._progress.start()
+            self._task = self._progress.add_task("backfill", total=self._total, bad="")
+
+    def outcome(self, outcome: PartitionOutcome) -> None:
+        """A partition is done with."""
+        self._done += 1
+        bad = outcome.ending in ("failed", "not run")
+        self._bad += bad
+        label = f"{outcome.notebook} [{outcome.partition}] {outcome.ending}"
+        if self._progress is not None and self._task is not None:
+            if bad:
+                self._progress.console.print(
+                    f"{label}: {outcome.reason}", style="red", highlight=False, markup=False
+                )
+            said = f"{self._bad} did not succeed" if self._bad else ""
+            self._progress.update(self._task, advance=1, bad=said)
+            return
+        if self._quiet:
+            return
+        if bad:
+            print(f"{label}: {outcome.reason}", file=self._stream, flush=True)
+        now = time.monotonic()
+        if now - self._told >= self.INTERVAL_S or self._done == self._total:
+            self._told = now
+            print(f"{self._done} of {self._total}, {self._rate(now)}", flush=True)
+
+    def _rate(self, now: float) -> str:
+        passed = max(now - self._started, 1e-9)
+        left = (self._total - self._done) * passed / max(self._done, 1)
+        text = f"{self._done / passed:.1f} a second"
+        return f"{text}, {duration(left)} left" if self._done < self._total else text
+
+
+def _rich_progress(stream: Any) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="dim")
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[bad]}"),
+        console=Console(file=stream),
+    )
+
+
+def _show_plan(summary: BackfillSummary) -> None:
+    rows = [
+        [
+            planned.notebook,
+            str(len(planned.keys)),
+            str(planned.selected),
+            str(planned.skipped_before or ""),
+            _ends(planned.keys),
+        ]
+        for planned in summary.plan
+    ]
+    columns = ["notebook", "to run", "selected", "skipped before", "partitions"]
+    print_table(columns, rows, right=["to run", "selected", "skipped before"])
+
+
+def _ends(keys: tuple[str, ...]) -> str:
+    if len(keys) <= 3:
+        return ", ".join(keys)
+    return f"{keys[0]} … {keys[-1]}"
+
+
+def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> None:
+    total = sum(len(planned.keys) for planned in summary.plan)
+    if total == 0:
+        print("Nothing to run.")
+        return
+    done = sum(summary.counts.values())
+    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(summary.counts.items()))
+    rate = f", {done / summary.duration_s:.1f} a second" if summary.duration_s else ""
+    print(f"{counts} in {duration(summary.duration_s)}{rate}")
+    runs = ", ".join(run_id[:8] for run_id in summary.run_ids)
+    print(f"{'Run' if len(summary.run_ids) == 1 else 'Runs'} {runs}")
+    if not summary.ok:
+        words = " ".join(arguments.notebooks)
+        print(
+            f"Go on with what is left:  research-jobs backfill {words} --missing{_range(arguments)}"
+        )
+
+
+def _range(arguments: argparse.Namespace) -> str:
+    text = ""
+    if arguments.first:
+        text += f" --from {arguments.first}"
+    if arguments.last:
+        text += f" --to {arguments.last}"
+    if arguments.partitions:
+        text += f" --partitions {' '.join(arguments.partitions)}"
+    return text
+
+
+def _as_json(summary: BackfillSummary) -> dict[str, Any]:
+    return {
+        "id": summary.id,
+        "plan": [
+            {
+                "notebook": planned.notebook,
+                "partitions": list(planned.keys),
+                "selected": planned.selected,
+                "skipped_before": planned.skipped_before,
+            }
+            for planned in summary.plan
+        ],
+        "run_ids": list(summary.run_ids),
+        "counts": dict(summary.counts),
+        "problems": [
+            {
+                "notebook": outcome.notebook,
+                "partition": outcome.partition,
+                "ending": outcome.ending,
+                "error": outcome.reason,
+                "run_id": outcome.run_id,
+                "report": outcome.report,
+            }
+            for outcome in summary.problems
+        ],
+        "interrupted": summary.interrupted,
+        "duration_s": round(summary.duration_s, 3),
+    }

@@ -6,7 +6,6 @@ same code location as the runs that it launches itself.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,19 +16,14 @@ import dagster as dg
 from dagster import DagsterEventType as Kind
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.plan.objects import StepFailureData
-from dagster._core.remote_origin import (
-    ManagedGrpcPythonEnvCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.interrupts import capture_interrupts
 
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration._dagster_assets import (
     DagsterExecutionInterruptedError,
     execute_run,
+    job_origin,
 )
 from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
@@ -42,6 +36,7 @@ __all__ = [
     "Outcome",
     "Seen",
     "Started",
+    "interruptible",
     "number_of",
     "plan_batches",
     "text_of",
@@ -240,10 +235,10 @@ class Launcher:
             },
             tags=tags,
             asset_selection=selection,
-            remote_job_origin=_origin(job.name),
+            remote_job_origin=job_origin(job.name, LOCATION),
         )
         watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
-        with _interruptible():
+        with interruptible():
             try:
                 for event in execute_run(job, run, self.instance):
                     yield from watch.see(event)
@@ -432,19 +427,8 @@ def _example_keys(definition: dg.PartitionsDefinition[Any]) -> str:
     return f"{first} to {last}" if first and last else "none yet"
 
 
-def _origin(job: str) -> RemoteJobOrigin:
-    """The code location that a run belongs to, as the project's workspace names it."""
-    location = ManagedGrpcPythonEnvCodeLocationOrigin(
-        LoadableTargetOrigin(
-            executable_path=sys.executable, module_name="research_jobs.definitions"
-        ),
-        LOCATION,
-    )
-    return RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job)
-
-
 @contextmanager
-def _interruptible() -> Generator[None]:
+def interruptible() -> Generator[None]:
     """Ctrl-C and a polite kill end the run, and what it started, in order."""
     with capture_interrupts():
         yield

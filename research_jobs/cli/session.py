@@ -18,10 +18,10 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.notebook.parameters import convert_parameters
-from research_jobs.orchestration._dagster_assets import StaleStatus, stale_resolver
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.factory import asset_key, catalog_defs, op_names
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
+from research_jobs.orchestration.staleness import stale_notebooks
 from research_jobs.project import Project
 
 __all__ = ["Session", "open_session"]
@@ -81,8 +81,8 @@ class Session:
             entries = find_entries(self.catalog, names)
             keys = [asset_key(entry.name) for entry in entries]
         if stale:
-            resolver = stale_resolver(self.instance, self.definitions)
-            keys = [key for key in keys if _is_stale(resolver, key)]
+            due = set(stale_notebooks(self.instance, self.definitions))
+            keys = [key for key in keys if key in due]
         return keys
 
     def plan(self, keys: Sequence[dg.AssetKey], partition: str | None) -> list[Batch]:
@@ -90,9 +90,18 @@ class Session:
         return plan_batches(self.launcher.graph, keys, partition)
 
     def run_config(self, keys: Sequence[dg.AssetKey], values: Mapping[str, str]) -> dict[str, Any]:
-        """Parameters from the command line as Dagster's run config, below ``ops``.
+        """Parameters from the command line as Dagster's run config, below ``ops``."""
+        names = ["/".join(key.path) for key in keys]
+        ops = op_names(self.catalog.entries)
+        return {
+            ops[name]: {"config": converted}
+            for name, converted in self.parameters(names, values).items()
+        }
 
-        Each value goes to those of the notebooks that have the parameter.
+    def parameters(
+        self, names: Iterable[str], values: Mapping[str, str]
+    ) -> dict[str, dict[str, Any]]:
+        """Values from the command line, by notebook: each for those that have the parameter.
 
         Raises
         ------
@@ -101,23 +110,17 @@ class Session:
         """
         if not values:
             return {}
-        entries = [
-            self.catalog.entries["/".join(key.path)]
-            for key in keys
-            if "/".join(key.path) in self.catalog.entries
-        ]
+        entries = [self.catalog.entries[name] for name in names if name in self.catalog.entries]
         self._check_names(entries, values)
-        config: dict[str, Any] = {}
-        ops = op_names(self.catalog.entries)
+        found: dict[str, dict[str, Any]] = {}
         for entry in entries:
             declared = {parameter.name for parameter in entry.notebook.parameters}
             mine = {name: value for name, value in values.items() if name in declared}
-            converted = convert_parameters(
-                entry.notebook.parameters, mine, notebook=entry.name, where="-p"
-            )
-            if converted:
-                config[ops[entry.name]] = {"config": converted}
-        return config
+            if mine:
+                found[entry.name] = convert_parameters(
+                    entry.notebook.parameters, mine, notebook=entry.name, where="-p"
+                )
+        return found
 
     def _check_names(self, entries: Sequence[Entry], values: Mapping[str, str]) -> None:
         known = {p.name for entry in entries for p in entry.notebook.parameters}
@@ -139,7 +142,3 @@ def open_session(project: Project) -> Generator[Session]:
     with open_instance(project) as instance:
         end_dead_runs(instance)
         yield Session(project, instance, load_catalog(project))
-
-
-def _is_stale(resolver: Any, key: dg.AssetKey) -> bool:
-    return resolver.get_status(key) != StaleStatus.FRESH

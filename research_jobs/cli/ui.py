@@ -121,6 +121,8 @@ def _start_dagster(
 def _start_reports(
     services: _Services, project: Project, host: str, port: int, environment: dict[str, str]
 ) -> None:
+    import importlib.util
+    if importlib.util.find_spec("research_jobs.report.server") is None: return  # TODO
     project.reports.mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-m", "research_jobs.report.server", str(project.reports)),

@@ -1,0 +1,44 @@
+"""The real UI in a real browser."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(240)
+def test_materialise_by_clicking(page: Any, prices_project: Path, start_ui: Any) -> None:
+    """A click on Materialize runs the notebook, and its first rows are on the asset's page."""
+    ui = start_ui(prices_project)
+    page.goto(f"{ui.url}/assets/prices")
+    # A first visit shows the page itself, with no invitation in front of it.
+    page.locator("button:not([disabled])", has_text="Materialize").first.click()
+    page.get_by_text("Never materialized").wait_for(state="detached")
+    # The page as the next visitor sees it: an open one takes its time to fetch what is new.
+    page.reload()
+    page.get_by_text("CHARLIE").first.wait_for()
+    shown = page.inner_text("body")
+    assert "33" in shown
+    assert "peak_memory_bytes" in shown
+    assert "data/prices/prices.parquet" in shown
+    assert (prices_project / "data" / "prices" / "prices.parquet").is_file()
+
+    page.goto(f"{ui.url}/runs")
+    page.get_by_text("Success").first.wait_for()
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_leaves_no_process(prices_project: Path, start_ui: Any) -> None:
+    """Interrupted, the UI ends with 0 and everything that it started ends with it."""
+    ui = start_ui(prices_project)
+    started = psutil.Process(ui.process.pid).children(recursive=True)
+    assert len(started) >= 4
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.process.wait(60) == 0
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []
