@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions, execute_job
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    ReexecutionOptions,
+    execute_job,
+)
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
 JOBS = Path(__file__).with_name("executor_jobs.py")
@@ -55,10 +61,15 @@ class Ran:
         return most
 
 
-def read_marks(folder: Path) -> list[dict[str, Any]]:
-    """The marks that steps have left so far."""
+def marks_in(folder: Path) -> list[dict[str, Any]]:
     path = folder / "marks"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture(scope="session")
+def read_marks() -> Callable[[Path], list[dict[str, Any]]]:
+    """The marks that steps have left in a folder so far."""
+    return marks_in
 
 
 @pytest.fixture
@@ -145,3 +156,144 @@ def run_job(marks_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return Ran(instance, run_id, [json.loads(line) for line in lines])
 
     return run
+
+
+@dataclass
+class NotebookRun:
+    """A run of notebooks that is over."""
+
+    instance: DagsterInstance
+    run_id: str
+    events: list[Any]
+
+    @property
+    def success(self) -> bool:
+        return self.instance.get_run_by_id(self.run_id).status is DagsterRunStatus.SUCCESS
+
+    def _of(self, kind: str, name: str) -> list[Any]:
+        return [
+            event
+            for event in self.events
+            if event.event_type_value == kind
+            and event.asset_key is not None
+            and "/".join(event.asset_key.path) == name
+        ]
+
+    def materializations(self, name: str) -> list[Any]:
+        return [event.materialization for event in self._of("ASSET_MATERIALIZATION", name)]
+
+    def metadata(self, name: str, partition: str | None = None) -> dict[str, Any]:
+        found = [m for m in self.materializations(name) if m.partition == partition]
+        assert len(found) == 1, found
+        return {key: value.value for key, value in found[0].metadata.items()}
+
+    def observations(self, name: str) -> list[Any]:
+        return [
+            event.asset_observation_data.asset_observation
+            for event in self._of("ASSET_OBSERVATION", name)
+        ]
+
+    def failure(self, step: str) -> Any:
+        """The `Failure` of a step: description and metadata."""
+        (event,) = [
+            event
+            for event in self.events
+            if event.event_type_value == "STEP_FAILURE" and event.step_key == step
+        ]
+        data = event.step_failure_data
+        assert data.user_failure_data is not None, data.error.to_string()
+        return data.user_failure_data
+
+    @property
+    def errors(self) -> str:
+        """What went wrong, for a test's message."""
+        failed = [e for e in self.events if e.event_type_value == "STEP_FAILURE"]
+        return "\n".join(e.step_failure_data.error.to_string() for e in failed)
+
+    def steps(self, kind: str) -> list[str]:
+        return sorted(e.step_key for e in self.events if e.event_type_value == kind)
+
+    def checks(self) -> dict[str, Any]:
+        return {
+            event.asset_check_evaluation_data.check_name: event.asset_check_evaluation_data
+            for event in self.events
+            if event.event_type_value == "ASSET_CHECK_EVALUATION"
+        }
+
+
+@dataclass
+class Lab:
+    """A project of tiny notebooks, and an instance to run them on."""
+
+    root: Path
+    instance: DagsterInstance
+
+    def write(self, notebooks: dict[str, str] | None = None, manifest: str | None = None) -> Lab:
+        for name, text in (notebooks or {}).items():
+            path = self.root / "notebooks" / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if manifest is not None:
+            (self.root / "notebooks" / "manifest.yaml").write_text(manifest, encoding="utf-8")
+        return self
+
+    @property
+    def project(self) -> Any:
+        from research_jobs.project import find_project
+
+        return find_project(self.root)
+
+    def defs(self, **options: Any) -> Any:
+        from research_jobs import build_defs
+
+        return build_defs(self.root, **options)
+
+    def materialize(
+        self,
+        *names: str,
+        partition: str | None = None,
+        span: tuple[str, str] | None = None,
+        config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
+        definitions: Any = None,
+        run_config: dict[str, Any] | None = None,
+    ) -> NotebookRun:
+        from research_jobs.orchestration._dagster_assets import execute_run
+
+        repository = (definitions or self.defs()).get_repository_def()
+        keys = frozenset(AssetKey(name.split("/")) for name in names)
+        job = repository.get_implicit_job_def_for_assets(keys)
+        tags = dict(tags or {})
+        if partition is not None:
+            tags["dagster/partition"] = partition
+        if span is not None:
+            tags["dagster/asset_partition_range_start"] = span[0]
+            tags["dagster/asset_partition_range_end"] = span[1]
+        ops = {op: {"config": values} for op, values in (config or {}).items()}
+        run = self.instance.create_run_for_job(
+            job_def=job,
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": ops,
+                **(run_config or {}),
+            },
+            tags=tags,
+            asset_selection=keys,
+        )
+        return NotebookRun(self.instance, run.run_id, list(execute_run(job, run, self.instance)))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, instance: DagsterInstance) -> Lab:
+    """A project without notebooks yet: ``lab.write({"a": "# %%\\n..."}, "notebooks: ...")``."""
+    root = tmp_path / "project"
+    (root / "notebooks").mkdir(parents=True)
+    return Lab(root, instance)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_templates() -> Iterator[None]:
+    yield
+    from research_jobs.orchestration.supervisors import close_supervisors
+
+    close_supervisors()

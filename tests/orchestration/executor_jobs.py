@@ -568,11 +568,11 @@ def polite() -> dg.JobDefinition:
     """One step that ends when it is told to, and one that would have come after it."""
 
     @dg.op
-    def supervised(context: dg.OpExecutionContext) -> None:
+    def listener(context: dg.OpExecutionContext) -> None:
         token = step_cancel_token(context)
         stopped = threading.Event()
         with token.listening(stopped.set):
-            note("supervised")
+            note("listener")
             stopped.wait()
         raise dg.DagsterExecutionInterruptedError
 
@@ -581,12 +581,12 @@ def polite() -> dg.JobDefinition:
         note("quick")
 
     @dg.op(ins={"start": In(Nothing)})
-    def behind() -> None:
-        note("behind")
+    def next_one() -> None:
+        note("next_one")
 
     @dg.job(executor_def=executor())
     def polite() -> None:
-        behind(supervised())
+        next_one(listener())
         quick()
 
     return polite
