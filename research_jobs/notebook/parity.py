@@ -271,7 +271,11 @@ class _Check:
 
     def names(self) -> Iterator[ParityFinding]:
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Attribute) and self.dotted(node) == "sys.argv":
+            if (
+                isinstance(node, (ast.Attribute, ast.Name))
+                and isinstance(node.ctx, ast.Load)
+                and self.dotted(node) == "sys.argv"
+            ):
                 yield self.at(
                     node, "sys-argv", "sys.argv is not the notebook's in batch; use parameters"
                 )
@@ -445,6 +449,8 @@ class _Check:
         if any(name == "*" for ref in self.refs for name, _ in ref.names):
             return
         known = set(dir(builtins)) | _GIVEN | _KERNEL_NAMES
+        # what a function declares global is bound whenever it is called
+        known.update(name for node in self.found.globals for name in node.names)
         bound: set[str] = set()
         reported: set[str] = set()
         for statement in self.tree.body:

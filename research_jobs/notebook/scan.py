@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,21 +160,19 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
         A notebook that does not parse is in it, with its error; the others are untouched by that.
     """
     cache = FactsCache(project, enabled=use_cache)
-    with _quiet():
+    with _uncollected():
         found = _Scanner(project, cache, sys_path).run()
     cache.save()
     return found
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """No garbage collection (trees are many small objects) and no warnings of the parser."""
+def _uncollected() -> Generator[None]:
+    """No garbage collection: trees are many small objects, freed without it."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         if collecting:
             gc.enable()

@@ -7,12 +7,42 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 import warnings
+from contextlib import nullcontext
 
 from research_jobs.errors import NotebookSyntaxError, SourceLocation
 from research_jobs.notebook.cells import NotebookText, cell_at, cell_label, shown_path
 
 __all__ = ["parse_source"]
+
+# What the parser may warn of: an escape, or a number that runs into a word (`1if x`).
+_WARNED = re.compile(r"\\|\d[a-z]")
+
+
+class _Silence:
+    """No warnings while it is held.
+
+    `warnings.catch_warnings` sets a filter of the whole process and puts the old one back: two
+    threads that overlap would put back each other's. Ours at least take turns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._held = threading.local()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._held.context = warnings.catch_warnings()
+        self._held.context.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, *exc: object) -> None:
+        self._held.context.__exit__(*exc)
+        self._lock.release()
+
+
+_SILENCE = _Silence()
 
 
 def parse_source(text: NotebookText) -> ast.Module:
@@ -34,9 +64,8 @@ def parse_source(text: NotebookText) -> ast.Module:
         other mistakes: the hint says what to write instead.
     """
     try:
-        with warnings.catch_warnings():
-            # An invalid escape is the notebook's business when it runs, not ours when it is read.
-            warnings.simplefilter("ignore")
+        # An invalid escape is the notebook's business when it runs, not ours when it is read.
+        with _SILENCE if _WARNED.search(text.text) else nullcontext():
             return ast.parse(text.text, filename=str(text.path))
     except SyntaxError as error:
         raise _syntax_error(text, error) from None

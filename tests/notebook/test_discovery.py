@@ -177,7 +177,7 @@ def test_find_says_what_is_close_or_why_not(make_project: MakeProject) -> None:
         find_notebook(project.notebooks, "helper")
     with pytest.raises(NotebookNotFoundError, match="does not begin with '_'"):
         find_notebook(project.notebooks, "_draft")
-    with pytest.raises(NotebookError, match="'vol' is the file vol.py"):
+    with pytest.raises(NotebookError, match=r"'vol' is the file vol\.py"):
         find_notebook(project.notebooks, "vol.garch")
     with pytest.raises(NotebookNotFoundError, match="no notebook 'x'"):
         find_notebook(project.notebooks, "../../x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -164,7 +165,7 @@ def test_a_cycle_is_one(dependencies: dict[str, list[str]]) -> None:
     cycle = find_cycle(dependencies)
     if cycle is not None:
         assert cycle[0] == cycle[-1]
-        assert all(b in dependencies[a] for a, b in zip(cycle, cycle[1:], strict=False))
+        assert all(b in dependencies[a] for a, b in itertools.pairwise(cycle))
         return
     left = {name: set(reads) & dependencies.keys() for name, reads in dependencies.items()}
     while left:
@@ -182,8 +183,10 @@ def test_the_error_shows_the_loop() -> None:
     with pytest.raises(DependencyCycleError) as caught:
         raise_cycle(("a", "b", "a"), loads)
     assert str(caught.value).splitlines() == [
-        "notebooks/a.py:3:5: notebooks depend on each other in a circle: a -> b -> a. "
-        "Move what both need into a notebook of its own, and load that.",
+        (
+            "notebooks/a.py:3:5: notebooks depend on each other in a circle: a -> b -> a. "
+            "Move what both need into a notebook of its own, and load that."
+        ),
         "  a loads b at notebooks/a.py:3:5",
         "  b loads a at notebooks/b.py:7:1",
     ]

@@ -1,0 +1,141 @@
+"""What differs between the editor and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research_jobs.notebook.cells import NotebookText, parse_cells
+from research_jobs.notebook.parity import CODES, check_parity
+
+Make = Callable[..., NotebookText]
+
+PARAMETERS = '# %% tags=["parameters"]\nx = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "line"),
+    [
+        ("syntax", "# %%\n%matplotlib inline\n", 2),
+        ("syntax", "# %%\nx = = 1\n", 2),
+        ("input-call", "# %%\nname = input('Name? ')\n", 2),
+        ("input-call", "# %%\nfrom getpass import getpass\nx = getpass()\n", 3),
+        ("kernel-call", "# %%\nget_ipython().run_line_magic('time', '')\n", 2),
+        ("kernel-name", "# %%\n1 + 1\n# %%\nx = _ + 1\n", 4),
+        ("kernel-name", "# %%\nx = Out[3]\n", 2),
+        ("main-guard", "# %%\nif __name__ == '__main__':\n    print(1)\n", 2),
+        ("outside-path", "# %%\nimport pandas as pd\npd.read_csv('../data/x.csv')\n", 3),
+        ("outside-path", "# %%\nopen('../x').read()\n", 2),
+        ("home-path", "# %%\nopen('/home/ana/x.csv')\n", 2),
+        ("home-path", "# %%\nopen(r'C:\\x.csv')\n", 2),
+        ("sys-argv", "# %%\nimport sys\nx = sys.argv[1]\n", 3),
+        ("sys-argv", "# %%\nfrom sys import argv\nx = argv\n", 3),
+        ("interactive-plot", "# %%\nimport matplotlib.pyplot as plt\nplt.ion()\n", 3),
+        ("interactive-plot", "# %%\nimport matplotlib\nmatplotlib.use('QtAgg')\n", 3),
+        ("blocking-call", "# %%\napp = open('x')\napp.run(debug=True)\n", 3),
+        ("blocking-call", "# %%\nserver = open('x')\nserver.serve_forever()\n", 3),
+        ("blocking-call", "# %%\nbreakpoint()\n", 2),
+        ("exit-call", "# %%\nimport sys\nsys.exit(0)\n", 3),
+        ("exit-call", "# %%\nexit()\n", 2),
+        ("chdir", "# %%\nimport os\nos.chdir('..')\n", 3),
+        ("chdir", "# %%\nfrom os import chdir\nchdir('..')\n", 3),
+        ("loads-itself", "# %%\nfrom research_jobs import load\nload('study', 'x')\n", 3),
+        ("star-import", "# %%\nfrom numpy import *\n", 2),
+        ("relative-import", "# %%\nfrom . import helper\n", 2),
+        ("imports-notebook", "# %%\nimport market_data\n", 2),
+        ("imports-notebook", "# %%\nfrom vol import garch\n", 2),
+        ("used-before-assigned", "# %%\ny = x\n# %%\nx = 1\n", 2),
+        ("used-before-assigned", "# %%\nx = [f(i) for i in range(3)]\n# %%\nf = abs\n", 2),
+        ("undefined-name", "# %%\ny = gone + 1\n", 2),
+        ("undefined-name", "# %%\ndef f():\n    return gone\n", 3),
+        ("undefined-name", "# %%\nclass A:\n    def f(self):\n        return gone\n", 4),
+        ("undefined-name", "# %%\n@gone\ndef f(a=1):\n    pass\n", 2),
+        ("code-in-prose", "# %% [markdown]\n# text\nx = 1\n", 3),
+        ("other-language", "# Databricks notebook source\n# MAGIC %sql\n# MAGIC select 1\n", 2),
+        ("split-statement", "# %%\ndef f():\n    x = 1\n# %%\n    return x\n", 4),
+        ("second-parameters", PARAMETERS + '# %% tags=["parameters"]\ny = 1\n', 3),
+        ("untagged-parameters", "# %% Parameters\nx = 1\n", 1),
+        ("parameter-lost", PARAMETERS + "# %%\nx = 2\n", 4),
+    ],
+)
+def test_findings(as_notebook: Make, code: str, text: str, line: int) -> None:
+    """Each code, with the line to look at, and nothing else."""
+    found = check_parity(as_notebook(text), notebooks=["study", "market_data", "vol/garch"])
+    assert [(f.code, f.line) for f in found] == [(code, line)]
+    assert found[0].code in CODES
+    assert "\n" not in found[0].message
+
+
+def test_names_that_hide_a_module(as_notebook: Make) -> None:
+    """A notebook called `statistics` breaks whoever imports Python's."""
+    (one,) = check_parity(as_notebook("# %%\n", "/p/notebooks/statistics.py"))
+    assert one.code == "hides-module"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# %%\nimport numpy as np\nx = np.load('data.npy')\n",
+        "# %%\nfor _ in range(3):\n    pass\nx = _\n",
+        "# %%\ndef f(_):\n    return _\n",
+        "# %%\ndisplay(1)\nprint(__file__, __name__)\n",
+        "# %%\ndef f():\n    return later\n# %%\nlater = 1\nf()\n",
+        "# %%\nx = [i for i in range(3) if i]\ny = {k: v for k, v in ()}\n",
+        "# %%\nf = lambda a, *b, c=1, **d: (a, b, c, d)\n",
+        "# %%\nclass A:\n    x = 1\n    y = x + 1\n    def f(self):\n        return self.x\n",
+        "# %%\ntry:\n    import a\nexcept ImportError as error:\n    print(error)\n",
+        "# %%\nif (n := 1):\n    print(n)\nwith open('x') as f:\n    print(f)\n",
+        "# %%\nglobal_ = 1\ndef f():\n    global made\n    made = global_\nf()\nprint(made)\n",
+        "# %%\nx: 'Later' = 1\n",
+        "# %%\nmatch 1:\n    case [a, *b]:\n        print(a, b)\n",
+        "# %%\nfor i in range(3):\n    if i:\n        print(last)\n    last = i\n",
+        "# %%\nx = 1\ndel x\nx = 2\n",
+        "# %%\nasync def f():\n    pass\nawait f()\n",
+        "# %%\nimport subprocess\nsubprocess.run(['ls'])\n",
+        PARAMETERS + "# %%\nx = str(x)\n",
+        PARAMETERS + "# %%\ndef f():\n    x = 2\n",
+        '"""\nTitle\n=====\n"""\n# %%\n# prose\nx = 1\n',
+        "# %%\ninput = 1\n",
+        "# %%\nimport sys\nsys.argv  # parity: ignore\n",
+        "# %%\nx = input()  # parity: ignore[chdir, input-call]\n",
+    ],
+)
+def test_what_is_the_same_in_both(as_notebook: Make, text: str) -> None:
+    """No finding where nothing differs, or where a comment silences it."""
+    assert check_parity(as_notebook(text)) == ()
+
+
+def test_a_comment_silences_only_what_it_names(as_notebook: Make) -> None:
+    """A code that is not named is still told."""
+    found = check_parity(as_notebook("# %%\nx = input()  # parity: ignore[chdir]\n"))
+    assert [f.code for f in found] == ["input-call"]
+
+
+def test_the_sample_notebooks_are_alike_in_both() -> None:
+    """What others copy has no finding."""
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    from research_jobs.notebook.cells import read_notebook_text
+    from research_jobs.notebook.discovery import discover
+
+    for notebook in discover(folder).notebooks:
+        assert check_parity(read_notebook_text(notebook.path)) == ()
+
+
+LINES = st.sampled_from(
+    ["# %%", "# %% [markdown]", "x = y", "y = 1", "def f():", "    return x", "class A:",
+     "    z = x", "for i in x:", "    pass", "import a", "from . import b",
+     "lambda: q", "%time", '"""', "if x:"]
+)  # fmt: skip
+
+
+@given(st.lists(LINES).map("\n".join))
+def test_any_text_is_checked(text: str) -> None:
+    """It never raises, and its lines are lines of the file."""
+    notebook = NotebookText(Path("/p/notebooks/study.py"), text, "", parse_cells(text))
+    for finding in check_parity(notebook):
+        assert 1 <= finding.line <= text.count("\n") + 1
+        assert finding.code in CODES
