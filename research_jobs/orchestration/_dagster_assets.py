@@ -102,7 +102,7 @@ def provenance_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict
     """
     step_context = context.get_step_execution_context()
     node = step_context.job_def.asset_layer.get(key)
-    tags = {CODE_VERSION_TAG: node.code_version or context.run_id}
+    tags = {CODE_VERSION_TAG: node.code_version or context.run.run_id}
     for parent in sorted(node.parent_keys):
         info = step_context.maybe_fetch_and_get_input_asset_version_info(parent)
         version = (info.data_version if info else None) or DEFAULT_DATA_VERSION

@@ -93,7 +93,7 @@ class NotebookStep:
         return Work(
             catalog=self._catalog,
             entry=self._entry,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             step_key=context.op_execution_context.op.name,
             parameters=_parameters(self._entry, config),
             stdout=streams.stdout,
