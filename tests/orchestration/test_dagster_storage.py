@@ -64,10 +64,12 @@ def test_error_leaves_the_connection_usable(instance: DagsterInstance) -> None:
     instance.add_run(run)
     with held_connections(instance):
         instance.report_engine_event("before", run)
-        with pytest.raises(OperationalError):  # noqa: PT012 - the second statement fails
-            with storage.run_connection(run.run_id) as connection:
-                connection.execute(text("DELETE FROM event_logs"))
-                connection.execute(text("SELECT * FROM no_such_table"))
+        with (  # noqa: PT012 - it is the second statement that fails
+            pytest.raises(OperationalError),
+            storage.run_connection(run.run_id) as connection,
+        ):
+            connection.execute(text("DELETE FROM event_logs"))
+            connection.execute(text("SELECT * FROM no_such_table"))
         instance.report_engine_event("after", run)
         assert messages(instance, run) == ["after", "before"]
 
