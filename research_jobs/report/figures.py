@@ -23,9 +23,18 @@ MOST_POINTS = 400
 MOST_TRACES = 40
 MOST_CELLS = 60
 
-_COLOURS = (
-    "#636efa #ef553b #00cc96 #ab63fa #ffa15a #19d3f3 #ff6692 #b6e880 #ff97ff #fecb52"
-).split()
+_COLOURS = [
+    "#636efa",
+    "#ef553b",
+    "#00cc96",
+    "#ab63fa",
+    "#ffa15a",
+    "#19d3f3",
+    "#ff6692",
+    "#b6e880",
+    "#ff97ff",
+    "#fecb52",
+]
 _SCALE = ((13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33))
 _TYPES = {
     "i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "f4": "f", "f8": "d",
@@ -154,7 +163,7 @@ def _series(trace: dict[str, Any], categories: dict[str, int]) -> _Series | None
         return _scatter(trace, categories)
     if kind in ("bar", "funnel", "waterfall"):
         return _bars(trace, categories)
-    if kind in ("histogram",):
+    if kind == "histogram":
         return _histogram(trace)
     if kind in ("candlestick", "ohlc"):
         return _candles(trace)

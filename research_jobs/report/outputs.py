@@ -17,7 +17,7 @@ from research_jobs.report.prose import latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
 
-__all__ = ["Frame", "Renderer", "Thumbnail", "frame_document"]
+__all__ = ["FRAME_POLICY", "Frame", "Renderer", "Thumbnail", "frame_document"]
 
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -46,13 +46,18 @@ _ORDER = (
 )
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
-_FRAME_POLICY = (
+FRAME_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:; "
     "worker-src blob:; form-action 'none'; base-uri 'none'"
 )
 _REMOTE = re.compile(
     r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)\s*=\s*["']?https?://|["']https://cdn""",
+    re.IGNORECASE,
+)
+_ACTIVE_SVG = re.compile(
+    r"<(?:script|foreignObject|iframe|embed|object|handler|listener|set|animate)\b|\bon\w+\s*=|"
+    r"javascript:|<!ENTITY|<\?xml-stylesheet",
     re.IGNORECASE,
 )
 # A frame's page tells its height; the report cannot look into it.
@@ -242,7 +247,10 @@ class Renderer:
             if drawn:
                 self.thumbnail = Thumbnail(".svg", drawn.encode())
         elif "image/svg+xml" in data:
-            self.thumbnail = Thumbnail(".svg", _joined(data["image/svg+xml"]).encode())
+            drawing = _joined(data["image/svg+xml"])
+            # A file of its own can be opened by itself, where it would be a page.
+            if not _ACTIVE_SVG.search(drawing):
+                self.thumbnail = Thumbnail(".svg", drawing.encode())
 
 
 def frame_document(body: str) -> str:
@@ -255,7 +263,7 @@ def frame_document(body: str) -> str:
     """
     return (
         '<!doctype html><html><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_FRAME_POLICY)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(FRAME_POLICY)}">'
         "<style>body{margin:0;font:14px/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}"
         "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px}</style>"
         f"{_FRAME_SCRIPT}</head><body>{body}</body></html>"

@@ -150,18 +150,13 @@ def _cell(
         if not source.strip():
             return "", ()
         prose = render_markdown(source, anchor=name, scope=f"#{name}", picture=renderer.picture)
-        return (
-            f'<section class="rj-cell" id="{name}"><div class="rj-prose">{prose.html}</div>'
-            "</section>",
-            prose.headings,
-        )
+        html = f'<div class="rj-prose">{prose.html}</div>'
+        return f'<section class="rj-cell" id="{name}">{html}</section>', prose.headings
     if cell.kind == "raw":
         if not cell.source.strip():
             return "", ()
-        return (
-            f'<section class="rj-cell" id="{name}"><pre class="rj-raw">{escape(cell.source)}</pre></section>',
-            (),
-        )
+        html = f'<pre class="rj-raw">{escape(cell.source)}</pre>'
+        return f'<section class="rj-cell" id="{name}">{html}</section>', ()
     shown = [renderer.render(item, cell) for item in cell.shown]
     if failed and not any(isinstance(item, Error) for item in cell.shown):
         shown.append(_ended_here(header))
@@ -288,7 +283,7 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
         f"<title>{escape(title)}</title><style>{asset_text('page.css')}</style></head>\n"
         f'<body><div class="rj-page">{_crumbs(header, links)}{_head(page, header)}'
         f"{_contents(page.headings)}\n<main>\n{page.body}\n</main>\n"
-        f"{_foot(header, links)}</div>{scripts}</body></html>\n"
+        f"{_foot(links)}</div>{scripts}</body></html>\n"
     )
 
 
@@ -414,8 +409,8 @@ def _contents(headings: Sequence[Heading]) -> str:
     return f'<details class="rj-toc"><summary>Contents</summary><ol>{items}</ol></details>'
 
 
-def _foot(header: ReportHeader, links: Links) -> str:
-    parts = []
+def _foot(links: Links) -> str:
+    parts: list[str] = []
     if links.ipynb:
         parts.append(f'<a href="{escape(links.ipynb)}" download>Notebook (.ipynb)</a>')
     return (

@@ -64,12 +64,12 @@ def render_markdown(
     scope: str | None = None,
     picture: Callable[[str], str | None] | None = None,
 ) -> Prose:
-    """Markdown as HTML.
+    r"""Markdown as HTML.
 
     Parameters
     ----------
     source : str
-        Untrusted. ``$...$``, ``$$...$$``, ``\\(...\\)``, ``\\[...\\]`` and LaTeX's display
+        Untrusted. ``$...$``, ``$$...$$``, ``\(...\)``, ``\[...\]`` and LaTeX's display
         environments are mathematics.
     anchor : str
         What the ids of headings begin with.

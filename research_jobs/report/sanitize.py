@@ -18,38 +18,63 @@ __all__ = ["Cleaned", "clean_html", "clean_mathml", "scoped_css"]
 
 PREFIX = "u-"
 
-_ELEMENTS = frozenset(
-    "a abbr b blockquote br caption center cite code col colgroup dd del details dfn div dl dt em "
-    "figcaption figure font h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s samp section "
-    "small span strike strong sub summary sup table tbody td tfoot th thead time tr tt u ul var "
-    "wbr".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ELEMENTS = _words(
+    """
+    a abbr b blockquote br caption center cite code col colgroup dd del details dfn div dl
+    dt em figcaption figure font h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre q s
+    samp section small span strike strong sub summary sup table tbody td tfoot th thead time
+    tr tt u ul var wbr
+    """
 )
-_VOID = frozenset("br col hr img wbr".split())
+_VOID = _words(
+    """
+    br col hr img wbr
+    """
+)
 # Gone with their tags, and nothing is lost: what they hold is kept.
-_TRANSPARENT = frozenset("article aside body footer header html label main nav".split())
+_TRANSPARENT = _words(
+    """
+    article aside body footer header html label main nav
+    """
+)
 # Gone with what is in them.
-_SILENT = frozenset("head meta noscript title".split())
-_ATTRIBUTES = frozenset(
-    "align alt border class colspan color datetime dir headers height id lang open reversed "
-    "rowspan scope span start title type valign value width".split()
+_SILENT = _words(
+    """
+    head meta noscript title
+    """
 )
-_PROPERTIES = frozenset(
-    "align-items background background-color border border-bottom border-bottom-color "
-    "border-bottom-style border-bottom-width border-collapse border-color border-left "
-    "border-left-color border-left-style border-left-width border-radius border-right "
-    "border-right-color border-right-style border-right-width border-spacing border-style "
-    "border-top border-top-color border-top-style border-top-width border-width caption-side "
-    "color column-gap display flex flex-direction flex-wrap float font font-family font-size "
-    "font-style font-variant font-variant-numeric font-weight gap height justify-content "
-    "letter-spacing line-height list-style list-style-type margin margin-bottom margin-left "
-    "margin-right margin-top max-height max-width min-height min-width opacity overflow "
-    "overflow-wrap overflow-x overflow-y padding padding-bottom padding-left padding-right "
-    "padding-top row-gap text-align text-decoration text-decoration-color text-decoration-line "
-    "text-indent text-overflow text-transform vertical-align white-space width word-break "
-    "word-wrap".split()
+_ATTRIBUTES = _words(
+    """
+    align alt border class colspan color datetime dir headers height id lang open reversed
+    rowspan scope span start title type valign value width
+    """
 )
-_DISPLAYS = frozenset(
-    "block inline inline-block flex inline-flex table table-cell table-row none grid".split()
+_PROPERTIES = _words(
+    """
+    align-items background background-color border border-bottom border-bottom-color
+    border-bottom-style border-bottom-width border-collapse border-color border-left
+    border-left-color border-left-style border-left-width border-radius border-right
+    border-right-color border-right-style border-right-width border-spacing border-style
+    border-top border-top-color border-top-style border-top-width border-width caption-side
+    color column-gap display flex flex-direction flex-wrap float font font-family font-size
+    font-style font-variant font-variant-numeric font-weight gap height justify-content
+    letter-spacing line-height list-style list-style-type margin margin-bottom margin-left
+    margin-right margin-top max-height max-width min-height min-width opacity overflow
+    overflow-wrap overflow-x overflow-y padding padding-bottom padding-left padding-right
+    padding-top row-gap text-align text-decoration text-decoration-color
+    text-decoration-line text-indent text-overflow text-transform vertical-align white-space
+    width word-break word-wrap
+    """
+)
+_DISPLAYS = _words(
+    """
+    block inline inline-block flex inline-flex table table-cell table-row none grid
+    """
 )
 # No address, no escape, nothing that ends the attribute or the style element.
 _BAD_VALUE = re.compile(
@@ -61,17 +86,21 @@ _IMAGE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|bmp|svg\+xml)(?:;charset=[\w-]+)?;base64,[\w+/=\s]*\Z",
     re.IGNORECASE,
 )
-_MATHML = frozenset(
-    "maction math menclose mfenced mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts "
-    "mroot mrow ms mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder "
-    "munderover none".split()
+_MATHML = _words(
+    """
+    maction math menclose mfenced mfrac mi mmultiscripts mn mo mover mpadded mphantom
+    mprescripts mroot mrow ms mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr
+    munder munderover none
+    """
 )
-_MATHML_ATTRIBUTES = frozenset(
-    "accent accentunder align bevelled close columnalign columnlines columnspacing columnspan "
-    "depth display displaystyle fence form frame height largeop linethickness lspace mathcolor "
-    "mathsize mathvariant maxsize minsize movablelimits notation open rowalign rowlines rowspacing "
-    "rowspan rspace scriptlevel separator separators stretchy symmetric voffset width "
-    "xmlns".split()
+_MATHML_ATTRIBUTES = _words(
+    """
+    accent accentunder align bevelled close columnalign columnlines columnspacing columnspan
+    depth display displaystyle fence form frame height largeop linethickness lspace
+    mathcolor mathsize mathvariant maxsize minsize movablelimits notation open rowalign
+    rowlines rowspacing rowspan rspace scriptlevel separator separators stretchy symmetric
+    voffset width xmlns
+    """
 )
 
 
