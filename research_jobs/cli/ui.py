@@ -18,11 +18,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
 from research_jobs.project import PROJECT_VARIABLE, Project, find_project
+
+if TYPE_CHECKING:
+    from research_jobs.report.server import ReportServer
 
 __all__ = ["REPORTS_VARIABLE", "add_arguments", "free_port", "run"]
 
@@ -72,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         services = _Services(stack, sink)
         try:
             print("Starting…", flush=True)
-            _start_reports(services, project, host, reports_port, environment)
+            stack.enter_context(_serve_reports(project, host, reports_port))
             _start_dagster(services, project, host, port, environment)
             _wait_until_up(host, port, services)
             print(f"Dagster's UI   http://{host}:{port}")
@@ -118,17 +121,14 @@ def _start_dagster(
     os.close(read_end)
 
 
-def _start_reports(
-    services: _Services, project: Project, host: str, port: int, environment: dict[str, str]
-) -> None:
-    import importlib.util
-    if importlib.util.find_spec("research_jobs.report.server") is None: return  # TODO
-    project.reports.mkdir(parents=True, exist_ok=True)
-    command = [
-        *(sys.executable, "-m", "research_jobs.report.server", str(project.reports)),
-        *("--host", host, "--port", str(port)),
-    ]
-    services.start("the server of the reports", command, project, environment)
+def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
+    """The reports, from a thread of this process: they are files, and few ask for them."""
+    from research_jobs.report.server import ReportServer
+
+    try:
+        return ReportServer(project.reports, host, port)
+    except OSError as error:
+        raise ProjectError(f"the reports cannot be served on port {port}: {error}") from error
 
 
 class _DiedError(Exception):

@@ -1,0 +1,154 @@
+"""``research-jobs report``: a notebook's last report, or the gallery of all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from research_jobs.cli.output import duration, print_json, print_table
+from research_jobs.errors import ResearchJobsError
+from research_jobs.project import Project, find_project
+
+__all__ = ["StoredReport", "add_arguments", "run", "stored_reports"]
+
+
+@dataclass(frozen=True)
+class StoredReport:
+    """A report in the reports' folder.
+
+    Parameters
+    ----------
+    html : Path
+    header : mapping
+        What its executed notebook says of the run.
+    """
+
+    html: Path
+    header: Mapping[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "notebook", nargs="?", metavar="NOTEBOOK", help="without one: the gallery of all"
+    )
+    parser.add_argument("--partition", metavar="KEY", help="the last report of this partition")
+    parser.add_argument("--run", metavar="ID", help="the report of this run (its first letters do)")
+    parser.add_argument("--list", action="store_true", help="all reports that are kept")
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument(
+        "--standalone", metavar="FILE", type=Path, help="write it as one file, to mail"
+    )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find it, then print where it is, open it or make one file of it."""
+    project = find_project(arguments.project)
+    if arguments.notebook is None:
+        return _gallery(project, arguments)
+
+    from research_jobs.cli.entries import find_entries
+    from research_jobs.orchestration.catalog import load_catalog
+
+    entry = find_entries(load_catalog(project), [arguments.notebook])[0]
+    found = [
+        report
+        for report in stored_reports(project, entry.name)
+        if arguments.partition in (None, report.header.get("partition"))
+        and str(report.header.get("run_id") or "").startswith(arguments.run or "")
+    ]
+    if not found:
+        what = f" for {arguments.partition}" if arguments.partition else ""
+        raise ResearchJobsError(
+            f"'{entry.name}' has no report{what} yet", hint=f"research-jobs run {entry.name}"
+        )
+    if arguments.list:
+        return _list(project, found, as_json=arguments.json)
+    report = found[0]
+    if arguments.standalone is not None:
+        from research_jobs.report.build import standalone
+
+        target: Path = arguments.standalone
+        target.write_text(standalone(report.html), encoding="utf-8")
+        print(f"Wrote {target}")
+        return 0
+    if arguments.json:
+        print_json(_as_json(report))
+    else:
+        print(report.html)
+    if arguments.open:
+        _open(report.html)
+    return 0
+
+
+def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
+    """The reports of a notebook that are kept, newest first."""
+    from research_jobs.report.build import RUNS
+
+    folder = project.reports / notebook / RUNS
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir(), reverse=True):
+        try:
+            text = (path / "notebook.ipynb").read_text(encoding="utf-8")
+            header = json.loads(text)["metadata"]["research_jobs"]
+        except (OSError, ValueError, KeyError):
+            continue  # being written, or being removed
+        yield StoredReport(path / "report.html", header)
+
+
+def _gallery(project: Project, arguments: argparse.Namespace) -> int:
+    index = project.reports / "index.html"
+    if not index.is_file():
+        raise ResearchJobsError("there is no report yet", hint="research-jobs run --all")
+    if arguments.json:
+        print_json({"gallery": str(index)})
+    else:
+        print(index)
+    if arguments.open:
+        _open(index)
+    return 0
+
+
+def _list(project: Project, found: list[StoredReport], *, as_json: bool) -> int:
+    if as_json:
+        print_json([_as_json(report) for report in found])
+        return 0
+    rows = [
+        [
+            _when(report.header.get("started_at")),
+            str(report.header.get("ending") or ""),
+            duration(report.header.get("duration_s")),
+            str(report.header.get("partition") or ""),
+            project.display(report.html),
+        ]
+        for report in found
+    ]
+    print_table(["when", "ending", "took", "partition", "report"], rows, right=["took"])
+    return 0
+
+
+def _as_json(report: StoredReport) -> dict[str, Any]:
+    return {
+        "html": str(report.html),
+        "ipynb": str(report.html.with_name("notebook.ipynb")),
+        **{name: report.header.get(name) for name in ("run_id", "ending", "partition")},
+    }
+
+
+def _when(started: Any) -> str:
+    if isinstance(started, (int, float)):
+        return f"{datetime.fromtimestamp(started).astimezone():%Y-%m-%d %H:%M}"
+    return str(started or "")[:16].replace("T", " ")
+
+
+def _open(path: Path) -> None:
+    import webbrowser
+
+    webbrowser.open(path.resolve().as_uri())
