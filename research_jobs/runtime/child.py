@@ -273,15 +273,8 @@ def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutp
             f"output '{output.name}' has no folder to be staged in", where=_where(request)
         )
     try:
-        from research_jobs.store.codec import write_output  # noqa: PLC0415 - imports pyarrow
-    except ModuleNotFoundError as error:
-        raise OutputError(
-            f"output '{output.name}' needs the package '{error.name}', which {sys.executable} "
-            "does not have",
-            where=_where(request),
-            hint=f"Install it there: {sys.executable} -m pip install {error.name}",
-        ) from error
-    try:
+        from research_jobs.store.codec import write_output
+
         return write_output(
             output.name,
             value,
@@ -289,6 +282,13 @@ def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutp
             options=output.options,
             metadata=request.metadata,
         )
+    except ModuleNotFoundError as error:
+        raise OutputError(
+            f"output '{output.name}' needs the package '{error.name}', which {sys.executable} "
+            "does not have",
+            where=_where(request),
+            hint=f"Install it there: {sys.executable} -m pip install {error.name}",
+        ) from error
     except ResearchJobsError as error:
         if error.where is None:
             error.where = _where(request)

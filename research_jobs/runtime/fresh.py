@@ -166,7 +166,9 @@ def _environment(environment: Mapping[str, str]) -> None:
 
 def _standard_streams() -> None:
     """New streams, since those of the template may hold text and have been wrapped."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    raw = io.FileIO(0, "r", closefd=False)
+    raw.name = "<stdin>"  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8")
     sys.stdout = sys.__stdout__ = _live_stream(1, "strict")
     sys.stderr = sys.__stderr__ = _live_stream(2, "backslashreplace")
 

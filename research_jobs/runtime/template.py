@@ -85,7 +85,7 @@ UNSAFE_MODULES = frozenset(
 _HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     """A module was imported that a forked run must not find."""
 
 
@@ -127,7 +127,8 @@ class _Template:
         )
         try:
             preload.run(list(asked["modules"]))
-        except _Unfit:
+        except _UnfitError:
+            processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
             return
         remember_matplotlib_settings()
         places = preload.places()
@@ -251,11 +252,12 @@ class _Preload:
         os.dup2(self.errors, 2)
         self.descriptors = _descriptors()
         self._look("research_jobs")
-        for name in RUNTIME_MODULES:
-            self._load(name, ours=True)
+        # Theirs first: the sooner an unfit one is found, the less has to be done again.
         with _display_variables():
             for name in _ordered(names):
                 self._load(name, ours=False)
+        for name in RUNTIME_MODULES:
+            self._load(name, ours=True)
         for source, target in zip(before, (1, 2)):
             os.dup2(source, target)
             os.close(source)
@@ -362,7 +364,7 @@ class _Preload:
 
     def _give_up(self, name: str, reason: str) -> NoReturn:
         send_message(self.control, "Unfit", module=name, reason=reason)
-        raise _Unfit
+        raise _UnfitError
 
 
 @contextlib.contextmanager
@@ -423,12 +425,3 @@ def _is_open(descriptor: int) -> bool:
 def _one_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
-
-
-def preload_names(modules: Any) -> tuple[str, ...]:
-    """The modules of a list that are worth naming to a template: not the standard library's."""
-    return tuple(
-        dict.fromkeys(
-            name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names
-        )
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.protocol import ProtocolError
+from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_message, send_message
 from research_jobs.runtime.fresh import in_project
 
@@ -241,6 +243,15 @@ class Template:
                 process.kill()
                 process.wait()
 
+    def _kill(self) -> None:
+        """End a template that hangs or crashed, with whatever its imports have started."""
+        if self._process is not None:
+            pid = self._process.pid
+            left = {pid, *processes.descendants(pid), *processes.session_members(pid)}
+            if self._process.poll() is not None:
+                left.discard(pid)
+            processes.signal_all(left, signal.SIGKILL)
+
     def forget(self) -> None:
         """Let go of a template that belongs to the process that this one was forked from."""
         if self._control is not None:
@@ -288,8 +299,7 @@ class Template:
                     if hangs
                     else "its import ends the interpreter",
                 )
-                if hangs:
-                    self._process.kill()
+                self._kill()
                 return False
             ours.settimeout(None)
         return ready

@@ -11,10 +11,10 @@ from research_jobs.protocol import OutputRequest, PartitionKey, RunRequest
 
 if TYPE_CHECKING:
     from research_jobs.manifest import Manifest, NotebookSpec
-    from research_jobs.notebook.scan import ScannedNotebook
+    from research_jobs.notebook.scan import Scan, ScannedNotebook
     from research_jobs.project import Project
 
-__all__ = ["build_request", "resolve_python", "working_directory"]
+__all__ = ["build_request", "preload_modules", "working_directory"]
 
 
 def build_request(
@@ -133,10 +133,17 @@ def working_directory(project: Project, folder: Path, setting: str | None) -> st
     return str(project.root / Path(setting).expanduser())
 
 
-def resolve_python(project: Project, python: str | None) -> str | None:
-    """The interpreter that the manifest names, relative to the project; None for our own."""
-    if python is None:
-        return None
-    path = Path(python).expanduser()
-    # A link of a virtual environment must not be resolved: its place is what makes it one.
-    return str(path if path.is_absolute() or len(path.parts) == 1 else project.root / path)
+def preload_modules(scan: Scan) -> tuple[str, ...]:
+    """What a template is worth importing for a project's notebooks.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    tuple of str
+        The installed modules that they import, then what they import from those: names that turn
+        out to be no modules cost nothing.
+    """
+    return tuple(dict.fromkeys((*scan.third_party, *scan.third_party_members)))

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from research_jobs.errors import RunError
@@ -24,7 +23,7 @@ from research_jobs.project import Project, find_project
 from research_jobs.protocol import PartitionKey, RunResult
 from research_jobs.supervisor.connection import CancelToken
 from research_jobs.supervisor.process import PreloadReport, StartError
-from research_jobs.supervisor.request import build_request
+from research_jobs.supervisor.request import build_request, preload_modules
 from research_jobs.supervisor.supervise import Isolation, Supervisor
 
 if TYPE_CHECKING:
@@ -212,18 +211,22 @@ def _usable(descriptor: int, otherwise: int) -> int:
 # -- what is kept between calls -----------------------------------------------------------------
 
 _lock = threading.Lock()
-_supervisors: dict[str, Supervisor] = {}
+_supervisors: dict[tuple[str, ...], Supervisor] = {}
+_preloads: dict[str, tuple[str, ...]] = {}
 _manifests: dict[str, tuple[Any, Manifest]] = {}
 
 
 def _supervisor(project: Project, manifest: Manifest) -> Supervisor:
-    """The supervisor of a project, kept for the life of this program."""
+    """The supervisor of projects that import the same modules, for the life of this program."""
     root = str(project.root)
     with _lock:
-        found = _supervisors.get(root)
-        if found is None:
+        preload = _preloads.get(root)
+        if preload is None:
             seen = scan(project, sys_path=manifest.defaults.sys_path)
-            found = _supervisors[root] = Supervisor(preload=seen.third_party)
+            preload = _preloads[root] = preload_modules(seen)
+        found = _supervisors.get(preload)
+        if found is None:
+            found = _supervisors[preload] = Supervisor(preload=preload)
     return found
 
 

@@ -1,0 +1,163 @@
+"""The template: what it imports, what it leaves out, and that runs work all the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, marked, wait_until
+
+from research_jobs.protocol import Ending
+from research_jobs.supervisor.process import Template
+from research_jobs.supervisor.run import Supervisor
+
+MODULES = {
+    "fits": "VALUE = 1",
+    "prints_at_import": "print('hello from an import')",
+    "fails_at_import": "raise RuntimeError('no licence')",
+    "hangs_at_import": "import time; time.sleep(600)",
+    "leaves_a_thread": """
+        import threading, time
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    """,
+    "leaves_a_file_open": "FILE = open('/dev/null')",
+    "leaves_a_process": "import subprocess; CHILD = subprocess.Popen(['sleep', '600'])",
+    "ends_the_interpreter": """
+        import os, subprocess
+        subprocess.Popen(['sleep', '600'])
+        os._exit(9)
+    """,
+    "raises_system_exit": "raise SystemExit(3)",
+    "needs_what_is_missing": "import a_package_that_is_not_there",
+    "speaks_on_stderr": "import sys; sys.stderr.write('careful\\n')",
+    "grpc": "VALUE = 1",
+    "uses_grpc": "import grpc",
+    "uses_the_project": "import sys; sys.path.append({project!r}); import own_helper",
+}
+
+REASONS = {
+    "prints_at_import": "its import writes to stdout",
+    "fails_at_import": "its import fails: RuntimeError: no licence",
+    "hangs_at_import": "its import takes longer than 2 s",
+    "leaves_a_thread": "its import starts a thread",
+    "leaves_a_file_open": "its import leaves a file or connection open",
+    "leaves_a_process": "its import starts a process",
+    "ends_the_interpreter": "its import ends the interpreter",
+    "raises_system_exit": "its import fails: SystemExit",
+    "needs_what_is_missing": "its import fails: ModuleNotFoundError",
+    "grpc": "it is known not to survive a fork",
+    "uses_grpc": "it imports grpc, which is known not to survive a fork",
+    "uses_the_project": "it imports the project's own file",
+    "not_installed_anywhere": "does not have it",
+    "own_helper": "does not have it",
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a helper module."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "notebooks").mkdir()
+    (root / "notebooks" / "own_helper.py").write_text("VALUE = 1\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def libraries(
+    tmp_path_factory: pytest.TempPathFactory, project: Path, marker: str
+) -> Iterator[Path]:
+    """A folder of installed modules that behave badly."""
+    folder = tmp_path_factory.mktemp("libraries")
+    for name, source in MODULES.items():
+        text = textwrap.dedent(source).format(project=str(project / "notebooks"))
+        (folder / f"{name}.py").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def started(libraries: Path, project: Path) -> Iterator[tuple[Template, list[str]]]:
+    """A template that was asked for all of them, and its log."""
+    lines: list[str] = []
+    names = [*MODULES, "not_installed_anywhere", "own_helper", "json", "fits.no_module"]
+    template = Template(sys.executable, str(project), names, lines.append, import_limit=2.0)
+    yield template, lines
+    template.close()
+
+
+@pytest.mark.parametrize("module", REASONS)
+def test_left_out(started: tuple[Template, list[str]], module: str) -> None:
+    """A module that a forked run must not find is left out, with the reason in the log."""
+    template, lines = started
+    assert REASONS[module] in template.report.left_out[module]
+    assert module not in template.report.loaded
+    said = [line for line in lines if line.startswith(f"{module} is not preloaded: ")]
+    assert len(said) == 1
+
+
+def test_what_fits_is_loaded(started: tuple[Template, list[str]]) -> None:
+    """The others are loaded; one that only warns is, and its words are logged."""
+    template, lines = started
+    assert {"fits", "speaks_on_stderr"} <= set(template.report.loaded)
+    assert "preloading speaks_on_stderr wrote to stderr: careful" in lines
+    theirs = {name for name in template.report.left_out if not name.startswith("research_jobs.")}
+    assert theirs == set(REASONS)
+
+
+def test_earlier_tries_are_gone(started: tuple[Template, list[str]], marker: str) -> None:
+    """Templates that had to be given up, and what their imports started, are gone."""
+    template, _lines = started
+    wait_until(
+        lambda: not [
+            command
+            for pid, command in marked(marker).items()
+            if pid != template.pid and ("sleep" in command or "template" in command)
+        ]
+    )
+
+
+def test_notebook_finds_what_was_left_out(libraries: Path, lab: Lab) -> None:
+    """A module that was left out is imported by the run itself, its output in the run's log."""
+    lab.write("imports", "# %% Import\nimport fits, prints_at_import, own_helper_of_lab\n")
+    lab.write("own_helper_of_lab", "VALUE = 1\n")
+    with Supervisor(preload=("fits", "prints_at_import")) as supervisor:
+        outcome = Lab(lab.root, supervisor).run("imports")
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.isolation == "fork"
+    assert outcome.stdout == b"hello from an import\n"
+
+
+def test_project_around_its_environment(tmp_path: Path, marker: str) -> None:
+    """An environment inside the project is no part of it, and its modules are preloaded."""
+    (tmp_path / "notebooks").mkdir()
+    site = tmp_path / ".venv" / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text("")
+    (site / "installed_inside.py").write_text("VALUE = 1\n")
+    (tmp_path / "own_module.py").write_text("VALUE = 1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(site), str(tmp_path))))
+        template = Template(
+            sys.executable,
+            str(tmp_path),
+            ("installed_inside", "own_module"),
+            lambda line: None,
+        )
+    try:
+        assert "installed_inside" in template.report.loaded
+        assert set(template.report.left_out) == {"own_module"}
+    finally:
+        template.close()
+
+
+def test_serves_other_projects(started: tuple[Template, list[str]], tmp_path: Path) -> None:
+    """A template serves a project whose files it has not imported, and no other."""
+    template, _lines = started
+    assert template.serves(str(tmp_path))
+    (library,) = {str(Path(entry)) for entry in os.environ["PYTHONPATH"].split(os.pathsep)}
+    assert not template.serves(library)

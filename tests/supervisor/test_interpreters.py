@@ -1,0 +1,146 @@
+"""Notebooks under an interpreter of their own, which has neither Dagster nor research_jobs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import Lab
+
+from research_jobs.protocol import Ending
+
+BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
+
+PACKAGES = ("numpy", "numpy.libs", "pandas", "pandas.libs", "pyarrow", "dateutil", "pytz")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An environment with nothing in it."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def with_pyarrow(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An environment that has pandas and pyarrow, and none of our other packages."""
+    folder = tmp_path_factory.mktemp("pyarrow") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    found = importlib.util.find_spec("pyarrow")
+    assert found is not None
+    assert found.origin is not None
+    ours = Path(found.origin).parents[1]
+    for name in (*PACKAGES, "six.py", "six"):
+        if (ours / name).exists():
+            (site / name).symlink_to(ours / name)
+    return str(folder / "bin" / "python")
+
+
+@BOTH
+def test_foreign_interpreter(lab: Lab, with_pyarrow: str, isolation: str) -> None:
+    """A notebook runs there, writes its outputs, and finds none of our other packages."""
+    lab.write(
+        "looks_around",
+        "# %% Look\n"
+        "import importlib.util\n"
+        "import sys\n"
+        "import pandas as pd\n"
+        "found = [n for n in ('dagster', 'pydantic', 'yaml') if importlib.util.find_spec(n)]\n"
+        "from research_jobs import context\n"
+        "seen = {'found': found, 'prefix': sys.prefix, 'batch': context().in_batch}\n"
+        "print(seen)\n"
+        "frame = pd.DataFrame({'a': [1, 2]})\n",
+    )
+    outcome = lab.run(
+        "looks_around", outputs=("frame",), python=with_pyarrow, isolation=isolation
+    )
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.isolation == isolation
+    said = outcome.stdout.decode()
+    assert "'found': []" in said
+    assert str(Path(with_pyarrow).parents[1]) in said
+    assert "'batch': True" in said
+    assert outcome.result.outputs[0].rows == 2
+
+
+@BOTH
+def test_pyarrow_is_missing(lab: Lab, bare: str, isolation: str) -> None:
+    """Without pyarrow a notebook without outputs runs; one with outputs says what is missing."""
+    assert lab.run("adds_up", python=bare, isolation=isolation).result.ending is Ending.SUCCEEDED
+    outcome = lab.run("adds_up", python=bare, isolation=isolation, outputs=("total",))
+    assert outcome.result.ending is Ending.FAILED
+    assert outcome.headline == (
+        f"notebooks/adds_up.py: output 'total' needs the package 'pyarrow', which {bare} does "
+        f"not have. Install it there: {bare} -m pip install pyarrow"
+    )
+
+
+def test_relative_path(lab: Lab, bare: str) -> None:
+    """The manifest's path of an interpreter is relative to the project."""
+    environment = Path(bare).parents[1]
+    (lab.root / ".other").symlink_to(environment)
+    outcome = lab.run("adds_up", python=".other/bin/python")
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+
+
+@BOTH
+def test_interpreter_is_not_there(lab: Lab, isolation: str) -> None:
+    """An interpreter that is not there fails the run in one line."""
+    outcome = lab.run("adds_up", python="no/such/python", isolation=isolation)
+    assert outcome.result.ending is Ending.FAILED
+    assert outcome.headline == (
+        f"notebooks/adds_up.py: interpreter {lab.root}/no/such/python cannot be started: "
+        "No such file or directory. Check `python:` in the manifest."
+    )
+
+
+@BOTH
+def test_not_an_interpreter(lab: Lab, isolation: str) -> None:
+    """A program that is no Python fails the run and does not hang it."""
+    outcome = lab.run("adds_up", python="/bin/false", isolation=isolation)
+    assert outcome.result.ending is Ending.FAILED
+    assert "/bin/false" in outcome.headline
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_python_too_old(lab: Lab, tmp_path: Path, isolation: str) -> None:
+    """A Python that is too old is told as such."""
+    old = _other_python("3.8", "3.9")
+    if old is None:
+        pytest.skip("no Python 3.8 or 3.9 here")
+    outcome = lab.run("adds_up", python=old, isolation=isolation)
+    assert outcome.result.ending is Ending.FAILED
+    assert "3.10 or later is needed" in outcome.headline
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13", "3.14"])
+@BOTH
+def test_other_versions(lab: Lab, version: str, isolation: str) -> None:
+    """Other versions of Python run a notebook, as far as they are on this machine."""
+    python = _other_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} here")
+    outcome = lab.run("adds_up", python=python, isolation=isolation)
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.stdout == b"the total is 3\n"
+    assert outcome.stderr == b""
+    failed = lab.run("segfaults", python=python, isolation=isolation)
+    assert "segfaults.py:7" in failed.headline
+
+
+def _other_python(*versions: str) -> str | None:
+    """An interpreter of one of the versions, on the path or as pyenv keeps them."""
+    import shutil
+
+    for version in versions:
+        kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+        for found in (*kept.glob(f"{version}.*/bin/python"), shutil.which(f"python{version}")):
+            if found and subprocess.run([found, "-c", ""], check=False).returncode == 0:
+                return str(found)
+    return None
