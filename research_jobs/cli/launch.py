@@ -25,6 +25,7 @@ from research_jobs.orchestration._dagster_assets import (
     execute_run,
     job_origin,
 )
+from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
 from research_jobs.orchestration.metadata import rows_of
@@ -226,17 +227,19 @@ class Launcher:
         tags = {PROCESS_TAG: process_tag()}
         if batch.partition is not None:
             tags[PARTITION_NAME_TAG] = batch.partition
-        run = self.instance.create_run_for_job(
-            job_def=job,
-            # Dagster prints each event otherwise: what happens is ours to show.
-            run_config={
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                **({"ops": dict(config)} if config else {}),
-            },
-            tags=tags,
-            asset_selection=selection,
-            remote_job_origin=job_origin(job.name, LOCATION),
-        )
+        # A run begins with an event for each of its assets.
+        with held_connections(self.instance):
+            run = self.instance.create_run_for_job(
+                job_def=job,
+                # Dagster prints each event otherwise: what happens is ours to show.
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    **({"ops": dict(config)} if config else {}),
+                },
+                tags=tags,
+                asset_selection=selection,
+                remote_job_origin=job_origin(job.name, LOCATION),
+            )
         watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
         with interruptible():
             try:
