@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -144,17 +144,16 @@ class FactsCache:
             return
         body = json.dumps(self._new, separators=(",", ":")).encode()
         head = json.dumps({"stamp": self._stamp(), "checksum": zlib.crc32(body)}).encode()
-        temporary: str | None = None
+        # a name that no other thread or process takes, with the permissions of any new file
+        unique = f".scan-{os.getpid()}-{threading.get_ident()}"
+        temporary = self.path.with_name(unique)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".scan-")
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(head + b"\n" + body)
-            os.replace(temporary, self.path)  # noqa: PTH105 - one name for both steps
+            temporary.write_bytes(head + b"\n" + body)
+            temporary.replace(self.path)
         except OSError:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)  # noqa: PTH108 - as above
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _signature(stat: os.stat_result) -> list[int]:

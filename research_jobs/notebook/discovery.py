@@ -161,27 +161,22 @@ def _refuse(path: str, what: str, found: Folder) -> None:
 def name_problem(file: SourceFile) -> NotebookError | None:
     """Why a notebook cannot have its name; ``None`` when it can."""
     for index, part in enumerate(file.parts):
-        last = index == len(file.parts) - 1
-        label = f"'{part}.py'" if last else f"folder '{part}'"
-        where = SourceLocation(shown_path(file.path))
+        if part.isidentifier() and part.isascii() and not keyword.iskeyword(part):
+            continue
+        suffix = ".py" if index == len(file.parts) - 1 else ""
+        label = f"'{part}.py'" if suffix else f"folder '{part}'"
         if not part.isidentifier():
-            return NotebookError(
-                f"{label} is not a name that Python can import",
-                where=where,
-                hint=f"Rename it, for instance to '{_identifier(part)}{'.py' if last else ''}'.",
-            )
-        if keyword.iskeyword(part):
-            return NotebookError(
-                f"{label} is a keyword of Python and cannot be imported",
-                where=where,
-                hint=f"Rename it, for instance to '{part}_{'.py' if last else ''}'.",
-            )
-        if unicodedata.normalize("NFKC", part) != part:
-            return NotebookError(
-                f"{label} is spelt in a form of Unicode that Python's import does not find",
-                where=where,
-                hint=f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed anew.",
-            )
+            what = f"{label} is not a name that Python can import"
+            hint = f"Rename it, for instance to '{_identifier(part)}{suffix}'."
+        elif keyword.iskeyword(part):
+            what = f"{label} is a keyword of Python and cannot be imported"
+            hint = f"Rename it, for instance to '{part}_{suffix}'."
+        elif unicodedata.normalize("NFKC", part) != part:
+            what = f"{label} is spelt in a form of Unicode that Python's import does not find"
+            hint = f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed anew."
+        else:
+            continue
+        return NotebookError(what, where=SourceLocation(shown_path(file.path)), hint=hint)
     return None
 
 
