@@ -114,7 +114,8 @@ class FolderLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._descriptor: int | None = None  # opening may fail, and then there is nothing to close
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def exclusive(self, *, wait: bool = True) -> bool:
         """Take it for one holder alone; False when it is held and `wait` is false."""

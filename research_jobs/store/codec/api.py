@@ -57,8 +57,6 @@ def write_output(
     StoreError
         When the disk refuses.
     """
-    import pyarrow as pa
-
     from research_jobs.store.codec import parquet
 
     encoded = encode_value(name, value)
@@ -68,7 +66,10 @@ def write_output(
     try:
         try:
             parquet.write_encoded(encoded, temporary, parquet.WriteOptions.of(options), metadata)
-        except (pa.ArrowException, ValueError, TypeError) as error:
+        except (OSError, ResearchJobsError):
+            raise
+        except Exception as error:
+            # Streams and lazy frames run the notebook's own code here: anything may come out.
             raise _not_parquet(name, value, error) from error
         crash_point("write.written")
         if encoded.frame is not None:

@@ -99,6 +99,7 @@ def _encode_frame(frame: Any, place: Place) -> Encoded:
     width = len(labels)
     names = table.schema.names
     _refuse_same_names(names, width, place)
+    objects += [number for number in range(width) if _unknown_to_pandas(frame.dtypes.iloc[number])]
     table = _mark_objects(table, [names[number] for number in objects] + level_objects)
     detail = {
         "columns": _encode_column_labels(labels, place.at("column names")),
@@ -118,7 +119,7 @@ def _pyarrow_knows(labels: Any) -> bool:
     return all(level.inferred_type in _KNOWN_LABELS for level in levels)
 
 
-_KNOWN_LABELS = ("string", "integer", "floating", "datetime64", "empty")
+_KNOWN_LABELS = ("string", "integer", "floating", "empty")
 
 
 def _is_json(attrs: dict[Any, Any]) -> bool:
@@ -272,6 +273,17 @@ def _blame_column(plain: Any, place: Place) -> None:
 
     for number in range(plain.shape[1]):
         attempt(number)
+
+
+def _unknown_to_pandas(dtype: Any) -> bool:
+    """Whether pandas would stumble over the name of a dtype in its own metadata."""
+    if not isinstance(dtype, pd.ArrowDtype):
+        return False
+    try:
+        pd.api.types.pandas_dtype(str(dtype))
+    except (TypeError, NotImplementedError):
+        return True
+    return False
 
 
 def _refuse_same_names(names: Sequence[str], width: int, place: Place) -> None:

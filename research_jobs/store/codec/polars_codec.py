@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,19 @@ def _contains_refused(dtype: Any) -> bool:
 def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
     """Write a frame, a lazy one without ever collecting it."""
     write: Any = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
+    try:
+        _write(write, path, options, record)
+    except pl.exceptions.PolarsError as error:
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def _write(write: Any, path: Path, options: WriteOptions, record: str) -> None:
     write(
         path,
         compression=_COMPRESSION.get(options.compression, options.compression),

@@ -187,12 +187,27 @@ def _lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
         lazy = frame.lazy()
     else:
         lazy = pl.scan_parquet(source.path, hive_partitioning=False, glob=False)
+        _check_polars(source, lazy)
         condition = _polars_condition(typed_filters(source, filters))
         if condition is not None:
             lazy = lazy.filter(condition)
     if columns is None:
         return lazy
     return lazy.select([source.field(label) for label in columns])
+
+
+def _check_polars(source: Source, lazy: Any) -> None:
+    """Raise an error of ours where polars would panic over a type it does not have."""
+    import polars as pl
+
+    try:
+        lazy.collect_schema()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StoreError(
+            f"{source.path} cannot be read with polars: {reason}",
+            hint='Ask for another form: as_="arrow".',
+        ) from error
 
 
 def _polars_condition(filters: list[list[tuple[str, str, Any]]] | None) -> Any:

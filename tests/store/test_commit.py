@@ -1,0 +1,383 @@
+"""Publishing: what stands in the store afterwards, and what never is touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow.dataset as ds
+import pytest
+
+from research_jobs.errors import CorruptOutputError, StoreError
+from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.store import commit
+from research_jobs.store.codec import read_output, write_output
+from research_jobs.store.commit import open_staging, publish, reject
+from research_jobs.store.files import Files
+from research_jobs.store.layout import unit_of
+from research_jobs.store.load import load, stored_versions
+from research_jobs.store.versions import HeldVersion, hold
+
+DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
+
+
+def tree(folder: str | Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes, links as what they say."""
+    found: dict[str, bytes] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_symlink():
+            found[str(path)] = os.readlink(path).encode()
+        elif path.is_file():
+            found[str(path)] = path.read_bytes()
+    return found
+
+
+def test_paths_are_those_of_the_contract(store: str, put: Any) -> None:
+    """Other tools find plain and partitioned outputs where the documentation says."""
+    put("volatility/garch", {"forecast": [1]})
+    put("signals", {"signals": [1]}, DAY)
+    assert Path(store, "volatility/garch/forecast.parquet").is_file()
+    assert Path(store, "signals/signals/run_date=2018-11-01/part-0.parquet").is_file()
+
+
+def test_published_outputs_are_described(store: str, put: Any) -> None:
+    """What publish returns names path, rows, version, and the rows there were before."""
+    put("a", {"x": [1, 2, 3]})
+    (second,) = put("a", {"x": [1, 2]})
+    assert second.path == str(Path(store, "a", "x.parquet"))
+    assert read_output(Path(second.file)) == [1, 2]
+    assert (second.rows, second.previous_rows, second.kind) == (2, 3, "list")
+    assert second.bytes == os.stat(second.path).st_size
+
+
+@pytest.fixture
+def days(put: Any) -> None:
+    """Three partitions, one of which was published twice, and an unfinished staging."""
+    for key in ("2018-11-01", "2018-11-02", "BRK/B", "2018-11-02"):
+        frame = pd.DataFrame({"price": [1.5, 2.5], "name": ["a", None]})
+        put("s", {"s": frame}, PartitionKey(key, {"day": key}), keep={"s": 5})
+
+
+READERS: dict[str, Callable[[str], int]] = {
+    "pandas": lambda root: len(pd.read_parquet(f"{root}/s")),
+    "polars folder": lambda root: pl.scan_parquet(f"{root}/s").collect().height,
+    "polars glob": lambda root: (
+        pl.scan_parquet(f"{root}/s/**/*.parquet", hive_partitioning=True).collect().height
+    ),
+    "duckdb **": lambda root: len(
+        duckdb.sql(f"from read_parquet('{root}/s/**/*.parquet', hive_partitioning=true)").fetchall()
+    ),
+    "duckdb */*": lambda root: len(duckdb.sql(f"from '{root}/s/*/*.parquet'").fetchall()),
+    "duckdb whole notebook": lambda root: len(duckdb.sql(f"from '{root}/**/*.parquet'").fetchall()),
+    "pyarrow": lambda root: ds.dataset(f"{root}/s", partitioning="hive").count_rows(),
+}
+
+
+@pytest.mark.usefixtures("days")
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_other_tools_read_a_partitioned_output(store: str, reader: Callable[[str], int]) -> None:
+    """Every reader sees each partition once, whatever versions are kept beside it."""
+    assert reader(f"{store}/s") == 6
+
+
+@pytest.mark.usefixtures("days")
+def test_other_tools_decode_the_keys(store: str) -> None:
+    """A key with a slash comes back as it is from every hive reader."""
+    keys = {"2018-11-01", "2018-11-02", "BRK/B"}
+    tree = f"{store}/s/s"
+    assert set(pd.read_parquet(tree)["day"]) == keys
+    assert set(pl.scan_parquet(tree, hive_schema={"day": pl.String}).collect()["day"]) == keys
+    rows = duckdb.sql(
+        f"select distinct day from read_parquet('{tree}/**/*.parquet', hive_partitioning=true, "
+        "hive_types_autocast=false)"
+    ).fetchall()
+    assert {row[0] for row in rows} == keys
+
+
+def test_an_output_that_is_no_longer_made_disappears(store: str, put: Any) -> None:
+    """It leaves with the publish that does not have it, and its last version can be loaded."""
+    put("a", {"x": 1, "old": 2})
+    put("a", {"x": 3})
+    assert not Path(store, "a", "old.parquet").is_symlink()
+    assert load("a", "x") == 3
+    assert load("a", "old", version=-1) == 2
+
+
+def test_keep_says_how_many_old_versions_stay(store: str, put: Any) -> None:
+    """With keep 2 of one output there are three versions; with 0 there is one."""
+    for value in range(5):
+        put("a", {"x": value, "y": value}, keep={"x": 2})
+    assert [load("a", "x", version=back) for back in (0, -1, -2)] == [4, 3, 2]
+    assert len(stored_versions(store, "a")) == 3
+    put("a", {"x": 9, "y": 9})
+    assert len(stored_versions(store, "a")) == 1
+
+
+def test_a_version_being_read_is_not_pruned(store: str, put: Any) -> None:
+    """A reader's hold on a version outlives publishes; the next one after it prunes."""
+    put("a", {"x": 1})
+    held: HeldVersion = hold(unit_of(store, "a", None))
+    put("a", {"x": 2})
+    assert read_output(held.version.file("x")) == 1
+    held.release()
+    put("a", {"x": 3})
+    assert not held.version.folder.exists()
+
+
+def test_rejected_outputs_are_kept_aside(store: str, put: Any) -> None:
+    """The published output stays byte for byte, and the rejected one can be looked at."""
+    put("a", {"x": 1})
+    before = tree(store)
+    for value in (2, 3):
+        with open_staging(store, "r2") as staging:
+            staged = write_output("x", value, staging.path / "x", options={}, metadata={})
+            folder = reject(store, "a", [staged], staging=staging, partition=None, run_id="r2")
+    after = tree(store)
+    assert {path: after[path] for path in before} == before
+    assert read_output(Path(folder) / "x.pq") == 3
+    assert len(list(Path(folder).parent.iterdir())) == 1
+
+
+# -- bad input ------------------------------------------------------------------------------
+
+
+def test_a_file_in_the_way_is_not_overwritten(store: str, put: Any) -> None:
+    """Somebody's own file at the output's path stays, and the error names it."""
+    theirs = Path(store, "a", "x.parquet")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"mine")
+    with pytest.raises(StoreError, match=r"x\.parquet is in the way"):
+        put("a", {"x": 1})
+    assert theirs.read_bytes() == b"mine"
+    assert not list(Path(store, "a", ".versions").glob("0*"))
+
+
+@pytest.mark.parametrize("place", ["a", "a/.versions", "a/x", "a/x/day=1", "a/.partitions/day=1"])
+def test_a_link_out_of_the_store_is_refused(
+    store: str, put: Any, tmp_path: Path, place: str
+) -> None:
+    """A folder that is a symbolic link is refused, and nothing is written behind it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = Path(store, place)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    partition = None if place.endswith("versions") else PartitionKey("1", {"day": "1"})
+    with pytest.raises(StoreError, match="symbolic link"):
+        put("a", {"x": 1}, partition)
+    assert not list(outside.iterdir())
+
+
+def test_a_staged_file_outside_the_staging_folder_is_refused(store: str, tmp_path: Path) -> None:
+    """What a forged record names elsewhere is never moved."""
+    elsewhere = tmp_path / "x.parquet"
+    staged = write_output("x", 1, elsewhere, options={}, metadata={})
+    with open_staging(store, "r") as staging:
+        link = staging.path / "x.parquet"
+        link.symlink_to(elsewhere)
+        for path in (elsewhere, link):
+            forged = StagedOutput("x", str(path), "int", 1, staged.bytes)
+            with pytest.raises(StoreError, match="no file of the staging folder"):
+                publish(store, "a", [forged], staging=staging, partition=None, run_id="r")
+    assert read_output(elsewhere) == 1
+
+
+def test_a_staged_file_that_was_cut_is_refused(store: str, put: Any) -> None:
+    """A truncated file never becomes an output, and the previous one stays."""
+    put("a", {"x": 1})
+    with open_staging(store, "r") as staging:
+        staged = write_output("x", 2, staging.path / "x", options={}, metadata={})
+        os.truncate(staged.path, staged.bytes - 1)
+        with pytest.raises(CorruptOutputError, match="not the file that was staged"):
+            publish(store, "a", [staged], staging=staging, partition=None, run_id="r")
+    assert load("a", "x") == 1
+
+
+def test_two_notebooks_may_not_share_a_folder(put: Any) -> None:
+    """A partitioned output named as a notebook below it is refused, in either order."""
+    put("a/b", {"x": 1})
+    with pytest.raises(StoreError, match="would share the folder"):
+        put("a", {"b": 1}, DAY)
+    put("c", {"d": 1}, DAY)
+    with pytest.raises(StoreError, match="would share the folder"):
+        put("c/d", {"x": 1})
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_read_only_store_is_one_clear_error(store: str) -> None:
+    """A store that cannot be written says so in one line."""
+    Path(store).mkdir(parents=True)
+    Path(store).chmod(0o500)
+    with pytest.raises(StoreError, match="Permission denied"):
+        open_staging(store, "r")
+
+
+def test_a_store_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
+    """A file where the store should be is told apart from a full disk."""
+    (tmp_path / "data").write_text("")
+    with pytest.raises(StoreError, match="cannot write to the store"):
+        open_staging(str(tmp_path / "data"), "r")
+
+
+# -- writing that fails (faults 14) ----------------------------------------------------------
+
+
+class Failing(Files):
+    """File operations of which the n-th, and if `lasting` all after it, meet a full disk."""
+
+    def __init__(self, at: int, *, lasting: bool) -> None:
+        self.left = at
+        self.lasting = lasting
+        self.failed = False
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0 or (self.left < 0 and self.lasting):
+            self.failed = True
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def make_folder(self, path: Path) -> None:
+        self._count()
+        super().make_folder(path)
+
+    def link(self, path: Path, target: str) -> None:
+        self._count()
+        super().link(path, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+    def write(self, path: Path, data: bytes) -> None:
+        self._count()
+        super().write(path, data)
+
+    def _sync(self, path: Path, flags: int) -> None:
+        self._count()
+        super()._sync(path, flags)
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize("partition", [None, DAY], ids=["plain", "partition"])
+def test_every_failing_operation_leaves_the_old_outputs(
+    store: str,
+    put: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    partition: PartitionKey | None,
+    lasting: bool,
+) -> None:
+    """A disk that fills up at any operation: an error, and the outputs are as before.
+
+    A disk that stays full after the commit can keep the old version from being put back; then the
+    new outputs are there, all of them.
+    """
+    for at in range(1, 60):
+        name = f"n{at}"
+        put(name, {"x": 1, "y": 1}, partition)
+        failing = Failing(at, lasting=lasting)
+        with open_staging(store, "r") as staging:
+            staged = [
+                write_output(each, 2, staging.path / each, options={}, metadata={})
+                for each in ("x", "y", "z")
+            ]
+            monkeypatch.setattr(commit, "FILES", failing)
+            try:
+                publish(store, name, staged, staging=staging, partition=partition, run_id="r")
+            except StoreError as error:
+                assert "No space left" in str(error)
+                failed = True
+            else:
+                failed = False
+            monkeypatch.setattr(commit, "FILES", Files())
+        key = partition.key if partition else None
+        found = [load(name, each, key) for each in ("x", "y")]
+        plain = [read_output(unit_of(store, name, partition).link(each)) for each in ("x", "y")]
+        assert found == plain
+        if failed:
+            assert found == [1, 1] or (lasting and found == [2, 2])
+            put(name, {"x": 3}, partition)  # nothing is left in the way
+            assert load(name, "x", key) == 3
+        else:
+            assert found == [2, 2]
+        if not failing.failed:
+            return
+    pytest.fail("there were more operations than the test expected")
+
+
+CHILD = """
+import resource, signal, sys
+from pathlib import Path
+import numpy, pandas, polars
+from research_jobs.store.codec import write_output
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+kind, folder, limit = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+numbers = numpy.random.default_rng(0).normal(size=20_000)
+value = {"pandas": lambda: pandas.DataFrame({"x": numbers}), "numpy": lambda: numbers,
+         "polars": lambda: polars.DataFrame({"x": numbers}),
+         "lazy": lambda: polars.LazyFrame({"x": numbers})}[kind]()
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    write_output("x", value, folder / "x.parquet", options={"row_group_size": 3000}, metadata={})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["pandas", "numpy", "polars", "lazy"])
+def test_a_file_that_may_not_grow_leaves_nothing_half_done(tmp_path: Path, kind: str) -> None:
+    """With the file's size limited, the error is one line and the old file is as it was."""
+    old = tmp_path / "x.parquet"
+    write_output("x", "old", old, options={}, metadata={})
+    before = old.read_bytes()
+    for limit in (3, 60_000):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", CHILD, kind, str(tmp_path), str(limit)],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.startswith("StoreError output 'x' cannot be written"), done
+        assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+        assert old.read_bytes() == before
+
+
+def test_stale_staging_is_removed_by_the_next(store: str) -> None:
+    """A staging folder whose process is dead goes; one of a living run stays."""
+    script = (
+        "import os, sys; from research_jobs.store.commit import open_staging;"
+        "print(open_staging(sys.argv[1], 'dead').path); sys.stdout.flush(); os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, store], capture_output=True, text=True, check=True
+    )
+    dead = Path(done.stdout.strip())
+    assert dead.is_dir()
+    with open_staging(store, "alive") as alive, open_staging(store, "third"):
+        assert not dead.exists()
+        assert alive.path.is_dir()
+    assert not list(Path(store, ".staging").iterdir())
+
+
+def test_publishing_needs_no_pyarrow(store: str) -> None:
+    """The run worker publishes without pyarrow, pandas or fsspec being imported."""
+    with open_staging(store, "r") as staging:
+        staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
+        script = f"""
+import sys
+from pathlib import Path
+from research_jobs.protocol import StagedOutput
+from research_jobs.store.commit import publish
+from research_jobs.store.load import stored_outputs
+staged = StagedOutput("x", {staged.path!r}, "int", 1, {staged.bytes})
+publish({store!r}, "a", [staged], staging=Path({str(staging.path)!r}), partition=None, run_id="r")
+print(dict(stored_outputs({store!r}, "a")))
+assert not {{"pyarrow", "pandas", "numpy", "fsspec"}} & set(sys.modules)
+"""
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert load("a", "x") == 1
