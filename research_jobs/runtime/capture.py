@@ -213,7 +213,7 @@ class FileRecorder(Recorder):
         self._cell_offset = 0
         self._streams: dict[str, _Stream] = {}
         self._progress: tuple[str, str] | None = None
-        self._updates: dict[str, dict[str, Any]] = {}
+        self._updates: dict[str, bytes] = {}
         self._updated_at: dict[str, float] = {}
         self._own_displays: set[str] = set()
         self._clear_pending = False
@@ -329,29 +329,31 @@ class FileRecorder(Recorder):
         with self._lock:
             self._clear_if_pending()
             self._settle_progress()
-            kept = self._bounded(dict(data))
+            kept = self._bounded(data)
             if not kept and data:
                 return
-            record = {
-                "type": "output",
-                "cell": self._cell,
-                "output_type": output_type,
-                "data": self._masker.value(kept),
-                "metadata": self._masker.value(dict(metadata or {})),
-                "display_id": display_id,
-                "update": update,
-            }
+            line = self._line(
+                {
+                    "type": "output",
+                    "cell": self._cell,
+                    "output_type": output_type,
+                    "metadata": self._masker.value(dict(metadata or {})),
+                    "display_id": display_id,
+                    "update": update,
+                },
+                kept,
+            )
             if update and display_id is not None:
                 # An animation updates many times a second: its last state is what stays.
                 now = time.monotonic()
                 if now - self._updated_at.get(display_id, 0.0) < self._limits.refresh_s:
-                    self._updates[display_id] = record
+                    self._updates[display_id] = line
                     return
                 self._updates.pop(display_id, None)
                 self._updated_at[display_id] = now
             elif display_id is not None:
                 self._own_displays.add(display_id)
-            self._write(record)
+            self._write_line(line)
 
     def clear(self, *, wait: bool = False) -> None:
         with self._lock:
@@ -374,8 +376,8 @@ class FileRecorder(Recorder):
                     self._close()
                     return
                 self._size = self._cell_offset
-                for record in foreign:
-                    self._write(record)
+                for line in foreign:
+                    self._write_line(line)
 
     def note(self, text: str) -> None:
         with self._lock:
@@ -401,23 +403,27 @@ class FileRecorder(Recorder):
 
     # -- inside -----------------------------------------------------------------------------
 
-    def _bounded(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The representations that are small enough; what is left out is noted."""
-        if self._full:
-            return {mime: value for mime, value in data.items() if mime == "text/plain"}
-        kept: dict[str, Any] = {}
+    def _bounded(self, data: Mapping[str, Any]) -> dict[str, str]:
+        """The representations that are small enough, as JSON; what is left out is noted."""
+        kept: dict[str, str] = {}
         for mime, value in data.items():
-            size = len(value) if isinstance(value, str) else None
-            if size is not None and size > self._limits.output:
+            if self._full and mime != "text/plain":
+                continue
+            try:
+                encoded = json.dumps(self._masker.value(value), default=_unknown)
+            except (TypeError, ValueError) as error:
+                self.note(f"An output's {mime} was left out: it is not JSON ({error}).")
+                continue
+            if len(encoded) > self._limits.output:
                 self.note(
-                    f"An output of {_megabytes(size)} ({mime}) was left out: "
+                    f"An output of {_megabytes(len(encoded))} ({mime}) was left out: "
                     f"at most {_megabytes(self._limits.output)} are kept."
                 )
                 continue
-            kept[mime] = value
+            kept[mime] = encoded
         return kept
 
-    def _foreign_updates(self) -> list[dict[str, Any]]:
+    def _foreign_updates(self) -> list[bytes]:
         """Updates by this cell of other cells' displays: they outlive clearing this one."""
         try:
             with open(os.dup(self._file), "rb") as file:  # noqa: PTH123 - from a descriptor
@@ -425,12 +431,12 @@ class FileRecorder(Recorder):
                 lines = file.read().splitlines()
         except OSError:
             return []
-        latest: dict[str, dict[str, Any]] = {}
+        latest: dict[str, bytes] = {}
         for line in lines:
             if b'"update": true' in line:
-                record = json.loads(line)
-                if record["display_id"] not in self._own_displays:
-                    latest[record["display_id"]] = record
+                display_id = json.loads(line)["display_id"]
+                if display_id not in self._own_displays:
+                    latest[display_id] = line + b"\n"
         return list(latest.values())
 
     def _clear_if_pending(self) -> None:
@@ -463,8 +469,8 @@ class FileRecorder(Recorder):
                 self._write(record)
                 stream.tail.clear()
                 stream.tail_length = stream.dropped = 0
-        for record in self._updates.values():
-            self._write(record)
+        for line in self._updates.values():
+            self._write_line(line)
         self._updates = {}
 
     def _write_live(self, key: str, record: dict[str, Any], *, force: bool) -> None:
@@ -485,20 +491,18 @@ class FileRecorder(Recorder):
         self._write(record)
         self._live = _Live(key, begin, self._size, now)
 
+    def _line(self, record: Mapping[str, Any], data: Mapping[str, str]) -> bytes:
+        """A record with representations that are JSON already: large ones are encoded once."""
+        head = json.dumps(record, default=str)
+        parts = ", ".join(f"{json.dumps(mime)}: {encoded}" for mime, encoded in data.items())
+        return f'{head[:-1]}, "data": {{{parts}}}}}\n'.encode()
+
     def _write(self, record: Mapping[str, Any]) -> None:
+        self._write_line(json.dumps(record, default=str).encode() + b"\n")
+
+    def _write_line(self, line: bytes) -> None:
         if self._file < 0:
             return
-        try:
-            line = json.dumps(record, default=_unknown).encode() + b"\n"
-        except (TypeError, ValueError) as error:
-            line = json.dumps(
-                {
-                    "type": "note",
-                    "cell": self._cell,
-                    "text": f"An output was left out: it is not JSON ({error}).",
-                }
-            ).encode()
-            line += b"\n"
         view = memoryview(line)
         try:
             while view:
