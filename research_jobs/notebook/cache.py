@@ -9,6 +9,7 @@ a clock a file can change twice without showing it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import research_jobs
 from research_jobs.notebook.facts import FileFacts, facts_from_json, facts_to_json
 from research_jobs.project import Project
 
@@ -115,15 +115,9 @@ class FactsCache:
         self._changed = True
 
     def _stamp(self) -> dict[str, Any]:
-        """What else the facts depend on: this program and the interpreter."""
-        own: list[Any] = []
-        for name in sorted(os.listdir(os.path.dirname(__file__))):  # noqa: PTH208, PTH120 - each scan does this
-            if name.endswith(".py"):
-                stat = os.stat(os.path.join(os.path.dirname(__file__), name))  # noqa: PTH116, PTH118, PTH120 - as above
-                own.append([name, stat.st_mtime_ns, stat.st_size])
+        """What else the facts depend on: this scanner and the interpreter."""
         return {
-            "version": research_jobs.__version__,
-            "scanner": own,
+            "scanner": _own_checksum(),
             "python": list(sys.version_info[:2]),
             "root": self._root,
         }
@@ -154,6 +148,18 @@ class FactsCache:
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+@functools.cache
+def _own_checksum() -> int:
+    """Of the source of this package: an edit or another version of it makes the cache stale.
+
+    Not its times: packagers set them all to the same instant.
+    """
+    checksum = 0
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return checksum
 
 
 def _signature(stat: os.stat_result) -> list[int]:

@@ -298,7 +298,7 @@ def test_old_files_are_believed_by_their_times(
         lambda data: b"[]\n{}",
         lambda data: b"\xff\xfe\n",
         lambda data: b"[" * 100_000,
-        lambda data: data.replace(b'"version"', b'"verslon"'),
+        lambda data: data.replace(b'"scanner"', b'"scammer"'),
     ],
 )
 def test_a_damaged_cache_is_forgotten(
