@@ -11,11 +11,11 @@ date is a date.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -24,19 +24,23 @@ from research_jobs.errors import ManifestError, SourceLocation
 __all__ = ["Defect", "Document", "Mark", "Node", "read_document"]
 
 SIZE_LIMIT = 4 * 1024 * 1024
-NODE_LIMIT = 250_000
+NODE_LIMIT = 150_000
+KEY_LIMIT = 300
 DEPTH_LIMIT = 32
+# A person makes a few of them; more are an attack or another kind of file.
+DEFECT_LIMIT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A place in the text, 1-based."""
+class Mark(Protocol):
+    """A place in the text as the parser gives it: line and column, from 0."""
 
-    line: int
-    column: int
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
 
 
-@dataclass(slots=True)
 class Node:
     """One value and where it stands.
 
@@ -46,22 +50,36 @@ class Node:
         Plain Python: dict, list or scalar, children included.
     mark : Mark
         Where the value begins.
+
+    Attributes
+    ----------
     children : dict
         Key or index to node, for mappings and sequences.
     keys : dict
         Where each key of a mapping stands.
     """
 
-    data: Any
-    mark: Mark
-    children: dict[str | int, Node] = field(default_factory=dict["str | int", "Node"])
-    keys: dict[str, Mark] = field(default_factory=dict[str, Mark])
+    # A manifest of a thousand notebooks has forty thousand of these: no dataclass, no dict each.
+    __slots__ = ("children", "data", "keys", "mark")
+
+    def __init__(self, data: Any, mark: Mark) -> None:
+        self.data = data
+        self.mark = mark
+        self.children: dict[str | int, Node] = _NO_CHILDREN
+        self.keys: dict[str, Mark] = _NO_KEYS
+        if isinstance(data, (dict, list)):
+            self.children, self.keys = {}, {}
 
     def items(self) -> Iterator[tuple[str, Node]]:
         """Keys and values of a mapping, in order."""
         for key, child in self.children.items():
             if isinstance(key, str):
                 yield key, child
+
+
+# Shared by all scalars; never written to.
+_NO_CHILDREN: dict[str | int, Node] = {}
+_NO_KEYS: dict[str, Mark] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class Document:
 
     def where(self, mark: Mark) -> SourceLocation:
         """A mark as a place that an error can name."""
-        return SourceLocation(self.path, mark.line, mark.column)
+        return SourceLocation(self.path, mark.line + 1, mark.column + 1)
 
     def locate(self, path: Sequence[str | int], *, key: bool = False) -> SourceLocation:
         """Where the value (or with ``key=True`` its key) at `path` stands.
@@ -178,14 +196,9 @@ def parse_document(content: bytes, shown: str) -> Document:
     loader = None
     try:
         loader = loader_class(text)
-        while (event := loader.get_event()) is not None:
-            builder.take(event)
+        builder.build(loader.get_event)
     except yaml.YAMLError as error:
         raise _syntax_error(error, text, shown) from error
-    except RecursionError as error:
-        raise ManifestError(
-            "the manifest is nested too deeply", where=SourceLocation(shown, 1, 1)
-        ) from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -195,10 +208,12 @@ def parse_document(content: bytes, shown: str) -> Document:
 class _Open:
     """A mapping or sequence whose end has not come yet."""
 
-    __slots__ = ("key", "node")
+    __slots__ = ("is_mapping", "key", "node", "path")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, path: tuple[str | int, ...], is_mapping: bool) -> None:
         self.node = node
+        self.path = path
+        self.is_mapping = is_mapping
         self.key: str | None = None
 
 
@@ -213,109 +228,120 @@ class _Builder:
         self.count = 0
         self.documents = 0
 
-    def take(self, event: Any) -> None:
-        if isinstance(event, yaml.ScalarEvent):
-            self._scalar(event)
-        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            self._open(event)
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            self._close()
-        elif isinstance(event, yaml.AliasEvent):
-            mark = _mark(event)
+    def build(self, get_event: Callable[[], Any]) -> None:
+        stack = self.stack
+        while (event := get_event()) is not None:
+            kind = type(event)
+            if kind is yaml.ScalarEvent:
+                if event.tag is not None or event.anchor is not None:
+                    self._refuse_decoration(event)
+                top = stack[-1] if stack else None
+                if top is not None and top.key is None and top.is_mapping:
+                    self._key(top, event)
+                    continue
+                # only what is written without quotes has a type of its own
+                value = event.value if event.style else _resolve(event.value)
+                self._add(Node(value, event.start_mark))
+            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                self._open(event)
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                stack.pop()
+            else:
+                self._rare(event)
+
+    def _rare(self, event: Any) -> None:
+        if isinstance(event, yaml.AliasEvent):
             self._defect(
-                mark,
+                event.start_mark,
                 f"the alias '*{event.anchor}' is not allowed in a manifest",
                 "Write the value out, or put it under defaults.",
             )
-            self._add(Node(None, mark))
+            top = self.stack[-1] if self.stack else None
+            if top is not None and top.key is None and top.is_mapping:
+                top.key = ""
+            else:
+                self._add(Node(None, event.start_mark))
         elif isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
                 raise ManifestError(
                     "a second document begins here, a manifest is one",
-                    where=SourceLocation(self.shown, _mark(event).line, 1),
+                    where=SourceLocation(self.shown, event.start_mark.line + 1, 1),
                     hint="Remove the line ---.",
                 )
 
-    def _scalar(self, event: Any) -> None:
-        mark = _mark(event)
-        self._refuse_decoration(event, mark)
-        # `implicit` is (plain, quoted): only a plain scalar without a tag has a type of its own.
-        plain = event.style is None or event.style == ""
-        self._add(Node(_resolve(event.value) if plain else event.value, mark), text=event.value)
-
     def _open(self, event: Any) -> None:
-        mark = _mark(event)
+        mark = event.start_mark
         if len(self.stack) >= DEPTH_LIMIT:
-            raise ManifestError(
-                f"the manifest is nested more than {DEPTH_LIMIT} levels deep",
-                where=SourceLocation(self.shown, mark.line, mark.column),
-                hint="Flatten it.",
+            raise self._error(
+                mark, f"the manifest is nested more than {DEPTH_LIMIT} levels deep", "Flatten it."
             )
-        self._refuse_decoration(event, mark)
-        node = Node({} if isinstance(event, yaml.MappingStartEvent) else [], mark)
+        if event.tag is not None or event.anchor is not None:
+            self._refuse_decoration(event)
+        is_mapping = type(event) is yaml.MappingStartEvent
+        node = Node({} if is_mapping else [], mark)
         top = self.stack[-1] if self.stack else None
-        if top is not None and isinstance(top.node.data, dict) and top.key is None:
+        if top is not None and top.key is None and top.is_mapping:
             self._defect(mark, "a key must be a plain name", "Write the key as a word.")
             top.key = ""  # its value is dropped, and so is the key, which nothing holds
-            self.stack.append(_Open(node))
+            self.stack.append(_Open(node, top.path, is_mapping))
             return
+        path = self._path()  # before the node takes its key
         self._add(node)
-        self.stack.append(_Open(node))
+        self.stack.append(_Open(node, path, is_mapping))
 
-    def _close(self) -> None:
-        self.stack.pop()
-
-    def _add(self, node: Node, text: str | None = None) -> None:
+    def _add(self, node: Node) -> None:
         self.count += 1
         if self.count > NODE_LIMIT:
-            raise ManifestError(
+            raise self._error(
+                node.mark,
                 f"the manifest has more than {NODE_LIMIT:,} values",
-                where=SourceLocation(self.shown, node.mark.line, node.mark.column),
-                hint="Keep data out of it.",
+                "Keep data out of it.",
             )
         if not self.stack:
             self.root = node
             return
         top = self.stack[-1]
         parent = top.node
-        if isinstance(parent.data, list):
+        if not top.is_mapping:
             parent.children[len(parent.data)] = node
             parent.data.append(node.data)
-        elif top.key is None:
-            self._key(top, node, text)
-        else:
-            key, top.key = top.key, None
-            if key in parent.children or not key:
-                return  # a duplicate's value, or one below a refused key
-            parent.children[key] = node
-            parent.data[key] = node.data
-
-    def _key(self, top: _Open, node: Node, text: str | None) -> None:
-        parent = top.node
-        if not text:
-            self._defect(node.mark, "a key is empty", "Give it a name.")
-            top.key = ""
             return
+        key, top.key = top.key, None
+        if not key or key in parent.children:
+            return  # a duplicate's value, or one below a refused key
+        parent.children[key] = node
+        parent.data[key] = node.data
+
+    def _key(self, top: _Open, event: Any) -> None:
+        text: str = event.value
+        mark = event.start_mark
+        keys = top.node.keys
         top.key = text
-        if text == "<<" and node.data == text:
+        if text in keys:
             self._defect(
-                node.mark,
+                mark,
+                f"the key '{text}' stands here twice, first in line {keys[text].line + 1}",
+                "Keep one.",
+            )
+        elif not text:
+            self._defect(mark, "a key is empty", "Give it a name.")
+        elif text == "<<" and not event.style:
+            self._defect(
+                mark,
                 "the merge key '<<' is not allowed in a manifest",
                 "Write the values out, or put them under defaults.",
             )
             top.key = ""
-        elif text in parent.keys:
-            self._defect(
-                node.mark,
-                f"the key '{text}' stands here twice, first in line {parent.keys[text].line}",
-                "Keep one.",
-                key=text,
+        elif len(text) > KEY_LIMIT:
+            raise self._error(
+                mark, f"a key has {len(text):,} characters, at most {KEY_LIMIT}", "Shorten it."
             )
         else:
-            parent.keys[text] = node.mark
+            keys[text] = mark
 
-    def _refuse_decoration(self, event: Any, mark: Mark) -> None:
+    def _refuse_decoration(self, event: Any) -> None:
+        mark = event.start_mark
         if event.tag is not None and event.tag != "!":
             name = event.tag.replace("tag:yaml.org,2002:", "!!")
             self._defect(
@@ -328,20 +354,23 @@ class _Builder:
                 "Write the value where it is used, or put it under defaults.",
             )
 
-    def _defect(self, mark: Mark, what: str, hint: str, *, key: str | None = None) -> None:
-        path: list[str | int] = []
-        for level in self.stack:
-            if isinstance(level.node.data, list):
-                path.append(len(level.node.data))
-            elif level.key is not None:
-                path.append(level.key)
-        if key is not None and (not path or path[-1] != key):
-            path.append(key)
-        self.defects.append(Defect(tuple(path), mark, what, hint))
+    def _defect(self, mark: Mark, what: str, hint: str) -> None:
+        if len(self.defects) == DEFECT_LIMIT:
+            raise self._error(mark, f"{what}, and {DEFECT_LIMIT} such mistakes come before", hint)
+        self.defects.append(Defect(self._path(), mark, what, hint))
 
+    def _error(self, mark: Mark, what: str, hint: str) -> ManifestError:
+        where = SourceLocation(self.shown, mark.line + 1, mark.column + 1)
+        return ManifestError(what, where=where, hint=hint)
 
-def _mark(event: Any) -> Mark:
-    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+    def _path(self) -> tuple[str | int, ...]:
+        """Where the next value belongs."""
+        if not self.stack:
+            return ()
+        top = self.stack[-1]
+        if not top.is_mapping:
+            return (*top.path, len(top.node.data))
+        return (*top.path, top.key) if top.key else top.path
 
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)\Z")
@@ -422,7 +451,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ManifestError
         f"this is not YAML: {problem or context or 'it cannot be parsed'}",
         where=SourceLocation(shown, line, column),
         hint=_syntax_hint(problem, context, source),
-        details=f"    {source}" if source.strip() else None,
+        details=f"    {source[:200]}" if source.strip() else None,
     )
 
 

@@ -24,6 +24,7 @@ from research_jobs.project import Project, notebook_name
 __all__ = ["Manifest", "Problem", "load_manifest"]
 
 Scope: TypeAlias = Literal["manifest", "notebook", "schedule"]
+SEARCH_LIMIT = 20
 SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
 
 
@@ -145,6 +146,7 @@ class _Loader:
         self.problems: list[Problem] = []
         self.unreadable: Problem | None = None
         self.broken_defaults: frozenset[str] = frozenset()
+        self.searches = 0
 
     def load(self) -> Manifest:
         root = self.document.root
@@ -277,8 +279,7 @@ class _Loader:
                     name,
                     f"there is no notebook '{written}'",
                     where,
-                    did_you_mean(name, self.known, label="Notebooks")
-                    or f"Create notebooks/{name}.py.",
+                    self._close(name) or f"Create notebooks/{name}.py.",
                 )
                 fine = False
             spec = self._validate(NotebookSpec, "notebook", name, path, child)
@@ -344,7 +345,7 @@ class _Loader:
         for place, other in named:
             if other not in self.known:
                 what = f"{place[0]}: there is no notebook '{other}'"
-                hint = did_you_mean(other, self.known - {name}, label="Notebooks")
+                hint = self._close(other)
             elif other == name:
                 what, hint = f"{place[0]}: the notebook '{name}' names itself", "Name another."
             else:
@@ -385,7 +386,7 @@ class _Loader:
                     name,
                     f"schedule {name}: there is no notebook '{notebook}'",
                     self.document.locate((*path, "notebooks", index)),
-                    did_you_mean(notebook, self.known, label="Notebooks"),
+                    self._close(notebook),
                 )
             if unknown:
                 continue
@@ -519,6 +520,13 @@ class _Loader:
                 # of a name that stands there twice, the second is the one too many
                 return self.document.where(matches[-1].mark)
         return here
+
+    def _close(self, name: str) -> str:
+        """Names like this one, for the first mistakes of a manifest: each costs a search."""
+        self.searches += 1
+        if self.searches > SEARCH_LIMIT:
+            return "Correct its name."
+        return did_you_mean(name, self.known, label="Notebooks")
 
     # --- problems ------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ _UNITS = {
 _DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
 _DURATION_HINT = "Write 90 (seconds), 30s, 10m, 1h30m or 2d."
 # ten years: longer than any run, and short enough for every clock that is asked to wait so long
+_LONGEST_TEXT = 100
 _LONGEST = 10 * 365 * 86400.0
 
 _SIZES = {
@@ -88,6 +89,8 @@ def parse_duration(value: Any) -> float:
         raise RefusedValueError(f"{_shown(value)} is not a duration", f"{_DURATION_HINT}")
     if isinstance(value, str):
         text = value.strip().lower()
+        if len(text) > _LONGEST_TEXT:
+            raise RefusedValueError(f"{_shown(value)} is not a duration", _DURATION_HINT)
         seconds, end = 0.0, 0
         if re.fullmatch(r"\d+(\.\d+)?", text):
             seconds, end = float(text), len(text)
@@ -216,6 +219,7 @@ _FIELDS = (
     ("month", 1, 12, _MONTHS),
     ("day of week", 0, 7, _DAYS),
 )
+_LONGEST_CRON = 500
 _LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -226,6 +230,11 @@ def check_cron(expression: str) -> str:
     Kept to what Dagster's scheduler takes too (a test holds both side by side), and a little
     stricter: an expression that can never fire is refused.
     """
+    if len(expression) > _LONGEST_CRON:
+        raise RefusedValueError(
+            f"the cron expression '{expression[:20]}...' has {len(expression)} characters",
+            f"Use at most {_LONGEST_CRON}.",
+        )
     text = " ".join(expression.split())
     if text.startswith("@"):
         if text in _MACROS:
