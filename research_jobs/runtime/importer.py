@@ -210,6 +210,14 @@ def _compile_cell(
     return CompiledCell(cell, code, shown, assigned)
 
 
+def _annotation(module: ModuleType, name: str) -> Any:
+    """A parameter's annotation: it alone knows the Enum whose default is ``None``."""
+    try:
+        return module.__annotations__.get(name)
+    except (AttributeError, NameError):  # none at all, or one that cannot be evaluated
+        return None
+
+
 def _by_cell(cells: Iterable[Cell], body: Iterable[ast.stmt]) -> dict[int, list[ast.stmt]]:
     """Statements by the number of the cell that they begin in."""
     found: dict[int, list[ast.stmt]] = {}
@@ -475,7 +483,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
         for name, value in self._parameters.items():
             default = namespace.get(name)
             kind = self._parameter_types.get(name, "any")
-            namespace[name] = restore_parameter(value, kind, default)
+            annotation = _annotation(module, name) if kind == "enum" else None
+            namespace[name] = restore_parameter(value, kind, default, annotation)
         names = dict.fromkeys((*compiled.assigned, *self._parameters))
         self.used.update({name: _short(namespace[name]) for name in names if name in namespace})
 
