@@ -63,6 +63,10 @@ _PLAIN_TYPES = (
 )
 
 
+# Types that IPython's pretty printer knows: it breaks their lines.
+_PRETTY = (dict, frozenset, list, range, set, slice, super, tuple, type, BaseException)
+
+
 def has_ipython() -> bool:
     """Whether IPython can be imported, without importing it."""
     if "IPython" in sys.modules:
@@ -280,10 +284,21 @@ def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if _displays_itself(value):
         return {}, {}
     data, metadata = _representations(value)
-    if not data or hasattr(value, "_repr_pretty_"):
-        return None
-    data.setdefault("text/plain", _safe_repr(value))
+    if "text/plain" not in data:
+        if not (data or _says_itself(kind)) or hasattr(value, "_repr_pretty_"):
+            return None
+        data["text/plain"] = _safe_repr(value)
     return data, metadata
+
+
+def _says_itself(kind: type) -> bool:
+    """Whether a type's own ``repr()`` is all that the pretty printer would use."""
+    for cls in kind.__mro__:
+        if cls in _PRETTY or cls.__module__ in ("collections", "types"):
+            return False
+        if "__repr__" in cls.__dict__:
+            return cls is not object
+    return False
 
 
 def _displays_itself(value: Any) -> bool:
