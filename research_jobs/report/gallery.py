@@ -292,7 +292,7 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
     )
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=False)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{asset_text('gallery.css')}</style></head>\n"
         f'<body data-title="{escape(title)}" data-up="{escape(up)}"><div class="rg-page"></div>'

@@ -263,7 +263,7 @@ def frame_document(body: str) -> str:
     """
     return (
         '<!doctype html><html><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(FRAME_POLICY)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(FRAME_POLICY, quote=False)}">'
         "<style>body{margin:0;font:14px/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}"
         "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px}</style>"
         f"{_FRAME_SCRIPT}</head><body>{body}</body></html>"

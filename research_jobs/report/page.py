@@ -277,7 +277,7 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
     policy = page_policy(evaluates=evaluates)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=False)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
         f"<title>{escape(title)}</title><style>{asset_text('page.css')}</style></head>\n"

@@ -380,7 +380,7 @@ def test_without_ipython(fresh):
         blocked=("IPython", "matplotlib_inline"),
     )
     assert "text/html" in outputs(recorded, 1)[0].data
-    assert [list(item.data)[0] for item in outputs(recorded, 2)] == ["text/plain", "image/png"]
+    assert [next(iter(item.data)) for item in outputs(recorded, 2)] == ["text/plain", "image/png"]
     assert outputs(recorded, 3)[0].data == {"text/plain": "'b'"}
     assert [type(item).__name__ for item in recorded.cells[3].shown] == ["Output", "Stream"]
 
