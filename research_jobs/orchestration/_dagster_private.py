@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -124,8 +123,8 @@ def trigger_hooks(
     return _trigger_hook(context, list(events))
 
 
-def use_event_loop(context: StepExecutionContext, loop: AbstractEventLoop) -> None:
-    """Give a step an event loop of its own.
+def use_event_loop(context: StepExecutionContext, loop: Any) -> None:
+    """Give a step an event loop of its own, of which Dagster calls ``run_until_complete`` alone.
 
     Dagster makes one a run; two ``async`` steps in two threads cannot both run on it.
     """

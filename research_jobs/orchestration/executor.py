@@ -18,12 +18,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster import Field, Float, InitExecutorContext, Int, Noneable, executor
 
@@ -61,6 +61,8 @@ __all__ = [
     "step_cancel_token",
     "step_log_streams",
 ]
+
+T = TypeVar("T")
 
 MAX_CONCURRENT_VARIABLE = "RESEARCH_JOBS_MAX_CONCURRENT"
 
@@ -468,13 +470,31 @@ class _Run:
         if missing:
             raise ProjectError(f"step {step.key} needs resources that the run lacks: {missing}")
         events: list[DagsterEvent] = []
-        with closing(asyncio.new_event_loop()) as loop:
+        with closing(_StepLoop()) as loop:
             private.use_event_loop(context, loop)
             for event in private.dagster_event_sequence_for_step(context):
                 events.append(event)
                 yield event
-            loop.run_until_complete(loop.shutdown_asyncgens())
         yield from private.trigger_hooks(context, events)
+
+
+class _StepLoop:
+    """The event loop of an ``async`` step, made when there is something to await."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run_until_complete(self, awaitable: Awaitable[T]) -> T:
+        """Run it, as the event loop would."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(awaitable)
+
+    def close(self) -> None:
+        """End what the step has left unfinished."""
+        if self._loop is not None:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
 
 def usable_cores() -> int:
