@@ -143,9 +143,10 @@ class OutputSpec(Spec):
             }
         ),
     ] = Field(default_factory=dict, description="Column: [smallest, largest], null for no bound.")
-    fresh_within: Annotated[FreshWithin | None, BeforeValidator(_fresh_within)] = Field(
-        default=None, description="How old the newest row may be."
-    )
+    fresh_within: Annotated[
+        FreshWithin | None,
+        BeforeValidator(_fresh_within, json_schema_input_type=FreshWithin | str | int | None),
+    ] = Field(default=None, description="How old the newest row may be.")
     pandera: StrictStr | None = Field(
         default=None, alias="schema", description="A pandera schema: module:Name."
     )

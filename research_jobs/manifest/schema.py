@@ -17,14 +17,15 @@ __all__ = ["manifest_schema", "schema_text"]
 class ManifestModel(Spec):
     """What notebooks/manifest.yaml may say."""
 
-    defaults: Defaults | None = None
-    notebooks: Mapping[str, NotebookSpec | None] | None = None
-    schedules: Mapping[str, ScheduleSpec] | None = None
+    # Without `| None`, which the loader allows: an editor's message would lose its place.
+    defaults: Defaults = Field(default_factory=Defaults)
+    notebooks: Mapping[str, NotebookSpec | None] = Field(default_factory=dict)
+    schedules: Mapping[str, ScheduleSpec] = Field(default_factory=dict)
     secrets: Annotated[
-        Texts | None,
+        Texts,
         Field(description="Environment variables whose values are masked everywhere."),
-    ] = None
-    reports: ReportsSpec | None = None
+    ] = ()
+    reports: ReportsSpec = Field(default_factory=ReportsSpec)
 
 
 def manifest_schema() -> dict[str, Any]:

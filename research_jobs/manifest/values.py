@@ -175,16 +175,20 @@ def check_key(key: str, what: str = "partition") -> str:
     return key
 
 
+# Files of the database that are no zones: what they mean depends on the machine.
+_NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
+
+
 @lru_cache(maxsize=1)
 def _timezones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - _NO_ZONES
 
 
 @lru_cache(maxsize=256)
 def check_timezone(name: str) -> str:
     """A time zone of the IANA database."""
     try:
-        if name and not name.startswith("/"):
+        if name and name not in _NO_ZONES:
             ZoneInfo(name)
             return name
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -268,7 +272,7 @@ def _cron_field(
         base, slash, step = item.partition("/")
         if slash and (not _digits(step) or int(step) < 1 or int(step) > high):
             raise _cron_error(expression, label, item, f"the step '{step}' is not usable")
-        if base == "*" or (base == "?" and label.startswith("day")):
+        if base == "*" or (field == "?" and label.startswith("day")):
             found.update(range(low, high + 1))
             continue
         if label == "day of month" and base == "l" and not slash:
