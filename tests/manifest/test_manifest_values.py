@@ -84,7 +84,7 @@ _crons = st.lists(_fields, min_size=5, max_size=5).map(" ".join)
 @example("0 0 * * 7")
 @example("@daily")
 @example("@annually")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_a_cron_expression_that_we_take_is_one_that_dagster_takes(expression):
     """No schedule gets past the manifest and then stops the code location from loading."""
     try:
@@ -171,7 +171,7 @@ def test_identifiers_are_taken(name):
 @example(owners=[], tags={"x" * 64: ""}, group=None, kinds=[])
 @example(owners=[], tags={"a/b": "x" * 64}, group=None, kinds=[])
 @example(owners=[], tags={}, group="", kinds=[])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_the_manifest_takes_for_an_asset_dagster_takes(owners, tags, group, kinds):
     """Owners, tags, groups and kinds that pass here never stop the code location from loading."""
     try:
