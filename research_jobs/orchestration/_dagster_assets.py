@@ -121,9 +121,12 @@ def data_version_tags(data_version: str | None) -> dict[str, str]:
 
 
 def table_types(manager: Any) -> frozenset[type] | None:
-    """The types that an IO manager of database tables takes; None for any other manager."""
+    """The types that an IO manager of tables takes; None for one that takes any value."""
     if isinstance(manager, DbIOManager):
         return frozenset(manager._handlers_by_type)
+    if any(cls.__module__.startswith("dagster_polars.") for cls in type(manager).__mro__):
+        polars = sys.modules["polars"]  # it could not be there without
+        return frozenset({polars.DataFrame})
     return None
 
 

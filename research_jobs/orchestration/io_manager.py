@@ -20,6 +20,7 @@ from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.partitions import partition_key_of
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.store.codec import read_output
 from research_jobs.store.commit import PublishedOutput, Staging, publish, reject
 
 __all__ = [
@@ -84,12 +85,6 @@ class StagedRun:
                 run_id=self.run_id,
             )
 
-    def values(self) -> dict[str, Any]:
-        """All outputs, read from the staged files: for an IO manager that is not ours."""
-        from research_jobs.store.codec import read_output
-
-        return {output.name: read_output(Path(output.path)) for output in self.outputs}
-
 
 @dataclass(frozen=True)
 class PublishedPartitions:
@@ -99,29 +94,33 @@ class PublishedPartitions:
 
 
 def asset_value(manager: Any, run: StagedRun) -> Any:
-    """What an IO manager gets for a run: ours the handle, any other the loaded values.
+    """What an IO manager that is not ours gets for a run: a mapping of the loaded outputs.
 
-    A manager of database tables (Dagster's DuckDB, Snowflake, BigQuery...) takes no mapping; it
-    gets the one output's table.
+    A manager of tables (Dagster's DuckDB, Snowflake, BigQuery..., dagster-polars) takes no
+    mapping. It gets the table of the one output, as the kind of frame that it knows.
 
     Raises
     ------
     OutputError
         When a manager of tables is given a notebook without exactly one output.
     """
-    if isinstance(manager, NotebookIOManager):
-        return run
-    values = run.values()
     types = table_types(manager)
     if types is None or any(issubclass(dict, kind) for kind in types):
-        return values
-    if len(values) != 1:
+        return {output.name: read_output(Path(output.path)) for output in run.outputs}
+    if len(run.outputs) != 1:
+        names = ", ".join(output.name for output in run.outputs)
         raise OutputError(
-            f"{run.notebook} has {len(values)} outputs ({', '.join(values) or 'none'}), and its "
-            f"io_manager, a {type(manager).__name__}, keeps one table for each asset",
+            f"{run.notebook} has {len(run.outputs)} outputs ({names}), and its io_manager, a "
+            f"{type(manager).__name__}, keeps one table for each asset",
             hint="Split the notebook, or take another io_manager.",
         )
-    return next(iter(values.values()))
+    path = Path(run.outputs[0].path)
+    value = read_output(path)
+    if isinstance(value, tuple(types)):
+        return value
+    libraries = {kind.__module__.partition(".")[0] for kind in types}
+    library = next((name for name in ("pandas", "polars") if name in libraries), None)
+    return read_output(path, as_=library) if library else value
 
 
 class NotebookIOManager(dg.IOManager):

@@ -186,7 +186,7 @@ def _conclude(
     elif manager == IO_MANAGER_KEY:
         value = staged
     else:
-        value = asset_value(output_io_manager(context, RESULT), staged)
+        value = _foreign_value(context, staged)
     context.add_asset_metadata(work.metadata(ended, {}, stored=value is staged))
     yield dg.MaterializeResult(
         asset_key=asset,
@@ -194,3 +194,11 @@ def _conclude(
         data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
     )
     yield from checks.results()
+
+
+def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun) -> Any:
+    """The loaded outputs, for an IO manager that is not ours: here they pass through memory."""
+    try:
+        return asset_value(output_io_manager(context, RESULT), staged)
+    except ResearchJobsError as error:
+        fail_at_once(error)

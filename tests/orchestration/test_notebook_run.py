@@ -108,7 +108,7 @@ def test_retries_as_the_manifest_says(lab: Any) -> None:
     lab.write(
         {
             "market": f"# %%\nimport pathlib\nmarker = pathlib.Path({str(marker)!r})\n"
-            "if not marker.exists():\n    marker.touch()\n    raise OSError('not yet')\nprices = 1\n"
+            "if not marker.exists():\n    marker.touch()\n    raise OSError('no')\nprices = 1\n"
         },
         "notebooks: {market: {outputs: [prices], retries: 2}}\n",
     )
