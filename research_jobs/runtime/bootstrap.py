@@ -1,4 +1,4 @@
-"""First code of a fresh interpreter: run as a script by the supervisor, under any Python.
+"""First code of a fresh interpreter: run as a script by the supervisor, under any Python 3.
 
 It makes `research_jobs` importable from its own folder and from nowhere else, so that an
 interpreter that has no research_jobs installed sees none of our other packages.
@@ -7,6 +7,9 @@ Arguments: role, descriptor of the control socket, pid of the supervisor, and fo
 descriptors of the two logs.
 """
 
+# ruff: noqa: PTH100, PTH118, PTH120, UP031, UP036 - read by interpreters that are too old, which must be told so in words
+
+import importlib.util
 import json
 import os
 import struct
@@ -15,53 +18,47 @@ import sys
 _VERSION = 1
 
 
-def _fail(control, message):
+def _fail(control: int, message: str) -> None:
     payload = json.dumps({"version": _VERSION, "record": "StartFailed", "message": message})
     os.write(control, struct.pack(">I", len(payload)) + payload.encode())
     os._exit(3)
 
 
-def _path_of_interpreter():
-    """The interpreter's own path: Python puts this script's folder first, which is not of it."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    return [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
-
-
-def _provide_package():
-    import importlib.util
-
+def _provide_package() -> None:
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     spec = importlib.util.spec_from_file_location(
         "research_jobs",
         os.path.join(folder, "__init__.py"),
         submodule_search_locations=[folder],
     )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["research_jobs"] = module
     spec.loader.exec_module(module)
 
 
-def main():
+def _main() -> None:
     role, control, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    sys.path[:] = _path_of_interpreter()
+    logs = [int(descriptor) for descriptor in sys.argv[4:]]
+    # Python puts the folder of its script first; a run's path begins with the notebook's.
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
     if sys.version_info < (3, 10):
         version = "%d.%d" % sys.version_info[:2]
-        _fail(control, "%s is Python %s; 3.10 or later is needed" % (sys.executable, version))
+        _fail(control, "%s is Python %s, 3.10 or later is needed" % (sys.executable, version))
     try:
         _provide_package()
-        if role == "template":
-            from research_jobs.runtime.template import run_template
-
-            start = lambda: run_template(control, parent)
-        else:
-            from research_jobs.runtime.guardian import start_guardian
-
-            start = lambda: start_guardian(control, parent, int(sys.argv[4]), int(sys.argv[5]))
-    except Exception as error:
+        from research_jobs.runtime.guardian import start_guardian
+        from research_jobs.runtime.template import run_template
+    except Exception as error:  # noqa: BLE001 - told to the supervisor, whatever it is
         name = type(error).__name__
-        _fail(control, "%s could not start the runtime: %s: %s" % (sys.executable, name, error))
+        _fail(control, "%s cannot load the runtime: %s: %s" % (sys.executable, name, error))
+        return
+    if role == "template":
+        run_template(control, parent)
     else:
-        start()
+        start_guardian(control, parent, *logs)
 
 
-main()
+_main()

@@ -38,8 +38,8 @@ __all__ = [
     "send_record",
 ]
 
-# Messages are small; only records may be as large as a frame.
-MESSAGE_LIMIT = 1024 * 1024
+# Messages are small, the largest holds an environment; only records may be as large as a frame.
+MESSAGE_LIMIT = 4 * 1024 * 1024
 
 
 def message(kind: str, **fields: Any) -> bytes:

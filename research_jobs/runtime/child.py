@@ -1,8 +1,8 @@
 """One run, inside the notebook's process: import, collect, stage the outputs, send the record.
 
-The order at the end is deliberate. The record is sent once every output is staged and every
-thread and process of the notebook that is no daemon has ended. Only then do handlers registered with `atexit`
-run: one that crashes or hangs costs a line in the run's notes and not its result.
+The order at the end is deliberate. The record is sent once every output is staged and every thread
+and process of the notebook that is no daemon has ended. Only then do handlers registered with
+`atexit` run: one that crashes or hangs costs a line in the run's notes and not its result.
 
 Standard library only at the top, Python 3.10 and later.
 """
@@ -47,6 +47,7 @@ from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder, open_recorder
 from research_jobs.runtime.channel import message
 from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.guardian import shown_path
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.store.files import crash_point
 
@@ -303,8 +304,8 @@ def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutp
 def _check(
     request: RunRequest, output: OutputRequest, staged: StagedOutput, value: Any
 ) -> Sequence[CheckOutcome]:
-    from research_jobs.store.checks import evaluate_checks  # noqa: PLC0415 - imports pyarrow
-    from research_jobs.store.layout import output_path  # noqa: PLC0415 - only for outputs
+    from research_jobs.store.checks import evaluate_checks
+    from research_jobs.store.layout import output_path
 
     previous: Path | None = None
     if "://" not in request.store:
@@ -322,7 +323,7 @@ def _hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, 
         return ()
     names = tuple(name for name in request.results if name in namespace)
     dumps = _pickler(request)
-    with open(request.results_path, "wb") as file:
+    with Path(request.results_path).open("wb") as file:
         try:
             file.write(dumps({name: namespace[name] for name in names}))
         except BaseException as error:
@@ -349,7 +350,7 @@ def _explain(request: RunRequest, name: str, value: Any, dumps: Any) -> None:
 
 def _pickler(request: RunRequest) -> Any:
     try:
-        import cloudpickle  # noqa: PLC0415 - only where values are handed over
+        import cloudpickle
     except ModuleNotFoundError:
         # An interpreter of the notebook's own may lack it: then classes of the project cannot
         # travel, and pickle says which.
@@ -368,16 +369,19 @@ def _plain_pickle(request: RunRequest) -> Any:
     class Pickler(pickle.Pickler):
         def reducer_override(self, obj: Any) -> Any:
             owner = sys.modules.get(getattr(obj, "__module__", None) or "")
-            if isinstance(obj, type) and owner is not None:
-                if _is_project_module(owner.__name__, owner, request):
-                    raise pickle.PicklingError(
-                        f"class {obj.__qualname__} is the project's own, and taking it along "
-                        f"needs the package 'cloudpickle' in {sys.executable}"
-                    )
+            if (
+                isinstance(obj, type)
+                and owner is not None
+                and _is_project_module(owner.__name__, owner, request)
+            ):
+                raise pickle.PicklingError(
+                    f"class {obj.__qualname__} is the project's own, and taking it along "
+                    f"needs the package 'cloudpickle' in {sys.executable}"
+                )
             return NotImplemented
 
     def dumps(value: Any) -> bytes:
-        import io  # noqa: PLC0415 - only here
+        import io
 
         buffer = io.BytesIO()
         Pickler(buffer, protocol=5).dump(value)
@@ -402,10 +406,7 @@ def _is_project_module(name: str, module: Any, request: RunRequest) -> bool:
 
 
 def _where(request: RunRequest) -> SourceLocation:
-    path = Path(request.path)
-    with contextlib.suppress(ValueError):
-        return SourceLocation(path.relative_to(request.project_root).as_posix())
-    return SourceLocation(str(path))
+    return SourceLocation(shown_path(request))
 
 
 def _failed(request: RunRequest, error: ResearchJobsError) -> RunResult:
@@ -460,7 +461,7 @@ def _leave(status: int) -> NoReturn:
     Tearing down a large interpreter costs more than many notebooks do, and nothing is left to do.
     """
     with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would call
+        atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no public way
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()

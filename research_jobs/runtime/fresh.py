@@ -6,6 +6,8 @@ was forked from the template or from a cold interpreter.
 Standard library only, Python 3.10 and later.
 """
 
+# ruff: noqa: PTH110, PTH118, PTH119, PTH120, PTH208 - plain strings: these steps are on the way of every run
+
 from __future__ import annotations
 
 import contextlib
@@ -121,13 +123,11 @@ def default_signals() -> None:
 def close_others(keep: Iterable[int]) -> None:
     """Close every descriptor but 0, 1, 2 and those to keep."""
     kept = sorted({0, 1, 2, *keep})
-    for low, high in zip(kept, [*kept[1:], None]):
-        if high is None:
-            try:
-                opened = max(map(int, os.listdir("/proc/self/fd"))) + 1
-            except OSError:
-                opened = os.sysconf("SC_OPEN_MAX")
-            high = max(opened, low + 1)
+    try:
+        end = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    except OSError:
+        end = os.sysconf("SC_OPEN_MAX")
+    for low, high in zip(kept, [*kept[1:], end], strict=True):
         os.closerange(low + 1, high)
     for descriptor in kept[3:]:
         os.set_inheritable(descriptor, False)
@@ -199,7 +199,7 @@ def _blank_main() -> None:
 
 def remember_matplotlib_settings() -> None:
     """Note which settings file a preloaded matplotlib has read (called by the template)."""
-    global _matplotlib_file  # noqa: PLW0603 - one fact about this process
+    global _matplotlib_file
     matplotlib: Any = sys.modules.get("matplotlib")
     if matplotlib is not None:
         _matplotlib_file = matplotlib.matplotlib_fname()

@@ -54,8 +54,9 @@ from research_jobs.runtime.fresh import FreshState, become_fresh
 from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.pump import BoundedLog, Pump
+from research_jobs.store.files import crash_point
 
-__all__ = ["Surroundings", "run_guardian", "start_guardian"]
+__all__ = ["Surroundings", "run_guardian", "shown_path", "start_guardian"]
 
 # How long orphans get between TERM and KILL, and the notebook after its supervisor died: seconds.
 _ORPHAN_GRACE = 0.5
@@ -125,8 +126,7 @@ def run_guardian(surroundings: Surroundings) -> NoReturn:
         payload = receive_frame(control) if start is not None else None
         if start is not None and payload is not None:
             request = decode(payload)
-            if not isinstance(request, RunRequest):
-                raise ProtocolError("the first record is no request")
+            assert isinstance(request, RunRequest)
             _Guardian(surroundings, control, start, request).run()
             status = 0
     except BaseException:  # noqa: BLE001 - nothing is left that could handle it
@@ -189,9 +189,14 @@ class _Guardian:
         self.watch.close()
         if self.supervisor_gone:
             return
+        try:
+            frame = _frame(result, self.masker)
+        except ProtocolError as error:
+            failure = self._failure(f"its result cannot be sent: {error}")
+            frame = encode(RunResult(Ending.EXITED, failure=failure, pid=self.child))
+        crash_point("guardian-before-result")
         with contextlib.suppress(OSError):
-            self.control.setblocking(True)
-            self.control.sendall(_frame(result, self.masker))
+            self.control.sendall(frame)
 
     def _signals(self) -> int:
         """Wake up for children that end, and take TERM as a wish to cancel."""
@@ -255,14 +260,23 @@ class _Guardian:
                 keep=(channel, self.faults),
                 faults=self.faults,
             )
-            from research_jobs.runtime.child import run_child  # noqa: PLC0415 - only in the child
+            from research_jobs.runtime.child import run_child
 
             run_child(self.request, channel)
-        except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+        except BaseException as error:  # noqa: BLE001 - nothing is left that could handle it
             with contextlib.suppress(Exception):
                 os.write(2, traceback.format_exc().encode())
+                os.write(channel, encode(self._not_set_up(error)))
         finally:
             os._exit(status)
+
+    def _not_set_up(self, error: BaseException) -> RunResult:
+        told = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.strerror}: {error.filename}"
+        place = shown_path(self.request)
+        headline = f"{place}: its process could not be set up: {told}"
+        return RunResult(Ending.FAILED, failure=Failure(headline=headline))
 
     # -- waiting ----------------------------------------------------------------------------
 
@@ -422,7 +436,7 @@ class _Guardian:
         if not processes.LINUX:
             processes.signal_group(self.child, signal.SIGTERM)
             processes.signal_group(self.child, signal.SIGKILL)
-        at_once = self.supervisor_gone or self.reason is not None or self.status is None
+        at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
         if remaining and not at_once:
             processes.signal_all(remaining, signal.SIGTERM)
             processes.signal_all(remaining, signal.SIGCONT)
@@ -452,7 +466,7 @@ class _Guardian:
     def _drain(self) -> None:
         """Let the logs get the last of the output; who still holds a pipe does not hold the run."""
         end = time.monotonic() + _LAST_STEPS
-        for name, pump in zip(("stdout", "stderr"), self.pumps):
+        for name, pump in zip(("stdout", "stderr"), self.pumps, strict=True):
             pump.join(max(0.0, end - time.monotonic()))
             if pump.is_alive():
                 self.notes.append(f"{name} was still held open, its end may be missing")
@@ -533,9 +547,7 @@ class _Guardian:
         else:
             told = f"crashed with {name} ({signal.strsignal(number)})"
         line = _line_in(stack, self.request.path)
-        failure = replace(
-            self._failure(told, line), signal=name, traceback=stack, line=line
-        )
+        failure = replace(self._failure(told, line), signal=name, traceback=stack, line=line)
         return RunResult(Ending.CRASHED, failure=failure)
 
     def _memory_told(self) -> str:
@@ -554,16 +566,21 @@ class _Guardian:
         )
 
     def _place(self, line: int | None) -> str:
-        path = Path(self.request.path)
-        with contextlib.suppress(ValueError):
-            path = path.relative_to(self.request.project_root)
-        place = path.as_posix() + (f":{line}" if line is not None else "")
+        place = shown_path(self.request) + (f":{line}" if line is not None else "")
         if self.staging:
             return f"{place}, while its outputs were staged"
         if self.cell is None:
             return f"{place}, before its first cell"
         title = self.cell.get("title")
         return f"{place}, cell {self.cell['number']}" + (f' "{title}"' if title else "")
+
+
+def shown_path(request: RunRequest) -> str:
+    """The notebook's file as a person should see it: relative to the project."""
+    path = Path(request.path)
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(request.project_root)
+    return path.as_posix()
 
 
 _MAXRSS_UNIT = 1024 if sys.platform != "darwin" else 1

@@ -4,6 +4,8 @@ Elsewhere the functions that need ``/proc`` or ``prctl`` do nothing and say so b
 Standard library only, Python 3.10 and later.
 """
 
+# ruff: noqa: PTH110, PTH123, PTH208, PERF203 - /proc is read several times a second, and any file of it may go
+
 from __future__ import annotations
 
 import contextlib

@@ -43,6 +43,7 @@ class BoundedLog:
         self._held = b""
         self._forms = [form.encode("utf-8", "surrogateescape") for form in Masker(secrets).forms]
         self._pattern = re.compile(b"|".join(map(re.escape, self._forms))) if self._forms else None
+        self._told = False
         self.dropped = 0
         self.error: OSError | None = None
 
@@ -82,10 +83,11 @@ class BoundedLog:
             head, data = data[: self._room], data[self._room :]
             self._room -= len(head)
             self._write(head)
-            if not self._room:
-                self._write(b"\n[research_jobs: much output, the rest is shown at the end]\n")
         if not data:
             return
+        if not self._told:
+            self._told = True
+            self._write(b"\n[research_jobs: much output, the rest is shown at the end]\n")
         self._tail.append(data)
         self._tail_size += len(data)
         while self._tail_size > self._tail_limit:
@@ -102,7 +104,7 @@ class BoundedLog:
         while view and self.error is None:
             try:
                 view = view[os.write(self._descriptor, view) :]
-            except OSError as error:
+            except OSError as error:  # noqa: PERF203 - a write may take a part only
                 # A full disk or a closed reader must not block the notebook: keep draining.
                 self.error = error
 

@@ -8,6 +8,8 @@ starts another one without that module. A module that hangs is noticed by the su
 Standard library only, Python 3.10 and later.
 """
 
+# ruff: noqa: PTH120, PTH208 - plain strings, as `sys.path` and `__file__` are
+
 from __future__ import annotations
 
 import contextlib
@@ -24,8 +26,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import NoReturn
 
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
@@ -258,7 +260,7 @@ class _Preload:
                 self._load(name, ours=False)
         for name in RUNTIME_MODULES:
             self._load(name, ours=True)
-        for source, target in zip(before, (1, 2)):
+        for source, target in zip(before, (1, 2), strict=True):
             os.dup2(source, target)
             os.close(source)
         os.close(self.output)
@@ -368,7 +370,7 @@ class _Preload:
 
 
 @contextlib.contextmanager
-def _display_variables() -> Iterator[None]:
+def _display_variables() -> Generator[None]:
     """Have plotting libraries find the variables that they will find in a run."""
     from research_jobs.runtime.display import display_environment
 

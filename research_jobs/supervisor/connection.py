@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from research_jobs.protocol import (
@@ -27,9 +27,10 @@ from research_jobs.runtime.channel import (
     send_message,
     send_record,
 )
+from research_jobs.runtime.guardian import shown_path
 from research_jobs.supervisor.process import StartError, wait_readable
 
-__all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError", "shown_path"]
+__all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError"]
 
 # Beyond timeout and grace, how long a guardian may take before it counts as lost: seconds.
 GUARDIAN_SLACK = 30.0
@@ -59,7 +60,7 @@ class CancelToken:
             listener()
 
     @contextlib.contextmanager
-    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+    def listening(self, listener: Callable[[], None]) -> Generator[None]:
         """Have a function called when `cancel` is, or at once if it was."""
         with self._lock:
             self._listeners.append(listener)
@@ -162,18 +163,10 @@ class Connection:
 
 def current_umask() -> int:
     """The umask, without setting it: other threads may be making files."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+    with contextlib.suppress(OSError, ValueError), Path("/proc/self/status").open() as file:
         for line in file:
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)
     umask = os.umask(0o022)
     os.umask(umask)
     return umask
-
-
-def shown_path(request: RunRequest) -> str:
-    """The notebook's file as a person should see it."""
-    path = Path(request.path)
-    with contextlib.suppress(ValueError):
-        return path.relative_to(request.project_root).as_posix()
-    return str(path)

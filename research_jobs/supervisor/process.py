@@ -32,6 +32,7 @@ __all__ = [
     "StartError",
     "Template",
     "TemplateGoneError",
+    "TemplateUnfitError",
     "start_cold",
     "startup_environment",
 ]
@@ -66,6 +67,10 @@ _READ_AT_START = (
 
 class StartError(ResearchJobsError):
     """An interpreter could not be started for a run."""
+
+
+class TemplateUnfitError(Exception):
+    """The interpreter starts, but not as a template: something in it does not survive a fork."""
 
 
 class TemplateGoneError(Exception):
@@ -178,6 +183,7 @@ class Template:
         self._import_limit = import_limit
         self._unfit: dict[str, str] = {}
         self._places: tuple[str, ...] = ()
+        self._loading: str | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._control: socket.socket | None = None
@@ -191,7 +197,7 @@ class Template:
 
     @property
     def pid(self) -> int | None:
-        """int or None: the template's process."""
+        """The template's process (int or None)."""
         return self._process.pid if self._process is not None else None
 
     def serves(self, project: str) -> bool:
@@ -211,16 +217,19 @@ class Template:
         ours, theirs = socket.socketpair()
         try:
             with theirs, self._lock:
-                if self._control is None:
-                    raise TemplateGoneError
-                try:
-                    send_message(self._control, "Run", fds=(theirs.fileno(), stdout, stderr))
-                except OSError as error:
-                    raise TemplateGoneError from error
+                self._ask_for_run((theirs.fileno(), stdout, stderr))
         except BaseException:
             ours.close()
             raise
         return ours
+
+    def _ask_for_run(self, descriptors: Sequence[int]) -> None:
+        if self._control is None:
+            raise TemplateGoneError
+        try:
+            send_message(self._control, "Run", fds=descriptors)
+        except OSError as error:
+            raise TemplateGoneError from error
 
     def close(self) -> None:
         """End the template; runs that it started go on."""
@@ -275,14 +284,15 @@ class Template:
             )
             theirs.close()
             ours.settimeout(_START_LIMIT)
-            send_message(
-                ours,
-                "Preload",
-                project=self.project,
-                modules=list(self.modules),
-                unfit=self._unfit,
-            )
+            self._loading = None
             try:
+                send_message(
+                    ours,
+                    "Preload",
+                    project=self.project,
+                    modules=list(self.modules),
+                    unfit=self._unfit,
+                )
                 ready = self._listen(ours)
             except (EOFError, OSError, ProtocolError) as error:
                 if self._loading is None:
@@ -305,7 +315,6 @@ class Template:
         return ready
 
     def _listen(self, control: socket.socket) -> bool:
-        self._loading: str | None = None
         while True:
             message = receive_message(control)
             if message is None:
@@ -316,22 +325,29 @@ class Template:
                 return True
             if kind == "StartFailed":
                 raise StartError(str(message.get("message")))
-            if kind == "Loading":
-                self._loading = module
-                control.settimeout(self._import_limit)
-            elif kind == "Loaded":
-                self._loading = None
-                self.report.loaded[module] = float(message.get("seconds", 0.0))
-            elif kind == "Noted":
-                self._log(f"preloading {module} wrote to stderr: {message.get('text')}")
-            elif kind == "LeftOut":
-                if module not in self.report.left_out:
-                    self._tell(module, str(message.get("reason")))
-            elif kind == "Unfit":
+            if kind == "Unfit":
                 self._leave_out(module, str(message.get("reason")))
                 return False
+            self._note(control, str(kind), module, message)
+
+    def _note(
+        self, control: socket.socket, kind: str, module: str, message: Mapping[str, Any]
+    ) -> None:
+        if kind == "Loading":
+            self._loading = module
+            control.settimeout(self._import_limit)
+        elif kind == "Loaded":
+            self._loading = None
+            self.report.loaded[module] = float(message.get("seconds", 0.0))
+        elif kind == "Noted":
+            self._log(f"preloading {module} wrote to stderr: {message.get('text')}")
+        elif kind == "LeftOut" and module not in self.report.left_out:
+            self._tell(module, str(message.get("reason")))
 
     def _leave_out(self, module: str, reason: str) -> None:
+        if module in self._unfit or module == "research_jobs":
+            # It is there before anything is imported: sitecustomize, a .pth file.
+            raise TemplateUnfitError(f"{module}: {reason}")
         self._unfit[module] = reason
         self._tell(module, reason)
 

@@ -10,7 +10,7 @@ import secrets
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from research_jobs.errors import RunError
@@ -159,7 +159,7 @@ def _partition(partition: str | PartitionKey | None) -> PartitionKey | None:
 
 
 @contextlib.contextmanager
-def _results_file() -> Iterator[tuple[BinaryIO, str]]:
+def _results_file() -> Generator[tuple[BinaryIO, str]]:
     """A private file without a name of its own, and a path by which the child finds it."""
     if sys.platform == "linux":
         with tempfile.TemporaryFile() as file:
@@ -188,8 +188,8 @@ def _take(file: BinaryIO, notebook: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _streams() -> Iterator[tuple[int, int]]:
-    """This process's stdout and stderr, or nowhere where they are closed."""
+def _streams() -> Generator[tuple[int, int]]:
+    """Our stdout and stderr, or nowhere where they are closed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -232,7 +232,7 @@ def _supervisor(project: Project, manifest: Manifest) -> Supervisor:
 
 def _manifest(project: Project, notebook: str) -> Manifest:
     """The manifest, read again when the file changed."""
-    from research_jobs.manifest import load_manifest  # noqa: PLC0415 - brings pydantic
+    from research_jobs.manifest import load_manifest
 
     try:
         status = project.manifest.stat()
@@ -253,7 +253,7 @@ def _close() -> None:
 
 
 def _forget() -> None:
-    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    global _lock
     _lock = threading.Lock()
     for supervisor in _supervisors.values():
         supervisor.forget()

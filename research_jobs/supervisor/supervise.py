@@ -13,21 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.runtime.guardian import shown_path
 from research_jobs.supervisor.connection import (
     GUARDIAN_SLACK,
     CancelToken,
     Connection,
     NotStartedError,
-    shown_path,
 )
 from research_jobs.supervisor.process import (
     PreloadReport,
     StartError,
     Template,
     TemplateGoneError,
+    TemplateUnfitError,
     fork_is_possible,
     start_cold,
     startup_environment,
@@ -69,9 +70,10 @@ class Supervisor:
         self._lock = threading.Lock()
         self._templates: list[Template] = []
         self._starting: dict[str, threading.Lock] = {}
+        self._without_template: set[str] = set()
         self._closed = False
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -84,7 +86,7 @@ class Supervisor:
 
     @property
     def template_pids(self) -> tuple[int, ...]:
-        """tuple of int: the processes of the templates that are up."""
+        """The processes of the templates that are up (tuple of int)."""
         with self._lock:
             pids = [template.pid for template in self._templates]
         return tuple(pid for pid in pids if pid is not None)
@@ -165,6 +167,13 @@ class Supervisor:
             if early is not None:
                 notes = (f"started cold: {early} is read when interpreter or libraries start",)
         started_at, started = time.time(), time.monotonic()
+        if cancel is not None and cancel.is_cancelled:
+            return RunResult(
+                Ending.CANCELLED,
+                failure=Failure(headline=f"{shown_path(request)}: cancelled before it began"),
+                started_at=started_at,
+                isolation=isolation,
+            )
         try:
             result = self._run(request, stdout, stderr, isolation, interpreter, cancel)
         except StartError as error:
@@ -193,14 +202,9 @@ class Supervisor:
         cancel: CancelToken | None,
     ) -> RunResult:
         if isolation == "fork":
-            for _ in range(2):
-                template = self._template(python, request.project_root)
-                try:
-                    run = Connection(request, template.open_run(stdout, stderr), isolation)
-                    return run.wait(cancel)
-                except (TemplateGoneError, NotStartedError):
-                    # Nothing of the notebook has run: another template may be asked.
-                    self._drop(template)
+            result = self._run_forked(request, stdout, stderr, python, cancel)
+            if result is not None:
+                return result
         connection, process = start_cold(python, stdout, stderr)
         try:
             return Connection(request, connection, "spawn").wait(cancel)
@@ -211,6 +215,36 @@ class Supervisor:
             ) from None
         finally:
             _wait_for(process)
+
+    def _run_forked(
+        self,
+        request: RunRequest,
+        stdout: int,
+        stderr: int,
+        python: str,
+        cancel: CancelToken | None,
+    ) -> RunResult | None:
+        """The result, or None where no template can be had: a cold start does the same."""
+        for _ in range(2):
+            if python in self._without_template:
+                return None
+            try:
+                template = self._template(python, request.project_root)
+            except TemplateUnfitError as error:
+                self._without_template.add(python)
+                self._log(f"runs of {python} are started cold: {error}")
+                return None
+            except StartError:
+                if self._closed:
+                    raise
+                # A cold start either works or says better why it does not.
+                return None
+            try:
+                return Connection(request, template.open_run(stdout, stderr), "fork").wait(cancel)
+            except (TemplateGoneError, NotStartedError):
+                # Nothing of the notebook has run: another template may be asked.
+                self._drop(template)
+        return None
 
     def _template(self, python: str, project: str) -> Template:
         with self._lock:

@@ -29,7 +29,7 @@ from research_jobs.supervisor.run import CancelToken, Supervisor
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
 
-# -- 1: os._exit ------------------------------------------------------------------------------
+# -- 1: os._exit ----------------------------------------------------------------------------------
 
 
 @BOTH
@@ -46,7 +46,7 @@ def test_row_1_leaving_without_a_result(lab: Lab, code: int, isolation: str) -> 
     assert "os._exit" in (outcome.result.failure.cell_source or "")
 
 
-# -- 2: segmentation fault ----------------------------------------------------------------------
+# -- 2: segmentation fault ------------------------------------------------------------------------
 
 
 @BOTH
@@ -75,7 +75,7 @@ def test_any_signal_is_named(lab: Lab, name: str) -> None:
     assert outcome.result.failure.signal == name
 
 
-# -- 3: memory ----------------------------------------------------------------------------------
+# -- 3: memory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("processes", [1, 3])
@@ -128,7 +128,7 @@ def test_row_3_killed_from_outside(lab: Lab) -> None:
     assert "perhaps by the kernel's out-of-memory killer" in outcome.headline
 
 
-# -- 4 and 5: what a notebook leaves running ---------------------------------------------------------
+# -- 4 and 5: what a notebook leaves running ------------------------------------------------------
 
 
 @BOTH
@@ -176,7 +176,7 @@ def test_row_6_flood(lab: Lab) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
-# -- 7: what does not want to end --------------------------------------------------------------------
+# -- 7: what does not want to end -----------------------------------------------------------------
 
 
 @BOTH
@@ -188,21 +188,19 @@ def test_row_7_timeout(lab: Lab, name: str, isolation: str) -> None:
     outcome = lab.run(name, timeout_s=0.7, isolation=isolation)
     assert outcome.result.ending is Ending.TIMED_OUT
     assert "timed out after 0.7 s" in outcome.headline
-    assert 'cell' in outcome.headline
+    assert "cell" in outcome.headline
     assert outcome.result.duration_s < 0.7 + 3 * 0.4 + 2
 
 
 def test_timeout_says_where_it_hung(lab: Lab) -> None:
     """The interrupt that a timeout sends shows the line and the traceback where it met the run."""
     outcome = lab.run("sleeps", timeout_s=0.5)
-    assert outcome.headline == (
-        'notebooks/sleeps.py:7, cell 2 "Sleep": timed out after 0.5 s'
-    )
+    assert outcome.headline == ('notebooks/sleeps.py:7, cell 2 "Sleep": timed out after 0.5 s')
     assert outcome.result.failure is not None
     assert "time.sleep(600)" in outcome.result.failure.traceback
 
 
-# -- 8: SystemExit ------------------------------------------------------------------------------------
+# -- 8: SystemExit --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -212,7 +210,8 @@ def test_row_8_system_exit_fails(lab: Lab, code: str, told: str) -> None:
     """sys.exit() with anything but 0 or None is a failure that says so."""
     outcome = lab.run("raises_system_exit", environment={"EXIT_CODE": code})
     assert outcome.result.ending is Ending.FAILED
-    assert outcome.headline == f'notebooks/raises_system_exit.py:9, cell 2 "Leave": {told} (SystemExit)'
+    place = 'notebooks/raises_system_exit.py:9, cell 2 "Leave"'
+    assert outcome.headline == f"{place}: {told} (SystemExit)"
 
 
 @pytest.mark.parametrize("code", ["0", "None"])
@@ -227,7 +226,7 @@ def test_row_8_system_exit_of_0_ends_early(lab: Lab, code: str) -> None:
     assert "output 'never' was never assigned" in missed.headline
 
 
-# -- 9: KeyboardInterrupt ---------------------------------------------------------------------------
+# -- 9: KeyboardInterrupt -------------------------------------------------------------------------
 
 
 def test_row_9_interrupt_that_the_notebook_raises(lab: Lab) -> None:
@@ -263,7 +262,7 @@ def test_row_9_cancelled_before_it_began(lab: Lab) -> None:
     assert lab.run("sleeps", cancel=token).result.ending is Ending.CANCELLED
 
 
-# -- 10: bytes that are no text -----------------------------------------------------------------------
+# -- 10: bytes that are no text -------------------------------------------------------------------
 
 
 def test_row_10_invalid_utf8(lab: Lab) -> None:
@@ -274,7 +273,7 @@ def test_row_10_invalid_utf8(lab: Lab) -> None:
     assert outcome.stdout.decode("utf-8", "replace").endswith("cut \N{EURO SIGN} whole")
 
 
-# -- 11: state of the process --------------------------------------------------------------------------
+# -- 11: state of the process ---------------------------------------------------------------------
 
 
 @BOTH
@@ -284,11 +283,11 @@ def test_row_11_parent_and_next_run_are_unaffected(lab: Lab, isolation: str) -> 
     def state() -> tuple[object, ...]:
         return (
             dict(os.environ),
-            os.getcwd(),
+            Path.cwd(),
             list(sys.path),
             {name for name in sys.modules if "notebook" in name},
             signal.getsignal(signal.SIGTERM),
-            os.listdir("/proc/self/fd"),
+            {entry.name for entry in Path("/proc/self/fd").iterdir()},
         )
 
     def described() -> bytes:
@@ -306,7 +305,7 @@ def test_row_11_parent_and_next_run_are_unaffected(lab: Lab, isolation: str) -> 
     assert described() == child_before
 
 
-# -- 12: the file changes under the run --------------------------------------------------------------------
+# -- 12: the file changes under the run -----------------------------------------------------------
 
 
 @BOTH
@@ -326,7 +325,7 @@ def test_row_12_file_changes_during_the_run(lab: Lab, name: str, isolation: str)
     assert outcome.result.source_sha256 == digest
 
 
-# -- 17: the worker is killed ------------------------------------------------------------------------------
+# -- 17: the worker is killed ---------------------------------------------------------------------
 
 
 WORKER = """
@@ -342,9 +341,7 @@ lab.run(sys.argv[2], isolation=sys.argv[3], environment={"THEN": "sleep"})
 
 @BOTH
 @pytest.mark.parametrize("name", ["sleeps", "daemonises", "hangs_in_c", "stops_itself"])
-def test_row_17_worker_killed(
-    lab: Lab, marker: str, name: str, isolation: str
-) -> None:
+def test_row_17_worker_killed(lab: Lab, marker: str, name: str, isolation: str) -> None:
     """When the worker gets SIGKILL, template, guardian, notebook and daemons go within 2 s."""
     lab.add(name)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support")}
@@ -353,7 +350,12 @@ def test_row_17_worker_killed(
         [sys.executable, "-c", WORKER, str(lab.root), name, isolation], env=environment
     )
     expected = {"sleeps": b"asleep", "daemonises": b"daemon", "hangs_in_c": b"masked"}
-    wait_until(lambda: any(expected.get(name, b"stopping") in p.read_bytes() for p in lab.logs.glob("*.out")), 20)
+    wait_until(
+        lambda: any(
+            expected.get(name, b"stopping") in p.read_bytes() for p in lab.logs.glob("*.out")
+        ),
+        20,
+    )
     assert len(marked(own)) >= 3
     worker.kill()
     worker.wait()
@@ -407,7 +409,7 @@ def test_template_killed(lab: Lab) -> None:
     assert lab.supervisor.template_pids != (template,)
 
 
-# -- 25: forged records -------------------------------------------------------------------------------------
+# -- 25: forged records ---------------------------------------------------------------------------
 
 
 @BOTH
@@ -438,7 +440,7 @@ def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, told: str) -> Non
     assert told in outcome.headline
 
 
-# -- success is a record, and one that was committed stays one -----------------------------------------------
+# -- success is a record, and one that was committed stays one ------------------------------------
 
 
 @BOTH

@@ -113,11 +113,13 @@ def test_earlier_tries_are_gone(started: tuple[Template, list[str]], marker: str
     """Templates that had to be given up, and what their imports started, are gone."""
     template, _lines = started
     wait_until(
-        lambda: not [
-            command
-            for pid, command in marked(marker).items()
-            if pid != template.pid and ("sleep" in command or "template" in command)
-        ]
+        lambda: (
+            not [
+                command
+                for pid, command in marked(marker).items()
+                if pid != template.pid and ("sleep" in command or "template" in command)
+            ]
+        )
     )
 
 

@@ -135,9 +135,7 @@ def test_randomness_is_new(
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_what_a_fresh_process_has(
-    descriptions: dict[str, dict[str, Any]], isolation: str
-) -> None:
+def test_what_a_fresh_process_has(descriptions: dict[str, dict[str, Any]], isolation: str) -> None:
     """What the parts are, beyond being equal."""
     same = descriptions[isolation]["same"]
     assert same["standard descriptors"] == [0, 1, 2]

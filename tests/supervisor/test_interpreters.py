@@ -57,9 +57,7 @@ def test_foreign_interpreter(lab: Lab, with_pyarrow: str, isolation: str) -> Non
         "print(seen)\n"
         "frame = pd.DataFrame({'a': [1, 2]})\n",
     )
-    outcome = lab.run(
-        "looks_around", outputs=("frame",), python=with_pyarrow, isolation=isolation
-    )
+    outcome = lab.run("looks_around", outputs=("frame",), python=with_pyarrow, isolation=isolation)
     assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == isolation
     said = outcome.stdout.decode()

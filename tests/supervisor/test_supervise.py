@@ -1,0 +1,199 @@
+"""The supervisor from many threads, and what its runs leave in logs and records."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lab import Lab, wait_until
+
+from research_jobs.protocol import Ending, OutputRequest
+from research_jobs.supervisor.run import CancelToken
+
+BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
+
+
+@BOTH
+def test_outputs_are_staged(lab: Lab, isolation: str) -> None:
+    """Declared outputs are staged as Parquet and described; nothing else is in the folder."""
+    request = lab.request("assigns_two_outputs", outputs=("frame", "summary"))
+    outcome = lab.run(request, isolation=isolation)
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    frame, summary = outcome.result.outputs
+    assert (frame.name, frame.rows, summary.name) == ("frame", 3, "summary")
+    assert [name for name, _type in frame.columns] == ["day", "price"]
+    assert frame.bytes == Path(frame.path).stat().st_size
+    assert request.staging is not None
+    staged = sorted(path.name for path in Path(request.staging).iterdir())
+    assert staged == ["frame.parquet", "summary.parquet"]
+
+
+@BOTH
+def test_figures_of_a_run(lab: Lab, isolation: str) -> None:
+    """Duration, CPU time and peak memory are told, children of the notebook included."""
+    lab.write(
+        "works",
+        "# %% Work in a child\n"
+        "import os, time\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    block = bytearray(b'x' * (150 << 20))\n"
+        "    end = time.process_time() + 0.3\n"
+        "    while time.process_time() < end: pass\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)\n",
+    )
+    result = lab.run("works", isolation=isolation).result
+    assert result.ending is Ending.SUCCEEDED
+    assert result.cpu_s >= 0.3
+    assert result.duration_s >= 0.3
+    assert result.peak_memory_bytes > 150 << 20
+    assert result.isolation == isolation
+    assert result.started_at > 1.7e9
+    assert result.pid is not None
+
+
+def test_output_that_was_not_assigned(lab: Lab) -> None:
+    """A declared output that is missing fails the run, with the name that was likely meant."""
+    outcome = lab.run("adds_up", outputs=("totale",))
+    assert outcome.result.ending is Ending.FAILED
+    assert outcome.headline == (
+        "notebooks/adds_up.py: output 'totale' was never assigned. Did you mean 'total'?"
+    )
+
+
+def test_output_that_cannot_be_parquet(lab: Lab) -> None:
+    """An output that Parquet cannot hold fails the run, and names output and type."""
+    outcome = lab.run("assigns_one_bad_output", outputs=("frame", "bad"))
+    assert outcome.result.ending is Ending.FAILED
+    assert "'bad'" in outcome.headline
+    assert "lock" in outcome.headline
+    assert outcome.result.outputs == ()
+
+
+def test_checks(lab: Lab) -> None:
+    """Checks are evaluated in the run and come back with it."""
+    checks = {"min_rows": 5, "severity": {"min_rows": "warn"}}
+    request = lab.request("assigns_two_outputs", outputs=("frame",))
+    outcome = lab.run(replace(request, outputs=(OutputRequest("frame", checks=checks),)))
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    (check,) = outcome.result.checks
+    assert (check.output, check.check, check.passed, check.severity) == (
+        "frame",
+        "min_rows",
+        False,
+        "warn",
+    )
+
+
+@BOTH
+def test_skipped(lab: Lab, isolation: str) -> None:
+    """A notebook that skips its run says why, and nothing failed."""
+    outcome = lab.run("skips", isolation=isolation, outputs=("never",))
+    assert outcome.result.ending is Ending.SKIPPED
+    assert outcome.result.skip_reason == "market closed"
+    assert outcome.result.failure is None
+
+
+@BOTH
+def test_secrets_are_masked(lab: Lab, isolation: str) -> None:
+    """A secret is in no log and in no field of the result, however it was written."""
+    secret = "s3cr3t-value"
+    outcome = lab.run(
+        "prints_secrets",
+        isolation=isolation,
+        environment={"THE_SECRET": secret},
+        secrets={"THE_SECRET": secret},
+    )
+    assert outcome.result.ending is Ending.FAILED
+    assert secret.encode() not in outcome.stdout + outcome.stderr
+    assert outcome.stdout == b"whole ***\n***"
+    assert secret not in str(outcome.result)
+    assert outcome.headline.endswith("RuntimeError: cannot log in with ***")
+
+
+def test_broken_notebook(lab: Lab) -> None:
+    """A file that does not parse fails with its place."""
+    lab.write("broken", "# %% One\nx = (\n")
+    outcome = lab.run("broken")
+    assert outcome.result.ending is Ending.FAILED
+    assert outcome.headline.startswith("notebooks/broken.py:2")
+
+
+def test_notebook_is_gone(lab: Lab) -> None:
+    """A file that is gone by the time of the run fails in words."""
+    request = lab.request("adds_up")
+    Path(request.path).unlink()
+    outcome = lab.run(request)
+    assert outcome.result.ending is Ending.FAILED
+    assert "adds_up.py" in outcome.headline
+
+
+def test_working_directory_is_gone(lab: Lab) -> None:
+    """A working directory that is not there fails in words."""
+    outcome = lab.run("adds_up", working_directory="/no/such/folder")
+    assert outcome.result.ending is Ending.FAILED
+    assert outcome.headline == (
+        "notebooks/adds_up.py: its process could not be set up: "
+        "No such file or directory: /no/such/folder"
+    )
+
+
+def test_many_at_once(lab: Lab) -> None:
+    """Runs from many threads share one template and do not mix."""
+    assert lab.supervisor is not None
+    for number in range(12):
+        lab.write(f"number_{number}", f"# %% Print\nprint('I am', {number})\n")
+    lab.run("adds_up")
+    before = lab.supervisor.template_pids
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(lab.run, [f"number_{number}" for number in range(12)]))
+    assert [outcome.stdout for outcome in outcomes] == [
+        f"I am {number}\n".encode() for number in range(12)
+    ]
+    assert lab.supervisor.template_pids == before
+
+
+def test_one_token_cancels_many(lab: Lab) -> None:
+    """One token ends all the runs that were given it."""
+    token = CancelToken()
+    requests = [lab.request("sleeps") for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(lab.run, request, cancel=token) for request in requests]
+        wait_until(lambda: all(b"asleep" in lab.log(request) for request in requests))
+        token.cancel()
+        token.cancel()
+        assert {call.result().result.ending for call in calls} == {Ending.CANCELLED}
+    assert lab.run("adds_up", cancel=token).result.ending is Ending.CANCELLED
+
+
+def test_nothing_is_left_open(lab: Lab) -> None:
+    """Runs leave neither descriptors nor threads behind in this process."""
+    token = CancelToken()
+
+    def state() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    for isolation in ("fork", "spawn"):
+        lab.run("adds_up", isolation=isolation, cancel=token)
+    before = state()
+    for isolation in ("fork", "spawn"):
+        for name in ("adds_up", "segfaults", "raises_keyboard_interrupt"):
+            lab.run(name, isolation=isolation, cancel=token)
+    assert state() == before
+
+
+def test_waiting_costs_nothing(lab: Lab) -> None:
+    """While a notebook sleeps, neither this process nor the guardian spends time on it."""
+    lab.write("naps", "# %% Nap\nimport time\ntime.sleep(2)\n")
+    lab.run("adds_up")
+    before = os.times()
+    result = lab.run("naps").result
+    after = os.times()
+    assert result.ending is Ending.SUCCEEDED
+    spent = after.user + after.system - before.user - before.system
+    assert spent < 0.02 * result.duration_s + 0.02
