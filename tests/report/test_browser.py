@@ -47,12 +47,13 @@ def canary() -> Iterator[Canary]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
             found.hits.append(self.path)
             self.send_response(200)
             self.send_header("Access-Control-Allow-Origin", "*")
             self.end_headers()
-
-        do_POST = do_GET
 
         def log_message(self, *_args: object) -> None: ...
 
@@ -98,21 +99,22 @@ def hostile(canary: str) -> dict[int, Any]:
     html = [
         f"<script>{code}</script>",
         f'<img src=x onerror="{handler}">',
-        f'<table><tr><td onmouseover="{handler}" style="background:url({canary}/css)">x</td></tr></table>',
+        f'<table><tr><td onmouseover="{handler}" style="background:url({canary}/css)">x</table>',
         f'<svg onload="{handler}"><script>{code}</script></svg>',
         f'<a class="bait" href="javascript:{handler}">click</a>',
         f'<a class="bait" href="java&#10;script:{handler}">click</a>',
         f'<iframe srcdoc="<script>{handler}</script>"></iframe>',
         f'<form action="{canary}/form"><button class="bait">x</button></form>',
         f"<style>@import url({canary}/import);*{{background:url({canary}/star)}}</style><p>x</p>",
-        f'<link rel=stylesheet href="{canary}/link"><meta http-equiv=refresh content="0;{canary}/meta">',
-        f'<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror={handler}&gt;">',
+        f'<link rel=stylesheet href="{canary}/link">',
+        f'<meta http-equiv=refresh content="0;{canary}/meta"><script>x</script>',
+        f"<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img {handler}&gt;'>",
         f"<noscript><p title='</noscript><img src=x onerror={handler}>'></noscript>",
         f'</div></section></main><script>{code}</script><div id="rj-o3-1">',
         f'<details open ontoggle="{handler}"><summary>x</summary></details>',
         f"<table><tr><td><template><script>{code}</script></template></td></tr></table>",
         f'<base href="{canary}/"><img src="relative.png"><object data="{canary}/object"></object>',
-        f'<p id="__proto__" class="rj-plotly"><script type="application/json">{{}}</script></p>',
+        '<p id="__proto__" class="rj-plotly"><script type="application/json">{}</script></p>',
     ]
 
     def html_outputs(recorder: Any) -> None:
@@ -269,13 +271,13 @@ def test_frame_by_itself(browser, canary, captures, header, tmp_path):
     """A frame's page that is opened by itself does not act, and goes nowhere."""
     folder, html = make_reports(captures, header, tmp_path / "reports", canary.url)
     with ReportServer(folder, port=0) as server:
+        page = browser.new_page()
         for frame in sorted((html.parent / "frames").iterdir()):
-            page = browser.new_page()
             page.goto(f"{server.url}/{frame.relative_to(folder).as_posix()}")
-            page.wait_for_timeout(150)
+            page.wait_for_timeout(60)
             assert page.url.startswith(server.url)
             assert page.evaluate("window.attacked") is None
-            page.close()
+        page.close()
     assert canary.hits == []
 
 
