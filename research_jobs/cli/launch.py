@@ -328,13 +328,16 @@ class _Watch:
                 yield self._ended(step, "not run", error=why)
 
     def _failed(self, step: str, data: StepFailureData) -> Outcome:
+        error = data.error
+        if error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__:
+            return self._ended(step, "cancelled", error="interrupted")
         said = data.user_failure_data
         metadata = said.metadata if said else {}
         self._metadata[step] = metadata
         if said is not None and said.description:
             headline, _, rest = said.description.partition("\n")
         else:
-            headline, _, rest = (data.error.message if data.error else "failed").partition("\n")
+            headline, _, rest = (error.message if error else "failed").partition("\n")
         ending = text_of(metadata.get("ending")) or "failed"
         kept = (metadata.get(name) for name in ("traceback", "cell", "details"))
         details = [rest, *(_unfenced(value) for value in kept)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,10 @@ class Session:
         graph = self.launcher.graph
         if selection is not None:
             try:
-                chosen = dg.AssetSelection.from_string(selection).resolve(graph)
+                with warnings.catch_warnings():
+                    # Dagster's own parser uses what Dagster calls beta.
+                    warnings.simplefilter("ignore", dg.BetaWarning)
+                    chosen = dg.AssetSelection.from_string(selection).resolve(graph)
             except Exception as error:  # its parser raises several unrelated classes
                 line = str(error).strip().split("\n", 1)[0]
                 raise NotebookError(f"--select '{selection}' cannot be read: {line}") from error

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from research_jobs.cli.main import main
 
 COMMAND = str(Path(sys.executable).with_name("research-jobs"))
 
@@ -117,3 +122,39 @@ def call(tmp_path: Path) -> Call:
         )
 
     return run  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its stdout as JSON."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def say(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """``say("run", "numbers_table")``: the command in this process, over the project."""
+    for name in ("DAGSTER_HOME", "RESEARCH_JOBS_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RESEARCH_JOBS_PROJECT", str(project))
+    monkeypatch.chdir(project)
+
+    def call(*words: str) -> Said:
+        capfd.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        out, err = capfd.readouterr()
+        return Said(code, out, err)
+
+    return call

@@ -1,0 +1,102 @@
+"""``research-jobs backfill``: real runs over partitions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> None:
+    """Failures do not stop the others; --failed and --missing pick up what is left."""
+    said = say("backfill", "daily", "--from", "2024-01-03", "--to", "2024-01-06", "--json")
+    assert said.code == 1, said.err
+    summary = said.json
+    assert summary["counts"] == {"succeeded": 2, "failed": 1, "skipped": 1}
+    (problem,) = summary["problems"]
+    assert problem["partition"] == "2024-01-04"
+    assert "no prices on 2024-01-04" in problem["error"]
+    assert len(summary["run_ids"]) == 1
+
+    missing = say("backfill", "daily", "--missing", "--dry-run", "--json").json
+    assert missing["plan"][0]["partitions"] == [
+        "2024-01-01",
+        "2024-01-02",
+        "2024-01-04",
+        "2024-01-07",
+    ]
+    assert missing["plan"][0]["skipped_before"] == 1
+    assert missing["run_ids"] == []
+    failed = say("backfill", "daily", "--failed", "--dry-run")
+    assert "2024-01-04" in failed.out
+
+    path = project / "notebooks" / "daily.py"
+    text = path.read_text(encoding="utf-8").replace("2024-01-04", "1999-01-04")
+    path.write_text(text, encoding="utf-8")
+    mended = say("backfill", "daily", "--missing")
+    assert mended.code == 0, mended.err
+    assert "4 succeeded in" in mended.out
+    nothing = say("backfill", "daily", "--missing")
+    assert nothing.out == "Nothing to run.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["daily"], "say which partitions"),
+        (["daily", "--all", "--from", "2024-01-01"], "not both"),
+        (["daily", "--partitions", "2024-01-01", "--to", "2024-01-02"], "not both"),
+        (["daily", "--all", "--concurrency", "0"], "at least 1"),
+        (["daily", "--from", "2023-01-01", "--to", "2023-01-31"], "daily"),
+        (["daily", "--partitions", "2024-02-30"], "2024-02-30"),
+        (["numbers_table", "--all"], "has no partitions"),
+        (["dialy", "--all"], "Did you mean 'daily'?"),
+        (["daily", "--all", "-p", "dya=1"], "Did you mean 'day'?"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_exit_code_2(say: Any, words: list[str], told: str) -> None:
+    """A mistake is told before anything runs."""
+    said = say("backfill", *words)
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    if told != "daily":
+        assert told in said.err
+
+
+def test_killed_it_loses_nothing_finished(project: Path, say: Any, tmp_path: Path) -> None:
+    """SIGKILL in the middle: what was done stays done, --missing runs the rest and no more."""
+    mark = tmp_path / "third"
+    (project / "notebooks" / "daily.py").write_text(
+        '# %% tags=["parameters"]\nfrom datetime import date\n\nday: date = date(2024, 1, 1)\n'
+        "# %%\nimport os, time\n"
+        f"mark = {str(mark)!r}\n"
+        "if day.day == 3 and not os.path.exists(mark):\n"
+        "    open(mark, 'w').close()\n    time.sleep(600)\n"
+        "value = day.day\n",
+        encoding="utf-8",
+    )
+    command = [
+        *(Path(sys.executable).with_name("research-jobs"), "backfill", "daily", "--all"),
+        *("--concurrency", "1", "--project", project),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ)
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not mark.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+    again = say("backfill", "daily", "--missing", "--json")
+    assert again.code == 0, again.err
+    assert again.json["plan"][0]["partitions"] == [f"2024-01-0{day}" for day in range(3, 8)]
+    runs = say("show", "daily", "--json").json["runs"]
+    assert len(runs) == 2
+    listed = next(line for line in say("list", "--json").json if line["notebook"] == "daily")
+    assert listed["partitions"] == {"materialized": 7, "total": 7}

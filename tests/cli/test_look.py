@@ -1,0 +1,151 @@
+"""The commands that look and change nothing: list, show, check, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_list_before_and_after(say: Any, project: Path) -> None:
+    """`list` tells each notebook's outputs, schedule, next tick, and how it last ended."""
+    before = {line["notebook"]: line for line in say("list", "--json").json}
+    assert sorted(before) == ["broken", "daily", "numbers_table", "reports/total"]
+    assert {line["last"]["ending"] for line in before.values()} == {"never"}
+    numbers = before["numbers_table"]
+    assert numbers["outputs"] == ["table", "total"]
+    assert numbers["schedules"] == ["mornings"]
+    assert "T06:00:00+0" in numbers["next_tick"]
+    assert before["daily"]["next_tick"] is None
+    assert before["daily"]["partitions"] == {"materialized": 0, "total": 7}
+
+    say("run", "broken", "numbers_table", "reports/total", "daily")
+    after = {line["notebook"]: line["last"] for line in say("list", "--json").json}
+    endings = {name: last["ending"] for name, last in after.items()}
+    assert endings == {
+        "broken": "failed",
+        "daily": "succeeded",
+        "numbers_table": "succeeded",
+        "reports/total": "succeeded",
+    }
+    assert "KeyError: 'Close'" in after["broken"]["error"]
+    table = say("list")
+    assert table.code == 0
+    row = next(line for line in table.out.splitlines() if line.startswith("daily"))
+    assert "succeeded" in row
+    assert "1/7" in row
+
+
+def test_list_preload_names_third_party_modules(say: Any) -> None:
+    """`--preload` gives what a warm interpreter imports: nothing of the project's own."""
+    assert say("list", "--preload").out.split() == ["pandas"]
+
+
+def test_a_skip_is_told_as_such(say: Any) -> None:
+    """After a skipped run the last ending is `skipped`, not `succeeded`."""
+    say("run", "daily", "--partition", "2024-01-06")
+    line = next(line for line in say("list", "--json").json if line["notebook"] == "daily")
+    assert line["last"]["ending"] == "skipped"
+    assert line["partitions"]["materialized"] == 0
+    (run,) = say("show", "daily", "--json").json["runs"]
+    assert (run["ending"], run["partition"]) == ("skipped", "2024-01-06")
+
+
+def test_show_tells_the_notebook_and_its_values(say: Any) -> None:
+    """`show` tells parameters, outputs and runs; with an output, its first rows."""
+    say("run", "numbers_table", "daily")
+    shown = say("show", "numbers_table", "--json").json
+    assert shown["parameters"] == [
+        {"name": "count", "type": "int", "default": 10, "description": "how many"}
+    ]
+    table = next(output for output in shown["outputs"] if output["name"] == "table")
+    assert table["rows"] == 10
+    assert [column["name"] for column in table["columns"]] == ["n", "square"]
+    assert [run["ending"] for run in shown["runs"]] == ["succeeded"]
+    text = say("show", "numbers_table").out
+    assert "Ten numbers and their squares." in text
+    assert "data/numbers_table/table.parquet" in text
+
+    head = say("show", "numbers_table", "table", "--rows", "2", "--json").json
+    assert head["head"] == [{"n": 0, "square": 0}, {"n": 1, "square": 1}]
+    assert head["rows"] == 10
+    assert "… 8 more rows" in say("show", "numbers_table", "table", "--rows", "2").out
+    assert say("show", "numbers_table", "total").out.strip() == "{'sum': 285}"
+    assert say("show", "daily", "value").out.strip() == "7"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["numbers_tabel"], "Did you mean 'numbers_table'?"),
+        (["numbers_table", "tabel"], "Did you mean 'table'"),
+        (["numbers_table", "table"], "numbers_table"),
+        (["daily", "value"], "research-jobs run daily"),
+    ],
+)
+def test_show_of_what_is_not_there(say: Any, words: list[str], told: str) -> None:
+    """No such notebook, no such output, nothing stored yet: one line, exit code 2."""
+    said = say("show", *words)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_check_of_a_sound_project(say: Any) -> None:
+    """Nothing wrong: exit code 0 and a line that says what was looked at."""
+    said = say("check")
+    assert said.code == 0
+    assert said.out == "4 notebooks, 0 errors, 0 warnings\n"
+
+
+def test_check_finds_errors_and_differences(say: Any, project: Path) -> None:
+    """Mistakes in manifest and notebooks are errors with their place; parity is a warning."""
+    manifest = project / "notebooks" / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8").replace("outputs: [double]", "ouputs: [double]")
+    manifest.write_text(text, encoding="utf-8")
+    (project / "notebooks" / "half.py").write_text("# %%\nx = (1\n", encoding="utf-8")
+    (project / "notebooks" / "asks.py").write_text(
+        "# %%\nname = input('who? ')\n", encoding="utf-8"
+    )
+    said = say("check")
+    assert said.code == 1
+    lines = said.out.splitlines()
+    assert any(
+        line.startswith("error: notebooks/manifest.yaml:4:") and "'outputs'" in line
+        for line in lines
+    )
+    assert any(line.startswith("error: notebooks/half.py:2") for line in lines)
+    assert any(line.startswith("warning: notebooks/asks.py:2:8") for line in lines)
+    assert lines[-1] == "6 notebooks, 2 errors, 1 warning"
+    found = say("check", "--json").json
+    assert {(f["level"], f["notebook"]) for f in found} == {
+        ("error", "reports/total"),
+        ("error", "half"),
+        ("warning", "asks"),
+    }
+
+
+def test_reports_are_found_and_made_one_file(say: Any, project: Path, tmp_path: Path) -> None:
+    """`report` gives the last run's page, of a partition too, and one file to mail."""
+    assert say("report", "numbers_table").code == 2
+    say("run", "numbers_table")
+    say("run", "daily", "--partition", "2024-01-02")
+    say("run", "daily", "--partition", "2024-01-03")
+    page = Path(say("report", "numbers_table").out.strip())
+    assert page.is_relative_to(project / "reports" / "numbers_table")
+    assert page.is_file()
+    first = say("report", "daily", "--partition", "2024-01-02", "--json").json
+    assert first["partition"] == "2024-01-02"
+    assert len(say("report", "daily", "--list", "--json").json) == 2
+    mail = tmp_path / "mail.html"
+    assert say("report", "numbers_table", "--standalone", str(mail)).code == 0
+    assert "Ten numbers and their squares." in mail.read_text(encoding="utf-8")
+
+
+def test_nothing_of_the_notebooks_is_imported(say: Any) -> None:
+    """Looking at a project leaves none of its modules in the process."""
+    for words in (["list"], ["check"], ["show", "numbers_table"]):
+        assert say(*words).code == 0
+    assert not {"numbers_table", "daily", "broken", "helper"} & set(sys.modules)

@@ -1,0 +1,163 @@
+"""``research-jobs run``: real runs, on the project's own instance."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+
+def test_names_run_in_order_of_dependence(say: Any, project: Path) -> None:
+    """Two notebooks of which one loads the other: one run, both endings, files where said."""
+    said = say("run", "reports.total", "numbers_table.py", "--json")
+    assert said.code == 0, said.err
+    outcomes = {outcome["notebook"]: outcome for outcome in said.json}
+    assert list(outcomes) == ["numbers_table", "reports/total"]
+    assert len({outcome["run_id"] for outcome in outcomes.values()}) == 1
+    numbers = outcomes["numbers_table"]
+    assert numbers["ending"] == "succeeded"
+    assert numbers["error"] is None
+    assert numbers["partition"] is None
+    assert numbers["duration_s"] > 0
+    path = project / "data" / "numbers_table" / "table.parquet"
+    assert numbers["outputs"] == {
+        "table": {"path": str(path), "rows": 10},
+        "total": {"path": str(path.with_name("total.parquet")), "rows": 1},
+    }
+    assert len(pd.read_parquet(path)) == 10
+
+
+def test_a_failure_is_one_line_and_exit_code_1(say: Any) -> None:
+    """The line says file, line and cell; the notebook's own traceback goes to stderr."""
+    said = say("run", "broken", "numbers_table")
+    assert said.code == 1
+    line = next(text for text in said.out.splitlines() if text.startswith("broken failed"))
+    assert "broken.py:5" in line
+    assert 'cell 2 "Take one"' in line
+    assert "KeyError: 'Close'" in line
+    assert 'prices["Close"]' in said.err
+    assert "research_jobs/" not in said.err, "frames of ours"
+    assert "numbers_table succeeded" in said.out
+
+
+def test_what_waits_for_a_failure_is_not_run(say: Any, project: Path) -> None:
+    """Downstream of a failure nothing runs, and the outcome says so."""
+    (project / "notebooks" / "numbers_table.py").write_text("# %%\n1 / 0\n", encoding="utf-8")
+    said = say("run", "numbers_table", "reports/total", "--json")
+    assert said.code == 1
+    endings = {outcome["notebook"]: outcome["ending"] for outcome in said.json}
+    assert endings == {"numbers_table": "failed", "reports/total": "not run"}
+    assert "ZeroDivisionError" in said.json[0]["error"]
+
+
+def test_parameters_and_partitions(say: Any, project: Path) -> None:
+    """-p goes to the notebooks that have it, --partition to those with partitions."""
+    said = say("run", "numbers_table", "daily", "-p", "count=3", "--partition", "2024-01-02",
+               "--json")  # fmt: skip
+    assert said.code == 0, said.err
+    by_name = {outcome["notebook"]: outcome for outcome in said.json}
+    assert by_name["numbers_table"]["outputs"]["table"]["rows"] == 3
+    assert by_name["numbers_table"]["partition"] is None
+    assert by_name["daily"]["partition"] == "2024-01-02"
+    folder = project / "data" / "daily" / "value" / "day=2024-01-02"
+    assert by_name["daily"]["outputs"]["value"]["path"] == str(folder / "part-0.parquet")
+
+
+def test_a_skip_is_no_failure(say: Any) -> None:
+    """A notebook that skips: exit code 0, its reason told, nothing published."""
+    said = say("run", "daily", "--partition", "2024-01-06", "--json")
+    assert said.code == 0
+    (outcome,) = said.json
+    assert (outcome["ending"], outcome["reason"]) == ("skipped", "market closed")
+    assert outcome["error"] is None
+    assert outcome["outputs"] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["numbers_tabel"], "Did you mean 'numbers_table'?"),
+        ([], "say which notebooks"),
+        (["daily", "--all"], "not several of them"),
+        (["numbers_table", "-p", "cuont=3"], "Did you mean 'count'?"),
+        (["numbers_table", "-p", "count=many"], "not a whole number"),
+        (["numbers_table", "-p", "count"], "is not name=value"),
+        (["daily", "--partition", "2023-01-01"], "2024-01-01 to 2024-01-07"),
+        (["--select", "group:(("], "cannot be read"),
+        (["--select", "group:nothing"], "matches no notebook"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_exit_code_2(
+    say: Any, project: Path, words: list[str], told: str
+) -> None:
+    """A mistake is told before anything runs."""
+    said = say("run", *words)
+    assert said.code == 2
+    assert told in said.err
+    assert said.err.count("\n") == 1
+    assert not (project / "data").exists()
+
+
+def test_selections_are_dagsters(say: Any) -> None:
+    """--select speaks Dagster's language: a group and what depends on it."""
+    said = say("run", "--select", "group:numbers+", "--json")
+    assert [outcome["notebook"] for outcome in said.json] == ["numbers_table", "reports/total"]
+
+
+def test_stale_runs_what_changed_and_no_more(say: Any, project: Path) -> None:
+    """After a run nothing is stale; an edit makes the notebook and what loads it stale."""
+    names = ["numbers_table", "reports/total"]
+    assert [o["notebook"] for o in say("run", *names, "--stale", "--json").json] == names
+    again = say("run", *names, "--stale")
+    assert again.code == 0
+    assert "up to date" in again.out
+    path = project / "notebooks" / "reports" / "total.py"
+    path.write_text(path.read_text(encoding="utf-8") + "double += 1\n", encoding="utf-8")
+    changed = say("run", *names, "--stale", "--json").json
+    assert [outcome["notebook"] for outcome in changed] == ["reports/total"]
+
+
+def test_works_from_elsewhere_and_leaves_one_folder_of_state(
+    call: Any, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """--project points anywhere; state, data and reports stay in that project."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = call("run", "numbers_table", "--project", str(project), cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "data/numbers_table/table.parquet" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert list(elsewhere.iterdir()) == []
+    assert sorted(path.name for path in project.iterdir()) == [
+        ".research_jobs",
+        "data",
+        "notebooks",
+        "reports",
+    ]
+
+
+def test_interrupted_ends_what_it_started(project: Path, tmp_path: Path) -> None:
+    """Ctrl-C cancels the run, ends the notebook's process, and gives exit code 130."""
+    mark = tmp_path / "started"
+    (project / "notebooks" / "slow.py").write_text(
+        f"# %%\nimport os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\n"
+        "time.sleep(600)\n",
+        encoding="utf-8",
+    )
+    command = [Path(sys.executable).with_name("research-jobs"), "run", "slow", "--project", project]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (mark.exists() and mark.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert "slow cancelled" in out
+    assert not Path(f"/proc/{mark.read_text()}").exists()
