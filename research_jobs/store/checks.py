@@ -273,7 +273,8 @@ def _missing(subject: _Subject, field: str) -> int:
     recipe = subject.recipe(field)
     as_json_text = recipe.get("objects", {}).get("as") == "json"
     # pandas' own float columns have nulls for NaN in the file; other floats may have both.
-    may_be_nan = pa.types.is_floating(kind) and "numpy" not in recipe.get("dtype", {})
+    nan_is_null = "numpy" in recipe.get("dtype", {}) and "objects" not in recipe
+    may_be_nan = pa.types.is_floating(kind) and not nan_is_null
     position = subject.position(field)
     if position is not None and not as_json_text and not may_be_nan:
         nulls = column_facts(subject.footer, position).nulls

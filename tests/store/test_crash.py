@@ -272,8 +272,8 @@ print("ready", flush=True)
 sys.stdin.readline()
 for number in range(rounds):
     with open_staging(store, who) as staging:
-        staged = [write_output(name, [who, number] * 50, staging.path / name, options={}, metadata={})
-                  for name in ("x", "y")]
+        staged = [write_output(name, [who, number] * 50, staging.path / name,
+                               options={}, metadata={}) for name in ("x", "y")]
         publish(store, "nb", staged, staging=staging, partition=day, run_id=who)
 """
 

@@ -162,7 +162,7 @@ PANDAS: dict[str, Callable[[], Any]] = {
         {
             "i": pd.array([1, None], pd.ArrowDtype(pa.int8())),
             "s": pd.array(["a", None], pd.ArrowDtype(pa.large_string())),
-            "t": pd.array([datetime(2018, 1, 1), None], pd.ArrowDtype(pa.timestamp("s", "UTC"))),
+            "t": pd.array([datetime(2018, 1, 1), None], pd.ArrowDtype(pa.timestamp("s", "UTC"))),  # noqa: DTZ001 - naive is meant
             "l": pd.array([[1], None], pd.ArrowDtype(pa.list_(pa.int8()))),
             "d": pd.array([Decimal("1.10"), None], pd.ArrowDtype(pa.decimal128(5, 2))),
         }
@@ -170,7 +170,7 @@ PANDAS: dict[str, Callable[[], Any]] = {
     "objects: dates, Decimals, bytes": lambda: pd.DataFrame(
         {
             "d": pd.Series([date(2018, 1, 1), None], dtype=object),
-            "t": pd.Series([datetime(2018, 1, 1, 9), None], dtype=object),
+            "t": pd.Series([datetime(2018, 1, 1, 9), None], dtype=object),  # noqa: DTZ001 - naive is meant
             "c": pd.Series([Decimal("1.1"), Decimal("1.10")], dtype=object),
             "b": pd.Series([b"\x00\xff", None], dtype=object),
         }
@@ -209,7 +209,7 @@ POLARS: dict[str, Callable[[], Any]] = {
             "s": ["a", "b"],
             "l": [[1], None],
             "d": [date(2018, 1, 1)] * 2,
-            "t": pl.Series([datetime(2018, 1, 1)] * 2, dtype=pl.Datetime("ms", "Europe/Zagreb")),
+            "t": pl.Series([datetime(2018, 1, 1)] * 2, dtype=pl.Datetime("ms", "Europe/Zagreb")),  # noqa: DTZ001 - naive is meant
             "u": [timedelta(1)] * 2,
             "m": [time(9)] * 2,
             "c": pl.Series(["a", "b"], dtype=pl.Categorical),
@@ -274,7 +274,7 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "bytes": lambda: b"\x00\xff",
     "Decimal": lambda: Decimal("1.10"),
     "date": lambda: date(2018, 11, 1),
-    "datetime": lambda: datetime(2018, 11, 1, 9, 30, 0, 123456),
+    "datetime": lambda: datetime(2018, 11, 1, 9, 30, 0, 123456),  # noqa: DTZ001 - naive is meant
     "datetime with zone, repeated hour": lambda: datetime(
         2018, 10, 28, 2, 30, tzinfo=ZAGREB, fold=1
     ),

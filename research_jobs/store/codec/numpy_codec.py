@@ -55,7 +55,8 @@ def _describe(dtype: Any) -> Any:
     if dtype.names is None:
         return dtype.str
     parts = [
-        [name, _describe(dtype.fields[name][0]), dtype.fields[name][1]] for name in dtype.names
+        [name, _describe(field), offset, *title]
+        for name, (field, offset, *title) in ((name, dtype.fields[name]) for name in dtype.names)
     ]
     return {"fields": parts, "size": dtype.itemsize, "aligned": bool(dtype.isalignedstruct)}
 
@@ -72,6 +73,7 @@ def _dtype(value: Any) -> Any:
             "formats": [_dtype(item) for item in dtypes],
             "offsets": offsets,
             "itemsize": value["size"],
+            "titles": [part[3] if len(part) > 3 else None for part in value["fields"]],
         },
         align=value["aligned"],
     )

@@ -95,11 +95,13 @@ def _encode_frame(frame: Any, place: Place) -> Encoded:
             plain.isetitem(number, _arrow_series(array, frame.index))
             objects.append(number)
     index, level_objects = _encode_index(plain, place.at("index"))
+    written = [_written(label) for label in plain.columns]
+    _refuse_same_names(written, len(written), place)
     table = _to_table(plain, index, place)
     width = len(labels)
     names = table.schema.names
     _refuse_same_names(names, width, place)
-    objects += [number for number in range(width) if _unknown_to_pandas(frame.dtypes.iloc[number])]
+    objects += [place for place, dtype in enumerate(frame.dtypes) if _unknown_to_pandas(dtype)]
     table = _mark_objects(table, [names[number] for number in objects] + level_objects)
     detail = {
         "columns": _encode_column_labels(labels, place.at("column names")),
@@ -120,6 +122,11 @@ def _pyarrow_knows(labels: Any) -> bool:
 
 
 _KNOWN_LABELS = ("string", "integer", "floating", "empty")
+
+
+def _written(label: Any) -> str:
+    """A label as pyarrow writes it."""
+    return str(tuple(map(str, label))) if isinstance(label, tuple) else str(label)
 
 
 def _is_json(attrs: dict[Any, Any]) -> bool:

@@ -237,11 +237,16 @@ def _cell(column: Any, row: int) -> str:
             return _short(repr(value.as_py()[:PREVIEW_CELL]))
         if pa.types.is_floating(column.type):
             return f"{value.as_py():.6g}"
-        if pa.types.is_timestamp(column.type):
-            return _short(str(value).removesuffix("000"))
         return _short(str(value.as_py()))
     except (ValueError, OverflowError, pa.ArrowException):
-        return _short(str(value))
+        return _short(_as_text(value))  # a time beyond the years of Python
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return str(value.cast(pa.string()))
+    except (ValueError, OverflowError, pa.ArrowException):
+        return "?"
 
 
 def _short(text: str) -> str:
@@ -304,8 +309,9 @@ def column_facts(metadata: Any, number: int) -> ColumnFacts:
             nulls = None
         elif nulls is not None:
             nulls += stats.null_count
-        if stats is not None and stats.has_min_max:
-            bounds.append((stats.min, stats.max))
+        pair = _bounds(stats)
+        if pair is not None:
+            bounds.append(pair)
         elif stats is None or stats.null_count != column.num_values:
             # pyarrow counts nulls among the values or not, by version: zero values settle it.
             bounded = bounded and (column.num_values == 0 or _all_null(stats, metadata, group))
@@ -314,6 +320,15 @@ def column_facts(metadata: Any, number: int) -> ColumnFacts:
     low = min((pair[0] for pair in bounds), default=None)
     high = max((pair[1] for pair in bounds), default=None)
     return ColumnFacts(nulls, low, high, bounded=True)
+
+
+def _bounds(stats: Any) -> tuple[Any, Any] | None:
+    if stats is None or not stats.has_min_max:
+        return None
+    try:
+        return stats.min, stats.max
+    except (ValueError, OverflowError, pa.ArrowException):
+        return None  # a time beyond the years of Python
 
 
 def _all_null(stats: Any, metadata: Any, group: int) -> bool:

@@ -29,7 +29,11 @@ def encode_polars(value: Any, place: Place) -> Encoded | None:
     """
     cls = type(value)
     if cls is pl.LazyFrame:
-        _refuse_types(value.collect_schema(), place)
+        try:
+            schema = value.collect_schema()
+        except pl.exceptions.PolarsError as error:  # the notebook's own query is wrong
+            raise place.refuse(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
+        _refuse_types(schema, place)
         return Encoded("polars.LazyFrame", {}, frame=value)
     if cls is pl.DataFrame:
         _refuse_types(value.schema, place)
