@@ -9,7 +9,7 @@ first tick, and two daemons in turn ask for nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from research_jobs.errors import ManifestError, ResearchJobsError
+from research_jobs.errors import (
+    ManifestError,
+    ParameterError,
+    ResearchJobsError,
+    did_you_mean,
+)
 from research_jobs.manifest import Problem, ScheduleSpec
 from research_jobs.orchestration.partitions import time_dimension
 from research_jobs.orchestration.status import failed_runs, partition_status
@@ -70,12 +75,15 @@ class ScheduledNotebook:
         How many failed runs of a partition are followed by another.
     by : str or None
         The manifest's ``by`` where partitions are of time.
+    parameters : tuple of str
+        The names of the notebook's parameters.
     """
 
     name: str
     partitions: dg.PartitionsDefinition[Any] | None = None
     retries: int = 0
     by: str | None = None
+    parameters: tuple[str, ...] = ()
 
     @property
     def key(self) -> dg.AssetKey:
@@ -166,6 +174,14 @@ def _ops_config(
         config = op_config(member.name, spec.parameters) if op_config else spec.parameters
         if config:
             found[member.op] = config
+    taken = {name for config in found.values() for name in config}
+    for name in spec.parameters:
+        if name not in taken:
+            known = {parameter for member in members for parameter in member.parameters}
+            raise ParameterError(
+                f"none of its notebooks has the parameter '{name}'",
+                hint=did_you_mean(name, known, label="Parameters") or None,
+            )
     return found
 
 
@@ -179,7 +195,7 @@ def _schedule(
 ) -> dg.ScheduleDefinition:
     def evaluate(
         context: dg.ScheduleEvaluationContext,
-    ) -> list[dg.RunRequest] | dg.SkipReason:
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = datetime.now(timezone.utc)
         tick = Tick(
             schedule=name,
@@ -191,7 +207,11 @@ def _schedule(
             edited_at=_changed_at(manifest),
         )
         result = requests_at(tick, context.instance)
-        return dg.SkipReason(result) if isinstance(result, str) else result
+        # Dagster takes several requests from a generator, not from a list
+        if isinstance(result, str):
+            yield dg.SkipReason(result)
+        else:
+            yield from result
 
     cron = spec.cron if isinstance(spec.cron, str) else list(spec.cron)
     listed = ", ".join(m.name for m in members[:5]) + (", ..." if len(members) > 5 else "")

@@ -176,7 +176,8 @@ def failed_runs(
     )
     count = 0
     for run in runs:
-        if run.asset_selection is not None and asset not in run.asset_selection:
+        # empty where a job or `materialize` runs all that it has: then the step tells
+        if run.asset_selection and asset not in run.asset_selection:
             continue
         stats = instance.get_run_step_stats(run.run_id, [step_key])
         if any(step.start_time is not None for step in stats):
