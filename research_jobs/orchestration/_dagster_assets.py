@@ -28,6 +28,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import (
@@ -37,6 +38,7 @@ from dagster._core.events import (
     generate_event_batch_id,
 )
 from dagster._core.execution.api import execute_run_iterator
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.loader import LoadingContext
 from dagster._core.remote_origin import (
@@ -65,6 +67,7 @@ __all__ = [
     "execute_run",
     "job_origin",
     "output_io_manager",
+    "partition_tags",
     "provenance_tags",
     "quiet_output",
     "report_planned",
@@ -120,6 +123,13 @@ def data_version_tags(data_version: str | None) -> dict[str, str]:
     return {DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
 
 
+def partition_tags(key: str | None) -> dict[str, str]:
+    """The tags by which Dagster tells the dimensions of what is logged for a partition."""
+    if isinstance(key, dg.MultiPartitionKey):
+        return dict(get_tags_from_multi_partition_key(key))
+    return {}
+
+
 def table_types(manager: Any) -> frozenset[type] | None:
     """The types that an IO manager of tables takes; None for one that takes any value."""
     if isinstance(manager, DbIOManager):
@@ -166,8 +176,25 @@ def report_planned(
 def execute_run(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> Iterator[DagsterEvent]:
-    """Execute a run in this process; its events are yielded and not kept."""
-    return execute_run_iterator(InMemoryJob(job), run, instance)
+    """Execute a run in this process; its events are yielded and not kept.
+
+    A run that Ctrl-C or a polite kill ends is cancelled, not failed: Dagster takes an
+    interruption for a cancellation only if somebody asked for it, and here somebody did.
+    """
+    for event in execute_run_iterator(InMemoryJob(job), run, instance):
+        if _is_interruption(event):
+            current = instance.get_run_by_id(run.run_id)
+            if current is not None and current.status is dg.DagsterRunStatus.STARTED:
+                instance.report_run_canceling(current)
+        yield event
+
+
+def _is_interruption(event: DagsterEvent) -> bool:
+    if event.event_type is dg.DagsterEventType.STEP_FAILURE:
+        return event.step_failure_data.error_source is ErrorSource.INTERRUPT
+    if event.event_type is dg.DagsterEventType.ENGINE_EVENT:
+        return "steps_interrupted" in event.engine_event_data.metadata
+    return False
 
 
 def job_origin(job: str, location: str) -> RemoteJobOrigin:

@@ -414,6 +414,8 @@ class Backfill:
                 job, run = self._create(parts)
                 run_id = run.run_id
                 for event in execute_run(job, run, self._instance):
+                    if event.event_type is DagsterEventType.RUN_CANCELED:
+                        self.interrupted = True
                     outcome = _outcome(event, by_op, run_id, reasons)
                     if outcome is not None:
                         left[str(event.step_key)].pop(outcome.partition, None)

@@ -133,13 +133,22 @@ def _partitions(
             hint="Choose partitions where you launch it, or use research-jobs backfill.",
         )
     with dg.partition_loading_context(dynamic_partitions_store=context.instance):
-        if asked is None:
-            return list(context.partition_keys)
-        keys: list[str] = []
-        for span in asked:
-            first, dots, last = span.partition("...")
-            bounds = dg.PartitionKeyRange(first, last if dots else first)
-            keys += definition.get_partition_keys_in_range(bounds)
+        keys = list(context.partition_keys) if asked is None else _spanned(definition, asked)
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        # What is logged for a key of this class is tagged with its dimensions.
+        return [definition.get_partition_key_from_str(str(key)) for key in keys]
+    return keys
+
+
+def _spanned(definition: dg.PartitionsDefinition[Any], spans: Sequence[str]) -> list[str]:
+    """The keys of a list of keys and of spans ``first...last``."""
+    keys: list[str] = []
+    for span in spans:
+        first, dots, last = span.partition("...")
+        if dots:
+            keys += definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
+        else:
+            keys.append(first)
     return list(dict.fromkeys(keys))
 
 

@@ -116,7 +116,9 @@ class PartitionRange:
                     yield observation(asset, done.key, SKIPPED, done.skipped, done.ended)
                 elif done.ended is not None:
                     published += 1
-                    yield materialization(asset, self._work, done.ended, done.previous, tags)
+                    yield materialization(
+                        asset, done.key, self._work, done.ended, done.previous, tags
+                    )
         if cancel.is_cancelled:
             raise DagsterExecutionInterruptedError
         _remember_skipped(self._work, skipped)

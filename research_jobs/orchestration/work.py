@@ -10,7 +10,7 @@ import dagster as dg
 
 from research_jobs.errors import ParameterError, ResearchJobsError
 from research_jobs.notebook.parameters import convert_parameters, missing_parameters
-from research_jobs.orchestration._dagster_assets import data_version_tags
+from research_jobs.orchestration._dagster_assets import data_version_tags, partition_tags
 from research_jobs.orchestration.catalog import Catalog, Entry
 from research_jobs.orchestration.checks import failed_errors
 from research_jobs.orchestration.data_version import content_version
@@ -207,17 +207,18 @@ def publish(ended: Ended) -> dict[str, int]:
 
 def materialization(
     asset: dg.AssetKey,
+    key: str,
     work: Work,
     ended: Ended,
     previous: Mapping[str, int],
     tags: Mapping[str, str],
 ) -> dg.AssetMaterialization:
-    assert ended.partition is not None
+    """What is recorded of one partition out of a range."""
     return dg.AssetMaterialization(
         asset_key=asset,
-        partition=ended.partition.key,
+        partition=key,
         metadata=work.metadata(ended, previous),
-        tags={**tags, **data_version_tags(ended.data_version)},
+        tags={**tags, **partition_tags(key), **data_version_tags(ended.data_version)},
     )
 
 
@@ -235,11 +236,12 @@ def observation(
         partition=key,
         description=reason,
         metadata=fit(entries),
-        tags={kind: "true"},
+        tags={kind: "true", **partition_tags(key)},
     )
 
 
-def failure(work: Work, ended: Ended, *, allow_retries: bool = True) -> dg.Failure:
+def failure(work: Work, ended: Ended) -> dg.Failure:
+    """What the step of a run that did not succeed fails with: the place first."""
     result = ended.result
     failure = result.failure
     headline = failure.headline if failure else f"{work.entry.name}: {result.ending}"
@@ -251,7 +253,6 @@ def failure(work: Work, ended: Ended, *, allow_retries: bool = True) -> dg.Failu
     return dg.Failure(
         description=headline,
         metadata=fit(entries | run_metadata(result)),
-        allow_retries=allow_retries,
     )
 
 

@@ -136,6 +136,8 @@ prices = lib.DataFrame({{"close": [1.0, 2.0]}})
 def test_a_manager_of_tables_gets_the_table(lab: Any, tmp_path: Path, library: str) -> None:
     """dagster-polars takes polars frames: it gets the one output as one, whoever made it."""
     dagster_polars = pytest.importorskip("dagster_polars")
+    import polars as pl
+
     lab.write(
         {"market": FRAME.format(library=library)},
         "notebooks: {market: {outputs: [prices], io_manager: warehouse}}\n",
