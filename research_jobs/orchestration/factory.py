@@ -202,6 +202,7 @@ def _scheduled(
             partitions[name],
             retries=entry.spec.retries.max if entry.spec.retries else 0,
             by=entry.spec.partitions.by if entry.spec.partitions else None,
+            parameters=tuple(parameter.name for parameter in entry.notebook.parameters),
         )
         for name, entry in entries.items()
     }
