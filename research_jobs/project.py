@@ -15,6 +15,7 @@ __all__ = ["Project", "find_project", "module_name", "notebook_name"]
 
 PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
+REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"  # where `research-jobs ui` serves the reports
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,12 @@ from typing import IO, TYPE_CHECKING
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
-from research_jobs.project import PROJECT_VARIABLE, Project, find_project
+from research_jobs.project import PROJECT_VARIABLE, REPORTS_VARIABLE, Project, find_project
 
 if TYPE_CHECKING:
     from research_jobs.report.server import ReportServer
 
-__all__ = ["REPORTS_VARIABLE", "add_arguments", "free_port", "run"]
-
-REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"
-"""Environment variable that tells runs where the reports are served."""
+__all__ = ["add_arguments", "free_port", "run"]
 
 UI_PORT, REPORTS_PORT = 3000, 3001
 START_TIMEOUT_S = 120.0
@@ -123,8 +120,11 @@ def _start_dagster(
 
 def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
     """The reports, from a thread of this process: they are files, and few ask for them."""
+    from research_jobs.orchestration.catalog import load_catalog
+    from research_jobs.orchestration.gallery import list_catalog
     from research_jobs.report.server import ReportServer
 
+    list_catalog(load_catalog(project))
     try:
         return ReportServer(project.reports, host, port)
     except OSError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def instance_ref(project: Project) -> InstanceRef:
 
 
 @contextmanager
-def open_instance(project: Project) -> Iterator[DagsterInstance]:
+def open_instance(project: Project) -> Generator[DagsterInstance]:
     """The project's instance, as a context; call `enter_project` first."""
     with DagsterInstance.from_ref(instance_ref(project)) as instance:
         yield instance
@@ -161,7 +161,7 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def process_tag() -> str:
-    """This process's value of `PROCESS_TAG`."""
+    """The value of `PROCESS_TAG` for the process that asks."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 

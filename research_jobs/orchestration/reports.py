@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -13,10 +14,12 @@ from pathlib import Path
 import dagster as dg
 
 from research_jobs.orchestration.catalog import Catalog, Entry
+from research_jobs.orchestration.gallery import notebook_card
 from research_jobs.orchestration.metadata import Metadata
-from research_jobs.project import Project
+from research_jobs.project import REPORTS_VARIABLE, Project
 from research_jobs.protocol import PartitionKey, RunResult
 from research_jobs.report.build import Report, build_report, report_folder
+from research_jobs.report.gallery import GalleryEntry, update_gallery
 from research_jobs.report.header import header_of
 
 __all__ = ["git_commit", "report_entries", "run_folder"]
@@ -80,6 +83,11 @@ def report_entries(
             reports=project.reports,
             notebook_path=entry.notebook.path,
         )
+        update_gallery(
+            project.reports,
+            GalleryEntry(notebook_card(catalog, entry), header, report),
+            keep=catalog.manifest.reports.keep,
+        )
     except Exception as error:
         logger.exception("%s: the report could not be built", entry.name)
         return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
@@ -91,7 +99,9 @@ def report_entries(
 
 def _links(catalog: Catalog, report: Report) -> Metadata:
     """A link where reports are served, else the path; and the first chart, shown inline."""
-    project, base = catalog.project, catalog.manifest.reports.url
+    project = catalog.project
+    # `research-jobs ui` says where it serves them, for as long as the manifest says nothing.
+    base = catalog.manifest.reports.url or os.environ.get(REPORTS_VARIABLE) or None
     if base is None:
         return {"report": dg.MetadataValue.path(str(report.html))}
     links: Metadata = {
