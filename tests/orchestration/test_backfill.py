@@ -1,0 +1,253 @@
+"""Backfills without a daemon: planned, run, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from research_jobs.errors import PartitionError
+from research_jobs.orchestration.backfill import BackfillSummary, PartitionOutcome, backfill
+from research_jobs.orchestration.catalog import load_catalog
+
+DAILY = """# %% tags=["parameters"]
+day: str = "2024-01-01"
+# %%
+import pathlib
+here = pathlib.Path(__file__).parent
+{extra}
+{out} = [day]
+"""
+PARTITIONS = "partitions: {by: day, start: 2024-01-01, end: 2024-01-11, parameter: day}"
+ONE = f"notebooks: {{s: {{outputs: [rows], {PARTITIONS}}}}}\n"
+TWO = f"notebooks: {{s: {{outputs: [rows], {PARTITIONS}}}, t: {{outputs: [x], {PARTITIONS}}}}}\n"
+READS_S = "from research_jobs import load\nload('s', 'rows')"
+
+
+def days(*numbers: int) -> list[str]:
+    return [f"2024-01-{number:02d}" for number in numbers]
+
+
+def fill(lab: Any, *names: str, **options: Any) -> BackfillSummary:
+    return backfill(lab.instance, load_catalog(lab.project), names, **options)
+
+
+def made(lab: Any, name: str = "s") -> list[str]:
+    return sorted(lab.instance.get_materialized_partitions(dg.AssetKey(name)))
+
+
+def test_one_run_and_progress_for_each_partition(lab: Any) -> None:
+    """One Dagster run, tagged with the range and the backfill; an outcome for each partition."""
+    lab.write({"s": DAILY.format(extra="", out="rows")}, ONE)
+    seen: list[PartitionOutcome] = []
+    summary = fill(lab, "s", first="2024-01-02", last="2024-01-05", on_progress=seen.append)
+    assert summary.ok
+    assert summary.counts == {"succeeded": 4}
+    assert sorted(outcome.partition for outcome in seen) == made(lab) == days(2, 3, 4, 5)
+    assert all(Path(outcome.report or "").exists() for outcome in seen)
+    (run,) = lab.instance.get_runs()
+    assert (run.run_id,) == summary.run_ids
+    assert run.tags["research_jobs/backfill"] == summary.id
+    assert run.tags["dagster/asset_partition_range_start"] == "2024-01-02"
+    assert run.tags["dagster/asset_partition_range_end"] == "2024-01-05"
+    assert run.remote_job_origin.location_name == "research_jobs"
+
+
+def test_missing_goes_on_where_it_was(lab: Any) -> None:
+    """What has data is left alone: a range with gaps is still one run."""
+    lab.write({"s": DAILY.format(extra="", out="rows")}, ONE)
+    fill(lab, "s", keys=days(2, 5, 6))
+    summary = fill(lab, "s", first="2024-01-01", last="2024-01-08", only="missing")
+    assert summary.plan[0].keys == tuple(days(1, 3, 4, 7, 8))
+    assert len(summary.run_ids) == 1
+    assert made(lab) == days(*range(1, 9))
+    assert fill(lab, "s", last="2024-01-08", only="missing").run_ids == ()
+
+
+def test_a_failure_leaves_only_itself_missing(lab: Any) -> None:
+    """Gaps that were made before do not look failed; --failed runs the failed one alone."""
+    extra = "if day == '2024-01-04' and not (here / 'mended').exists(): raise ValueError('no')"
+    lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
+    fill(lab, "s", keys=days(3, 5))
+    summary = fill(lab, "s", first="2024-01-02", last="2024-01-06", only="missing")
+    assert not summary.ok
+    (problem,) = summary.problems
+    assert (problem.partition, problem.ending) == ("2024-01-04", "failed")
+    assert problem.reason == "notebooks/s.py:6, cell 2: ValueError: no"
+    definition = lab.defs().get_repository_def().asset_graph.get(dg.AssetKey("s")).partitions_def
+    status = lab.instance.get_status_by_partition(dg.AssetKey("s"), days(2, 3, 4, 5, 6), definition)
+    assert [status[day].value for day in days(2, 3, 4, 5, 6)] == [
+        *("MATERIALIZED", "MATERIALIZED", "FAILED", "MATERIALIZED", "MATERIALIZED")
+    ]
+    (lab.root / "notebooks/mended").touch()
+    summary = fill(lab, "s", only="failed")
+    assert summary.plan[0].keys == ("2024-01-04",)
+    assert summary.ok
+
+
+def test_notebooks_that_need_each_other_go_level_by_level(lab: Any) -> None:
+    """A run for each level; partitions whose upstream failed or was skipped do not run."""
+    extra = (
+        "if day == '2024-01-03': raise ValueError('no')\n"
+        "from research_jobs import skip\nif day == '2024-01-04': skip('closed')"
+    )
+    lab.write(
+        {
+            "s": DAILY.format(extra=extra, out="rows"),
+            "t": DAILY.format(extra=READS_S, out="x"),
+        },
+        TWO,
+    )
+    summary = fill(lab, "t", "s", first="2024-01-02", last="2024-01-05")
+    assert [planned.notebook for planned in summary.plan] == ["s", "t"]
+    assert len(summary.run_ids) == 2
+    assert summary.counts == {"succeeded": 4, "failed": 1, "skipped": 2, "not run": 1}
+    assert made(lab, "t") == days(2, 5)
+    (left_out,) = [p for p in summary.problems if p.notebook == "t"]
+    assert left_out.reason == "s failed for 2024-01-03"
+
+
+def test_what_was_skipped_is_not_missing(lab: Any) -> None:
+    """A notebook that had nothing to do is not asked again, also when others of its run failed."""
+    extra = (
+        "from research_jobs import skip\nif day == '2024-01-03': skip('closed')\n"
+        "if day == '2024-01-02': raise ValueError"
+    )
+    lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
+    assert fill(lab, "s", first="2024-01-02", last="2024-01-04").counts["skipped"] == 1
+    (planned,) = fill(
+        lab, "s", first="2024-01-02", last="2024-01-04", only="missing", dry_run=True
+    ).plan
+    assert planned.keys == ("2024-01-02",)
+    assert planned.skipped_before == 1
+    assert fill(lab, "s", only="failed", dry_run=True).plan[0].keys == ("2024-01-02",)
+
+
+def test_stale_partitions(lab: Any) -> None:
+    """Those of another code, and those whose upstream partition has new data."""
+    lab.write(
+        {
+            "s": DAILY.format(extra="", out="rows"),
+            "t": DAILY.format(extra=READS_S, out="x"),
+        },
+        TWO,
+    )
+    fill(lab, "s", "t", first="2024-01-02", last="2024-01-04")
+    assert fill(lab, "t", only="stale", dry_run=True).plan[0].keys == ()
+    lab.write(
+        {
+            "s": DAILY.format(extra="n = 1 if day > '2024-01-03' else 0", out="rows")
+            + "rows *= n + 1\n"
+        }
+    )
+    assert fill(lab, "s", only="stale", dry_run=True).plan[0].keys == tuple(days(2, 3, 4))
+    fill(lab, "s", first="2024-01-02", last="2024-01-04")
+    # Only the fourth's data changed.
+    assert fill(lab, "t", only="stale", dry_run=True).plan[0].keys == ("2024-01-04",)
+
+
+def test_a_single_partition_is_an_ordinary_run(lab: Any) -> None:
+    """Nothing of a range then: Dagster's own partition tag, and the failure's own line."""
+    lab.write({"s": DAILY.format(extra="raise ValueError('no')", out="rows")}, ONE)
+    summary = fill(lab, "s", keys=["2024-01-02"])
+    (run,) = lab.instance.get_runs()
+    assert run.tags["dagster/partition"] == "2024-01-02"
+    assert summary.problems[0].reason == "notebooks/s.py:6, cell 2: ValueError: no"
+
+
+def test_parameters_and_dry_run(lab: Any) -> None:
+    """Parameters reach every partition; a dry run plans and leaves nothing behind."""
+    lab.write({"s": '# %% tags=["parameters"]\nday = ""\nn = 1\n# %%\nrows = [day] * n\n'}, ONE)
+    summary = fill(lab, "s", keys=days(2, 3), dry_run=True)
+    assert summary.plan[0].keys == tuple(days(2, 3))
+    assert lab.instance.get_runs() == []
+    fill(lab, "s", keys=days(2, 3), parameters={"s": {"n": 3}})
+    record = lab.instance.get_latest_materialization_event(dg.AssetKey("s"))
+    metadata = record.asset_materialization.metadata
+    assert metadata["dagster/partition_row_count"].value == 3
+
+
+def test_another_io_manager_gets_a_run_for_each_partition(lab: Any, tmp_path: Path) -> None:
+    """It writes one partition at a time, so that is what it is given."""
+    lab.write(
+        {"s": DAILY.format(extra="", out="rows")},
+        ONE.replace("{outputs", "{io_manager: w, outputs"),
+    )
+    manager = dg.FilesystemIOManager(base_dir=str(tmp_path / "w"))
+    summary = fill(lab, "s", keys=days(2, 4), definitions=lab.defs(resources={"w": manager}))
+    assert summary.ok, summary.problems
+    assert len(summary.run_ids) == 2
+    assert sorted(path.name for path in (tmp_path / "w/s").iterdir()) == days(2, 4)
+
+
+def test_wrong_calls_are_told_before_anything_runs(lab: Any) -> None:
+    """A notebook without partitions, and a partition that there is not."""
+    lab.write({"s": DAILY.format(extra="", out="rows"), "plain": "# %%\n"}, ONE)
+    with pytest.raises(PartitionError, match="plain has no partitions"):
+        fill(lab, "plain")
+    with pytest.raises(PartitionError):
+        fill(lab, "s", keys=["2025-01-01"])
+    assert lab.instance.get_runs() == []
+
+
+def test_weekly_from_daily(lab: Any) -> None:
+    """A failing day keeps its own week from running, and no other."""
+    lab.write(
+        {
+            "s": DAILY.format(extra="if day == '2024-01-03': raise OSError", out="rows"),
+            "w": DAILY.format(extra="", out="x"),
+        },
+        f"""
+notebooks:
+  s: {{outputs: [rows], {PARTITIONS.replace("01-11", "01-15")}}}
+  w:
+    outputs: [x]
+    partitions: {{by: week, start: 2024-01-01, end: 2024-01-15, parameter: day}}
+    deps: [s]
+""",
+    )
+    summary = fill(lab, "s", "w", concurrency=4)
+    (left_out,) = [p for p in summary.problems if p.notebook == "w"]
+    assert left_out.partition == "2024-01-01"
+    assert left_out.reason == "s failed for 2024-01-03"
+    assert made(lab, "w") == ["2024-01-08"]
+
+
+def test_a_killed_backfill_loses_nothing_finished(lab: Any) -> None:
+    """SIGKILL amid it: the dead run is told so, and the same call with missing goes on."""
+    extra = "import time\nif day >= '2024-01-04' and not (here / 'go').exists(): time.sleep(300)"
+    lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
+    home = lab.root.parent / "home-0"
+    code = f"""
+import dagster as dg
+from research_jobs.orchestration.backfill import backfill
+from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.project import find_project
+with dg.DagsterInstance.from_config({str(home)!r}) as instance:
+    backfill(
+        instance, load_catalog(find_project({str(lab.root)!r})), ["s"], first="2024-01-02",
+        last="2024-01-06", concurrency=2, on_progress=lambda o: print(o.partition, flush=True),
+    )
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline().strip() for _ in range(2)]
+        os.kill(process.pid, signal.SIGKILL)
+    assert sorted(seen) == made(lab) == days(2, 3)
+    from research_jobs.orchestration.instance import end_dead_runs
+
+    (run,) = lab.instance.get_runs()
+    assert end_dead_runs(lab.instance) == [run.run_id]
+    (lab.root / "notebooks/go").touch()
+    summary = fill(lab, "s", first="2024-01-02", last="2024-01-06", only="missing")
+    assert summary.plan[0].keys == tuple(days(4, 5, 6))
+    assert summary.ok
+    assert made(lab) == days(2, 3, 4, 5, 6)
