@@ -22,18 +22,18 @@ from research_jobs.protocol import (
     ProtocolError,
     RunRequest,
     RunResult,
-    decode,
     encode,
 )
 
 __all__ = [
     "FrameReader",
+    "as_text_mapping",
     "message",
     "parse_message",
     "receive_descriptors",
     "receive_frame",
     "receive_message",
-    "receive_record",
+    "send_frame",
     "send_message",
     "send_record",
 ]
@@ -83,6 +83,11 @@ def send_message(sock: socket.socket, kind: str, *, fds: Sequence[int] = (), **f
         sock.sendall(frame[sent:])
 
 
+def send_frame(sock: socket.socket, payload: bytes) -> None:
+    """Send a payload on as one frame."""
+    sock.sendall(HEADER.pack(len(payload)) + payload)
+
+
 def send_record(sock: socket.socket, record: RunRequest | RunResult) -> None:
     """Send a record as one frame."""
     sock.sendall(encode(record))
@@ -112,12 +117,6 @@ def receive_message(sock: socket.socket) -> dict[str, Any] | None:
     """The next message, or None when the other side has closed."""
     payload = receive_frame(sock)
     return None if payload is None else parse_message(payload)
-
-
-def receive_record(sock: socket.socket) -> RunRequest | RunResult | None:
-    """The next record, or None when the other side has closed."""
-    payload = receive_frame(sock)
-    return None if payload is None else decode(payload)
 
 
 def receive_descriptors(sock: socket.socket, most: int) -> tuple[dict[str, Any] | None, list[int]]:

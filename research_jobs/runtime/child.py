@@ -46,8 +46,8 @@ from research_jobs.protocol import (
 from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder, open_recorder
 from research_jobs.runtime.channel import message
+from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project
-from research_jobs.runtime.guardian import shown_path
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.store.files import crash_point
 

@@ -35,6 +35,7 @@ __all__ = [
     "default_signals",
     "fresh_randomness",
     "in_project",
+    "prepare",
     "remember_matplotlib_settings",
 ]
 
@@ -71,14 +72,11 @@ class FreshState:
     umask: int
 
 
-def become_fresh(
-    state: FreshState, *, stdout: int, stderr: int, keep: Collection[int], faults: int | None
-) -> None:
-    """Turn this freshly forked process into the notebook's.
+def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | None) -> None:
+    """Do in this freshly forked process what does not depend on the run.
 
     Parameters
     ----------
-    state : FreshState
     stdout, stderr : int
         Descriptors that become 1 and 2.
     keep : collection of int
@@ -89,21 +87,25 @@ def become_fresh(
     default_signals()
     _standard_descriptors(stdout, stderr)
     close_others(keep)
-    _environment(state.environment)
-    os.umask(state.umask)
-    os.chdir(state.working_directory)
-    sys.argv[:] = state.argv
-    sys.path[:] = state.sys_path
     _standard_streams()
     _blank_main()
     importlib.invalidate_caches()
     linecache.clearcache()
     fresh_randomness()
-    _matplotlib_settings()
     if faults is not None:
         faulthandler.enable(faults, all_threads=True)
     if not gc.isenabled():
         gc.enable()
+
+
+def become_fresh(state: FreshState) -> None:
+    """Take on the state of the run; the notebook can be imported then."""
+    _environment(state.environment)
+    os.umask(state.umask)
+    os.chdir(state.working_directory)
+    sys.argv[:] = state.argv
+    sys.path[:] = state.sys_path
+    _matplotlib_settings()
 
 
 def default_signals() -> None:

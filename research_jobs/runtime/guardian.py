@@ -17,24 +17,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
 import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from research_jobs.protocol import (
     Ending,
-    Failure,
     ProtocolError,
     RunRequest,
     RunResult,
@@ -50,19 +46,22 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.fresh import FreshState, become_fresh
+from research_jobs.runtime.ending import Facts, tell_ending, user_stack
 from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
+from research_jobs.runtime.notebook_process import NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
 from research_jobs.store.files import crash_point
 
-__all__ = ["Surroundings", "run_guardian", "shown_path", "start_guardian"]
+__all__ = ["Surroundings", "run_guardian", "start_guardian"]
 
 # How long orphans get between TERM and KILL, and the notebook after its supervisor died: seconds.
 _ORPHAN_GRACE = 0.5
 # How long the last steps may take before they are given up: seconds.
 _LAST_STEPS = 5.0
 _POLL_PARENT = 0.5
+# Kilobytes, but bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,9 @@ class Surroundings:
 
     Parameters
     ----------
-    control : int
-        Descriptor of the socket to the supervisor.
-    stdout, stderr : int
-        Descriptors of the run's logs.
+    descriptors : callable
+        Waits for the run and gives the descriptors of the socket to the supervisor and of the two
+        logs, or None when no run comes. Its argument is readable when a child has ended.
     parent : int
         Pid of the supervisor.
     parent_descriptor : int or None
@@ -84,9 +82,7 @@ class Surroundings:
     isolation : str
     """
 
-    control: int
-    stdout: int
-    stderr: int
+    descriptors: Callable[[int], tuple[int, int, int] | None]
     parent: int
     parent_descriptor: int | None
     path: tuple[str, ...]
@@ -100,9 +96,7 @@ def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoRet
         os._exit(1)
     run_guardian(
         Surroundings(
-            control=control,
-            stdout=stdout,
-            stderr=stderr,
+            descriptors=lambda _wake: (control, stdout, stderr),
             parent=parent,
             parent_descriptor=descriptor,
             path=tuple(sys.path),
@@ -118,39 +112,93 @@ def run_guardian(surroundings: Surroundings) -> NoReturn:
         if os.getsid(0) != os.getpid():
             os.setsid()
         processes.adopt_orphans()
-        processes.name_process("rj-guardian")
-        # What goes wrong here should be found in the run's log.
-        os.dup2(surroundings.stderr, 2)
-        control = socket.socket(fileno=surroundings.control)
-        start = receive_message(control)
-        payload = receive_frame(control) if start is not None else None
-        if start is not None and payload is not None:
-            request = decode(payload)
-            assert isinstance(request, RunRequest)
-            _Guardian(surroundings, control, start, request).run()
-            status = 0
+        wake = _wake_up_for_children()
+        child = NotebookProcess.fork(surroundings.path)
+        descriptors = surroundings.descriptors(wake)
+        if descriptors is not None:
+            _guard(surroundings, child, wake, *descriptors)
+        status = 0
     except BaseException:  # noqa: BLE001 - nothing is left that could handle it
         with contextlib.suppress(Exception):
             os.write(2, traceback.format_exc().encode())
     finally:
+        # Whatever came before: nothing that this process has started stays.
+        processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
         os._exit(status)
 
 
+def _guard(
+    surroundings: Surroundings,
+    child: NotebookProcess,
+    wake: int,
+    control: int,
+    stdout: int,
+    stderr: int,
+) -> None:
+    processes.name_process("rj-guardian")
+    # What goes wrong here should be found in the run's log.
+    os.dup2(stderr, 2)
+    connection = socket.socket(fileno=control)
+    start = receive_message(connection)
+    payload = receive_frame(connection) if start is not None else None
+    if start is None or payload is None:
+        return
+    request = decode(payload)
+    assert isinstance(request, RunRequest)
+    if os.waitpid(child.pid, os.WNOHANG)[0]:
+        return  # it was killed while it waited: the supervisor asks again
+    guardian = _Guardian(surroundings, connection, request, child)
+    child.order(
+        {
+            "environment": _environment(start, request),
+            "umask": int(start.get("umask", 0o022)),
+            "group": guardian.watch.group,
+        },
+        payload,
+    )
+    guardian.run(wake, stdout, stderr)
+
+
+def _wake_up_for_children() -> int:
+    """A descriptor that is readable when a child has ended; Ctrl-C is not for this process."""
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return reader
+
+
 class _Guardian:
+    """The run, once it is known.
+
+    Parameters
+    ----------
+    surroundings : Surroundings
+    control : socket
+        To the supervisor.
+    request : RunRequest
+    child : NotebookProcess
+    """
+
     def __init__(
         self,
         surroundings: Surroundings,
         control: socket.socket,
-        start: Mapping[str, Any],
         request: RunRequest,
+        child: NotebookProcess,
     ) -> None:
         self.around = surroundings
         self.control = control
         self.request = request
-        self.environment = _environment(start, request)
-        self.umask = int(start.get("umask", 0o022))
+        self.process = child
+        self.child = child.pid
+        self.records = FrameReader(child.channel)
         self.masker = Masker(tuple(request.secrets.values()))
-        self.child = 0
         self.status: int | None = None
         self.cell: dict[str, Any] | None = None
         self.staging = False
@@ -160,7 +208,6 @@ class _Guardian:
         #: why the run is being ended by us
         self.reason: Ending | None = None
         self.supervisor_gone = False
-        self.peak_memory = 0
         self.largest_process = 0
         #: what comes next, and when (monotonic seconds)
         self.escalation: deque[tuple[float, signal.Signals]] = deque()
@@ -173,9 +220,10 @@ class _Guardian:
 
     # -- the run --------------------------------------------------------------------------
 
-    def run(self) -> None:
-        wake = self._signals()
-        self._start_child()
+    def run(self, wake: int, stdout: int, stderr: int) -> None:
+        """Watch the notebook's process until nothing of it is left, and say what became of it."""
+        signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
+        pumps = self._start_pumps(stdout, stderr)
         send_message(self.control, "Started", guardian=os.getpid(), pid=self.child)
         if self.request.timeout_s is not None:
             self.deadline = self.started + self.request.timeout_s
@@ -184,106 +232,31 @@ class _Guardian:
         finally:
             left = self._clear_tree(wake)
         self._read_record()
-        self._drain()
-        result = self._result(left)
+        self._drain(pumps)
         self.watch.close()
-        if self.supervisor_gone:
-            return
-        try:
-            frame = _frame(result, self.masker)
-        except ProtocolError as error:
-            failure = self._failure(f"its result cannot be sent: {error}")
-            frame = encode(RunResult(Ending.EXITED, failure=failure, pid=self.child))
+        result = self._result(left)
         crash_point("guardian-before-result")
-        with contextlib.suppress(OSError):
-            self.control.sendall(frame)
+        if not self.supervisor_gone:
+            with contextlib.suppress(OSError):
+                self.control.sendall(_frame(result, self.masker))
 
-    def _signals(self) -> int:
-        """Wake up for children that end, and take TERM as a wish to cancel."""
-        reader, writer = os.pipe()
-        for descriptor in (reader, writer):
-            os.set_blocking(descriptor, False)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return reader
-
-    def _start_child(self) -> None:
-        out_reader, out_writer = os.pipe()
-        err_reader, err_writer = os.pipe()
-        ours, theirs = socket.socketpair()
-        self.faults = _memory_file()
-        guardian = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.child = os.fork()
-        if self.child == 0:
-            self._become_child(guardian, out_writer, err_writer, theirs.fileno())
-        for descriptor in (out_writer, err_writer):
-            os.close(descriptor)
-        theirs.close()
-        self.records = FrameReader(ours)
-        self.records_socket = ours
-        limit = self.request.log_limit_bytes
+    def _start_pumps(self, stdout: int, stderr: int) -> tuple[Pump, Pump]:
         secrets = tuple(self.request.secrets.values())
-        self.pumps = [
-            Pump(source, BoundedLog(target, limit=limit, secrets=secrets))
-            for source, target in (
-                (out_reader, self.around.stdout),
-                (err_reader, self.around.stderr),
-            )
-        ]
-        for pump in self.pumps:
+        limit = self.request.log_limit_bytes
+        pumps = (
+            Pump(self.process.stdout, BoundedLog(stdout, limit=limit, secrets=secrets)),
+            Pump(self.process.stderr, BoundedLog(stderr, limit=limit, secrets=secrets)),
+        )
+        for pump in pumps:
             pump.start()
-
-    def _become_child(self, guardian: int, stdout: int, stderr: int, channel: int) -> NoReturn:
-        status = 1
-        try:
-            processes.die_with_parent(guardian)
-            os.setsid()
-            processes.name_process(self.request.module.rpartition(".")[2] or "notebook")
-            processes.prefer_for_oom()
-            self.watch.enter()
-            become_fresh(
-                FreshState(
-                    environment=self.environment,
-                    working_directory=self.request.working_directory,
-                    argv=(self.request.path,),
-                    sys_path=_sys_path(self.request, self.around.path),
-                    umask=self.umask,
-                ),
-                stdout=stdout,
-                stderr=stderr,
-                keep=(channel, self.faults),
-                faults=self.faults,
-            )
-            from research_jobs.runtime.child import run_child
-
-            run_child(self.request, channel)
-        except BaseException as error:  # noqa: BLE001 - nothing is left that could handle it
-            with contextlib.suppress(Exception):
-                os.write(2, traceback.format_exc().encode())
-                os.write(channel, encode(self._not_set_up(error)))
-        finally:
-            os._exit(status)
-
-    def _not_set_up(self, error: BaseException) -> RunResult:
-        told = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.filename is not None:
-            told = f"{error.strerror}: {error.filename}"
-        place = shown_path(self.request)
-        headline = f"{place}: its process could not be set up: {told}"
-        return RunResult(Ending.FAILED, failure=Failure(headline=headline))
+        return pumps
 
     # -- waiting ----------------------------------------------------------------------------
 
     def _wait(self, wake: int) -> None:
         """Until the notebook's process has ended; blocks without a clock where nothing asks."""
         poller = select.poll()
-        control, records = self.control.fileno(), self.records_socket.fileno()
+        control, records = self.control.fileno(), self.process.channel.fileno()
         watched = {wake, control, records}
         if self.around.parent_descriptor is not None:
             watched.add(self.around.parent_descriptor)
@@ -463,10 +436,10 @@ class _Guardian:
             if select.select([wake], [], [], remaining)[0]:
                 _empty(wake)
 
-    def _drain(self) -> None:
+    def _drain(self, pumps: tuple[Pump, Pump]) -> None:
         """Let the logs get the last of the output; who still holds a pipe does not hold the run."""
         end = time.monotonic() + _LAST_STEPS
-        for name, pump in zip(("stdout", "stderr"), self.pumps, strict=True):
+        for name, pump in zip(("stdout", "stderr"), pumps, strict=True):
             pump.join(max(0.0, end - time.monotonic()))
             if pump.is_alive():
                 self.notes.append(f"{name} was still held open, its end may be missing")
@@ -479,111 +452,36 @@ class _Guardian:
 
     def _result(self, left: list[str]) -> RunResult:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.peak_memory = max(self.watch.peak, self.largest_process)
         if left:
             shown = ", ".join(left[:3]) + ("..." if len(left) > 3 else "")
             self.notes.append(f"ended {len(left)} processes that were left running: {shown}")
-        result = self._merge()
+        result = tell_ending(self._facts())
         return replace(
             result,
             started_at=self.started_at,
             duration_s=time.monotonic() - self.started,
             cpu_s=usage.ru_utime + usage.ru_stime,
-            peak_memory_bytes=self.peak_memory,
+            peak_memory_bytes=max(self.watch.peak, self.largest_process),
             pid=self.child,
             isolation=self.around.isolation,
             notes=(*result.notes, *self.notes),
         )
 
-    def _merge(self) -> RunResult:
-        """One ending out of what the process said, how it ended, and why we ended it."""
-        record, status = self.record, self.status
-        if self.reason is not None:
-            return self._ended_by_us(self.reason, record)
-        number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
-        if record is not None and self.broken is None:
-            if number is not None and self.leave_deadline is not None:
-                self.notes.append(f"{_signal_name(number)} ended the process after its result")
-            return record
-        if self.broken is not None:
-            told = f"left a record that is not one: {self.broken}"
-            return RunResult(Ending.EXITED, failure=self._failure(told))
-        if number is not None:
-            return self._killed(number)
-        code = os.WEXITSTATUS(status) if status is not None else None
-        told = f"exited without result (code {code}), as os._exit() does"
-        return RunResult(Ending.EXITED, failure=self._failure(told))
-
-    def _ended_by_us(self, reason: Ending, record: RunResult | None) -> RunResult:
-        told = {
-            Ending.TIMED_OUT: f"timed out after {_seconds(self.request.timeout_s or 0)}",
-            Ending.CANCELLED: "cancelled",
-            Ending.OUT_OF_MEMORY: self._memory_told(),
-        }[reason]
-        failure = self._failure(told)
-        if record is not None and record.failure is not None:
-            # Where the interrupt met the notebook is where it hung.
-            met = record.failure
-            failure = replace(failure, traceback=met.traceback, line=met.line)
-            if met.line is not None and met.cell == failure.cell:
-                failure = replace(failure, headline=f"{self._place(met.line)}: {told}")
-        sha = record.source_sha256 if record else None
-        return RunResult(reason, failure=failure, source_sha256=sha)
-
-    def _killed(self, number: int) -> RunResult:
-        name = _signal_name(number)
-        stack = _fault_text(self.faults)
-        if number == signal.SIGKILL:
-            before, now = self.oom_kills, processes.oom_kills()
-            if self.watch.was_killed() or (before is not None and now is not None and now > before):
-                told = f"{self._memory_told()}; the kernel's out-of-memory killer ended it"
-                return RunResult(
-                    Ending.OUT_OF_MEMORY, failure=replace(self._failure(told), signal=name)
-                )
-            told = (
-                "killed by SIGKILL from outside (not by its supervisor; "
-                "perhaps by the kernel's out-of-memory killer)"
-            )
-        else:
-            told = f"crashed with {name} ({signal.strsignal(number)})"
-        line = _line_in(stack, self.request.path)
-        failure = replace(self._failure(told, line), signal=name, traceback=stack, line=line)
-        return RunResult(Ending.CRASHED, failure=failure)
-
-    def _memory_told(self) -> str:
-        peak = max(self.watch.held_peak, self.largest_process if not self.watch.held_peak else 0)
-        limit = self.request.memory_bytes
-        told = f"out of memory: {_size(peak)} used"
-        return f"{told}, the limit is {_size(limit)}" if limit is not None else told
-
-    def _failure(self, told: str, line: int | None = None) -> Failure:
-        cell = self.cell
-        return Failure(
-            headline=f"{self._place(line)}: {told}",
-            cell=cell["number"] if cell else None,
-            cell_title=cell.get("title") if cell else None,
-            cell_source=cell.get("source") if cell else None,
+    def _facts(self) -> Facts:
+        before, now = self.oom_kills, processes.oom_kills()
+        killed = before is not None and now is not None and now > before
+        return Facts(
+            request=self.request,
+            record=self.record,
+            broken=self.broken,
+            reason=self.reason,
+            status=self.status,
+            cell=self.cell,
+            staging=self.staging,
+            stack=user_stack(self.process.fault_text()),
+            memory_used=self.watch.held_peak or self.largest_process,
+            killed_for_memory=killed or self.watch.was_killed,
         )
-
-    def _place(self, line: int | None) -> str:
-        place = shown_path(self.request) + (f":{line}" if line is not None else "")
-        if self.staging:
-            return f"{place}, while its outputs were staged"
-        if self.cell is None:
-            return f"{place}, before its first cell"
-        title = self.cell.get("title")
-        return f"{place}, cell {self.cell['number']}" + (f' "{title}"' if title else "")
-
-
-def shown_path(request: RunRequest) -> str:
-    """The notebook's file as a person should see it: relative to the project."""
-    path = Path(request.path)
-    with contextlib.suppress(ValueError):
-        path = path.relative_to(request.project_root)
-    return path.as_posix()
-
-
-_MAXRSS_UNIT = 1024 if sys.platform != "darwin" else 1
 
 
 def _environment(start: Mapping[str, Any], request: RunRequest) -> dict[str, str]:
@@ -592,11 +490,6 @@ def _environment(start: Mapping[str, Any], request: RunRequest) -> dict[str, str
     environment["RESEARCH_JOBS_STORE"] = request.store
     environment.update(request.environment)
     return environment
-
-
-def _sys_path(request: RunRequest, own: tuple[str, ...]) -> tuple[str, ...]:
-    first = tuple(dict.fromkeys(request.sys_path))
-    return (*first, *(entry for entry in own if entry not in first))
 
 
 def _frame(result: RunResult, masker: Masker) -> bytes:
@@ -634,53 +527,7 @@ def _frame(result: RunResult, masker: Masker) -> bytes:
     return encode(result)
 
 
-def _memory_file() -> int:
-    """A private file without a name, for Python's stack at a fault."""
-    create = getattr(os, "memfd_create", None)
-    if create is not None:
-        return int(create("research_jobs_faults"))
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _fault_text(descriptor: int) -> str:
-    """Python's stack at a fault, innermost first, without our own frames and lists of modules."""
-    with contextlib.suppress(OSError):
-        text = os.pread(descriptor, 256 * 1024, 0).decode("utf-8", "replace")
-        own = f'File "{Path(__file__).resolve().parents[1]}{os.sep}'
-        noise = (own, "<frozen importlib", "Extension modules:", "/importlib/__init__.py")
-        lines = [line for line in text.splitlines() if not any(part in line for part in noise)]
-        return "\n".join(lines).strip()
-    return ""
-
-
-def _line_in(stack: str, path: str) -> int | None:
-    """The innermost line of a file in a stack as `faulthandler` writes it."""
-    found = re.search(rf'^  File "{re.escape(path)}", line (\d+) ', stack, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
 def _empty(descriptor: int) -> None:
     with contextlib.suppress(BlockingIOError):
         while os.read(descriptor, 4096):
             pass
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:g} s"
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.4g} {unit}"
-        value /= 1024
-    return f"{value:.4g} GiB"

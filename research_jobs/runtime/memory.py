@@ -17,7 +17,7 @@ from pathlib import Path
 
 from research_jobs.runtime.processes import LINUX, shared_memory, tree_memory
 
-__all__ = ["CGROUP_VARIABLE", "MemoryWatch", "delegated_cgroup"]
+__all__ = ["CGROUP_VARIABLE", "MemoryWatch", "delegated_cgroup", "enter_group"]
 
 CGROUP_VARIABLE = "RESEARCH_JOBS_CGROUP"
 
@@ -85,16 +85,18 @@ class MemoryWatch:
         self.peak = 0
         #: largest size that the kernel could not have dropped, bytes
         self.held_peak = 0
+        #: whether the kernel ended a process for being over the limit; known after `close`
+        self.was_killed = False
         self.due: float | None = time.monotonic() + self._pause if LINUX else None
 
     @property
     def _pause(self) -> float:
         return _WATCH if self._limit is not None and self._group is None else _GLANCE
 
-    def enter(self) -> None:
-        """Put this process under the limit (called in the notebook's process)."""
-        if self._group is not None:
-            (self._group / "cgroup.procs").write_text("0")
+    @property
+    def group(self) -> str | None:
+        """The cgroup that the notebook's process has to enter, if there is one (str or None)."""
+        return str(self._group) if self._group is not None else None
 
     def sample(self, pids: Sequence[int]) -> bool:
         """Look at the tree; whether it is over the limit."""
@@ -115,16 +117,6 @@ class MemoryWatch:
         self.due = time.monotonic() + max(pause, cost / _SHARE)
         return over
 
-    def was_killed(self) -> bool:
-        """Whether the kernel ended a process of the tree for being over the limit."""
-        if self._group is None:
-            return False
-        try:
-            lines = (self._group / "memory.events").read_text().splitlines()
-        except OSError:
-            return False
-        return any(line.startswith("oom_kill ") and not line.endswith(" 0") for line in lines)
-
     def kill(self) -> None:
         """Have the kernel end every process under the limit."""
         if self._group is not None:
@@ -132,15 +124,25 @@ class MemoryWatch:
                 (self._group / "cgroup.kill").write_text("1")
 
     def close(self) -> None:
-        """Read the peak and remove the cgroup."""
+        """Read what the kernel has noted, and remove the cgroup."""
         if self._group is None:
             return
+        with contextlib.suppress(OSError):
+            events = (self._group / "memory.events").read_text().splitlines()
+            self.was_killed = any(
+                line.startswith("oom_kill ") and not line.endswith(" 0") for line in events
+            )
         with contextlib.suppress(OSError, ValueError):
             peak = int((self._group / "memory.peak").read_text())
             self.peak = max(self.peak, peak)
             self.held_peak = max(self.held_peak, peak)
         with contextlib.suppress(OSError):
             self._group.rmdir()
+
+
+def enter_group(group: str) -> None:
+    """Put this process, and what it starts, under a cgroup's limit."""
+    (Path(group) / "cgroup.procs").write_text("0")
 
 
 def _make_group(limit: int, name: str) -> Path | None:

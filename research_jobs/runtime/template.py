@@ -38,6 +38,7 @@ from research_jobs.runtime.channel import (
 )
 from research_jobs.runtime.fresh import in_project, remember_matplotlib_settings
 from research_jobs.runtime.guardian import Surroundings, run_guardian
+from research_jobs.runtime.notebook_process import SPARE_NAME
 
 __all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "run_template"]
 
@@ -118,6 +119,7 @@ class _Template:
         self.parent_descriptor = parent_descriptor
         self.path = tuple(sys.path)
         self.guardians: set[int] = set()
+        self.spare: socket.socket | None = None
 
     def run(self) -> None:
         asked = receive_message(self.control)
@@ -161,6 +163,10 @@ class _Template:
         if self.parent_descriptor is not None:
             poller.register(self.parent_descriptor, select.POLLIN)
         while True:
+            # Forking a large process takes milliseconds: have the next one ready before it is
+            # asked for, but not before those that are asked for already.
+            if self.spare is None and not poller.poll(0):
+                self.spare = self._fork()
             ready = {descriptor for descriptor, _events in poller.poll()}
             if self.parent_descriptor in ready:
                 return
@@ -170,29 +176,42 @@ class _Template:
                 message, descriptors = receive_descriptors(self.control, 3)
                 if message is None or message.get("record") != "Run" or len(descriptors) != 3:
                     return
-                self._fork(descriptors)
+                self._hand_over(descriptors)
 
-    def _fork(self, descriptors: Sequence[int]) -> None:
+    def _hand_over(self, descriptors: Sequence[int]) -> None:
+        """Give a run to the guardian that is ready, or to a new one."""
+        for _ in range(2):
+            spare, self.spare = self.spare or self._fork(), None
+            with spare:
+                try:
+                    send_message(spare, "Run", fds=descriptors)
+                    break
+                except OSError:
+                    continue  # it was killed meanwhile
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _fork(self) -> socket.socket:
+        """A guardian with its notebook's process, waiting for a run on this socket."""
+        ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
             # Python 3.12 warns of any thread; those that are left here are known.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid:
             self.guardians.add(pid)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            return
+            theirs.close()
+            return ours
         try:
             signal.set_wakeup_fd(-1)
+            processes.name_process(SPARE_NAME)
             self.control.close()
+            ours.close()
             for descriptor in self.wake_descriptors:
                 os.close(descriptor)
-            control, stdout, stderr = descriptors
             run_guardian(
                 Surroundings(
-                    control=control,
-                    stdout=stdout,
-                    stderr=stderr,
+                    descriptors=lambda wake: _wait_for_run(theirs, wake, self.parent_descriptor),
                     parent=self.parent,
                     parent_descriptor=self.parent_descriptor,
                     path=self.path,
@@ -223,6 +242,26 @@ class _Template:
         for child in processes.children_of(os.getpid()) or []:
             if child not in self.guardians:
                 processes.signal_all([child, *processes.descendants(child)], signal.SIGKILL)
+
+
+def _wait_for_run(
+    waiting: socket.socket, wake: int, parent_descriptor: int | None
+) -> tuple[int, int, int] | None:
+    """The descriptors of a run, or None when template, supervisor or child have gone."""
+    poller = select.poll()
+    poller.register(waiting, select.POLLIN)
+    poller.register(wake, select.POLLIN)
+    if parent_descriptor is not None:
+        poller.register(parent_descriptor, select.POLLIN)
+    ready = {descriptor for descriptor, _events in poller.poll()}
+    if wake in ready or parent_descriptor in ready:
+        return None
+    with waiting:
+        message, descriptors = receive_descriptors(waiting, 3)
+    if message is None or len(descriptors) != 3:
+        return None
+    control, stdout, stderr = descriptors
+    return control, stdout, stderr
 
 
 class _Preload:

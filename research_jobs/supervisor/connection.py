@@ -27,7 +27,7 @@ from research_jobs.runtime.channel import (
     send_message,
     send_record,
 )
-from research_jobs.runtime.guardian import shown_path
+from research_jobs.runtime.ending import shown_path
 from research_jobs.supervisor.process import StartError, wait_readable
 
 __all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError"]

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
-from research_jobs.runtime.guardian import shown_path
+from research_jobs.runtime.ending import shown_path
 from research_jobs.supervisor.connection import (
     GUARDIAN_SLACK,
     CancelToken,
@@ -225,7 +225,7 @@ class Supervisor:
         cancel: CancelToken | None,
     ) -> RunResult | None:
         """The result, or None where no template can be had: a cold start does the same."""
-        for _ in range(2):
+        for attempt in range(3):
             if python in self._without_template:
                 return None
             try:
@@ -241,8 +241,11 @@ class Supervisor:
                 return None
             try:
                 return Connection(request, template.open_run(stdout, stderr), "fork").wait(cancel)
-            except (TemplateGoneError, NotStartedError):
-                # Nothing of the notebook has run: another template may be asked.
+            except NotStartedError:
+                # Nothing of the notebook has run: it may be asked for again.
+                if attempt:
+                    self._drop(template)
+            except TemplateGoneError:
                 self._drop(template)
         return None
 

@@ -23,6 +23,7 @@ import pytest
 from lab import Lab, marked, wait_until
 
 from research_jobs.protocol import Ending
+from research_jobs.runtime import processes
 from research_jobs.runtime.processes import alive
 from research_jobs.supervisor.run import CancelToken, Supervisor
 
@@ -360,14 +361,14 @@ def test_row_17_worker_killed(lab: Lab, marker: str, name: str, isolation: str) 
     worker.kill()
     worker.wait()
     died = time.monotonic()
-    wait_until(lambda: not marked(own), 2.0)
+    wait_until(lambda: not marked(own, spares=True), 2.0)
     assert time.monotonic() - died < 2
 
 
-def marked_names(marker: str) -> list[tuple[int, str]]:
+def marked_names(marker: str, *, spares: bool = False) -> list[tuple[int, str]]:
     """The marked processes and the short names that they gave themselves."""
     names = []
-    for pid in marked(marker):
+    for pid in marked(marker, spares=spares):
         with contextlib.suppress(OSError):
             names.append((pid, Path(f"/proc/{pid}/comm").read_text().strip()))
     return names
@@ -407,6 +408,25 @@ def test_template_killed(lab: Lab) -> None:
     assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == "fork"
     assert lab.supervisor.template_pids != (template,)
+
+
+def test_spare_killed(lab: Lab, marker: str) -> None:
+    """Guardians and processes that wait for the next run may be killed: the next run is run."""
+    for victims in ("guardian", "process", "both"):
+        lab.run("adds_up")
+        spares = wait_until(
+            lambda: [
+                pid
+                for pid, name in marked_names(marker, spares=True)
+                if name == "rj-spare" and processes.children_of(pid) is not None
+            ]
+        )
+        guardians = [pid for pid in spares if processes.children_of(pid)]
+        for pid in spares:
+            if victims == "both" or (pid in guardians) == (victims == "guardian"):
+                os.kill(pid, signal.SIGKILL)
+        outcome = lab.run("adds_up")
+        assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
 
 
 # -- 25: forged records ---------------------------------------------------------------------------

@@ -36,7 +36,7 @@ same = {
         [s.name, s.encoding, s.errors, s.fileno(), s.isatty()]
         for s in (sys.__stdout__, sys.__stderr__)
     ],
-    "signals": {int(n): str(signal.getsignal(n)) for n in signal.valid_signals()},
+    "signals": {int(n): repr(signal.getsignal(n)) for n in signal.valid_signals()},
     "mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))),
     "kernel's signals": [status[name] for name in ("SigBlk", "SigIgn", "SigCgt")],
     "timers": [signal.getitimer(signal.ITIMER_REAL), signal.getitimer(signal.ITIMER_VIRTUAL)],

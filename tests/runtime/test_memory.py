@@ -57,12 +57,13 @@ def test_limit_in_a_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (group,) = [folder for folder in base.iterdir() if folder.is_dir()]
     assert group.name.startswith("research_jobs-run-1-")
     assert (group / "memory.max").read_text() == str(1 << 30)
-    assert not watch.was_killed()
     (group / "memory.events").write_text("max 3\noom 1\noom_kill 1\n")
-    assert watch.was_killed()
     (group / "memory.peak").write_text(str(1 << 30))
     assert not watch.sample([os.getpid()])
+    assert watch.group == str(group)
+    assert not watch.was_killed
     watch.close()
+    assert watch.was_killed
     assert watch.held_peak == 1 << 30
 
 

@@ -58,7 +58,7 @@ def test_end_of_a_process() -> None:
     descriptor = processes.open_process(process.pid)
     assert descriptor is not None
     assert processes.alive(process.pid)
-    assert processes.command_of(process.pid) == "sleep 600"
+    wait_until(lambda: processes.command_of(process.pid) == "sleep 600")
     process.kill()
     import select
 

@@ -145,9 +145,9 @@ def test_what_a_fresh_process_has(descriptions: dict[str, dict[str, Any]], isola
     assert same["stdin object"] == ["<stdin>", "utf-8", ""]
     assert same["streams"][0] == ["<stdout>", "utf-8", "strict", 1, False]
     assert same["signals"][str(int(signal.SIGINT))].startswith("<built-in function default_int")
-    assert same["signals"][str(int(signal.SIGPIPE))] == "Handlers.SIG_IGN"
-    assert same["signals"][str(int(signal.SIGTERM))] == "Handlers.SIG_DFL"
-    assert same["signals"][str(int(signal.SIGUSR1))] == "Handlers.SIG_DFL"
+    assert same["signals"][str(int(signal.SIGPIPE))] == "<Handlers.SIG_IGN: 1>"
+    assert same["signals"][str(int(signal.SIGTERM))] == "<Handlers.SIG_DFL: 0>"
+    assert same["signals"][str(int(signal.SIGUSR1))] == "<Handlers.SIG_DFL: 0>"
     assert same["mask"] == []
     assert same["environment"]["SET_AFTER_THE_TEMPLATE_STARTED"] == "here"
     assert "HOME" not in same["environment"]

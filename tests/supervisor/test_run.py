@@ -297,7 +297,7 @@ def test_bare_script(project: Path, tmp_path: Path, ending: str) -> None:
     assert done.stderr == ""
     if ending != "killed":
         assert done.stdout.splitlines() == ["[3]"] * (3 if ending == "fork" else 1)
-    wait_until(lambda: not marked(marker), 2.0)
+    wait_until(lambda: not marked(marker, spares=True), 2.0)
 
 
 def test_interrupted_caller(project: Path) -> None:
@@ -317,7 +317,7 @@ def test_interrupted_caller(project: Path) -> None:
     process.send_signal(2)
     _out, error = process.communicate(timeout=30)
     assert b"KeyboardInterrupt" in error
-    wait_until(lambda: not marked(marker), 2.0)
+    wait_until(lambda: not marked(marker, spares=True), 2.0)
 
 
 def test_many_values_and_large_ones(project: Path) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from research_jobs.protocol import OutputRequest, RunRequest, RunResult
+from research_jobs.runtime.notebook_process import SPARE_NAME
 from research_jobs.supervisor.run import CancelToken, Supervisor
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -139,8 +140,11 @@ class Lab:
         }
 
 
-def marked(marker: str) -> dict[int, str]:
-    """The living processes that were started with a marker in their environment."""
+def marked(marker: str, *, spares: bool = False) -> dict[int, str]:
+    """The living processes that were started with a marker in their environment.
+
+    A template keeps one guardian with a process ready for the next run; `spares` counts them too.
+    """
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -148,10 +152,13 @@ def marked(marker: str) -> dict[int, str]:
         try:
             environment = (entry / "environ").read_bytes()
             state = (entry / "stat").read_bytes().rpartition(b")")[2].split()[0]
+            name = (entry / "comm").read_text().strip()
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if f"{MARKER}={marker}".encode() in environment.split(b"\0") and state not in (b"Z", b"X"):
+        if state in (b"Z", b"X") or (name == SPARE_NAME and not spares):
+            continue
+        if f"{MARKER}={marker}".encode() in environment.split(b"\0"):
             found[int(entry.name)] = command
     return found
 

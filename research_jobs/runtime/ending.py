@@ -1,0 +1,198 @@
+"""One ending for each run, out of what is known at its end.
+
+Known are: what the notebook's process said, how it ended, and why we ended it, if we did. Success
+takes a record of the process; an exit code alone is never one.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+
+__all__ = ["Facts", "shown_path", "signal_name", "tell_ending", "user_stack"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known when a run's process tree is gone.
+
+    Parameters
+    ----------
+    request : RunRequest
+    record : RunResult or None
+        What the notebook's process said at its end.
+    broken : str or None
+        Why what it said cannot be believed.
+    reason : Ending or None
+        Why we ended it; None when we did not.
+    status : int or None
+        Its wait status; None when it could not be had.
+    cell : mapping or None
+        The cell that ran last: ``number``, ``title``, ``source``.
+    staging : bool
+        Whether it had left the last cell and was staging its outputs.
+    stack : str
+        Python's stack at a fault.
+    memory_used : int
+        The most that the tree held, bytes.
+    killed_for_memory : bool
+        Whether the kernel ended a process for want of memory meanwhile.
+    """
+
+    request: RunRequest
+    record: RunResult | None = None
+    broken: str | None = None
+    reason: Ending | None = None
+    status: int | None = None
+    cell: Mapping[str, Any] | None = None
+    staging: bool = False
+    stack: str = ""
+    memory_used: int = 0
+    killed_for_memory: bool = False
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the process, if one did."""
+        if self.status is not None and os.WIFSIGNALED(self.status):
+            return os.WTERMSIG(self.status)
+        return None
+
+    def failure(self, told: str, line: int | None = None) -> Failure:
+        """A failure at the place that the run had reached."""
+        cell = self.cell
+        return Failure(
+            headline=f"{self._place(line)}: {told}",
+            line=line,
+            cell=cell["number"] if cell else None,
+            cell_title=cell.get("title") if cell else None,
+            cell_source=cell.get("source") if cell else None,
+        )
+
+    def _place(self, line: int | None) -> str:
+        place = shown_path(self.request) + (f":{line}" if line is not None else "")
+        if self.staging:
+            return f"{place}, while its outputs were staged"
+        if self.cell is None:
+            return f"{place}, before its first cell"
+        title = self.cell.get("title")
+        return f"{place}, cell {self.cell['number']}" + (f' "{title}"' if title else "")
+
+
+def tell_ending(facts: Facts) -> RunResult:
+    """The result of a run, without its figures.
+
+    Parameters
+    ----------
+    facts : Facts
+
+    Returns
+    -------
+    RunResult
+    """
+    if facts.reason is not None:
+        return _ended_by_us(facts, facts.reason)
+    if facts.broken is not None:
+        told = f"left a record that is not one: {facts.broken}"
+        return RunResult(Ending.EXITED, failure=facts.failure(told))
+    if facts.record is not None:
+        # It was committed: what happened on the way out is worth a note and no more.
+        number = facts.signal
+        if number is None:
+            return facts.record
+        note = f"{signal_name(number)} ended the process after its result"
+        return replace(facts.record, notes=(*facts.record.notes, note))
+    if facts.signal is not None:
+        return _killed(facts, facts.signal)
+    code = os.WEXITSTATUS(facts.status) if facts.status is not None else None
+    told = f"exited without result (code {code}), as os._exit() does"
+    return RunResult(Ending.EXITED, failure=facts.failure(told))
+
+
+def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
+    told = {
+        Ending.TIMED_OUT: f"timed out after {facts.request.timeout_s or 0:g} s",
+        Ending.CANCELLED: "cancelled",
+        Ending.OUT_OF_MEMORY: _memory(facts),
+    }[reason]
+    failure = facts.failure(told)
+    record = facts.record
+    if record is not None and record.failure is not None:
+        # Where the interrupt met the notebook is where it hung.
+        met = record.failure
+        line = met.line if met.cell == failure.cell else None
+        failure = replace(facts.failure(told, line), traceback=met.traceback)
+    sha = record.source_sha256 if record is not None else None
+    return RunResult(reason, failure=failure, source_sha256=sha)
+
+
+def _killed(facts: Facts, number: int) -> RunResult:
+    name = signal_name(number)
+    if number != signal.SIGKILL:
+        line = _line_in(facts.stack, facts.request.path)
+        told = f"crashed with {name} ({signal.strsignal(number)})"
+        failure = replace(facts.failure(told, line), signal=name, traceback=facts.stack)
+        return RunResult(Ending.CRASHED, failure=failure)
+    if facts.killed_for_memory:
+        told = f"{_memory(facts)}; the kernel's out-of-memory killer ended it"
+        failure = replace(facts.failure(told), signal=name)
+        return RunResult(Ending.OUT_OF_MEMORY, failure=failure)
+    told = (
+        "killed by SIGKILL from outside (not by its supervisor; "
+        "perhaps by the kernel's out-of-memory killer)"
+    )
+    return RunResult(Ending.CRASHED, failure=replace(facts.failure(told), signal=name))
+
+
+def _memory(facts: Facts) -> str:
+    told = f"out of memory: {_size(facts.memory_used)} used"
+    limit = facts.request.memory_bytes
+    return f"{told}, the limit is {_size(limit)}" if limit is not None else told
+
+
+def shown_path(request: RunRequest) -> str:
+    """The notebook's file as a person should see it: relative to the project."""
+    path = Path(request.path)
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(request.project_root)
+    return path.as_posix()
+
+
+def signal_name(number: int) -> str:
+    """``"SIGSEGV"`` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def user_stack(text: str) -> str:
+    """A stack as `faulthandler` writes it, innermost first, without our own frames."""
+    own = f'File "{Path(__file__).resolve().parents[1]}{os.sep}'
+    noise = (own, "<frozen importlib", "Extension modules:", "/importlib/__init__.py")
+    lines = [line for line in text.splitlines() if not any(part in line for part in noise)]
+    return "\n".join(lines).strip()
+
+
+def _line_in(stack: str, path: str) -> int | None:
+    """The innermost line of a file in such a stack."""
+    found = re.search(rf'^  File "{re.escape(path)}", line (\d+) ', stack, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} GiB"

@@ -1,0 +1,173 @@
+"""The notebook's process, from its fork to the moment at which it has its orders.
+
+It is forked before the run is known: all that does not depend on the run is done by the time that
+a run comes, which a template uses to have one ready.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from research_jobs.protocol import Ending, Failure, RunRequest, RunResult, decode, encode
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import (
+    as_text_mapping,
+    message,
+    receive_frame,
+    receive_message,
+    send_frame,
+)
+from research_jobs.runtime.ending import shown_path
+from research_jobs.runtime.fresh import FreshState, become_fresh, prepare
+from research_jobs.runtime.memory import enter_group
+
+__all__ = ["SPARE_NAME", "NotebookProcess"]
+
+SPARE_NAME = "rj-spare"
+
+
+@dataclass(frozen=True)
+class NotebookProcess:
+    """A process that waits for a notebook, as its guardian sees it.
+
+    Parameters
+    ----------
+    pid : int
+    stdout, stderr : int
+        Reading ends of its pipes.
+    channel : socket
+        Orders to it, its record from it.
+    faults : int
+        A file that takes Python's stack at a fault.
+    """
+
+    pid: int
+    stdout: int
+    stderr: int
+    channel: socket.socket
+    faults: int
+
+    @classmethod
+    def fork(cls, path: tuple[str, ...]) -> NotebookProcess:
+        """Fork one from this process, which becomes its guardian.
+
+        Parameters
+        ----------
+        path : tuple of str
+            The interpreter's own ``sys.path``.
+        """
+        out_reader, out_writer = os.pipe()
+        err_reader, err_writer = os.pipe()
+        ours, theirs = socket.socketpair()
+        faults = _memory_file()
+        guardian = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _live(guardian, theirs, out_writer, err_writer, faults, path)
+        for descriptor in (out_writer, err_writer):
+            os.close(descriptor)
+        theirs.close()
+        return cls(pid, out_reader, err_reader, ours, faults)
+
+    def order(self, start: dict[str, Any], request: bytes) -> None:
+        """Tell it its run.
+
+        Parameters
+        ----------
+        start : mapping
+            ``environment``, ``umask`` and ``group`` (a cgroup to enter, or None).
+        request : bytes
+            The payload of the request's frame, as it came.
+        """
+        with contextlib.suppress(OSError):  # its end, if it has ended, is noticed elsewhere
+            self.channel.sendall(message("Order", **start))
+            send_frame(self.channel, request)
+
+    def fault_text(self) -> str:
+        """What was written at a fault."""
+        with contextlib.suppress(OSError):
+            return os.pread(self.faults, 256 * 1024, 0).decode("utf-8", "replace")
+        return ""
+
+
+def _live(
+    guardian: int,
+    channel: socket.socket,
+    stdout: int,
+    stderr: int,
+    faults: int,
+    path: tuple[str, ...],
+) -> NoReturn:
+    """The life of the notebook's process; ends with it."""
+    status = 1
+    try:
+        processes.die_with_parent(guardian)
+        os.setsid()
+        processes.name_process(SPARE_NAME)
+        processes.prefer_for_oom()
+        prepare(stdout=stdout, stderr=stderr, keep=(channel.fileno(), faults), faults=faults)
+        from research_jobs.runtime.child import run_child
+
+        order = receive_message(channel)
+        payload = receive_frame(channel) if order is not None else None
+        if order is not None and payload is not None:
+            request = decode(payload)
+            assert isinstance(request, RunRequest)
+            descriptor = channel.detach()
+            _take_on(order, request, descriptor, path)
+            run_child(request, descriptor)
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+        with contextlib.suppress(Exception):
+            os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def _take_on(
+    order: dict[str, Any], request: RunRequest, descriptor: int, path: tuple[str, ...]
+) -> None:
+    """Become the process of this run; says so itself when that fails."""
+    try:
+        processes.name_process(request.module.rpartition(".")[2])
+        if order.get("group"):
+            enter_group(str(order["group"]))
+        first = tuple(dict.fromkeys(request.sys_path))
+        become_fresh(
+            FreshState(
+                environment=as_text_mapping(order["environment"]),
+                working_directory=request.working_directory,
+                argv=(request.path,),
+                sys_path=(*first, *(entry for entry in path if entry not in first)),
+                umask=int(order["umask"]),
+            )
+        )
+    except Exception as error:
+        told = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.strerror}: {error.filename}"
+        headline = f"{shown_path(request)}: its process could not be set up: {told}"
+        os.write(descriptor, encode(RunResult(Ending.FAILED, failure=Failure(headline))))
+        raise
+
+
+def _memory_file() -> int:
+    """A private file without a name."""
+    create = getattr(os, "memfd_create", None)
+    if create is not None:
+        return int(create("research_jobs_faults"))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError("notebooks run on systems that fork: Linux and macOS")
