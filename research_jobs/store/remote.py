@@ -13,8 +13,11 @@ another's old one. Two who publish at once: the last pointer counts.
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,13 +113,21 @@ class RemoteVersion(Version):
 
 
 @cache
-def _cache_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="research_jobs-")  # removed when the process ends
+def _cache_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="research_jobs-"))
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a fork that ends leaves its parent's files alone
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
 
 
 @cache
 def _fetch(unit: RemoteUnit, version: str, output: str) -> Path:
-    target = Path(_cache_folder().name) / f"{secrets.token_hex(8)}-{output}{SUFFIX}"
+    target = _cache_folder() / f"{secrets.token_hex(8)}-{output}{SUFFIX}"
     try:
         unit.system.get_file(f"{unit.versions}/{version}/{output}{SUFFIX}", str(target))
     except FileNotFoundError:

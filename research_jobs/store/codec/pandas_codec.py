@@ -172,6 +172,8 @@ def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
     if isinstance(dtype, pd.CategoricalDtype):
         array, coding = _encode_categories(series, dtype)
         return array, recipe | {"coding": coding}
+    if isinstance(dtype, pd.IntervalDtype) and isinstance(dtype.subtype, pd.DatetimeTZDtype):
+        return _encode_zoned_intervals(series.array), recipe
     if not isinstance(dtype, np.dtype):
         return None, recipe
     if dtype.kind == "O":
@@ -188,6 +190,13 @@ def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
             ), recipe
         return None, recipe
     raise place.refuse(f"dtype {dtype}", "convert it with .astype()")
+
+
+def _encode_zoned_intervals(intervals: Any) -> Any:
+    """Intervals of times with a zone, which pandas 2 does not give to pyarrow itself."""
+    missing = pa.array(intervals.isna())
+    sides = [pa.Array.from_pandas(pd.Series(side)) for side in (intervals.left, intervals.right)]
+    return pa.StructArray.from_arrays(sides, names=["left", "right"], mask=missing)
 
 
 def _encode_categories(series: Any, dtype: Any) -> tuple[Any, str]:
