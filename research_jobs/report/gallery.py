@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -242,7 +243,7 @@ def _run_record(reports: Path, header: ReportHeader, report: Report) -> dict[str
 
 def _card_record(card: NotebookCard) -> dict[str, Any]:
     return {
-        "description": card.description[:500],
+        "description": _plain(card.description)[:500],
         "group": card.group,
         "tags": dict(card.tags),
         "owners": list(card.owners),
@@ -250,6 +251,14 @@ def _card_record(card: NotebookCard) -> dict[str, Any]:
         "schedule": card.schedule,
         "url": card.url,
     }
+
+
+def _plain(prose: str) -> str:
+    """Prose without its headings, which would repeat the notebook's name, and without marks."""
+    lines = [line.strip() for line in prose.splitlines()]
+    body = [line for line in lines if not line.startswith("#")]
+    text = " ".join(line for line in body if line) or " ".join(line.lstrip("# ") for line in lines)
+    return re.sub(r"(\*{1,3}|`)(\S[^*`]*)\1", r"\2", text)
 
 
 def _thumbnail(reports: Path, folder: Path, report: Report) -> str | None:

@@ -184,3 +184,17 @@ for number in range(10):
     assert [worker.wait(timeout=60) for worker in workers] == [0] * 4
     assert set(listed(reports)) == {"shared", *(f"nb{number}" for number in range(4))}
     assert len(runs(reports, "shared")) == 40
+
+
+@pytest.mark.parametrize(
+    ("prose", "shown"),
+    [
+        ("# Market data\n\nDaily closes of **two** indices.", "Daily closes of two indices."),
+        ("## Only a heading", "Only a heading"),
+        ("Keeps `perf_df`, not run_date_x.", "Keeps perf_df, not run_date_x."),
+    ],
+)
+def test_a_card_says_what_the_notebook_is_about(reports, prose, shown):
+    """A card shows the prose below the headings, as plain text, names with underscores whole."""
+    list_notebooks(reports, [NotebookCard("nb", prose)])
+    assert listed(reports)["nb"]["description"] == shown
