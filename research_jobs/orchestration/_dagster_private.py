@@ -167,13 +167,14 @@ def pin_console_loggers(log: DagsterLogManager, stream: Any) -> None:
 
 
 class ThriftyClaims(InstanceConcurrencyContext):
-    """Claims of pool slots that keep the database quiet and lose no time.
+    """Claims of pool slots that keep the database quiet and lose little time.
 
     Dagster's own queues a claim for *every* step that could run, however few can run at once, and
-    looks again at each after an interval that grows to 15 s, even when the slot that it waits for
-    was freed by the run itself. Here only as many claims of a pool wait as the run could use, all
-    are looked at again when one of the run's own steps frees a slot, and otherwise at a steady
-    interval.
+    asks again for each after an interval that grows to 15 s, even when the slot that it waits for
+    was freed by the run itself. Here only as many claims of a pool wait as the run could use. One
+    query at a steady interval, and one whenever a step of the run frees a slot, says which of
+    them have come to their turn; those alone are asked for. Dagster's own interval stays below
+    it as a net.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ class ThriftyClaims(InstanceConcurrencyContext):
     width : int
         How many steps the run can run at once.
     interval_s : float
-        Seconds between two looks at a claim that waits.
+        Seconds between two looks at the pools that steps wait for.
     """
 
     def __init__(self, instance: Any, dagster_run: Any, *, width: int, interval_s: float) -> None:
@@ -190,27 +191,46 @@ class ThriftyClaims(InstanceConcurrencyContext):
         self._width = width
         self._interval_s = interval_s
         self._waiting: dict[str, str] = {}  # step to pool
+        self._turns: set[str] = set()  # steps that wait, and need not
+        self._look_at = 0.0  # Unix time
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
         """Claim a slot of pool `concurrency_key` for a step; False when it has to wait."""
-        waiting = self._waiting
-        in_line = sum(pool == concurrency_key for pool in waiting.values())
-        if step_key not in waiting and in_line >= self._width:
+        if step_key in self._waiting:
+            self._look()
+            if step_key in self._turns:
+                self._turns.discard(step_key)
+                self._pending_timeouts[step_key] = 0.0
+        elif sum(pool == concurrency_key for pool in self._waiting.values()) >= self._width:
             return False
         if super().claim(concurrency_key, step_key, step_priority):
-            waiting.pop(step_key, None)
+            self._waiting.pop(step_key, None)
             return True
-        waiting[step_key] = concurrency_key
-        again_at = min(self._pending_timeouts[step_key], time.time() + self._interval_s)
-        self._pending_timeouts[step_key] = again_at
+        if not self._waiting:
+            self._look_at = time.time() + self._interval_s
+        self._waiting[step_key] = concurrency_key
         return False
+
+    def free_step(self, step_key: str) -> None:
+        """Give back the slot of a step that ended, and look at the pools at once."""
+        super().free_step(step_key)
+        self._look_at = 0.0
 
     def next_look(self) -> float:
         """When to ask for steps again for the sake of those that wait, Unix time."""
-        return min((self._pending_timeouts[key] for key in self._waiting), default=math.inf)
+        if not self._waiting:
+            return math.inf
+        return min(self._look_at, *(self._pending_timeouts[key] for key in self._waiting))
 
-    def free_step(self, step_key: str) -> None:
-        """Give back the slot of a step that ended, and look at all waiting claims at once."""
-        super().free_step(step_key)
-        for waiting in self._waiting:
-            self._pending_timeouts[waiting] = 0.0
+    def _look(self) -> None:
+        now = time.time()
+        if now < self._look_at:
+            return
+        self._look_at = now + self._interval_s
+        storage = self._instance.event_log_storage
+        for pool in set(self._waiting.values()):
+            self._turns.update(
+                step.step_key
+                for step in storage.get_concurrency_info(pool).pending_steps
+                if step.run_id == self._run_id and step.assigned_timestamp is not None
+            )
