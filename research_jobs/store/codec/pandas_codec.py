@@ -172,7 +172,8 @@ def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
     if isinstance(dtype, pd.CategoricalDtype):
         array, coding = _encode_categories(series, dtype)
         return array, recipe | {"coding": coding}
-    if isinstance(dtype, pd.IntervalDtype) and isinstance(dtype.subtype, pd.DatetimeTZDtype):
+    side: Any = getattr(dtype, "subtype", None)
+    if isinstance(dtype, pd.IntervalDtype) and isinstance(side, pd.DatetimeTZDtype):
         return _encode_zoned_intervals(series.array), recipe
     if not isinstance(dtype, np.dtype):
         return None, recipe
