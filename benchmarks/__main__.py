@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import importlib
 import json
 import subprocess
@@ -82,7 +82,7 @@ def _keep(name: str, text: str, goals: list[Goal], head: str, options: Options) 
         "goals": [asdict(goal) for goal in goals],
         "machine": head,
         "commit": _commit(),
-        "when": f"{datetime.datetime.now(tz=datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "when": f"{dt.datetime.now(tz=dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
         "command": f"python -m benchmarks {name} --runs {options.runs}"
         + (" --full" if options.full else ""),
     }
@@ -111,8 +111,8 @@ def _write() -> None:
     lines = [
         "# Benchmarks: the last results",
         "",
-        "Written by `make bench` (`python -m benchmarks`); `benchmarks/README.md` says what each "
-        "figure is and how it is taken. Medians, with the smallest and the largest take in "
+        "Written by `make bench` (`python -m benchmarks`); `benchmarks/README.md` says what each\n"
+        "figure is and how it is taken. Medians, with the smallest and the largest take in\n"
         "brackets; ratios are taken within a round.",
         "",
         _goals(goals).text(),

@@ -33,7 +33,7 @@ __all__ = ["run"]
 
 SMALL, LARGE = 20, 100
 
-MULTIPROCESS = '''\
+MULTIPROCESS = """\
 import subprocess
 import sys
 
@@ -54,9 +54,9 @@ defs = dg.Definitions(
     jobs=[dg.define_asset_job("nbs", selection="*")],
     executor=dg.multiprocess_executor.configured({{"max_concurrent": 2}}),
 )
-'''
+"""
 
-DAGSTERMILL = '''\
+DAGSTERMILL = """\
 import dagster as dg
 from dagstermill import ConfigurableLocalOutputNotebookIOManager, define_dagstermill_asset
 
@@ -74,7 +74,7 @@ defs = dg.Definitions(
     }},
     executor=dg.multiprocess_executor.configured({{"max_concurrent": 2}}),
 )
-'''
+"""
 
 
 def run(options: Options) -> tuple[list[Table], list[Goal]]:
@@ -100,8 +100,7 @@ def _measure(folder: Path, count: int, options: Options) -> dict[str, Figure]:
 
     def stock() -> float:
         return timed(
-            [BIN / "dagster", "asset", "materialize", "--select", "*"]
-            + ["-m", "research_jobs.definitions"],
+            f"{BIN}/dagster asset materialize --select '*' -m research_jobs.definitions",
             project,
             env={"RESEARCH_JOBS_PROJECT": str(project), "DAGSTER_HOME": str(ours_home)},
         )

@@ -42,7 +42,7 @@ __all__ = [
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 
-SMALL_NOTEBOOK = '''\
+SMALL_NOTEBOOK = """\
 # %%
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ import pandas as pd
 # %%
 days = pd.date_range("2020-01-01", periods=1000, freq="D")
 frame = pd.DataFrame({"price": np.linspace(1.0, 2.0, 1000), "volume": range(1000)}, index=days)
-'''
+"""
 
 
 @dataclass(frozen=True)
