@@ -73,7 +73,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(
+def wait_until(
     what: str, condition: Callable[[], Any], *, timeout: float = 90, interval: float = 0.25
 ) -> Any:
     """What `condition` gives, once it is not false."""
@@ -144,10 +144,16 @@ def running_ui(project: Path, folder: Path, **extra: str) -> Generator[Ui]:
                 pytest.fail(f"the UI ended: {log.read_text(errors='replace')[-4000:]}")
             return "Ctrl-C" in log.read_text(errors="replace")
 
-        wait_for("the UI", is_up)
+        wait_until("the UI", is_up)
         yield Ui(
             f"http://127.0.0.1:{port}", f"http://127.0.0.1:{reports_port}", project, process, log
         )
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """``wait_for("the run", condition, timeout=60)``: what the condition gives once it is true."""
+    return wait_until
 
 
 @pytest.fixture

@@ -12,20 +12,27 @@ import pytest
 
 @pytest.mark.browser
 @pytest.mark.timeout(240)
-def test_materialise_by_clicking(page: Any, prices_project: Path, start_ui: Any) -> None:
+def test_materialise_by_clicking(
+    page: Any, prices_project: Path, start_ui: Any, wait_for: Any
+) -> None:
     """A click on Materialize runs the notebook, and its first rows are on the asset's page."""
     ui = start_ui(prices_project)
     page.goto(f"{ui.url}/assets/prices")
     # A first visit shows the page itself, with no invitation in front of it.
     page.locator("button:not([disabled])", has_text="Materialize").first.click()
-    page.get_by_text("Never materialized").wait_for(state="detached")
     # The page as the next visitor sees it: an open one takes its time to fetch what is new.
-    page.reload()
-    page.get_by_text("CHARLIE").first.wait_for()
-    shown = page.inner_text("body")
-    assert "33" in shown
-    assert "peak_memory_bytes" in shown
-    assert "data/prices/prices.parquet" in shown
+
+    def shown() -> bool:
+        page.reload()
+        page.get_by_text("Latest materialization").wait_for()
+        page.wait_for_timeout(1500)
+        return page.get_by_text("CHARLIE").count() > 0
+
+    wait_for("the materialisation", shown, timeout=150, interval=2)
+    text = page.inner_text("body")
+    assert "33" in text
+    assert "peak_memory_bytes" in text
+    assert "data/prices/prices.parquet" in text
     assert (prices_project / "data" / "prices" / "prices.parquet").is_file()
 
     page.goto(f"{ui.url}/runs")
