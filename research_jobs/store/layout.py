@@ -23,6 +23,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -170,12 +171,12 @@ class Unit:
     notebook: str
     segments: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Path: the notebook's folder."""
         return self.store.joinpath(*self.notebook.split("/"))
 
-    @property
+    @cached_property
     def versions(self) -> Path:
         """Path: the folder of versions, with ``current`` in it."""
         if self.segments:

@@ -200,7 +200,6 @@ def _table(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
 def _with_keys(
     frame: Any, keys: Sequence[Mapping[str, str]], lengths: Sequence[int], columns: Any
 ) -> Any:
-    import numpy as np
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
@@ -210,8 +209,8 @@ def _with_keys(
         own.update(label[0] for label in frame.columns)
     for name in keys[0]:
         if _added({name: ""}, lambda name: name in frame.columns or name in own, columns):
-            values = np.repeat(np.array([item[name] for item in keys], dtype=object), lengths)
-            frame[name] = pd.array(values.tolist(), dtype=pd.Series([""]).dtype)
+            texts = pd.array([item[name] for item in keys], dtype=pd.Series([""]).dtype)
+            frame[name] = texts.repeat(lengths)
     return frame
 
 

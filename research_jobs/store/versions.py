@@ -232,6 +232,8 @@ def hold(unit: Unit, choose: str | int | None = None) -> HeldVersion:
 
 def _choose(unit: Unit, back: int) -> str:
     current = current_id(unit)
+    if current is not None and back == 0:
+        return current
     newest = -1 if current is None else sequence(current)
     return choose_version(unit, [n for n in version_ids(unit) if sequence(n) <= newest], back)
 

@@ -128,8 +128,14 @@ def write_encoded(
             )
 
 
-def open_parquet(path: Path) -> Any:
+def open_parquet(path: Path, footer: Any = None) -> Any:
     """Open a file.
+
+    Parameters
+    ----------
+    path : Path
+    footer : pyarrow.parquet.FileMetaData, optional
+        Of the same file, where it was read before.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def open_parquet(path: Path) -> Any:
     FileNotFoundError
     """
     try:
-        return pq.ParquetFile(str(path), memory_map=False)
+        return pq.ParquetFile(str(path), metadata=footer)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:

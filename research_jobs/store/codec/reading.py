@@ -30,11 +30,13 @@ class Source:
     path : Path
     header : Header
     schema : pyarrow.Schema
+    footer : pyarrow.parquet.FileMetaData
     """
 
     path: Path
     header: Header
     schema: Any
+    footer: Any
 
     @property
     def kind(self) -> str:
@@ -89,7 +91,7 @@ def open_source(path: Path) -> Source:
     CorruptOutputError, StoreError, FileNotFoundError
     """
     with open_parquet(path) as file:
-        return Source(path, read_header(path, file.metadata), file.schema_arrow)
+        return Source(path, read_header(path, file.metadata), file.schema_arrow, file.metadata)
 
 
 def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: str) -> Any:
@@ -245,7 +247,7 @@ def read_table(source: Source, columns: Sequence[Any] | None, filters: Any) -> A
     fields = _fields(source, columns)
     try:
         if filters is None:
-            with open_parquet(source.path) as file:
+            with open_parquet(source.path, source.footer) as file:
                 table = file.read(columns=fields, use_threads=True)
         else:
             data = ds.dataset(str(source.path), format="parquet", partitioning=None)
