@@ -222,14 +222,14 @@ def _cell_message(cell: Cell) -> bytes:
 
 def _finish_threads() -> None:
     """Wait for what the notebook left running, as an interpreter does before it leaves."""
+    # Joins threads that are no daemons, and tells idle pools of threads and processes to end:
+    # joining alone would wait for an idle pool forever.
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     multiprocessing: Any = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         for process in multiprocessing.active_children():
             if not process.daemon:
                 process.join()
-    # Joins threads that are no daemons and tells idle thread pools to end; joining the threads
-    # alone would wait for an idle pool forever.
-    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
 
 
 # -- outputs --------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ from research_jobs.store.files import crash_point
 
 __all__ = ["Surroundings", "run_guardian", "start_guardian"]
 
+# How long what the notebook left running may take to leave by itself: seconds.
+_QUIET = 1.0
 # How long orphans get between TERM and KILL, and the notebook after its supervisor died: seconds.
 _ORPHAN_GRACE = 0.5
 # How long the last steps may take before they are given up: seconds.
@@ -403,13 +405,18 @@ class _Guardian:
 
     def _clear_tree(self, wake: int) -> list[str]:
         """End what is left of the tree, and say what that was."""
+        at_once = (
+            self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
+        )
+        if not at_once:
+            # Helpers of multiprocessing leave by themselves, and clean up as they do.
+            self._wait_until_empty(wake, _QUIET)
         self._reap()
         remaining = processes.descendants(os.getpid())
         named = [command for pid in remaining if (command := processes.command_of(pid))]
         if not processes.LINUX:
             processes.signal_group(self.child, signal.SIGTERM)
             processes.signal_group(self.child, signal.SIGKILL)
-        at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
         if remaining and not at_once:
             processes.signal_all(remaining, signal.SIGTERM)
             processes.signal_all(remaining, signal.SIGCONT)
@@ -453,8 +460,8 @@ class _Guardian:
     def _result(self, left: list[str]) -> RunResult:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         if left:
-            shown = ", ".join(left[:3]) + ("..." if len(left) > 3 else "")
-            self.notes.append(f"ended {len(left)} processes that were left running: {shown}")
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            self.notes.append(f"ended what was left running: {', '.join(left[:3])}{more}")
         result = tell_ending(self._facts())
         return replace(
             result,

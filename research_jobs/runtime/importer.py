@@ -371,6 +371,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
     # importlib's protocol
 
     def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            # A pool that a cell makes pickles the notebook's functions in a thread of its own,
+            # which imports the notebook: it must find the module and not wait for its import,
+            # which waits for the pool.
+            module.__spec__._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
         compiled = compile_notebook(self.text)
         cells = compiled.cells
         if self._parameters and not any(PARAMETERS_TAG in cell.cell.tags for cell in cells):

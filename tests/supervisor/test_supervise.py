@@ -116,6 +116,16 @@ def test_secrets_are_masked(lab: Lab, isolation: str) -> None:
     assert outcome.headline.endswith("RuntimeError: cannot log in with ***")
 
 
+@BOTH
+def test_pools(lab: Lab, isolation: str) -> None:
+    """Pools run the notebook's own functions; what it did not wait for is waited for."""
+    outcome = lab.run("uses_pools", isolation=isolation, timeout_s=60.0)
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.stdout == b"[1, 4, 9] [1, 4, 9, 16] [1, 4, 9]\n"
+    assert (lab.notebooks / "late.txt").read_text() == "written"
+    assert outcome.result.notes == ()
+
+
 def test_broken_notebook(lab: Lab) -> None:
     """A file that does not parse fails with its place."""
     lab.write("broken", "# %% One\nx = (\n")
