@@ -45,7 +45,7 @@ __all__ = [
 
 JOB_NAME = "notebooks"
 SCHEDULE_TAG = "dagster/schedule_name"
-TICK_TAG = "dagster/scheduled_execution_time"
+TICK_TAG = ".dagster/scheduled_execution_time"
 # What a schedule's runs are tagged with, so that the next tick can tell that it was edited.
 CRON_TAG = "research_jobs/cron"
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._core.storage import tags
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from research_jobs.errors import ParameterError
@@ -24,7 +25,7 @@ from research_jobs.orchestration.schedules import (
     build_schedules,
     requests_at,
 )
-from research_jobs.orchestration.status import SKIPPED_METADATA
+from research_jobs.orchestration.status import PARTITION_TAG, SKIPPED_METADATA
 
 ZAGREB = "Europe/Zagreb"
 
@@ -356,6 +357,13 @@ def _scheduled_run(
             tags={SCHEDULE_TAG: "nightly", CRON_TAG: cron, TICK_TAG: at(due).isoformat()},
         )
     )
+
+
+def test_the_tags_are_dagsters():
+    """What is read from runs is what Dagster's scheduler writes."""
+    assert tags.SCHEDULE_NAME_TAG == SCHEDULE_TAG
+    assert tags.SCHEDULED_EXECUTION_TIME_TAG == TICK_TAG
+    assert tags.PARTITION_NAME_TAG == PARTITION_TAG
 
 
 # --- definitions ----------------------------------------------------------------------------------
