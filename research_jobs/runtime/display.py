@@ -20,7 +20,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from research_jobs.runtime.capture import Recorder
 if TYPE_CHECKING:
     from research_jobs.runtime.shell import Shell
 
-__all__ = ["Display", "display_environment", "open_display"]
+__all__ = ["Display", "display_environment", "display_modules", "open_display"]
 
 SHELL_MODULE = "IPython.core.interactiveshell"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -99,6 +99,36 @@ def display_environment() -> dict[str, str]:
     return wanted
 
 
+def display_modules(modules: Iterable[str]) -> tuple[str, ...]:
+    """What a template is worth importing beside a project's own choice.
+
+    The first figure of a notebook needs IPython and matplotlib's drawing code: 0.1 s that every
+    run of such a notebook would pay.
+
+    Parameters
+    ----------
+    modules : iterable of str
+        What the project's notebooks import.
+
+    Returns
+    -------
+    tuple of str
+        Further modules; any of them may not be installed.
+    """
+    packages = {module.partition(".")[0] for module in modules}
+    found: list[str] = []
+    if packages & {"IPython", "altair", "matplotlib", "plotly", "rich", "seaborn"}:
+        found += ["IPython", "IPython.core.pylabtools", "research_jobs.runtime.shell"]
+    if packages & {"matplotlib", "seaborn"}:
+        found += [
+            "matplotlib.pyplot",
+            "matplotlib.backends.backend_agg",
+            "matplotlib.font_manager",
+            "PIL.PngImagePlugin",
+        ]
+    return tuple(found)
+
+
 def _found(module: str) -> bool:
     try:
         return module in sys.modules or importlib.util.find_spec(module) is not None
@@ -122,7 +152,7 @@ class Display:
         self._widgets: list[tuple[str, Any]] = []
         self._asset_noted = False
         self._stand_in = _STAND_IN(self)
-        self.making_shell = False
+        self._preloaded = SHELL_MODULE in sys.modules
 
     # -- what the importer calls ------------------------------------------------------------
 
@@ -151,7 +181,8 @@ class Display:
 
     def format(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """A value's representations by mime type, and their metadata."""
-        if SHELL_MODULE not in sys.modules:
+        if self._shell is None:
+            # Nobody can have taught the formatters anything before there is a shell.
             simple = simple_format(value)
             if simple is not None:
                 return simple
@@ -188,7 +219,7 @@ class Display:
 
     def show(self, *objects: Any, **options: Any) -> Any:
         """``display()``, as notebooks have it without an import."""
-        if options or SHELL_MODULE in sys.modules:
+        if options or self._shell is not None:
             if has_ipython():
                 from IPython.display import display
 
@@ -221,21 +252,20 @@ class Display:
     def shell(self) -> Shell:
         """Shell: what ``get_ipython()`` gives; made when first asked for."""
         if self._shell is None:
-            self.making_shell = True
-            try:
-                from research_jobs.runtime.shell import make_shell
+            from research_jobs.runtime.shell import make_shell
 
-                self._shell = make_shell(self)
-            finally:
-                self.making_shell = False
+            _withdraw_promise()
+            self._shell = make_shell(self)
         return self._shell
 
     def find_shell(self) -> Any:
-        """What ``get_ipython()`` gives: the shell, or its stand-in while IPython is not imported.
+        """What ``get_ipython()`` gives: the shell, or its stand-in while there is none.
 
-        pandas and rich only ask what kind of shell it is: that is no reason to import IPython.
+        pandas and rich only ask what kind of shell it is: that is no reason to make one.
         """
-        return self.shell if SHELL_MODULE in sys.modules else self._stand_in
+        if self._shell is None and (self._preloaded or SHELL_MODULE not in sys.modules):
+            return self._stand_in
+        return self.shell
 
     @property
     def has_shell(self) -> bool:
@@ -244,6 +274,7 @@ class Display:
 
     def close(self) -> None:
         """Take the shell out of IPython again."""
+        _withdraw_promise()
         if self._shell is not None:
             self._shell.close()
             self._shell = None
@@ -405,7 +436,7 @@ def open_display(recorder: Recorder) -> Generator[Display]:
     _tell_imported(environment)
     if ipython:
         if SHELL_MODULE in sys.modules:
-            shown.shell  # noqa: B018 - libraries look for it without asking us
+            _promise_shell(shown)
         else:
             hook = _ShellHook(shown)
             sys.meta_path.insert(0, hook)
@@ -430,6 +461,8 @@ def open_display(recorder: Recorder) -> Generator[Display]:
 
 def _tell_imported(environment: Mapping[str, str]) -> None:
     """Libraries that were imported before read their variables then: tell them now."""
+    # It looks for the shell when it is imported, and once: it is to be imported again.
+    sys.modules.pop("matplotlib_inline.backend_inline", None)
     renderers = sys.modules.get("plotly.io._renderers")
     if renderers is not None and "PLOTLY_RENDERER" in environment:
         renderers.renderers.default = environment["PLOTLY_RENDERER"]
@@ -444,8 +477,22 @@ def _tell_imported(environment: Mapping[str, str]) -> None:
         pandas.set_option("display.max_columns", 20)
 
 
+def _promise_shell(shown: Display) -> None:
+    """Let IPython say that there is a shell; it is made when it is first asked for."""
+    cls: Any = sys.modules[SHELL_MODULE].InteractiveShell
+    cls.initialized = classmethod(lambda _cls: True)
+    cls.instance = classmethod(lambda _cls, *_args, **_options: shown.shell)
+
+
+def _withdraw_promise() -> None:
+    module: Any = sys.modules.get(SHELL_MODULE)
+    for name in ("initialized", "instance"):
+        if module is not None and name in module.InteractiveShell.__dict__:
+            delattr(module.InteractiveShell, name)
+
+
 class _ShellHook:
-    """Gives IPython our shell at the moment at which something first imports IPython."""
+    """Promises our shell at the moment at which something first imports IPython."""
 
     def __init__(self, shown: Display) -> None:
         self._shown = shown
@@ -473,8 +520,7 @@ class _ShellLoader:
     def exec_module(self, module: Any) -> None:
         self._loader.exec_module(module)
         module.__loader__ = module.__spec__.loader = self._loader
-        if not self._shown.making_shell:
-            self._shown.shell  # noqa: B018 - made here
+        _promise_shell(self._shown)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

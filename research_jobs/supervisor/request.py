@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.protocol import OutputRequest, PartitionKey, RunRequest
+from research_jobs.runtime.display import display_modules
 
 if TYPE_CHECKING:
     from research_jobs.manifest import Manifest, NotebookSpec
@@ -143,7 +144,8 @@ def preload_modules(scan: Scan) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        The installed modules that they import, then what they import from those: names that turn
-        out to be no modules cost nothing.
+        The installed modules that they import, then what they import from those, then what showing
+        figures will need: names that turn out to be no modules cost nothing.
     """
-    return tuple(dict.fromkeys((*scan.third_party, *scan.third_party_members)))
+    modules = (*scan.third_party, *scan.third_party_members)
+    return tuple(dict.fromkeys((*modules, *display_modules(scan.third_party))))

@@ -391,7 +391,10 @@ def test_libraries_imported_before(tmp_path):
         "# %%\nimport matplotlib.pyplot as plt, plotly.graph_objects as go, pandas as pd\n"
         "go.Figure().show()\nplt.plot([1]);\n# %%\npd.get_option('display.max_columns')\n"
     )
-    before = "import matplotlib.pyplot, plotly.io, plotly.graph_objects, pandas, IPython\n"
+    before = (
+        "import matplotlib.pyplot, plotly.io, plotly.graph_objects, pandas, IPython\n"
+        "import matplotlib_inline.backend_inline\n"
+    )
     clean = {k: v for k, v in os.environ.items() if k not in ("MPLBACKEND", "PLOTLY_RENDERER")}
     capture = tmp_path / "capture.jsonl"
     subprocess.run(
@@ -406,6 +409,7 @@ def test_libraries_imported_before(tmp_path):
         "application/vnd.plotly.v1+json",
         "text/plain",
     ]
+    assert "image/png" in outputs(recorded, 1)[1].data
     assert outputs(recorded, 2)[0].data == {"text/plain": "20"}
 
 
@@ -479,3 +483,21 @@ def test_objects_that_display_themselves(fresh):
         (bundle,) = outputs(recorded, number + 1)
         assert bundle.data["text/html"] == "<p>bundle</p>"
         assert bundle.metadata == {"text/html": {"a": 1}}
+
+
+def test_imported_before_and_not_used(tmp_path):
+    """Where IPython was imported ahead, a notebook that shows a table makes no shell of it."""
+    (tmp_path / "nb.py").write_text(
+        "# %%\nimport pandas as pd\npd.DataFrame({'a': [1]})\n"
+        "# %%\nimport sys\nassert 'research_jobs.runtime.shell' not in sys.modules\n"
+        "assert type(get_ipython()).__name__ == 'ZMQInteractiveShell'\n"
+        "# %%\nimport IPython\n"
+        "assert IPython.get_ipython() is get_ipython()\n"
+        "assert IPython.get_ipython().user_ns is globals()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", "import IPython\n" + RUN, str(tmp_path / "nb.py"), ""],
+        cwd=tmp_path,
+        check=True,
+        timeout=100,
+    )
