@@ -25,6 +25,11 @@ BENCHMARKS = {
 }
 """Name to summary, in the order in which they run."""
 
+INTRODUCTION = """\
+Written by `make bench` (`python -m benchmarks`). `benchmarks/README.md` says what each figure is
+and how it is taken. Medians, with the smallest and the largest take in brackets; ratios are taken
+within a round."""
+
 RESULTS = Path(__file__).with_name("RESULTS.md")
 KEPT = Path(__file__).resolve().parents[1] / ".research_jobs" / "benchmarks"
 
@@ -111,9 +116,7 @@ def _write() -> None:
     lines = [
         "# Benchmarks: the last results",
         "",
-        "Written by `make bench` (`python -m benchmarks`); `benchmarks/README.md` says what each\n"
-        "figure is and how it is taken. Medians, with the smallest and the largest take in\n"
-        "brackets; ratios are taken within a round.",
+        INTRODUCTION,
         "",
         _goals(goals).text(),
     ]

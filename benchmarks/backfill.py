@@ -1,8 +1,8 @@
 """A year of daily partitions, whole command, and the status of a notebook with 5,000 of them.
 
-Ours runs all 365. The peers run a part, as a person would loop over it, and their time is scaled: ``dagster asset materialize --partition`` ten times, one after another (an
-ordinary asset that holds the notebook's code), papermill twenty times, two at a time, with the
-date as its parameter.
+Ours runs all 365. The peers run a part, as a person would loop over it, and their time is scaled:
+``dagster asset materialize --partition`` ten times, one after another (an ordinary asset that
+holds the notebook's code), papermill twenty times, two at a time, with the date as parameter.
 
 ``python -m benchmarks backfill``
 """
