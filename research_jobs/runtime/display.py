@@ -380,6 +380,7 @@ def _safe_repr(value: Any) -> str:
     try:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - a value that cannot be shown fails nothing
+        traceback.print_exc()
         return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
 
 
