@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -27,6 +27,7 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster._core.definitions.definition_config_schema import IDefinitionConfigSchema
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
@@ -53,6 +54,7 @@ from dagster._core.storage.tags import (
     EXTERNALLY_MANAGED_ASSETS_TAG,
     PARTITION_NAME_TAG,
 )
+from dagster._core.types.dagster_type import resolve_dagster_type
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "EXTERNALLY_MANAGED_ASSETS_TAG",
     "PARTITION_NAME_TAG",
     "DagsterExecutionInterruptedError",
+    "LazyConfigSchema",
     "StaleStatus",
     "code_version_of",
     "data_version_tags",
@@ -71,9 +74,12 @@ __all__ = [
     "provenance_tags",
     "quiet_output",
     "report_planned",
+    "resolve_dagster_type",
     "stale_resolver",
     "table_types",
 ]
+
+logger = logging.getLogger("research_jobs")
 
 
 def quiet_output(value: Any, output_name: str) -> dg.Output[Any]:
@@ -211,6 +217,34 @@ def code_version_of(record: dg.EventLogRecord) -> str | None:
     materialization = record.asset_materialization
     tags = (materialization.tags if materialization else None) or {}
     return tags.get(CODE_VERSION_TAG)
+
+
+class LazyConfigSchema(IDefinitionConfigSchema):
+    """A config schema that is made when somebody asks for it.
+
+    To make it takes Dagster half a millisecond, and of all the ops of a code location a run
+    looks at its own alone.
+
+    Parameters
+    ----------
+    make : callable
+        Gives the fields. A failure of it leaves the op's config unchecked, and logs why: it must
+        not take down the code location.
+    """
+
+    def __init__(self, make: Callable[[], dict[str, dg.Field]]) -> None:
+        self._make = make
+        self._field: dg.Field | None = None
+
+    def as_field(self) -> dg.Field:
+        """The schema as a field of the op's config."""
+        if self._field is None:
+            try:
+                self._field = dg.Field(dg.Shape(self._make()))
+            except Exception:
+                logger.exception("a config schema cannot be made")
+                self._field = dg.Field(dg.Permissive(), is_required=False)
+        return self._field
 
 
 class _Loading(LoadingContext):

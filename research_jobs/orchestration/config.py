@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from research_jobs.notebook.interface import Parameter
+from research_jobs.orchestration._dagster_assets import LazyConfigSchema
 from research_jobs.orchestration.catalog import Entry
 from research_jobs.orchestration.partitions import dimension_specs
 
@@ -35,7 +37,7 @@ _HINTS = {
 }
 
 
-def config_schema(entry: Entry, op_name: str) -> dict[str, dg.Field] | None:
+def config_schema(entry: Entry, op_name: str) -> LazyConfigSchema | None:
     """The config of a notebook's op; None when there is nothing to set.
 
     Parameters
@@ -44,6 +46,13 @@ def config_schema(entry: Entry, op_name: str) -> dict[str, dg.Field] | None:
     op_name : str
         Put in front of the names of types, which have to be unique in a code location.
     """
+    if not entry.notebook.parameters and not entry.partitioned:
+        return None
+    return LazyConfigSchema(partial(config_fields, entry, op_name))
+
+
+def config_fields(entry: Entry, op_name: str) -> dict[str, dg.Field]:
+    """The fields of the config of a notebook's op, by parameter."""
     taken = partition_parameters(entry)
     fields = {
         parameter.name: _field(entry, parameter, op_name)
@@ -52,7 +61,7 @@ def config_schema(entry: Entry, op_name: str) -> dict[str, dg.Field] | None:
     }
     if entry.partitioned:
         fields[PARTITIONS_FIELD] = _PARTITIONS
-    return fields or None
+    return fields
 
 
 _PARTITIONS = dg.Field(

@@ -29,7 +29,6 @@ from dagster import Field, Float, InitExecutorContext, Int, Noneable, executor
 
 from research_jobs.errors import ProjectError
 from research_jobs.orchestration import _dagster_private as private
-from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.attempts import (
     Attempt,
     running,
@@ -157,6 +156,9 @@ class NotebookExecutor(private.Executor):
         execution_plan: ExecutionPlan,
         job_context: PlanExecutionContext,
     ) -> Iterator[DagsterEvent]:
+        # Imports SQLAlchemy: not for those who only load the definitions.
+        from research_jobs.orchestration._dagster_storage import held_connections
+
         with ExitStack() as stack:
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
@@ -292,14 +294,14 @@ class _Run:
         known = known._replace(ready_outputs=set(known.ready_outputs))
         number = known.get_retry_state().get_attempt_count(step.key) + 1
         attempt = Attempt(self._job_context.run_id, step.key, number, self._logs.open(step.key))
-        self._running[step.key] = attempt
-        self._unsettled.add(step.key)
         threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._run_attempt, attempt, step, known),
             name=f"step {step.key}",
             daemon=True,  # a step that nothing can stop does not keep a stopped run worker alive
         ).start()
+        self._running[step.key] = attempt
+        self._unsettled.add(step.key)
 
     def _settle_steps_not_run(self) -> Iterator[DagsterEvent]:
         """Skip or abandon what cannot run any more; others may wait for just that."""

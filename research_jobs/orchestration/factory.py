@@ -31,6 +31,7 @@ from research_jobs.errors import (
 )
 from research_jobs.manifest import FreshnessSpec, NotebookSpec, Problem, RetrySpec
 from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration._dagster_assets import resolve_dagster_type
 from research_jobs.orchestration.automation import automation_condition
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.checks import check_specs
@@ -38,7 +39,6 @@ from research_jobs.orchestration.config import config_schema
 from research_jobs.orchestration.executor import notebook_executor
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
 from research_jobs.orchestration.mappings import partition_mapping
-from research_jobs.orchestration.notebook_run import NotebookStep
 from research_jobs.orchestration.partitions import build_partitions
 from research_jobs.orchestration.schedules import (
     JOB_NAME,
@@ -47,6 +47,7 @@ from research_jobs.orchestration.schedules import (
     build_schedules,
 )
 from research_jobs.orchestration.sensors import BuiltSensors, build_sensors
+from research_jobs.orchestration.step import RESULT, NotebookStep
 from research_jobs.project import Project, find_project
 
 __all__ = ["asset_key", "build_defs", "catalog_defs", "op_names"]
@@ -57,7 +58,6 @@ Partitions: TypeAlias = dict[str, dg.PartitionsDefinition[Any] | None]
 
 KINDS = ("python", "notebook")
 KINDS_LIMIT = 10
-RESULT = "result"
 
 # What Dagster does not take as the name of an op.
 _TAKEN = frozenset(
@@ -65,8 +65,10 @@ _TAKEN = frozenset(
     | {"int", "meta", "output", "output_arg_dict", "str", "type"}
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
-_RESULT_OUT = dg.Out(is_required=False, io_manager_key=IO_MANAGER_KEY)
-_CHECK_OUT = dg.Out(is_required=False)
+# With its type resolved: Dagster looks at every type that Python can write before it finds Any.
+_ANY = resolve_dagster_type(Any)
+_RESULT_OUT = dg.Out(_ANY, is_required=False, io_manager_key=IO_MANAGER_KEY)
+_CHECK_OUT = dg.Out(_ANY, is_required=False)
 
 
 def build_defs(
@@ -317,7 +319,7 @@ def _asset(
     result = (
         _RESULT_OUT
         if manager == IO_MANAGER_KEY
-        else dg.Out(is_required=False, io_manager_key=manager)
+        else dg.Out(_ANY, is_required=False, io_manager_key=manager)
     )
     inputs = {f"dep_{number}": dep.asset_key for number, dep in enumerate(deps)}
     op = dg.OpDefinition(

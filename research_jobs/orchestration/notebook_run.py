@@ -30,6 +30,7 @@ from research_jobs.orchestration.io_manager import (
 )
 from research_jobs.orchestration.metadata import fit
 from research_jobs.orchestration.partition_range import PartitionRange
+from research_jobs.orchestration.step import RESULT
 from research_jobs.orchestration.work import (
     SKIPPED,
     Ended,
@@ -42,63 +43,45 @@ from research_jobs.orchestration.work import (
 )
 from research_jobs.protocol import Ending
 
-__all__ = ["RESULT", "NotebookStep"]
-
-RESULT = "result"
-"""Name of the output that stands for all of a notebook's outputs."""
+__all__ = ["run_step"]
 
 
-class NotebookStep:
-    """The compute function of a notebook's asset.
+def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Materialise a notebook: what Dagster is to know, as it happens.
 
     Parameters
     ----------
     catalog : Catalog
     entry : Entry
+    context : AssetExecutionContext
+
+    Raises
+    ------
+    dagster.Failure
+        When the run, or a run of the range, did not succeed.
     """
-
-    def __init__(self, catalog: Catalog, entry: Entry) -> None:
-        self._catalog = catalog
-        self._entry = entry
-
-    def __call__(self, step: dg.AssetExecutionContext, inputs: Mapping[str, Any]) -> Iterator[Any]:
-        """Run it, as Dagster asks for it.
-
-        Parameters
-        ----------
-        step : AssetExecutionContext
-            Not called ``context``: Dagster refuses a postponed annotation of that name.
-        inputs : mapping
-            Empty: a notebook reads by ``load()``, so its dependencies hand it nothing.
-        """
-        del inputs
-        context = step
-        entry = self._entry
-        if entry.error is not None:
-            fail_at_once(entry.error)
-        try:
-            config = dict(context.op_execution_context.op_config or {})
-            asked = config.pop(PARTITIONS_FIELD, None)
-            keys = _partitions(context, entry, asked)
-            work = self._work(context, config)
-        except ResearchJobsError as error:
-            fail_at_once(error)
-        if keys is None or (len(keys) == 1 and asked is None):
-            yield from _run_single(context, work, keys[0] if keys else None)
-        else:
-            yield from PartitionRange(context, work, keys).run(RESULT)
-
-    def _work(self, context: dg.AssetExecutionContext, config: Mapping[str, Any]) -> Work:
+    if entry.error is not None:
+        fail_at_once(entry.error)
+    try:
+        config = dict(context.op_execution_context.op_config or {})
+        asked = config.pop(PARTITIONS_FIELD, None)
+        keys = _partitions(context, entry, asked)
         streams = step_log_streams(context)
-        return Work(
-            catalog=self._catalog,
-            entry=self._entry,
+        work = Work(
+            catalog=catalog,
+            entry=entry,
             run_id=context.run.run_id,
             step_key=context.op_execution_context.op.name,
-            parameters=_parameters(self._entry, config),
+            parameters=_parameters(entry, config),
             stdout=streams.stdout,
             stderr=streams.stderr,
         )
+    except ResearchJobsError as error:
+        fail_at_once(error)
+    if keys is None or (len(keys) == 1 and asked is None):
+        yield from _run_single(context, work, keys[0] if keys else None)
+    else:
+        yield from PartitionRange(context, work, keys).run(RESULT)
 
 
 def _parameters(entry: Entry, config: Mapping[str, Any]) -> dict[str, Any]:

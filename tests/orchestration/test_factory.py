@@ -179,14 +179,14 @@ def test_an_asset_that_dagster_refuses_takes_down_itself_alone(
     from research_jobs.orchestration import factory
 
     lab.write({"a": "# %%\n", "b": "# %%\n"})
-    schema = factory.config_schema
+    specs = factory.check_specs
 
-    def refuse(entry: Any, op_name: str) -> Any:
-        if entry.name == "a":
+    def refuse(key: dg.AssetKey, outputs: Any) -> Any:
+        if key == dg.AssetKey("a"):
             raise dg.DagsterInvalidDefinitionError("no such thing")
-        return schema(entry, op_name)
+        return specs(key, outputs)
 
-    monkeypatch.setattr(factory, "config_schema", refuse)
+    monkeypatch.setattr(factory, "check_specs", refuse)
     found = assets(lab)
     assert "cannot be made an asset: no such thing" in found["a"].description
     assert found["b"].description is None
