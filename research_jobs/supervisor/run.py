@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from research_jobs.errors import RunError
+from research_jobs.errors import PartitionError, RunError
 from research_jobs.notebook.cells import read_notebook_text
 from research_jobs.notebook.discovery import find_notebook
 from research_jobs.notebook.interface import read_interface
@@ -27,7 +27,7 @@ from research_jobs.supervisor.request import build_request, preload_modules
 from research_jobs.supervisor.supervise import Isolation, Supervisor
 
 if TYPE_CHECKING:
-    from research_jobs.manifest import Manifest
+    from research_jobs.manifest import Manifest, NotebookSpec
 
 __all__ = [
     "CancelToken",
@@ -64,7 +64,8 @@ def run_notebook(
     parameters : mapping, optional
         Values that replace those of the notebook's parameters cell.
     partition : str or PartitionKey, optional
-        The partition, where the notebook has them.
+        The partition, where the notebook has them; by its key, ``context()`` knows no window of
+        time.
     project : path or Project, optional
         A folder that holds ``notebooks/``; without it ``RESEARCH_JOBS_PROJECT``, else the
         nearest parent of the working directory that holds one.
@@ -83,7 +84,7 @@ def run_notebook(
     ------
     NotebookNotFoundError
         With close names.
-    ParameterError
+    ParameterError, PartitionError
         Before anything runs.
     RunError
         When the notebook did not succeed: place first, then its own traceback.
@@ -99,10 +100,9 @@ def run_notebook(
     scanned = ScannedNotebook(
         name=file.name, module=file.module, path=file.path, parameters=interface.parameters
     )
-    given = {**spec.parameters, **(parameters or {})}
-    key = _partition(partition)
-    if key is not None and spec.partitions is not None and spec.partitions.parameter:
-        given.setdefault(spec.partitions.parameter, key.key)
+    key = _partition(spec, partition, file.name)
+    declared = [parameter.name for parameter in interface.parameters]
+    given = {**spec.parameters, **_partition_values(spec, key, declared), **(parameters or {})}
     values = convert_parameters(interface.parameters, given, notebook=file.name)
     with _results_file() as (handover, path):
         request = build_request(
@@ -151,8 +151,40 @@ def run_error(result: RunResult) -> RunError:
     return RunError(failure.headline, ending=str(result.ending), details="\n\n".join(parts) or None)
 
 
-def _partition(partition: str | PartitionKey | None) -> PartitionKey | None:
-    return PartitionKey(key=partition) if isinstance(partition, str) else partition
+def _partition(
+    spec: NotebookSpec, partition: str | PartitionKey | None, notebook: str
+) -> PartitionKey | None:
+    """A partition's record from its key: ``a|b`` where there are two dimensions."""
+    if not isinstance(partition, str):
+        return partition
+    names = _dimensions(spec)
+    parts = partition.split("|") if len(names) > 1 else [partition]
+    if not names or len(parts) != len(names):
+        raise PartitionError(
+            f"'{partition}' is no partition of notebook '{notebook}'",
+            hint=f"Its dimensions are {', '.join(names)}." if names else "It has no partitions.",
+        )
+    return PartitionKey(key=partition, dimensions=dict(zip(names, parts, strict=True)))
+
+
+def _dimensions(spec: NotebookSpec) -> list[str]:
+    names = list(spec.partitions.columns) if spec.partitions is not None else []
+    return sorted([*names, *(["variant"] if spec.variants else [])])
+
+
+def _partition_values(
+    spec: NotebookSpec, key: PartitionKey | None, declared: Sequence[str]
+) -> dict[str, Any]:
+    """The parameters that a partition sets: its key, for the parameter's type to convert."""
+    if key is None:
+        return {}
+    values: dict[str, Any] = dict(spec.variants.get(key.dimensions.get("variant", ""), {}))
+    columns = spec.partitions.columns if spec.partitions is not None else {}
+    for name, dimension in columns.items():
+        parameter = dimension.parameter or (name if name in declared else None)
+        if parameter is not None and name in key.dimensions:
+            values[parameter] = key.dimensions[name]
+    return values
 
 
 # -- values ---------------------------------------------------------------------------------

@@ -9,13 +9,21 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 
 import pytest
 from lab import marked, wait_until
 
 from research_jobs import run_notebook
-from research_jobs.errors import NotebookNotFoundError, ParameterError, ProjectError, RunError
+from research_jobs.errors import (
+    ManifestError,
+    NotebookNotFoundError,
+    ParameterError,
+    PartitionError,
+    ProjectError,
+    RunError,
+)
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
@@ -182,6 +190,34 @@ def test_parameters(project: Path) -> None:
     ) == [7]
     with pytest.raises(ParameterError, match="lookback"):
         run_notebook("volatility/garch", parameters={"lookbak": 1}, project=project)
+
+
+def test_partition(project: Path) -> None:
+    """A partition sets its parameter; one that is none is refused before anything runs."""
+    (project / "notebooks" / "signals.py").write_text(
+        '# %% tags=["parameters"]\nfrom datetime import date\nrun_date = date(2018, 1, 2)\n'
+        "# %% Look\nfrom research_jobs import context\nkey = context().partition_key\n"
+    )
+    (project / "notebooks" / "manifest.yaml").write_text(
+        "notebooks:\n  signals:\n"
+        "    partitions: {by: day, start: 2018-01-02, parameter: run_date}\n"
+    )
+    wanted = ["run_date", "key"]
+    found = run_notebook("signals", wanted, partition="2018-11-01", project=project)
+    assert found == [date(2018, 11, 1), "2018-11-01"]
+    assert run_notebook("signals", wanted, project=project) == [date(2018, 1, 2), None]
+    with pytest.raises(PartitionError, match="no partitions"):
+        run_notebook("fails", partition="2018-11-01", project=project)
+
+
+def test_broken_manifest(project: Path) -> None:
+    """A mistake in the notebook's entry is told with its place; the next call sees it mended."""
+    manifest = project / "notebooks" / "manifest.yaml"
+    manifest.write_text("notebooks:\n  volatility/garch: {timeoot: 3}\n")
+    with pytest.raises(ManifestError, match=r"manifest.yaml:2:\d+.*timeout"):
+        run_notebook("volatility/garch", project=project)
+    manifest.write_text("notebooks:\n  volatility/garch: {timeout: 60}\n")
+    assert run_notebook("volatility/garch", ["lookback"], project=project) == [3]
 
 
 def test_skipped(project: Path) -> None:
