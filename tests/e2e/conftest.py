@@ -198,3 +198,26 @@ def page(chromium: str) -> Iterator[Any]:
             yield opened
         finally:
             browser.close()
+
+
+class Helpers:
+    """The functions above, for fixtures that live longer than a test."""
+
+    environment = staticmethod(environment)
+    free_port = staticmethod(free_port)
+    service = staticmethod(service)
+    wait_until = staticmethod(wait_until)
+    write_project = staticmethod(write_project)
+
+    @staticmethod
+    def answers(port: int) -> bool:
+        """Whether something listens on a port."""
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def e2e() -> type[Helpers]:
+    """`Helpers`."""
+    return Helpers
