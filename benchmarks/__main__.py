@@ -22,6 +22,7 @@ BENCHMARKS = {
     "memory": "memory of the run worker while a notebook publishes a frame of 2 GB",
     "backfill": "365 daily partitions, and the status of 5,000",
     "idle": "CPU of a run that waits",
+    "display": "what showing tables and charts costs, and their report",
 }
 """Name to summary, in the order in which they run."""
 
