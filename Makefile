@@ -10,7 +10,7 @@ PYTHON ?= $(shell for candidate in python3.13 python3.12 python3.11 python3.14 p
 	    >/dev/null 2>&1 && echo $$candidate && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCES := pyproject.toml constraints.txt
 PYTEST_ARGS ?=
 
