@@ -37,9 +37,11 @@ def folder() -> Path:
 
 def executor() -> dg.ExecutorDefinition:
     """Ours, or the one that a test asks for to compare."""
-    forked = {"max_concurrent": 2, "start_method": {"forkserver": {}}}  # quicker than spawn
+    # Quicker, but its processes have the environment of the first test that used it.
+    forked = {"max_concurrent": 2, "start_method": {"forkserver": {}}}
     named = {
-        "multiprocess": dg.multiprocess_executor.configured(forked),
+        "forkserver": dg.multiprocess_executor.configured(forked),
+        "multiprocess": dg.multiprocess_executor,
         "in_process": dg.in_process_executor,
     }
     return named.get(os.environ.get(EXECUTOR_VARIABLE, ""), notebook_executor)
@@ -47,6 +49,8 @@ def executor() -> dg.ExecutorDefinition:
 
 def note(name: str, **values: Any) -> None:
     """Append one line to a file of marks."""
+    if FOLDER_VARIABLE not in os.environ:
+        return  # in a process that another test's environment has made
     line = json.dumps({"name": name, "time": time.time(), "pid": os.getpid(), **values})
     with (folder() / "marks").open("a") as file:
         file.write(line + "\n")
@@ -590,6 +594,34 @@ def polite() -> dg.JobDefinition:
         quick()
 
     return polite
+
+
+def upset() -> dg.JobDefinition:
+    """A step that tells the plan what it must not, while another waits to be told to stop."""
+    waits = threading.Event()
+
+    @dg.op
+    def patient(context: dg.OpExecutionContext) -> None:
+        stopped = threading.Event()
+        with step_cancel_token(context).listening(stopped.set):
+            waits.set()
+            stopped.wait()
+        note("stopped")
+        raise dg.DagsterExecutionInterruptedError
+
+    @dg.op
+    def liar(context: dg.OpExecutionContext) -> Iterator[Any]:
+        from dagster._core.events import DagsterEvent
+
+        waits.wait(TOGETHER_S)
+        yield DagsterEvent.step_skipped_event(context.get_step_execution_context())
+
+    @dg.job(executor_def=executor())
+    def upset() -> None:
+        patient()
+        liar()
+
+    return upset
 
 
 # What a code location loads for the tests that go through a run launcher.

@@ -245,9 +245,9 @@ def test_python_logs_can_be_confined(log_manager: Any) -> None:
 
 
 @pytest.fixture
-def pool(any_instance: DagsterInstance) -> DagsterInstance:
-    any_instance.event_log_storage.set_concurrency_slots("narrow", 1)
-    return any_instance
+def pool(instance: DagsterInstance) -> DagsterInstance:
+    instance.event_log_storage.set_concurrency_slots("narrow", 1)
+    return instance
 
 
 def claims_of(instance: DagsterInstance, run_id: str, width: int = 2) -> private.ThriftyClaims:

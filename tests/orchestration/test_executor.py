@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +12,12 @@ from typing import Any
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.execution.api import execute_run_iterator
 
 from research_jobs.orchestration import executor as module
+
+JOBS = Path(__file__).with_name("executor_jobs.py")
 
 
 def without_process(events: Sequence[Any]) -> dict[str, list[str]]:
@@ -128,19 +131,35 @@ def test_steps_keep_their_contexts_apart(run_job: Any, instance: DagsterInstance
 
 
 def test_same_events_as_multiprocess(
-    run_job: Any, new_instance: Any, marks_folder: Path, instance: DagsterInstance
+    run_job: Any, new_instance: Any, instance: DagsterInstance
 ) -> None:
     """Success, failure, retries, skips, dynamic outputs and hooks leave the same events."""
     ours = run_job("various", instance, max_concurrent=2)
-    our_hooks = Counter((mark["name"], mark["step"]) for mark in ours.marks)
-    (marks_folder / "marks").unlink()
-    theirs = run_job("various", new_instance(), executor="multiprocess")
+    theirs = run_job("various", new_instance(), executor="forkserver")
     assert "STEP_WORKER_STARTED" in {e.event_type_value for e in theirs.events}
     assert without_process(ours.events) == without_process(theirs.events)
-    assert our_hooks == Counter((mark["name"], mark["step"]) for mark in theirs.marks)
     assert ours.status is theirs.status is DagsterRunStatus.FAILURE
     failures = [[e.message for e in ran.events if e.is_job_failure] for ran in (ours, theirs)]
     assert failures[0] == failures[1]
+
+
+def test_calls_hooks(run_job: Any, instance: DagsterInstance) -> None:
+    """Hooks of success and failure are called for the steps that they are about, with the error."""
+    ran = run_job("various", instance, max_concurrent=2)
+    succeeded = Counter(mark["step"] for mark in ran.named("success_hook"))
+    assert succeeded == {
+        "branch": 1,
+        "second_time_lucky": 1,
+        "several": 1,
+        "each": 2,
+        "together": 1,
+    }
+    failed = {mark["step"]: mark["error"] for mark in ran.named("failure_hook")}
+    assert failed.keys() == {"fails", "says_why"}
+    assert failed["fails"] == "on purpose"
+    assert [e.step_key for e in ran.events if e.event_type_value == "HOOK_ERRORED"] == [
+        "second_time_lucky"
+    ]
 
 
 def test_retries_asked_for_end(run_job: Any, instance: DagsterInstance) -> None:
@@ -231,6 +250,35 @@ def test_error_after_success_fails_the_run(run_job: Any, instance: DagsterInstan
     assert ran.steps("STEP_SUCCESS") == ["step"]
     assert ran.status is DagsterRunStatus.FAILURE
     assert any("failed around step step" in (e.message or "") for e in ran.events)
+
+
+def test_failing_loop_leaves_no_step_behind(run_job: Any, instance: DagsterInstance) -> None:
+    """When the loop itself fails, the steps that run are stopped before the run is failed."""
+    ran = run_job("upset", instance, max_concurrent=2)
+    assert ran.status is DagsterRunStatus.FAILURE
+    assert [mark["name"] for mark in ran.marks] == ["stopped"]
+    assert any((e.message or "").startswith("Unexpected exception") for e in ran.events)
+    assert not [t for t in threading.enumerate() if t.name == "step patient"]
+
+
+def test_closed_run_cancels_its_steps(
+    instance: DagsterInstance, marks_folder: Path, read_marks: Any
+) -> None:
+    """Whoever stops asking for a run's events has its steps cancelled."""
+    job = ReconstructableJob.for_file(str(JOBS), "polite")
+    run = instance.create_run_for_job(
+        job.get_definition(), run_config={"execution": {"config": {"max_concurrent": 2}}}
+    )
+    events = execute_run_iterator(job, run, instance)
+    for event in events:
+        if event.is_step_success:  # of `quick`; `listener` waits, or is about to
+            break
+    events.close()
+    for thread in threading.enumerate():
+        if thread.name == "step listener":
+            thread.join(60)
+            assert not thread.is_alive()
+    assert {"quick", "listener"} <= {mark["name"] for mark in read_marks(marks_folder)}
 
 
 def test_leaves_no_threads_and_streams(run_job: Any, instance: DagsterInstance) -> None:
