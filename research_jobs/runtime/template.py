@@ -88,6 +88,9 @@ UNSAFE_MODULES = frozenset(
 _HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
 
 
+_MISSING = "does not have it"
+
+
 class _UnfitError(Exception):
     """A module was imported that a forked run must not find."""
 
@@ -324,7 +327,8 @@ class _Preload:
         reason = self.unfit.get(name) or self._refuse(name, ours=ours)
         if reason is not None:
             if reason and name not in self.unfit:
-                send_message(self.control, "LeftOut", module=name, reason=reason)
+                kind = "Missing" if reason.endswith(_MISSING) else "LeftOut"
+                send_message(self.control, kind, module=name, reason=reason)
             return
         send_message(self.control, "Loading", module=name)
         begun = time.monotonic()
@@ -358,7 +362,7 @@ class _Preload:
         except (ImportError, ValueError, AttributeError) as error:
             return f"it cannot be found: {_one_line(error)}"
         if spec is None:
-            return f"{sys.executable} does not have it"
+            return f"{sys.executable} {_MISSING}"
         places = [spec.origin, *(spec.submodule_search_locations or ())]
         if any(place and in_project(place, self.project) for place in places):
             return "it is the project's own"

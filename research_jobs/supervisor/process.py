@@ -160,7 +160,7 @@ class Template:
     modules : sequence of str
         What it imports ahead.
     log : callable
-        Takes a line for each module that is left out.
+        Takes a line for each module that is left out though it is installed.
     import_limit : float
         Seconds that one import may take.
     """
@@ -343,6 +343,9 @@ class Template:
             self._log(f"preloading {module} wrote to stderr: {message.get('text')}")
         elif kind == "LeftOut" and module not in self.report.left_out:
             self._tell(module, str(message.get("reason")))
+        elif kind == "Missing":
+            # Nothing to wonder at: notebooks may try imports, and those fail in the run too.
+            self.report.left_out[module] = str(message.get("reason"))
 
     def _leave_out(self, module: str, reason: str) -> None:
         if module in self._unfit or module == "research_jobs":

@@ -66,7 +66,7 @@ class Supervisor:
     ) -> None:
         self._preload = tuple(dict.fromkeys(preload))
         self._python = python or sys.executable
-        self._log = log or _logger.info
+        self._log = log or _logger.warning
         self._lock = threading.Lock()
         self._templates: list[Template] = []
         self._starting: dict[str, threading.Lock] = {}
