@@ -38,14 +38,10 @@ from research_jobs.orchestration.checks import check_specs
 from research_jobs.orchestration.config import config_schema
 from research_jobs.orchestration.executor import notebook_executor
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
+from research_jobs.orchestration.jobs import ScheduledNotebook, notebook_jobs
 from research_jobs.orchestration.mappings import partition_mapping
 from research_jobs.orchestration.partitions import build_partitions
-from research_jobs.orchestration.schedules import (
-    JOB_NAME,
-    BuiltSchedules,
-    ScheduledNotebook,
-    build_schedules,
-)
+from research_jobs.orchestration.schedules import BuiltSchedules, build_schedules
 from research_jobs.orchestration.sensors import BuiltSensors, build_sensors
 from research_jobs.orchestration.step import RESULT, NotebookStep
 from research_jobs.project import Project, find_project
@@ -134,20 +130,16 @@ def catalog_defs(
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         notebooks, entries, partitions = _assets(catalog, given)
-        job = dg.define_asset_job(
-            JOB_NAME,
-            selection=dg.AssetSelection.assets(*(asset_key(name) for name in entries)),
-            description="All notebooks. Schedules and sensors choose among them.",
-        )
-        timed = _schedules(catalog, entries, partitions, job)
-        sensed = _sensors(catalog, entries, partitions, job)
+        scheduled = _scheduled(entries, partitions)
+        timed = _schedules(catalog, entries, scheduled)
+        sensed = _sensors(catalog, entries, scheduled)
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
     for error in (*catalog.scan.problems, *(problem.error for problem in problems)):
         logger.warning("%s", error.headline)
     return dg.Definitions(
         assets=[*notebooks, *assets],
         asset_checks=list(asset_checks),
-        jobs=[job, *jobs] if entries else list(jobs),
+        jobs=[*notebook_jobs(scheduled), *jobs],
         schedules=[*timed.schedules, *schedules],
         sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
@@ -165,7 +157,9 @@ def _general_problems(catalog: Catalog) -> list[Problem]:
 
 
 def _schedules(
-    catalog: Catalog, entries: Mapping[str, Entry], partitions: Partitions, job: Any
+    catalog: Catalog,
+    entries: Mapping[str, Entry],
+    scheduled: Mapping[str, ScheduledNotebook],
 ) -> BuiltSchedules:
     def op_config(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         declared = entries[name].notebook.parameters
@@ -175,8 +169,7 @@ def _schedules(
 
     return build_schedules(
         catalog.manifest.schedules,
-        _scheduled(entries, partitions),
-        job=job,
+        scheduled,
         op_config=op_config,
         locate=catalog.manifest.locate,
         manifest=catalog.project.manifest,
@@ -184,13 +177,14 @@ def _schedules(
 
 
 def _sensors(
-    catalog: Catalog, entries: Mapping[str, Entry], partitions: Partitions, job: Any
+    catalog: Catalog,
+    entries: Mapping[str, Entry],
+    scheduled: Mapping[str, ScheduledNotebook],
 ) -> BuiltSensors:
     return build_sensors(
         catalog.project,
         {name: entry.spec for name, entry in entries.items() if entry.error is None},
-        _scheduled(entries, partitions),
-        job=job,
+        scheduled,
         locate=catalog.manifest.locate,
     )
 

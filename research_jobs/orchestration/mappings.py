@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -47,7 +48,10 @@ def partition_mapping(
     if isinstance(upstream, dg.MultiPartitionsDefinition) or isinstance(
         downstream, dg.MultiPartitionsDefinition
     ):
-        return _multi_mapping(upstream, downstream, names)
+        with warnings.catch_warnings():
+            # These mappings are in beta: our choice, and nothing that a person can act on.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return _multi_mapping(upstream, downstream, names)
     if timed_up is not None and timed_down is not None:
         if timed_up[1].timezone != timed_down[1].timezone:
             raise PartitionError(
@@ -56,31 +60,22 @@ def partition_mapping(
                 hint="Give both the same timezone.",
             )
         return dg.TimeWindowPartitionMapping()
-    listed = (dg.StaticPartitionsDefinition, dg.DynamicPartitionsDefinition)
-    if isinstance(upstream, listed) and isinstance(downstream, listed):
-        _same_keys(upstream, downstream, names)
-        return dg.IdentityPartitionMapping()
-    raise _unrelated(upstream, downstream, names)
-
-
-def _same_keys(
-    upstream: dg.PartitionsDefinition[Any],
-    downstream: dg.PartitionsDefinition[Any],
-    names: tuple[str, str],
-) -> None:
-    """Refuse keys that the notebook that is read can never have (dynamic ones may come)."""
-    if not (
-        isinstance(upstream, dg.StaticPartitionsDefinition)
-        and isinstance(downstream, dg.StaticPartitionsDefinition)
+    if isinstance(upstream, dg.StaticPartitionsDefinition) and isinstance(
+        downstream, dg.StaticPartitionsDefinition
     ):
-        return
-    theirs = upstream.get_partition_keys()
-    missing = sorted(set(downstream.get_partition_keys()) - set(theirs))
-    if missing:
-        raise PartitionError(
-            f"{names[1]} has the partition '{missing[0]}', which {names[0]} has not",
-            hint=f"Partitions of {names[0]}: {', '.join(theirs)}.",
-        )
+        theirs = upstream.get_partition_keys()
+        missing = sorted(set(downstream.get_partition_keys()) - set(theirs))
+        if missing:
+            raise PartitionError(
+                f"{names[1]} has the partition '{missing[0]}', which {names[0]} has not",
+                hint=f"Partitions of {names[0]}: {', '.join(theirs)}.",
+            )
+        return dg.IdentityPartitionMapping()
+    if isinstance(upstream, dg.DynamicPartitionsDefinition) and isinstance(
+        downstream, dg.DynamicPartitionsDefinition
+    ):
+        return dg.IdentityPartitionMapping()  # keys may come that are not there yet
+    raise _unrelated(upstream, downstream, names)
 
 
 def _multi_mapping(

@@ -1,6 +1,6 @@
 """The manifest's schedules as Dagster's.
 
-All of them share one job. At each tick a schedule looks at what is there and asks for what is
+At each tick a schedule looks at what is there and asks for what is
 not: its unpartitioned notebooks in one run, and of its partitioned ones the newest partition and
 those missing within ``catch_up``, each once, oldest first. Nothing is remembered between ticks
 but what the instance knows anyway, so a daemon that was away for a weekend catches up with its
@@ -9,7 +9,7 @@ first tick, and two daemons in turn ask for nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,26 +24,25 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.manifest import Problem, ScheduleSpec
+from research_jobs.orchestration.jobs import (
+    ALL_ASSETS_JOB,
+    ScheduledNotebook,
+    partition_groups,
+)
 from research_jobs.orchestration.partitions import time_dimension
 from research_jobs.orchestration.status import failed_runs, partition_status
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
 
 __all__ = [
-    "JOB_NAME",
     "BuiltSchedules",
     "ScheduledNotebook",
     "Tick",
     "build_schedules",
-    "op_name",
     "requests_at",
 ]
 
-JOB_NAME = "notebooks"
 SCHEDULE_TAG = "dagster/schedule_name"
 TICK_TAG = ".dagster/scheduled_execution_time"
 # What a schedule's runs are tagged with, so that the next tick can tell that it was edited.
@@ -56,44 +55,8 @@ LOOK_BACK = {"hour": 168, "cron": 168}
 LOOK_BACK_DAYS = 31
 # More runs than this are not asked for at one tick; the next one goes on.
 MOST_REQUESTS = 250
-
-
-def op_name(notebook: str) -> str:
-    """The name of a notebook's op (and step): ``volatility/garch`` is ``volatility__garch``."""
-    return "__".join(notebook.split("/"))
-
-
-@dataclass(frozen=True)
-class ScheduledNotebook:
-    """What schedules and sensors need to know of a notebook.
-
-    Parameters
-    ----------
-    name : str
-    partitions : dagster.PartitionsDefinition or None
-    retries : int
-        How many failed runs of a partition are followed by another.
-    by : str or None
-        The manifest's ``by`` where partitions are of time.
-    parameters : tuple of str
-        The names of the notebook's parameters.
-    """
-
-    name: str
-    partitions: dg.PartitionsDefinition[Any] | None = None
-    retries: int = 0
-    by: str | None = None
-    parameters: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> dg.AssetKey:
-        """dagster.AssetKey: of its asset."""
-        return dg.AssetKey(self.name.split("/"))
-
-    @property
-    def op(self) -> str:
-        """str: the name of its op."""
-        return op_name(self.name)
+# Above so many notebooks under schedules, schedules have no job of their own.
+MOST_LISTED = 300
 
 
 @dataclass(frozen=True)
@@ -117,7 +80,6 @@ def build_schedules(
     schedules: Mapping[str, ScheduleSpec],
     notebooks: Mapping[str, ScheduledNotebook],
     *,
-    job: UnresolvedAssetJobDefinition,
     op_config: OpConfig | None = None,
     locate: Callable[..., Any] | None = None,
     manifest: Path | None = None,
@@ -131,8 +93,6 @@ def build_schedules(
     notebooks : mapping of str to ScheduledNotebook
         All notebooks, by name; a broken one without partitions: its step then fails, with the
         message of what is wrong with it.
-    job : dagster.UnresolvedAssetJobDefinition
-        The one job over all notebooks.
     op_config : callable, optional
         ``op_config(notebook, parameters)`` gives the notebook's op config of a schedule's
         parameters: those that it has, converted. Raises a `ResearchJobsError` for a value that
@@ -146,6 +106,9 @@ def build_schedules(
     -------
     BuiltSchedules
     """
+    # An asset's page lists the schedules that target it. That costs a job for each schedule, which
+    # a few can have; many go without.
+    listed = sum(len(spec.notebooks) for spec in schedules.values()) <= MOST_LISTED
     made: list[dg.ScheduleDefinition] = []
     problems: list[Problem] = []
     for name, spec in schedules.items():
@@ -159,7 +122,7 @@ def build_schedules(
             problem = ManifestError(f"schedule {name}: {error.what}", where=where, hint=error.hint)
             problems.append(Problem("schedule", name, problem))
             continue
-        made.append(_schedule(name, spec, members, job, config, manifest))
+        made.append(_schedule(name, spec, members, config, manifest, listed=listed))
     return BuiltSchedules(tuple(made), tuple(problems))
 
 
@@ -189,9 +152,10 @@ def _schedule(
     name: str,
     spec: ScheduleSpec,
     members: Sequence[ScheduledNotebook],
-    job: UnresolvedAssetJobDefinition,
     config: Mapping[str, Mapping[str, Any]],
     manifest: Path | None,
+    *,
+    listed: bool,
 ) -> dg.ScheduleDefinition:
     def evaluate(
         context: dg.ScheduleEvaluationContext,
@@ -214,18 +178,21 @@ def _schedule(
             yield from result
 
     cron = spec.cron if isinstance(spec.cron, str) else list(spec.cron)
-    listed = ", ".join(m.name for m in members[:5]) + (", ..." if len(members) > 5 else "")
+    shown = ", ".join(m.name for m in members[:5]) + (", ..." if len(members) > 5 else "")
+    # A job of the schedule's own may have one partitioning only.
+    own = listed and len(partition_groups(members)) < 2
     return dg.ScheduleDefinition(
         name=name,
-        job=job,
         cron_schedule=cron,
         execution_timezone=spec.timezone or "UTC",
         execution_fn=evaluate,
         default_status=(
             dg.DefaultScheduleStatus.RUNNING if spec.enabled else dg.DefaultScheduleStatus.STOPPED
         ),
-        description=spec.description or f"Runs {listed}.",
+        description=spec.description or f"Runs {shown}.",
         tags=dict(spec.tags),
+        target=dg.AssetSelection.assets(*(member.key for member in members)) if own else None,
+        job_name=None if own else ALL_ASSETS_JOB,
     )
 
 
@@ -301,7 +268,7 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
             " an edit does not run what lies before it"
         )
     plain = [n for n in tick.notebooks if n.partitions is None]
-    groups = _groups(n for n in tick.notebooks if n.partitions is not None)
+    groups = partition_groups(tick.notebooks)
     requests: list[dg.RunRequest] = []
     with dg.partition_loading_context(tick.at, instance):
         first_at = _first_tick(tick, instance) if groups else None
@@ -332,22 +299,6 @@ def _request(
         asset_selection=[n.key for n in notebooks],
         partition_key=partition,
     )
-
-
-def _groups(
-    notebooks: Iterable[ScheduledNotebook],
-) -> list[tuple[dg.PartitionsDefinition[Any], list[ScheduledNotebook]]]:
-    """Notebooks that share their partitions run together, a run for each partition."""
-    groups: list[tuple[dg.PartitionsDefinition[Any], list[ScheduledNotebook]]] = []
-    for notebook in notebooks:
-        assert notebook.partitions is not None
-        for definition, members in groups:
-            if definition == notebook.partitions:
-                members.append(notebook)
-                break
-        else:
-            groups.append((notebook.partitions, [notebook]))
-    return groups
 
 
 def _wanted(

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
@@ -18,15 +18,10 @@ from research_jobs.errors import ManifestError, PartitionError, did_you_mean
 from research_jobs.manifest import DynamicSpec, NotebookSpec, Problem
 from research_jobs.orchestration.automation import automation_condition, automation_sensor
 from research_jobs.orchestration.dynamic_keys import changes
+from research_jobs.orchestration.jobs import ScheduledNotebook
 from research_jobs.orchestration.partitions import dimension_specs, time_dimension
-from research_jobs.orchestration.schedules import ScheduledNotebook
 from research_jobs.orchestration.watching import Look, Pattern, compile_pattern, look
 from research_jobs.project import Project
-
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
 
 __all__ = ["BuiltSensors", "build_sensors"]
 
@@ -58,7 +53,6 @@ def build_sensors(
     specs: Mapping[str, NotebookSpec],
     notebooks: Mapping[str, ScheduledNotebook],
     *,
-    job: UnresolvedAssetJobDefinition,
     locate: Callable[..., Any] | None = None,
 ) -> BuiltSensors:
     """Make the sensors of a manifest.
@@ -69,8 +63,6 @@ def build_sensors(
     specs : mapping of str to NotebookSpec
         Of the notebooks that are not broken.
     notebooks : mapping of str to ScheduledNotebook
-    job : dagster.UnresolvedAssetJobDefinition
-        The one job over all notebooks.
     locate : callable, optional
         `Manifest.locate`, for messages.
 
@@ -88,7 +80,7 @@ def build_sensors(
         notebook = notebooks[name]
         if spec.watch:
             try:
-                sensors.append(_watch_sensor(project, spec, notebook, job))
+                sensors.append(_watch_sensor(project, spec, notebook))
             except PartitionError as error:
                 where = locate("notebooks", name, "watch") if locate is not None else None
                 wrong = ManifestError(
@@ -118,7 +110,6 @@ def _watch_sensor(
     project: Project,
     spec: NotebookSpec,
     notebook: ScheduledNotebook,
-    job: UnresolvedAssetJobDefinition,
 ) -> dg.SensorDefinition:
     patterns = [compile_pattern(text) for text in spec.watch]
     fields = _fields(patterns, spec)
@@ -145,7 +136,7 @@ def _watch_sensor(
     return dg.SensorDefinition(
         name=f"watch_{_slug(notebook.op)}",
         evaluation_fn=evaluate,
-        job=job,
+        target=dg.AssetSelection.assets(notebook.key),
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Runs {notebook.name} when files arrive: {', '.join(spec.watch)}.",

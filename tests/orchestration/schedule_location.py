@@ -12,8 +12,9 @@ import os
 import dagster as dg
 
 from research_jobs.manifest import NotebookSpec, ScheduleSpec
+from research_jobs.orchestration.jobs import ScheduledNotebook
 from research_jobs.orchestration.partitions import build_partitions
-from research_jobs.orchestration.schedules import ScheduledNotebook, build_schedules
+from research_jobs.orchestration.schedules import build_schedules
 
 HOURLY = build_partitions(
     NotebookSpec.model_validate(
@@ -32,7 +33,6 @@ def hourly() -> None:
     """A notebook with a partition an hour."""
 
 
-job = dg.define_asset_job("notebooks", selection="*", executor_def=dg.in_process_executor)
 built = build_schedules(
     {
         name: ScheduleSpec.model_validate({"timezone": "UTC", **spec})
@@ -42,6 +42,7 @@ built = build_schedules(
         "plain": ScheduledNotebook("plain"),
         "hourly": ScheduledNotebook("hourly", HOURLY, by="hour"),
     },
-    job=job,
 )
-defs = dg.Definitions(assets=[plain, hourly], jobs=[job], schedules=built.schedules)
+defs = dg.Definitions(
+    assets=[plain, hourly], schedules=built.schedules, executor=dg.in_process_executor
+)

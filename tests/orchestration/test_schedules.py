@@ -15,12 +15,12 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from research_jobs.errors import ParameterError
 from research_jobs.manifest import NotebookSpec, ScheduleSpec
+from research_jobs.orchestration.jobs import ALL_ASSETS_JOB, ScheduledNotebook
 from research_jobs.orchestration.partitions import build_partitions
 from research_jobs.orchestration.schedules import (
     CRON_TAG,
     SCHEDULE_TAG,
     TICK_TAG,
-    ScheduledNotebook,
     Tick,
     build_schedules,
     requests_at,
@@ -39,6 +39,7 @@ def partitions(**spec):
 
 
 DAILY = partitions(by="day", start="2026-01-01", parameter="run_date")
+MONTHLY = partitions(by="month", start="2026-01-01", parameter="month")
 SIGNALS = ScheduledNotebook("momentum_signals", DAILY, by="day")
 PLAIN = ScheduledNotebook("market_data")
 
@@ -379,21 +380,28 @@ def momentum_signals() -> None:
     """A partitioned one."""
 
 
+@dg.asset(name="monthly_report", partitions_def=MONTHLY)
+def monthly_report() -> None:
+    """One with other partitions."""
+
+
 def _definitions(specs: dict[str, ScheduleSpec], manifest: Path | None = None) -> dg.Definitions:
-    job = dg.define_asset_job("notebooks", selection="*")
     built = build_schedules(
         specs,
-        {"market_data": PLAIN, "momentum_signals": SIGNALS},
-        job=job,
+        {
+            "market_data": PLAIN,
+            "momentum_signals": SIGNALS,
+            "monthly_report": ScheduledNotebook("monthly_report", MONTHLY, by="month"),
+        },
         manifest=manifest,
     )
     return dg.Definitions(
-        assets=[market_data, momentum_signals], jobs=[job], schedules=built.schedules
+        assets=[market_data, momentum_signals, monthly_report], schedules=built.schedules
     )
 
 
-def test_schedules_are_on_in_their_zone_over_one_job():
-    """Cron, zone, status and tags arrive in Dagster; all share the one job."""
+def test_schedules_are_on_in_their_zone():
+    """Cron, zone, status and description arrive in Dagster."""
     definitions = _definitions(
         {
             "on": schedule(notebooks=["market_data"], tags={"desk": "rates"}),
@@ -406,7 +414,6 @@ def test_schedules_are_on_in_their_zone_over_one_job():
     assert off.default_status is dg.DefaultScheduleStatus.STOPPED
     assert (on.cron_schedule, on.execution_timezone) == ("30 1 * * *", ZAGREB)
     assert list(off.cron_schedule) == ["@daily", "5 4 * * 1"]
-    assert on.job_name == off.job_name == "notebooks"
     assert on.description == "Runs market_data."
 
 
@@ -415,7 +422,12 @@ def test_a_tick_through_dagster_gives_runs_that_dagster_takes(stored, tmp_path):
     manifest = tmp_path / "manifest.yaml"
     manifest.write_text("")
     definitions = _definitions(
-        {"s": schedule(notebooks=["market_data", "momentum_signals"], catch_up=1)}, manifest
+        {
+            "s": schedule(
+                notebooks=["market_data", "momentum_signals", "monthly_report"], catch_up=1
+            )
+        },
+        manifest,
     )
     repository = definitions.get_repository_def()
     context = dg.build_schedule_context(
@@ -425,18 +437,34 @@ def test_a_tick_through_dagster_gives_runs_that_dagster_takes(stored, tmp_path):
     )
     data = repository.get_schedule_def("s").evaluate_tick(context)
     assert data.run_requests is not None
-    assert [r.partition_key for r in data.run_requests] == ["2026-03-08", "2026-03-09"]
+    assert [r.partition_key for r in data.run_requests] == [
+        *("2026-03-08", "2026-03-09", "2026-01", "2026-02"),
+    ]
     newest = data.run_requests[1]
     assert newest.tags["dagster/partition"] == "2026-03-09"
     assert newest.tags[CRON_TAG] == "30 1 * * * Europe/Zagreb"
-    job = repository.get_job("notebooks")
-    result = job.execute_in_process(
+    result = repository.get_job(ALL_ASSETS_JOB).execute_in_process(
         instance=stored,
         partition_key="2026-03-09",
         asset_selection=list(newest.asset_selection or []),
     )
     order = [event.asset_key.path[-1] for event in result.get_asset_materialization_events()]
     assert order == ["market_data", "momentum_signals"]
+
+
+def test_an_assets_page_can_list_its_schedules():
+    """A schedule targets its notebooks, where they have one partitioning; else all assets."""
+    repository = _definitions(
+        {
+            "own": schedule(notebooks=["market_data", "momentum_signals"]),
+            "mixed": schedule(notebooks=["monthly_report", "momentum_signals"]),
+        }
+    ).get_repository_def()
+    assert repository.get_schedule_def("mixed").job_name == ALL_ASSETS_JOB
+    own = repository.get_job(repository.get_schedule_def("own").job_name)
+    assert {key.to_user_string() for key in own.asset_layer.selected_asset_keys} == {
+        *("market_data", "momentum_signals"),
+    }
 
 
 def test_a_schedules_parameters_become_op_config(stored):
@@ -447,11 +475,9 @@ def test_a_schedules_parameters_become_op_config(stored):
     def op_config(notebook, parameters):
         return dict(parameters) if notebook == "volatility/garch" else {}
 
-    job = dg.define_asset_job("notebooks", selection="*")
     built = build_schedules(
         {"s": spec},
         {"market_data": PLAIN, "volatility/garch": garch},
-        job=job,
         op_config=op_config,
     )
     context = dg.build_schedule_context(
@@ -479,7 +505,6 @@ def test_parameters_that_do_not_convert_take_down_their_schedule_alone():
             "good": schedule(notebooks=["market_data"]),
         },
         {"market_data": ScheduledNotebook("market_data", parameters=("lookback", "universe"))},
-        job=dg.define_asset_job("notebooks", selection="*"),
         op_config=op_config,
     )
     assert [s.name for s in built.schedules] == ["good"]

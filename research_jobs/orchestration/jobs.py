@@ -1,0 +1,128 @@
+"""Jobs over notebooks: Dagster's own for schedules and sensors, named ones for its commands.
+
+A job that names its assets may have one partitioning only, and a folder of notebooks has several.
+The job that Dagster makes of all assets has no such bound: it is what a click on "Materialize"
+runs, and schedules and sensors choose from it what they want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition,
+    )
+
+__all__ = ["ALL_ASSETS_JOB", "JOB_NAME", "ScheduledNotebook", "notebook_jobs", "op_name"]
+
+# Dagster's name of the job that it makes of all assets.
+ALL_ASSETS_JOB = "__ASSET_JOB"
+JOB_NAME = "notebooks"
+# Each job costs milliseconds of every load.
+MOST_JOBS = 30
+
+
+def op_name(notebook: str) -> str:
+    """The name of a notebook's op (and step): ``volatility/garch`` is ``volatility__garch``."""
+    return "__".join(notebook.split("/"))
+
+
+@dataclass(frozen=True)
+class ScheduledNotebook:
+    """What jobs, schedules and sensors need to know of a notebook.
+
+    Parameters
+    ----------
+    name : str
+    partitions : dagster.PartitionsDefinition or None
+    retries : int
+        How many failed runs of a partition are followed by another.
+    by : str or None
+        The manifest's ``by`` where partitions are of time.
+    parameters : tuple of str
+        The names of the notebook's parameters.
+    """
+
+    name: str
+    partitions: dg.PartitionsDefinition[Any] | None = None
+    retries: int = 0
+    by: str | None = None
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """dagster.AssetKey: of its asset."""
+        return dg.AssetKey(self.name.split("/"))
+
+    @property
+    def op(self) -> str:
+        """str: the name of its op."""
+        return op_name(self.name)
+
+
+def notebook_jobs(
+    notebooks: Mapping[str, ScheduledNotebook],
+) -> list[UnresolvedAssetJobDefinition]:
+    """Jobs for people and for ``dagster job backfill``.
+
+    Parameters
+    ----------
+    notebooks : mapping of str to ScheduledNotebook
+
+    Returns
+    -------
+    list of dagster.UnresolvedAssetJobDefinition
+        ``notebooks`` over all that have no partitions, and one for each partitioning:
+        ``notebooks_by_day`` (by values, by keys); where several are by day, the name of the first
+        notebook of each stands behind it. At most thirty, those with the most notebooks.
+    """
+    groups = partition_groups(notebooks[name] for name in sorted(notebooks))
+    plain = [n for n in notebooks.values() if n.partitions is None]
+    kinds = [_kind(members[0]) for _, members in groups]
+    jobs: list[UnresolvedAssetJobDefinition] = []
+    if plain:
+        jobs.append(_job(JOB_NAME, plain, "All notebooks without partitions."))
+    largest = sorted(groups, key=lambda group: -len(group[1]))[:MOST_JOBS]
+    for group in groups:
+        if group not in largest:
+            continue
+        members = group[1]
+        kind = _kind(members[0])
+        name = f"{JOB_NAME}_by_{kind}"
+        if kinds.count(kind) > 1:
+            name = f"{name}_{members[0].op}"
+        jobs.append(_job(name, members, f"Notebooks with the same partitions, by {kind}."))
+    return jobs
+
+
+def partition_groups(
+    notebooks: Iterable[ScheduledNotebook],
+) -> list[tuple[dg.PartitionsDefinition[Any], list[ScheduledNotebook]]]:
+    """Those with partitions, by what they share."""
+    groups: dict[dg.PartitionsDefinition[Any], list[ScheduledNotebook]] = {}
+    for notebook in notebooks:
+        if notebook.partitions is not None:
+            groups.setdefault(notebook.partitions, []).append(notebook)
+    return list(groups.items())
+
+
+def _kind(notebook: ScheduledNotebook) -> str:
+    if notebook.by is not None:
+        return notebook.by
+    if isinstance(notebook.partitions, dg.DynamicPartitionsDefinition):
+        return "keys"
+    if isinstance(notebook.partitions, dg.MultiPartitionsDefinition):
+        return "_".join(notebook.partitions.partition_dimension_names)
+    return "values"
+
+
+def _job(
+    name: str, notebooks: Iterable[ScheduledNotebook], description: str
+) -> UnresolvedAssetJobDefinition:
+    selection = dg.AssetSelection.assets(*(notebook.key for notebook in notebooks))
+    return dg.define_asset_job(name, selection=selection, description=description)
