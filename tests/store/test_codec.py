@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -74,6 +74,8 @@ def _round_trip(value: Any) -> Any:
 
 @BRISK
 @given(VALUES)
+@example([{}])
+@example([{"a": [{}]}])
 def test_any_value_of_python(same: Callable[[Any, Any], bool], value: Any) -> None:
     """Whatever is built from Python's own types comes back equal, type included."""
     assert same(value, _round_trip(value))
@@ -380,3 +382,14 @@ def test_an_array_is_writable(tmp_path: Path) -> None:
         found = read_output(tmp_path / "v")
         found += 1
         assert (found == value + 1).all()
+
+
+@pytest.mark.parametrize("width", [1, 3, 150])
+def test_a_frame_is_writable(tmp_path: Path, width: int) -> None:
+    """Cells can be set and columns added without a warning, however wide the frame."""
+    frame = pd.DataFrame({f"c{n}": [1.5, 2.5] for n in range(width)})
+    write_output("value", frame, tmp_path / "v", options={}, metadata={})
+    found = read_output(tmp_path / "v")
+    found.iloc[0, 0] = 9.5
+    found["new"] = 1
+    assert (found.iloc[0, 0], list(found["new"])) == (9.5, [1, 1])

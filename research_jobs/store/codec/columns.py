@@ -119,6 +119,8 @@ def _encode_uniform(
             return _encode_scalars(items, cls)
         if cls in _TRIED and missing in (None, "none", "nan"):
             array = pa.array(items, from_pandas=missing == "nan")
+            if "struct<>" in str(array.type):
+                return None  # Parquet has no records without fields
             back = array.to_pylist()
             wanted = [None if _is_nan(item) else item for item in items] if missing else items
             if all(exactly_equal(a, b) for a, b in zip(back, wanted, strict=True)):

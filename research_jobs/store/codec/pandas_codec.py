@@ -34,6 +34,7 @@ from research_jobs.store.codec.typed_json import (
 __all__ = ["decode_pandas", "encode_pandas", "field_names"]
 
 PANDAS_KEY = b"pandas"
+FEW_COLUMNS = 50  # pandas warns of frames of more than 100 blocks
 INDEX_FIELD = "__index_level_{}__"
 
 
@@ -94,10 +95,10 @@ def _encode_frame(frame: Any, place: Place) -> Encoded:
         if array is not None:
             plain.isetitem(number, _arrow_series(array, frame.index))
             objects.append(number)
-    index, level_objects = _encode_index(plain, place.at("index"))
+    index, levels, level_objects = _encode_index(plain, place.at("index"))
     written = [_written(label) for label in plain.columns]
     _refuse_same_names(written, len(written), place)
-    table = _to_table(plain, index, place)
+    table = _to_table(plain, levels, place)
     width = len(labels)
     names = table.schema.names
     _refuse_same_names(names, width, place)
@@ -222,23 +223,28 @@ def _dictionary(series: Any, texts: Any, dtype: Any) -> Any:
     return pa.DictionaryArray.from_arrays(indices, texts, ordered=bool(dtype.ordered))
 
 
-def _encode_index(plain: Any, place: Place) -> tuple[Any, list[str]]:
-    """The index's recipe; levels that pyarrow would not keep are replaced in `plain`."""
+def _encode_index(plain: Any, place: Place) -> tuple[Any, Any, list[str]]:
+    """The index's recipe, its levels as a frame of columns, and which of those held objects.
+
+    A running index stands in the recipe alone; then there is no frame.
+    """
     index: Any = plain.index
     names = [_json(name, place.at("index name")) for name in index.names]
     if type(index) is pd.RangeIndex and plain.shape[1] > 0:
-        return {"range": [index.start, index.stop, index.step], "names": names}, []
+        return {"range": [index.start, index.stop, index.step], "names": names}, None, []
+    physical = [_index_field(name, number, plain) for number, name in enumerate(index.names)]
+    if len(set(physical)) < len(physical):
+        physical = [INDEX_FIELD.format(number) for number in range(index.nlevels)]
     levels: list[Any] = []
-    arrays: list[Any] = []
-    changed: list[int] = []
-    for number in range(index.nlevels):
-        level = index.get_level_values(number)
-        array, recipe = _encode_column(pd.Series(level, copy=False), place)
+    columns: dict[str, Any] = {}
+    changed: list[str] = []
+    for number, name in enumerate(physical):
+        level = pd.Series(index.get_level_values(number), copy=False)
+        array, recipe = _encode_column(level, place)
         levels.append(recipe)
-        arrays.append(level)
-        if array is not None:
-            arrays[-1] = pd.Index(pd.arrays.ArrowExtensionArray(_chunked(array)))
-            changed.append(number)
+        columns[name] = level if array is None else _arrow_series(array, level.index)
+        if array is not None or _unknown_to_pandas(level.dtype):
+            changed.append(name)
     found: dict[str, Any] = {"levels": levels, "names": names}
     if isinstance(index, pd.MultiIndex):
         found["multi"] = True
@@ -246,15 +252,7 @@ def _encode_index(plain: Any, place: Place) -> tuple[Any, list[str]]:
         found["freq"] = encode_freq(index.freq, place)
     if type(index) is pd.RangeIndex:
         found["range"] = [index.start, index.stop, index.step]
-    physical = [_index_field(name, number, plain) for number, name in enumerate(index.names)]
-    if len(set(physical)) < len(physical):
-        physical = [INDEX_FIELD.format(number) for number in range(index.nlevels)]
-    if changed or physical != list(index.names):
-        if isinstance(index, pd.MultiIndex):
-            plain.index = pd.MultiIndex.from_arrays(arrays, names=physical)
-        else:
-            plain.index = arrays[0].rename(physical[0])
-    return found, [physical[number] for number in changed]
+    return found, pd.DataFrame(columns, copy=False), changed
 
 
 def _index_field(name: Any, number: int, plain: Any) -> str:
@@ -263,13 +261,30 @@ def _index_field(name: Any, number: int, plain: Any) -> str:
     return INDEX_FIELD.format(number)
 
 
-def _to_table(plain: Any, index: Any, place: Place) -> Any:
-    """The frame as pyarrow makes it; its refusals become ours."""
-    keep = None if "levels" not in index else True
+def _to_table(plain: Any, levels: Any, place: Place) -> Any:
+    """Columns and levels of the index as one table, which plain pandas reads as such."""
+    if levels is None:
+        return _from_pandas(plain, place, keep=None)
+    table = _from_pandas(plain, place, keep=False)
+    index = _from_pandas(levels, place.at("index"), keep=False)
+    names = index.schema.names
+    metadata = dict(table.schema.metadata)
+    record = json.loads(metadata[PANDAS_KEY])
+    for column in json.loads(index.schema.metadata[PANDAS_KEY])["columns"]:
+        generated = column["field_name"].startswith(INDEX_FIELD.split("{", maxsplit=1)[0])
+        record["columns"].append(column | {"name": None if generated else column["field_name"]})
+    record["index_columns"] = names
+    metadata[PANDAS_KEY] = json.dumps(record).encode()
+    arrays = [*table.columns, *index.columns]
+    return pa.Table.from_arrays(arrays, names=[*table.schema.names, *names], metadata=metadata)
+
+
+def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
+    """A frame as pyarrow makes it; its refusals become ours."""
     try:
-        return pa.Table.from_pandas(plain, preserve_index=keep)
+        return pa.Table.from_pandas(frame, preserve_index=keep)
     except _REFUSALS as error:
-        _blame_column(plain, place)
+        _blame_column(frame, place)
         reason = str(error).splitlines()[0]
         raise place.refuse(f"type pandas.DataFrame ({reason})") from error
 
@@ -367,11 +382,11 @@ def decode_pandas(
     recipes = _lengthen(detail["recipes"])
     places = {name: number for number, name in enumerate(names[:width])}
     chosen = [(places[name], name) for name in table.schema.names if name in places]
-    columns = [_decode_column(table.column(name), recipes[place]) for place, name in chosen]
     index = _decode_index(table, detail["index"], names[width:], filtered=filtered)
     everything = [place for place, _ in chosen] == list(range(width))
     found = labels if everything else labels.take([place for place, _ in chosen])
-    frame = _assemble(columns, index)
+    frame = _assemble(table, [(name, recipes[place]) for place, name in chosen])
+    frame.index = index
     frame.columns = found
     if "attrs" in detail:
         frame.attrs.update(loads(detail["attrs"]))
@@ -387,18 +402,56 @@ def decode_pandas(
     return frame
 
 
-def _assemble(columns: list[Any], index: Any) -> Any:
-    """Columns side by side, numpy ones of a dtype in one block as pandas itself keeps them."""
-    if not columns:
-        return pd.DataFrame(index=index)
-    # Objects are said to be objects, or pandas 3 would look into them and find text.
-    series = {
-        place: pd.Series(column, dtype=object, copy=False) if _is_object(column) else column
-        for place, column in enumerate(columns)
+def _assemble(table: Any, chosen: Sequence[tuple[str, Any]]) -> Any:
+    """The columns as a frame with running labels.
+
+    Numbers and times are left to pyarrow, which makes blocks of them on all cores; the others are
+    put between them.
+    """
+    left = [place for place, (name, recipe) in enumerate(chosen) if _is_plain(table, name, recipe)]
+    frame = table.select([chosen[place][0] for place in left]).replace_schema_metadata(None)
+    frame = frame.to_pandas() if left else pd.DataFrame(index=pd.RangeIndex(table.num_rows))
+    frame.columns = left
+    others = {
+        place: _as_series(_decode_column(table.column(name), recipe))
+        for place, (name, recipe) in enumerate(chosen)
+        if place not in set(left)
     }
-    frame = pd.DataFrame(series, copy=len(columns) > 1)
-    frame.index = index
+    if not others:
+        return frame
+    if len(others) > FEW_COLUMNS:
+        parts = [frame, pd.DataFrame(others)]
+        return pd.concat(parts, axis=1)[list(range(len(chosen)))]
+    for place in sorted(others):
+        frame.insert(place, place, others[place])
     return frame
+
+
+def _is_plain(table: Any, name: str, recipe: Any) -> bool:
+    """Whether pyarrow's own array is the one that was written."""
+    code = recipe["dtype"].get("numpy", "")
+    if code[1:2] not in tuple("iufbMm") or "objects" in recipe:
+        return False
+    column = table.column(name)
+    dtype = np.dtype(code)
+    if dtype.kind in "iub" and column.null_count:
+        return False
+    if dtype.kind in "mM":
+        return not column.type.equals(pa.null()) and column.type.unit == np.datetime_data(dtype)[0]
+    return dtype.isnative and column.type.equals(pa.from_numpy_dtype(dtype))
+
+
+def _as_series(column: Any) -> Any:
+    # Objects are said to be objects, or pandas 3 would look into them and find text.
+    dtype = object if _is_object(column) else None
+    return pd.Series(_writable(column), dtype=dtype, copy=False)
+
+
+def _writable(column: Any) -> Any:
+    """Arrow's own memory cannot be written to; a frame's can."""
+    if isinstance(column, np.ndarray) and not column.flags.writeable:
+        return column.copy()
+    return column
 
 
 def _is_object(column: Any) -> bool:
