@@ -69,18 +69,32 @@ class _Channel:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._owner = os.getpid()
-
-    @property
-    def ours(self) -> bool:
-        """bool: whether this is the process that was given the channel."""
-        return os.getpid() == self._owner
+        self._identity = self._identify()
 
     def send(self, frame: bytes) -> None:
-        if not self.ours:
+        """Send a frame; nothing from a forked copy of the notebook's process.
+
+        Raises
+        ------
+        OSError
+            When the notebook has closed the descriptor, which may be a file of its own by now.
+        """
+        if os.getpid() != self._owner:
             return
+        if self._identify() != self._identity:
+            raise OSError(
+                "the notebook has closed a descriptor of the run, which has no result now"
+            )
         view = memoryview(frame)
         while view:
             view = view[os.write(self._descriptor, view) :]
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
 
 def run_child(request: RunRequest, descriptor: int) -> NoReturn:
@@ -128,7 +142,8 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
 
     def on_cell(cell: Cell) -> None:
         begun.append(cell)
-        channel.send(_cell_message(cell))
+        with contextlib.suppress(OSError):  # told at the end, and not as the notebook's error
+            channel.send(_cell_message(cell))
 
     root = Path(request.project_root)
     outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
@@ -143,7 +158,8 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
             failure = _tell_exit(failure, error)
         return replace(outcome, ending=Ending.FAILED, failure=_bounded(failure))
     try:
-        channel.send(message("Stage"))
+        with contextlib.suppress(OSError):
+            channel.send(message("Stage"))
         outputs, checks = _stage(request, namespace)
         results = _hand_over(request, namespace)
         _finish_threads()

@@ -147,8 +147,6 @@ def _guard(
         return
     request = decode(payload)
     assert isinstance(request, RunRequest)
-    if os.waitpid(child.pid, os.WNOHANG)[0]:
-        return  # it was killed while it waited: the supervisor asks again
     guardian = _Guardian(surroundings, connection, request, child)
     child.order(
         {
@@ -202,6 +200,8 @@ class _Guardian:
         self.records = FrameReader(child.channel)
         self.masker = Masker(tuple(request.secrets.values()))
         self.status: int | None = None
+        #: whether it has taken its orders; the notebook may have run from then on
+        self.begun = False
         self.cell: dict[str, Any] | None = None
         self.staging = False
         self.record: RunResult | None = None
@@ -226,7 +226,7 @@ class _Guardian:
         """Watch the notebook's process until nothing of it is left, and say what became of it."""
         signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
         pumps = self._start_pumps(stdout, stderr)
-        send_message(self.control, "Started", guardian=os.getpid(), pid=self.child)
+        send_message(self.control, "Guarded", guardian=os.getpid())
         if self.request.timeout_s is not None:
             self.deadline = self.started + self.request.timeout_s
         try:
@@ -236,6 +236,8 @@ class _Guardian:
         self._read_record()
         self._drain(pumps)
         self.watch.close()
+        if not (self.begun or self.record or self.broken or self.reason):
+            return  # killed before it took its orders: the supervisor may ask again
         result = self._result(left)
         crash_point("guardian-before-result")
         if not self.supervisor_gone:
@@ -337,7 +339,10 @@ class _Guardian:
     def _take(self, payload: bytes) -> None:
         value = parse_message(payload)
         kind = value.get("record")
-        if kind in ("Cell", "Stage"):
+        if kind == "Begun":
+            self.begun = True
+            send_message(self.control, "Started", pid=self.child)
+        elif kind in ("Cell", "Stage"):
             # Where it was when we began to end it is what the ending tells.
             if self.reason is None:
                 self.staging = kind == "Stage"
@@ -405,9 +410,7 @@ class _Guardian:
 
     def _clear_tree(self, wake: int) -> list[str]:
         """End what is left of the tree, and say what that was."""
-        at_once = (
-            self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
-        )
+        at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
         if not at_once:
             # Helpers of multiprocessing leave by themselves, and clean up as they do.
             self._wait_until_empty(wake, _QUIET)
@@ -422,7 +425,7 @@ class _Guardian:
             processes.signal_all(remaining, signal.SIGCONT)
             self._wait_until_empty(wake, _ORPHAN_GRACE)
         give_up = time.monotonic() + _LAST_STEPS
-        while remaining := processes.descendants(os.getpid()):
+        while remaining := _freeze(os.getpid()):
             processes.signal_all(remaining, signal.SIGKILL)
             self.watch.kill()
             self._wait_until_empty(wake, 0.05)
@@ -489,6 +492,15 @@ class _Guardian:
             memory_used=self.watch.held_peak or self.largest_process,
             killed_for_memory=killed or self.watch.was_killed,
         )
+
+
+def _freeze(root: int) -> set[int]:
+    """Stop every descendant, until none is new: what forks all the time is caught only so."""
+    stopped: set[int] = set()
+    while new := set(processes.descendants(root)) - stopped:
+        processes.signal_all(new, signal.SIGSTOP)
+        stopped |= new
+    return stopped
 
 
 def _environment(start: Mapping[str, Any], request: RunRequest) -> dict[str, str]:

@@ -158,6 +158,7 @@ def _take_on(
         headline = f"{shown_path(request)}: its process could not be set up: {told}"
         os.write(descriptor, encode(RunResult(Ending.FAILED, failure=Failure(headline))))
         raise
+    os.write(descriptor, message("Begun"))
 
 
 def _memory_file() -> int:

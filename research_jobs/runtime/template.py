@@ -13,6 +13,7 @@ Standard library only, Python 3.10 and later.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import importlib.util
@@ -129,6 +130,7 @@ class _Template:
         if asked is None:
             return
         gc.disable()
+        self._end_with_supervisor(on=True)
         preload = _Preload(
             self.control, str(asked["project"]), as_text_mapping(asked.get("unfit", {}))
         )
@@ -137,6 +139,7 @@ class _Template:
         except _UnfitError:
             processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
             return
+        self._end_with_supervisor(on=False)
         remember_matplotlib_settings()
         places = preload.places()
         sys.path[:] = self.path
@@ -147,6 +150,17 @@ class _Template:
         gc.freeze()
         send_message(self.control, "Ready", places=places)
         self._serve(wake)
+
+    def _end_with_supervisor(self, *, on: bool) -> None:
+        """Have the kernel end this process when the supervisor goes away, whatever is imported.
+
+        An import that hangs looks at no descriptor. Nothing is sent to us meanwhile, so the only
+        thing that can happen on the socket is its end, and SIGIO ends a process by default.
+        """
+        fcntl.fcntl(self.control, fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(self.control, fcntl.F_GETFL)
+        flags = flags | os.O_ASYNC if on else flags & ~os.O_ASYNC
+        fcntl.fcntl(self.control, fcntl.F_SETFL, flags)
 
     def _signals(self) -> int:
         reader, writer = os.pipe()

@@ -40,7 +40,8 @@ class CancelToken:
     """Cancels the runs that were given it, from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may cancel while this thread is in here.
+        self._lock = threading.RLock()
         self._cancelled = False
         self._listeners: list[Callable[[], None]] = []
 
@@ -87,7 +88,8 @@ class Connection:
         self.isolation = isolation
         self.guardian: int | None = None
         self.pid: int | None = None
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.done = False
         self.lost: threading.Timer | None = None
 
     def wait(self, cancel: CancelToken | None) -> RunResult:
@@ -112,10 +114,11 @@ class Connection:
                 isolation=self.isolation,
             )
         finally:
-            if self.lost is not None:
-                self.lost.cancel()
-            # If this is an exception (Ctrl-C), closing tells the guardian to end the tree.
             with self.lock:
+                self.done = True
+                if self.lost is not None:
+                    self.lost.cancel()
+                # If this is an exception (Ctrl-C), closing tells the guardian to end the tree.
                 self.connection.close()
         return result
 
@@ -135,8 +138,10 @@ class Connection:
                 raise EOFError
             value = parse_message(payload)
             kind = value.get("record")
-            if kind == "Started":
-                self.guardian, self.pid = int(value["guardian"]), int(value["pid"])
+            if kind == "Guarded":
+                self.guardian = int(value["guardian"])
+            elif kind == "Started":
+                self.pid = int(value["pid"])
             elif kind == "StartFailed":
                 raise StartError(str(value.get("message")))
             else:
@@ -146,12 +151,15 @@ class Connection:
                 raise ProtocolError(f"a {kind} is no result")
 
     def _cancel(self) -> None:
-        with self.lock, contextlib.suppress(OSError):
-            self.connection.sendall(message("Cancel"))
-        patience = 3 * self.request.grace_s + GUARDIAN_SLACK
-        self.lost = threading.Timer(patience, self._end_what_is_left)
-        self.lost.daemon = True
-        self.lost.start()
+        with self.lock:
+            if self.done:
+                return
+            with contextlib.suppress(OSError):
+                self.connection.sendall(message("Cancel"))
+            patience = 3 * self.request.grace_s + GUARDIAN_SLACK
+            self.lost = threading.Timer(patience, self._end_what_is_left)
+            self.lost.daemon = True
+            self.lost.start()
 
     def _end_what_is_left(self) -> None:
         """End a guardian that does not answer, and what the notebook's session still holds."""

@@ -158,6 +158,13 @@ def test_row_5_daemon_at_a_timeout(lab: Lab) -> None:
     assert not alive(int(outcome.stdout.split()[-1]))
 
 
+def test_row_5_what_forks_all_the_time(lab: Lab) -> None:
+    """A process that is another one at every look is caught all the same."""
+    outcome = lab.run("forks_all_the_time", timeout_s=0.5)
+    assert outcome.result.ending is Ending.TIMED_OUT
+    assert not any("could not be ended" in note for note in outcome.result.notes)
+
+
 # -- 6: floods ------------------------------------------------------------------------------------
 
 
@@ -374,6 +381,38 @@ def marked_names(marker: str, *, spares: bool = False) -> list[tuple[int, str]]:
     return names
 
 
+HANGING = """
+from research_jobs.supervisor.run import Supervisor
+Supervisor(preload=["hangs_at_import"]).warm("/no/project")
+"""
+
+
+def test_row_17_worker_killed_while_an_import_hangs(lab: Lab, marker: str) -> None:
+    """A template that hangs in an import goes with its worker too."""
+    (lab.root / "hangs_at_import.py").write_text(
+        "import os, time\nopen(os.environ['REACHED'], 'w').close()\ntime.sleep(600)\n"
+    )
+    reached = lab.root / "reached"
+    own = f"{marker}-hanging-import"
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            HANGING,
+        ],
+        env=os.environ
+        | {
+            "PYTHONPATH": str(lab.root),
+            "REACHED": str(reached),
+            "RESEARCH_JOBS_TEST_MARKER": own,
+        },
+    )
+    wait_until(reached.exists, 20)
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not marked(own, spares=True), 2.0)
+
+
 @BOTH
 def test_guardian_killed(lab: Lab, marker: str, isolation: str) -> None:
     """When the guardian itself is killed, the run is a crash and nothing of it stays."""
@@ -469,6 +508,14 @@ def test_two_processes_reach_the_end(lab: Lab, isolation: str) -> None:
     outcome = lab.run("forks_and_goes_on", outputs=("value",), isolation=isolation)
     assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
     assert [output.name for output in outcome.result.outputs] == ["value"]
+
+
+def test_private_descriptors_closed(lab: Lab) -> None:
+    """A notebook that closes descriptors of ours has no result; its own files stay its own."""
+    outcome = lab.run("closes_all_descriptors", outputs=("value",))
+    assert outcome.result.ending is Ending.EXITED
+    assert b"has closed a descriptor of the run" in outcome.stderr
+    assert all(path.read_bytes() == b"" for path in lab.notebooks.glob("own*.txt"))
 
 
 @pytest.mark.parametrize("name", ["crashes_at_exit", "hangs_at_exit"])
