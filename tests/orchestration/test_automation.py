@@ -1,0 +1,160 @@
+"""`after:` and `automation:` under Dagster's own evaluation of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from research_jobs.manifest import NotebookSpec
+from research_jobs.orchestration.automation import automation_condition, automation_sensor
+
+# Dagster's own helper uses a parameter of its own that is in beta
+pytestmark = pytest.mark.filterwarnings("ignore:Parameter `include_sources`")
+
+START = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+def definitions(daily: bool = False, **spec: Any) -> dg.Definitions:
+    """Two notebooks that `report` loads, and `report` with what the manifest says of it."""
+    made = NotebookSpec.model_validate(spec)
+
+    @dg.asset
+    def market_data() -> None: ...
+
+    @dg.asset
+    def universe() -> None: ...
+
+    @dg.asset(
+        deps=[market_data, universe],
+        automation_condition=automation_condition(made),
+        partitions_def=dg.DailyPartitionsDefinition("2026-03-01") if daily else None,
+    )
+    def report() -> None: ...
+
+    return dg.Definitions(assets=[market_data, universe, report])
+
+
+class Automation:
+    """Dagster's evaluation, look by look."""
+
+    def __init__(self, instance: dg.DagsterInstance, made: dg.Definitions) -> None:
+        self.instance = instance
+        self.definitions = made
+        self.cursor: Any = None
+        self.now = START
+
+    def look(self) -> int:
+        """How often `report` is asked for at this look."""
+        self.now += timedelta(minutes=1)
+        result = dg.evaluate_automation_conditions(
+            self.definitions,
+            self.instance,
+            cursor=self.cursor,
+            evaluation_time=self.now,
+        )
+        self.cursor = result.cursor
+        return result.get_num_requested(dg.AssetKey("report"))
+
+    def run(self, *names: str) -> None:
+        """Run notebooks together."""
+        dg.materialize(
+            list(self.definitions.assets or []),
+            selection=[dg.AssetKey(name) for name in names],
+            instance=self.instance,
+        )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance in memory."""
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def test_a_notebook_without_a_word_has_no_condition():
+    """Only what the manifest says runs by itself."""
+    assert automation_condition(NotebookSpec()) is None
+
+
+def test_after_runs_when_that_notebook_has_new_data(instance):
+    """Once for each new data of the one it names, and not for the other one that it loads."""
+    automation = Automation(instance, definitions(after="market_data"))
+    automation.run("market_data", "universe")
+    assert automation.look() == 0  # what was there before the first look is no news
+    automation.run("universe")
+    assert automation.look() == 0
+    automation.run("market_data")
+    assert automation.look() == 1
+    automation.run("report")
+    assert automation.look() == 0
+
+
+def test_after_does_not_run_what_was_never_made(instance):
+    """That a notebook is missing is no new data."""
+    automation = Automation(instance, definitions(after="market_data"))
+    automation.run("market_data", "universe")
+    assert [automation.look() for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_run_over_both_is_no_cause(instance):
+    """A schedule that runs both notebooks does not make the second run twice."""
+    automation = Automation(instance, definitions(after="market_data"))
+    automation.run("market_data", "universe", "report")
+    assert automation.look() == 0
+    automation.run("market_data", "report")
+    assert automation.look() == 0
+
+
+def test_after_two_waits_until_none_of_them_is_missing(instance):
+    """With one of them never made it does not run; afterwards either is a cause."""
+    automation = Automation(instance, definitions(after=["market_data", "universe"]))
+    assert automation.look() == 0
+    automation.run("market_data")
+    assert automation.look() == 0
+    automation.run("universe")
+    assert automation.look() == 1
+    automation.run("report")
+    assert automation.look() == 0
+    automation.run("universe")
+    assert automation.look() == 1
+
+
+def test_eager_runs_for_anything_that_it_loads(instance):
+    """Dagster's eager: new data of any of them."""
+    automation = Automation(instance, definitions(automation="eager"))
+    automation.run("market_data", "universe", "report")
+    assert automation.look() == 0
+    automation.run("universe")
+    assert automation.look() == 1
+
+
+def test_on_missing_runs_partitions_that_come(instance):
+    """Yesterday's is history; the one that begins to exist at midnight runs once."""
+    automation = Automation(instance, definitions(daily=True, automation="on_missing"))
+    automation.run("market_data", "universe")
+    assert automation.look() == 0
+    automation.now += timedelta(days=1)
+    assert automation.look() == 1
+    assert automation.look() == 0
+
+
+def test_on_cron_uses_the_notebooks_zone():
+    """Its own, else the one that the manifest gives the notebook."""
+    spec = NotebookSpec.model_validate(
+        {"automation": {"on_cron": "0 6 * * *"}, "timezone": "Europe/Zagreb"}
+    )
+    condition = automation_condition(spec)
+    assert condition is not None
+    assert condition.get_label() == "on_cron(0 6 * * *, Europe/Zagreb)"
+
+
+def test_the_sensor_is_switched_on():
+    """Dagster's own would stand still until someone starts it."""
+    sensor = automation_sensor([dg.AssetKey("report")])
+    assert sensor is not None
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert automation_sensor([]) is None

@@ -1,0 +1,234 @@
+"""Sensors through Dagster's own evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from research_jobs.manifest import NotebookSpec
+from research_jobs.orchestration import sensors as module
+from research_jobs.orchestration.jobs import ScheduledNotebook
+from research_jobs.orchestration.partitions import build_partitions
+from research_jobs.orchestration.sensors import FILES_TAG, build_sensors
+from research_jobs.project import Project, find_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with a folder for files that come in; they settle at once."""
+    monkeypatch.delenv("RESEARCH_JOBS_STORE", raising=False)
+    monkeypatch.setattr("research_jobs.orchestration.watching.SETTLED_NS", 0)
+    (tmp_path / "project" / "notebooks").mkdir(parents=True)
+    (tmp_path / "project" / "in").mkdir()
+    return find_project(tmp_path / "project")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk."""
+    (tmp_path / "instance").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as made:
+        yield made
+
+
+class Watched:
+    """One notebook with its sensor, evaluated look by look."""
+
+    def __init__(self, project: Project, instance: dg.DagsterInstance, **spec: Any) -> None:
+        made = NotebookSpec.model_validate(spec)
+        notebook = ScheduledNotebook("intake", build_partitions(made))
+        self.built = build_sensors(project, {"intake": made}, {"intake": notebook})
+
+        @dg.asset(name="intake", partitions_def=notebook.partitions)
+        def intake() -> None: ...
+
+        @dg.asset(key=["universe"])
+        def universe() -> None: ...
+
+        self.definitions = dg.Definitions(
+            assets=[intake, universe], sensors=list(self.built.sensors)
+        )
+        self.repository = self.definitions.get_repository_def()
+        self.instance = instance
+        self.cursor: str | None = None
+
+    def look(self, name: str = "watch_intake") -> Any:
+        """One evaluation, its cursor kept."""
+        sensor = self.repository.get_sensor_def(name)
+        context = dg.build_sensor_context(
+            self.instance, cursor=self.cursor, repository_def=self.repository
+        )
+        data = sensor.evaluate_tick(context)
+        self.cursor = data.cursor
+        return data
+
+    def asked(self) -> list[str | None]:
+        """The partitions of one evaluation's requests."""
+        return [request.partition_key for request in self.look().run_requests or []]
+
+
+def test_a_new_file_runs_the_notebook_once(project, instance):
+    """Several files of one look are one run, which tells their names."""
+    watched = Watched(project, instance, watch="in/*.csv")
+    assert watched.look().skip_message == "watching; 0 files are there already"
+    (project.root / "in" / "a.csv").write_text("1")
+    (project.root / "in" / "b.csv").write_text("1")
+    requests = watched.look().run_requests
+    assert [r.tags[FILES_TAG] for r in requests] == ["in/a.csv, in/b.csv"]
+    assert requests[0].asset_selection == [dg.AssetKey("intake")]
+    assert watched.look().skip_message == "nothing new"
+
+
+def test_the_same_files_in_the_same_state_have_the_same_run_key(project, instance):
+    """A daemon that dies before it keeps the cursor does not run twice."""
+    watched = Watched(project, instance, watch="in/*.csv")
+    watched.look()
+    before = watched.cursor
+    (project.root / "in" / "a.csv").write_text("1")
+    first = watched.look().run_requests[0].run_key
+    watched.cursor = before
+    assert watched.look().run_requests[0].run_key == first
+    (project.root / "in" / "a.csv").write_text("22")
+    assert watched.look().run_requests[0].run_key != first
+
+
+def test_a_field_of_the_pattern_is_the_partition(project, instance):
+    """The file's name says which one; names of no partition are passed over."""
+    watched = Watched(
+        project,
+        instance,
+        watch="in/{run_date}.csv",
+        partitions={"by": "day", "start": "2026-01-01", "parameter": "run_date"},
+    )
+    watched.look()
+    for name in ("2026-01-02", "2026-01-03", "readme", "1999-01-01"):
+        (project.root / "in" / f"{name}.csv").write_text("1")
+    assert watched.asked() == ["2026-01-02", "2026-01-03"]
+    assert watched.asked() == []
+
+
+# Dagster's own tags for two dimensions
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys")
+def test_fields_of_two_dimensions(project, instance):
+    """Both parts of the key come from the path."""
+    watched = Watched(
+        project,
+        instance,
+        watch="in/{date}/{ticker}.csv",
+        partitions={
+            "dimensions": {
+                "ticker": {"values": ["AAPL", "MSFT"]},
+                "date": {"by": "day", "start": "2026-01-01"},
+            }
+        },
+    )
+    watched.look()
+    (project.root / "in" / "2026-01-02").mkdir()
+    (project.root / "in" / "2026-01-02" / "MSFT.csv").write_text("1")
+    assert watched.asked() == ["2026-01-02|MSFT"]
+
+
+def test_without_a_field_the_newest_partition_runs(project, instance):
+    """Of values, all of them."""
+    watched = Watched(
+        project,
+        instance,
+        watch="in/*.csv",
+        partitions={"by": "day", "start": "2026-01-01", "end": "2026-01-04"},
+    )
+    watched.look()
+    (project.root / "in" / "a.csv").write_text("1")
+    assert watched.asked() == ["2026-01-03"]
+    values = Watched(project, instance, watch="in/*.csv", partitions={"values": ["eu", "us"]})
+    values.look()
+    (project.root / "in" / "b.csv").write_text("1")
+    assert values.asked() == ["eu", "us"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            {"watch": "in/{run_dat}.csv"}
+            | {"partitions": {"by": "day", "start": "2026-01-01", "parameter": "run_date"}},
+            "notebook intake: watch: {run_dat} is no partition of it. Did you mean 'run_date'?",
+        ),
+        (
+            {"watch": "in/{x}.csv"},
+            "notebook intake: watch: {x} is no partition of it. Write * where any text may stand.",
+        ),
+        (
+            {"watch": "in/{a}.csv"}
+            | {"partitions": {"dimensions": {"a": {"values": ["1"]}, "b": {"values": ["2"]}}}},
+            (
+                "notebook intake: watch: 'in/{a}.csv' names a part of the partition, not {b}."
+                " Name every dimension, or none."
+            ),
+        ),
+    ],
+)
+def test_a_field_that_is_no_partition_is_a_problem(project, spec, message):
+    """The sensor is lost, and nothing else."""
+    made = NotebookSpec.model_validate(spec)
+    notebook = ScheduledNotebook("intake", build_partitions(made))
+    built = build_sensors(project, {"intake": made}, {"intake": notebook})
+    assert built.sensors == ()
+    assert [str(p.error) for p in built.problems] == [message]
+
+
+def test_all_sensors_are_switched_on_and_named_for_what_they_do(project):
+    """One for each watched notebook, one for each list of keys, one for all automation."""
+    specs = {
+        "volatility/garch": NotebookSpec.model_validate({"watch": "in/*"}),
+        "a": NotebookSpec.model_validate({"after": "volatility/garch"}),
+        "b": NotebookSpec.model_validate({"automation": "eager"}),
+        "c": NotebookSpec.model_validate(
+            {"partitions": {"dynamic": {"notebook": "universe", "output": "tickers"}}}
+        ),
+        "d": NotebookSpec.model_validate(
+            {"partitions": {"dynamic": {"notebook": "universe", "output": "tickers"}}}
+        ),
+    }
+    notebooks = {
+        name: ScheduledNotebook(name, build_partitions(spec)) for name, spec in specs.items()
+    }
+    built = build_sensors(project, specs, notebooks)
+    assert [sensor.name for sensor in built.sensors] == [
+        *("watch_volatility__garch", "keys_of_universe_tickers", "notebooks_automation"),
+    ]
+    assert {sensor.default_status for sensor in built.sensors} == {dg.DefaultSensorStatus.RUNNING}
+
+
+def test_keys_are_added_when_their_notebook_was_made(project, instance, monkeypatch):
+    """Once for each materialisation, and only what is new."""
+    listed = ["AAPL", "MSFT"]
+    monkeypatch.setattr(
+        module,
+        "changes",
+        lambda instance, _project, spec: (
+            [
+                key
+                for key in listed
+                if key not in instance.get_dynamic_partitions(spec.definition_name)
+            ],
+            [],
+        ),
+    )
+    watched = Watched(
+        project,
+        instance,
+        partitions={"dynamic": {"notebook": "universe", "output": "tickers"}},
+    )
+    name = "keys_of_universe_tickers"
+    assert watched.look(name).skip_message == "universe was not made yet"
+    instance.report_runless_asset_event(dg.AssetMaterialization("universe"))
+    added = watched.look(name).dynamic_partitions_requests
+    assert [list(request.partition_keys) for request in added] == [["AAPL", "MSFT"]]
+    instance.add_dynamic_partitions("universe/tickers", listed)
+    assert watched.look(name).skip_message == "universe has nothing new"
+    instance.report_runless_asset_event(dg.AssetMaterialization("universe"))
+    assert watched.look(name).skip_message == "the same keys as before"
