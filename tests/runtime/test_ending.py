@@ -1,0 +1,157 @@
+"""One ending for each run, out of what is known at its end."""
+
+# ruff: noqa: PTH100 - what is tested takes plain strings
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.runtime.ending import Facts, tell_ending, user_stack
+
+REQUEST = RunRequest(
+    run_id="run",
+    notebook="vol/garch",
+    module="vol.garch",
+    path="/project/notebooks/vol/garch.py",
+    project_root="/project",
+    store="/project/data",
+    working_directory="/project/notebooks/vol",
+    sys_path=(),
+    timeout_s=30.0,
+    memory_bytes=2 << 30,
+)
+CELL = {"number": 3, "title": "Fit", "source": "fit()"}
+PLACE = 'notebooks/vol/garch.py, cell 3 "Fit"'
+DONE = RunResult(Ending.SUCCEEDED, source_sha256="abc")
+
+
+def killed_by(number: int) -> int:
+    """The wait status of a process that a signal ended."""
+    status = int(number)
+    assert os.WIFSIGNALED(status)
+    return status
+
+
+def exited_with(code: int) -> int:
+    """The wait status of a process that left with a code."""
+    return code << 8
+
+
+@pytest.mark.parametrize(
+    ("known", "ending", "headline"),
+    [
+        ({"status": exited_with(0)}, Ending.EXITED, "exited without result (code 0)"),
+        ({"status": None}, Ending.EXITED, "exited without result (code None)"),
+        ({"status": killed_by(signal.SIGSEGV)}, Ending.CRASHED, "crashed with SIGSEGV"),
+        ({"status": killed_by(34)}, Ending.CRASHED, "crashed with "),
+        ({"status": killed_by(signal.SIGKILL)}, Ending.CRASHED, "killed by SIGKILL from outside"),
+        (
+            {
+                "status": killed_by(signal.SIGKILL),
+                "killed_for_memory": True,
+                "memory_used": 3 << 30,
+            },
+            Ending.OUT_OF_MEMORY,
+            "out of memory: 3 GiB used, the limit is 2 GiB; the kernel's",
+        ),
+        (
+            {"reason": Ending.OUT_OF_MEMORY, "memory_used": 2100 << 20},
+            Ending.OUT_OF_MEMORY,
+            "out of memory: 2.051 GiB used, the limit is 2 GiB",
+        ),
+        ({"reason": Ending.TIMED_OUT}, Ending.TIMED_OUT, "timed out after 30 s"),
+        ({"reason": Ending.CANCELLED}, Ending.CANCELLED, "cancelled"),
+        ({"reason": Ending.CANCELLED, "record": DONE}, Ending.CANCELLED, "cancelled"),
+        ({"record": DONE, "broken": "cut short"}, Ending.EXITED, "a record that is not one: cut"),
+    ],
+)
+def test_endings(known: dict[str, Any], ending: Ending, headline: str) -> None:
+    """Each way to end has its name and its line; none of these is a success."""
+    result = tell_ending(Facts(request=REQUEST, cell=CELL, **known))
+    assert result.ending is ending
+    assert result.failure is not None
+    assert result.failure.headline.startswith(f"{PLACE}: ")
+    assert headline in result.failure.headline
+    assert (result.failure.cell, result.failure.cell_source) == (3, "fit()")
+    assert result.outputs == ()
+
+
+@pytest.mark.parametrize("status", [exited_with(0), exited_with(1), None])
+def test_success_is_a_record(status: int | None) -> None:
+    """A record is what counts, whatever the exit code."""
+    assert tell_ending(Facts(request=REQUEST, record=DONE, status=status)) == DONE
+
+
+def test_crash_after_the_record() -> None:
+    """A signal after the record is a note."""
+    result = tell_ending(Facts(request=REQUEST, record=DONE, status=killed_by(signal.SIGSEGV)))
+    assert result.ending is Ending.SUCCEEDED
+    assert result.notes == ("SIGSEGV ended the process after its result",)
+
+
+def test_place_of_an_interrupt() -> None:
+    """Where our interrupt met the notebook is told, unless it met it in another cell."""
+    met = Failure("x", traceback="Traceback...", line=42, cell=3)
+    record = RunResult(Ending.FAILED, failure=met, source_sha256="abc")
+    facts = Facts(request=REQUEST, record=record, reason=Ending.TIMED_OUT, cell=CELL)
+    result = tell_ending(facts)
+    assert result.failure is not None
+    assert result.failure.headline == (
+        'notebooks/vol/garch.py:42, cell 3 "Fit": timed out after 30 s'
+    )
+    assert (result.failure.line, result.failure.traceback) == (42, "Traceback...")
+    assert result.source_sha256 == "abc"
+    later = replace(facts, cell={"number": 2, "title": None, "source": ""})
+    failure = tell_ending(later).failure
+    assert failure is not None
+    assert failure.headline == "notebooks/vol/garch.py, cell 2: timed out after 30 s"
+
+
+@pytest.mark.parametrize(
+    ("cell", "staging", "place"),
+    [
+        (None, False, "notebooks/vol/garch.py, before its first cell: "),
+        (CELL, True, "notebooks/vol/garch.py, while its outputs were staged: "),
+    ],
+)
+def test_places(cell: dict[str, Any] | None, staging: bool, place: str) -> None:
+    """A run that has not begun, or is past its last cell, says so."""
+    facts = Facts(request=REQUEST, cell=cell, staging=staging, status=exited_with(1))
+    failure = tell_ending(facts).failure
+    assert failure is not None
+    assert failure.headline.startswith(place)
+
+
+def test_notebook_outside_its_project() -> None:
+    """A notebook elsewhere is shown by its whole path."""
+    facts = Facts(request=replace(REQUEST, project_root="/other"), status=exited_with(1))
+    failure = tell_ending(facts).failure
+    assert failure is not None
+    assert failure.headline.startswith("/project/notebooks/vol/garch.py, ")
+
+
+def test_stack_at_a_fault() -> None:
+    """The stack has the user's frames, and the innermost line of the notebook is the place."""
+    here = os.path.abspath(tell_ending.__code__.co_filename)
+    stack = user_stack(
+        "Fatal Python error: Segmentation fault\n\n"
+        "Current thread 0x01 (most recent call first):\n"
+        '  File "/project/notebooks/vol/helper.py", line 3 in f\n'
+        '  File "/project/notebooks/vol/garch.py", line 7 in g\n'
+        '  File "/project/notebooks/vol/garch.py", line 9 in <module>\n'
+        f'  File "{here}", line 1 in x\n\n'
+        "Extension modules: a, b (total: 2)\n"
+    )
+    assert here not in stack
+    assert "Extension" not in stack
+    facts = Facts(request=REQUEST, cell=CELL, stack=stack, status=killed_by(signal.SIGSEGV))
+    failure = tell_ending(facts).failure
+    assert failure is not None
+    assert (failure.line, failure.signal, failure.traceback) == (7, "SIGSEGV", stack)
+    assert failure.headline.startswith('notebooks/vol/garch.py:7, cell 3 "Fit": crashed')
