@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from research_jobs.errors import (
@@ -20,6 +21,7 @@ from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
 from research_jobs.project import Project
+from research_jobs.supervisor.request import preload_modules
 
 __all__ = ["Catalog", "Entry", "load_catalog"]
 
@@ -88,6 +90,11 @@ class Catalog:
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())
 
+    @cached_property
+    def preload(self) -> tuple[str, ...]:
+        """Tuple of str: the modules that a warm interpreter imports ahead for all notebooks."""
+        return preload_modules(self.scan)
+
 
 def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     """Read a project's notebooks and manifest.
@@ -106,6 +113,9 @@ def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     scanned = scan(project, use_cache=use_cache)
     names = [notebook.name for notebook in scanned.notebooks]
     manifest = load_manifest(project, names)
+    if manifest.defaults.sys_path:
+        # Where imports are looked up is said by the manifest, which needs the names first.
+        scanned = scan(project, use_cache=use_cache, sys_path=manifest.defaults.sys_path)
     known = {notebook.name: notebook for notebook in scanned.notebooks}
     entries = {notebook.name: _entry(manifest, notebook, known) for notebook in scanned.notebooks}
     return Catalog(project, scanned, manifest, _break_cycles(entries))

@@ -67,6 +67,36 @@ class _Done:
     aside: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+class _Slot:
+    """A thread's right to run a notebook's process.
+
+    It is taken before the next partition is chosen, so that partitions begin in order, and given
+    back when the process has ended: what follows keeps no other from running.
+    """
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots = slots
+        self._held = False
+
+    def take(self) -> None:
+        """Wait for a right, unless it is held already."""
+        if not self._held:
+            self._slots.acquire()
+            self._held = True
+
+    def give(self) -> None:
+        """Give it back, if it is held."""
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *error: object) -> None:
+        self.give()
+
+
 class PartitionRange:
     """The runs of one step over many partitions.
 
@@ -86,6 +116,11 @@ class PartitionRange:
         self._done: SimpleQueue[_Done | BaseException | None] = SimpleQueue()
         self._stop = CancelToken()
         self._upstream_skipped = _skipped_upstream(work)
+        width = self._width()
+        self._slots = threading.Semaphore(width)
+        # While one thread publishes and writes its report, another runs the next partition. One
+        # that reads the partition before must wait until that is published.
+        self._threads = 1 if work.entry.reads_itself else 2 * width
 
     def run(self, output_name: str) -> Iterator[Any]:
         """Run them all, and yield what Dagster is to know.
@@ -133,7 +168,7 @@ class PartitionRange:
         """The partitions as they are done with, a few of them running at any time."""
         threads = [
             threading.Thread(target=self._run_some, name=f"partitions-{number}")
-            for number in range(min(self._width(), self._count))
+            for number in range(min(self._threads, self._count))
         ]
         for thread in threads:
             thread.start()
@@ -170,13 +205,14 @@ class PartitionRange:
 
     def _run_some(self) -> None:
         """One thread: partition after partition, until none is left or all is to stop."""
+        slot = _Slot(self._slots)
         try:
-            while not self._stop.is_cancelled:
-                try:
-                    key = self._left.popleft()
-                except IndexError:
+            while True:
+                slot.take()
+                key = self._next()
+                if key is None:
                     return
-                done = self._run_one(key)
+                done = self._run_one(key, slot)
                 if done is not None:
                     self._done.put(done)
         except BaseException as error:  # noqa: BLE001 - handed to the step's thread
@@ -184,9 +220,19 @@ class PartitionRange:
             self._stop.cancel()
             self._done.put(error)
         finally:
+            slot.give()
             self._done.put(None)
 
-    def _run_one(self, key: str) -> _Done | None:
+    def _next(self) -> str | None:
+        """The partition to begin with now; None when there is none, or all is to stop."""
+        if self._stop.is_cancelled:
+            return None
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def _run_one(self, key: str, slot: _Slot) -> _Done | None:
         """One partition, tried as often as the manifest says; None when it was cancelled."""
         upstream = next((name for name, keys in self._upstream_skipped if key in keys), None)
         if upstream is not None:
@@ -194,16 +240,16 @@ class PartitionRange:
         policy = self._context.op_execution_context.op_def.retry_policy
         attempt = 0
         while True:
-            done = self._attempt(key)
+            done = self._attempt(key, slot)
             if done is None or done.failed is None or policy is None:
                 return done
             attempt += 1
             if attempt > policy.max_retries or not self._wait(policy.calculate_delay(attempt)):
                 return done
 
-    def _attempt(self, key: str) -> _Done | None:
+    def _attempt(self, key: str, slot: _Slot) -> _Done | None:
         try:
-            ended = self._work.run(key, self._stop)
+            ended = self._work.run(key, self._stop, slot)
         except (ParameterError, PartitionError) as error:
             return _Done(key, failed=error.headline)
         result = ended.result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from research_jobs.orchestration.partitions import parameter_values, partition_k
 from research_jobs.orchestration.reports import report_entries, run_folder
 from research_jobs.orchestration.supervisors import shared_supervisor
 from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
-from research_jobs.store.commit import open_staging
+from research_jobs.store.commit import Staging, open_staging
 from research_jobs.store.layout import output_path
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
@@ -90,7 +91,9 @@ class Work:
     stdout: int
     stderr: int
 
-    def run(self, key: str | None, cancel: CancelToken) -> Ended:
+    def run(
+        self, key: str | None, cancel: CancelToken, slot: AbstractContextManager[Any] | None = None
+    ) -> Ended:
         """Run the notebook once.
 
         Parameters
@@ -98,21 +101,72 @@ class Work:
         key : str or None
             Dagster's partition key.
         cancel : CancelToken
+        slot : context manager, optional
+            Held while the notebook's process runs, and not for what comes before and after.
 
         Raises
         ------
         ResearchJobsError
             When it cannot even be started: parameters, the partition's key, the store.
         """
-        entry, project = self.entry, self.catalog.project
-        notebook, spec = entry.notebook, entry.spec
+        project, spec = self.catalog.project, self.entry.spec
         partition = partition_key_of(spec, key) if key is not None else None
+        parameters = self._parameters_of(partition)
+        folder = run_folder(project, self.run_id, self.step_key, key)
+        staging = open_staging(project.store, self.run_id) if spec.outputs else None
+        try:
+            request = build_request(
+                project,
+                self.entry.notebook,
+                spec,
+                self.catalog.manifest,
+                run_id=self.run_id,
+                step_key=self.step_key,
+                parameters=parameters,
+                partition=partition,
+                staging=str(staging.path) if staging else None,
+                capture_path=str(folder / "capture.jsonl"),
+            )
+            with slot or nullcontext():
+                result = shared_supervisor(self.catalog.preload).run(
+                    request,
+                    stdout=self.stdout,
+                    stderr=self.stderr,
+                    isolation=spec.isolation,
+                    python=spec.python,
+                    cancel=cancel,
+                )
+            ended = Ended(
+                partition,
+                result,
+                self._staged(result, staging, partition),
+                content_version(result.outputs),
+                report_entries(
+                    self.catalog,
+                    self.entry,
+                    result,
+                    capture=folder / "capture.jsonl",
+                    run_id=self.run_id,
+                    partition=partition,
+                ),
+            )
+        except BaseException:
+            if staging is not None:
+                staging.close()
+            raise
+        if staging is not None and ended.staged is None:
+            staging.close()
+        return ended
+
+    def _parameters_of(self, partition: PartitionKey | None) -> dict[str, Any]:
+        """The run's parameters: those of the step, and those that the partition sets."""
+        notebook = self.entry.notebook
         parameters = dict(self.parameters)
         if partition is not None:
             types = {parameter.name: parameter.type for parameter in notebook.parameters}
             parameters |= convert_parameters(
                 notebook.parameters,
-                parameter_values(spec, partition, types),
+                parameter_values(self.entry.spec, partition, types),
                 notebook=notebook.name,
                 where=f"partition {partition.key}",
             )
@@ -122,58 +176,23 @@ class Work:
                 f"{notebook.name} needs a value for its parameter '{missing[0]}'",
                 hint="Set it in the launchpad, by -p, or under parameters in the manifest.",
             )
-        folder = run_folder(project, self.run_id, self.step_key, key)
-        capture = folder / "capture.jsonl"
-        staging = open_staging(project.store, self.run_id) if spec.outputs else None
-        try:
-            request = build_request(
-                project,
-                notebook,
-                spec,
-                self.catalog.manifest,
-                run_id=self.run_id,
-                step_key=self.step_key,
-                parameters=parameters,
-                partition=partition,
-                staging=str(staging.path) if staging else None,
-                capture_path=str(capture),
-            )
-            result = shared_supervisor(self.catalog.scan.third_party).run(
-                request,
-                stdout=self.stdout,
-                stderr=self.stderr,
-                isolation=spec.isolation,
-                python=spec.python,
-                cancel=cancel,
-            )
-            version = content_version(result.outputs)
-            report = report_entries(
-                self.catalog,
-                entry,
-                result,
-                capture=capture,
-                run_id=self.run_id,
-                partition=partition,
-            )
-        except BaseException:
-            if staging is not None:
-                staging.close()
-            raise
-        staged = None
-        if staging is not None:
-            if result.ending is Ending.SUCCEEDED:
-                staged = StagedRun(
-                    store=project.store,
-                    notebook=notebook.name,
-                    run_id=self.run_id,
-                    outputs=result.outputs,
-                    staging=staging,
-                    partition=partition,
-                    keep={name: output.keep for name, output in spec.outputs.items()},
-                )
-            else:
-                staging.close()
-        return Ended(partition, result, staged, version, report)
+        return parameters
+
+    def _staged(
+        self, result: RunResult, staging: Staging | None, partition: PartitionKey | None
+    ) -> StagedRun | None:
+        """What a run that succeeded has to publish."""
+        if staging is None or result.ending is not Ending.SUCCEEDED:
+            return None
+        return StagedRun(
+            store=self.catalog.project.store,
+            notebook=self.entry.name,
+            run_id=self.run_id,
+            outputs=result.outputs,
+            staging=staging,
+            partition=partition,
+            keep={name: output.keep for name, output in self.entry.spec.outputs.items()},
+        )
 
     def metadata(
         self, ended: Ended, previous: Mapping[str, int], *, stored: bool = True
