@@ -127,7 +127,9 @@ def build_report(
         read_capture(capture_path) if capture_path is not None else read_capture(folder / "?")
     )
     folder.mkdir(parents=True, exist_ok=True)
-    renderer = Renderer(picture=_pictures_beside(notebook_path))
+    renderer = Renderer(
+        picture=_pictures_beside(notebook_path), bokeh=_bokeh_script(recorded.assets.get("bokeh"))
+    )
     page = render_body(recorded, header, renderer)
     up = os.path.relpath(root, folder).replace(os.sep, "/")
     shared = up + "/" if up != "." else ""
@@ -151,6 +153,11 @@ def build_report(
     text = render_page(page, header, links, evaluates=renderer.evaluates)
     write_atomically(html, text.encode("utf-8", "replace"))
     return Report(folder, ipynb, html, thumbnail, page.anchor)
+
+
+def _bokeh_script(named: str | None) -> Path | None:
+    path = Path(named) if named is not None else None
+    return path if path is not None and path.name == "bokeh.min.js" and path.is_file() else None
 
 
 class _pictures_beside:  # noqa: N801 - called like the function that it is

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, cast
 
-__all__ = ["needs_eval", "sketch"]
+__all__ = ["from_vega", "needs_eval", "sketch"]
 
 WIDTH, HEIGHT = 480, 300
 MARGIN = 18
@@ -124,6 +124,69 @@ def _sketch(figure: Any, width: int, height: int) -> str | None:
         f'height="{height}"><rect width="{width}" height="{height}" fill="#fff"/>{heading}'
         f"{body}</svg>"
     )
+
+
+_VEGA_MARKS = {
+    "area": {"type": "scatter", "fill": "tozeroy", "mode": "lines"},
+    "bar": {"type": "bar"},
+    "circle": {"type": "scatter", "mode": "markers"},
+    "line": {"type": "scatter", "mode": "lines"},
+    "point": {"type": "scatter", "mode": "markers"},
+    "square": {"type": "scatter", "mode": "markers"},
+    "tick": {"type": "scatter", "mode": "markers"},
+    "trail": {"type": "scatter", "mode": "lines"},
+}
+
+
+def from_vega(specification: Any) -> Any:
+    """A Vega-Lite chart as the plotly figure that is nearest, for `sketch`.
+
+    Parameters
+    ----------
+    specification : dict
+        Untrusted. Layers, and the first of several charts; fields as they are, not aggregated.
+
+    Returns
+    -------
+    dict or None
+    """
+    try:
+        traces = _vega_traces(specification, specification.get("datasets") or {}, {})
+    except Exception:  # noqa: BLE001 - a chart of an unknown shape has no sketch, that is all
+        return None
+    if not traces:
+        return None
+    return {"data": traces, "layout": {"title": specification.get("title")}}
+
+
+def _vega_traces(
+    chart: dict[str, Any], datasets: dict[str, Any], above: dict[str, Any]
+) -> list[dict[str, Any]]:
+    here = {**above, **{key: chart[key] for key in ("data", "encoding", "mark") if key in chart}}
+    layers = chart.get("layer")
+    if layers:
+        return [trace for layer in layers for trace in _vega_traces(layer, datasets, here)]
+    for several in ("hconcat", "vconcat", "concat"):
+        if chart.get(several):
+            return _vega_traces(chart[several][0], datasets, here)
+    if "spec" in chart:
+        return _vega_traces(chart["spec"], datasets, here)
+    mark: Any = here.get("mark")
+    kind = _VEGA_MARKS.get(str(mark.get("type") if isinstance(mark, dict) else mark))
+    data: dict[str, Any] = here.get("data") or {}
+    rows: list[dict[str, Any]] = data.get("values") or datasets.get(data.get("name", "")) or []
+    encoding: dict[str, Any] = here.get("encoding") or {}
+    x, y = (str((encoding.get(axis) or {}).get("field") or "") for axis in ("x", "y"))
+    if kind is None or not rows or not x or not y:
+        return []
+    group = str((encoding.get("color") or {}).get("field") or "")
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row.get(group)) if group else "", []).append(row)
+    return [
+        {**kind, "x": [row.get(x) for row in part], "y": [row.get(y) for row in part]}
+        for part in groups.values()
+    ]
 
 
 def _title(layout: dict[str, Any]) -> str:

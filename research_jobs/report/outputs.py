@@ -9,17 +9,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from research_jobs.report.ansi import ansi_to_html, settle_lines
-from research_jobs.report.figures import needs_eval, sketch
+from research_jobs.report.figures import from_vega, needs_eval, sketch
 from research_jobs.report.prose import latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
+from research_jobs.runtime.vega import specification
 
 __all__ = ["FRAME_POLICY", "Frame", "Renderer", "Thumbnail", "frame_document"]
 
 PLOTLY = "application/vnd.plotly.v1+json"
+BOKEH = "application/vnd.bokehjs_exec.v0+json"
 
 #: how much of one output a page takes (characters)
 TEXT_LIMIT = 100_000
@@ -27,6 +30,10 @@ INLINE_LIMIT = 400_000
 FRAME_LIMIT = 12_000_000
 JSON_LIMIT = 50_000
 PAGE_LIMIT = 60_000_000
+
+# Beyond so many lines, or characters in one, a text may have to scroll in its box.
+LONG = 20
+WIDE = 50
 
 # What the editor prefers, in its order; what it does not know comes before it as text.
 _ORDER = (
@@ -55,6 +62,7 @@ _REMOTE = re.compile(
     r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)\s*=\s*["']?https?://|["']https://cdn""",
     re.IGNORECASE,
 )
+_BOKEH_ROOT = re.compile(r'\A\s*<div id="[\w-]+" data-root-id="(\w+)"[^>]*></div>\s*\Z')
 _ACTIVE_SVG = re.compile(
     r"<(?:script|foreignObject|iframe|embed|object|handler|listener|set|animate)\b|\bon\w+\s*=|"
     r"javascript:|<!ENTITY|<\?xml-stylesheet",
@@ -100,13 +108,17 @@ class Renderer:
     ----------
     picture : callable or None
         Gives a ``data:`` address for a picture beside the notebook.
+    bokeh : Path or None
+        Bokeh's script, where the notebook's interpreter has it.
     """
 
     picture: Callable[[str], str | None] | None = None
+    bokeh: Path | None = None
     frames: list[Frame] = field(default_factory=list[Frame])
     thumbnail: Thumbnail | None = None
     plotly: bool = False
     evaluates: bool = False
+    _roots: dict[str, str] = field(default_factory=dict[str, str])
     _size: int = 0
     _number: int = 0
 
@@ -138,6 +150,15 @@ class Renderer:
         self._number += 1
         data = output.data
         self._consider_thumbnail(data)
+        known = self._bokeh(output, cell)
+        known = self._vega(data) if known is None else known
+        if known is not None:
+            return f'<div class="rj-output">{known}</div>' if known else ""
+        root = _BOKEH_ROOT.search(data["text/html"]) if "text/html" in data else None
+        if root is not None:
+            # The place of a plot whose script comes next.
+            self._roots[root[1]] = data["text/html"]
+            return ""
         mime = next((mime for mime in _ORDER if data.get(mime)), None)
         if mime is None:
             return ""
@@ -196,10 +217,52 @@ class Renderer:
             kind += " rj-paper"
         return f'<div class="{kind}" tabindex="0">{cleaned.html}</div>{note}'
 
-    def _frame(self, text: str, name: str) -> str:
+    def _bokeh(self, output: Output, cell: RecordedCell) -> str | None:
+        """A bokeh plot in a frame that has bokeh's script; None where it is none."""
+        loading = any(mime.startswith("application/vnd.bokehjs_load") for mime in output.data)
+        if loading or "bk-notebook-logo" in str(output.data.get("text/html", "")):
+            return ""
+        found = output.metadata.get(BOKEH)
+        if BOKEH not in output.data or not isinstance(found, dict):
+            return None
+        root = str(found.get("id"))
+        place = self._roots.pop(root, None)
+        code = output.data.get("application/javascript")
+        if place is None or not isinstance(code, str) or self.bokeh is None:
+            return _note("A bokeh plot is not shown: bokeh's script was not found.")
+        names = ["bokeh.min.js"]
+        if re.search(
+            r'"(?:DataTable|\w*(?:Slider|Button|Select|Input|Picker|Toggle|Group))"', code
+        ):
+            names += ["bokeh-widgets.min.js", "bokeh-tables.min.js"]
+        try:
+            scripts = [(self.bokeh.parent / name).read_text(encoding="utf-8") for name in names]
+        except OSError:
+            return _note("A bokeh plot is not shown: bokeh's script was not found.")
+        loaded = "".join(
+            f"<script>{script.replace('</script', '<' + chr(92) + '/script')}</script>"
+            for script in scripts
+        )
+        name = f"{cell.number}-{self._number}"
+        return self._frame(f"{loaded}{place}<script>{code}</script>", name, complete=True)
+
+    def _vega(self, data: dict[str, Any]) -> str | None:
+        """A sketch of an altair chart that nothing could draw; None where it is none."""
+        if "image/svg+xml" in data or "image/png" in data:
+            return None
+        found = specification(data)
+        drawn = sketch(from_vega(found), width=700) if found is not None else None
+        if drawn is None:
+            return None
+        return (
+            f'<img class="rj-sketch" alt="Sketch of the chart" src="{_svg_address(drawn)}">'
+            + _note("A sketch: with vl-convert-python installed, the chart is drawn as it is.")
+        )
+
+    def _frame(self, text: str, name: str, *, complete: bool = False) -> str:
         file = f"{name}.html"
         self.frames.append(Frame(file, frame_document(text)))
-        remote = _REMOTE.search(text)
+        remote = not complete and _REMOTE.search(text)
         note = (
             _note("This output asks the network for scripts or styles; reports load none.")
             if remote
@@ -242,15 +305,21 @@ class Renderer:
                     continue
                 self.thumbnail = Thumbnail(suffix, content)
                 return
-        if PLOTLY in data:
-            drawn = sketch(data[PLOTLY])
-            if drawn:
-                self.thumbnail = Thumbnail(".svg", drawn.encode())
-        elif "image/svg+xml" in data:
-            drawing = _joined(data["image/svg+xml"])
-            # A file of its own can be opened by itself, where it would be a page.
-            if not _ACTIVE_SVG.search(drawing):
-                self.thumbnail = Thumbnail(".svg", drawing.encode())
+        drawing = _drawing(data)
+        if drawing is not None:
+            self.thumbnail = Thumbnail(".svg", drawing.encode())
+
+
+def _drawing(data: dict[str, Any]) -> str | None:
+    """A chart among the representations as SVG that is harmless as a file of its own."""
+    if PLOTLY in data:
+        return sketch(data[PLOTLY])
+    if "image/svg+xml" in data:
+        drawing = _joined(data["image/svg+xml"])
+        # A file of its own can be opened by itself, where it would be a page.
+        return None if _ACTIVE_SVG.search(drawing) else drawing
+    found = specification(data)
+    return sketch(from_vega(found)) if found is not None else None
 
 
 def frame_document(body: str) -> str:
@@ -302,6 +371,9 @@ def _text_block(text: str, kind: str, limit: int = TEXT_LIMIT) -> str:
         note = _note(
             f"{left_out:,} characters in the middle are left out here; the .ipynb has them."
         )
+    lines = text.split("\n")
+    if len(lines) > LONG or any(len(line) > WIDE for line in lines):
+        kind += " rj-long"
     return f'<pre class="{kind}" tabindex="0">{ansi_to_html(text)}</pre>{note}'
 
 

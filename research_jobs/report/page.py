@@ -118,10 +118,10 @@ def render_body(recorded: Recorded, header: ReportHeader, renderer: Renderer) ->
         out.append(html)
         headings += found
         behind = behind or cell is stopped
-    if not recorded.cells:
+    if not recorded.cells and not header.ok:
         out.append('<p class="rj-empty">The run ended before the notebook was read.</p>')
     elif not any(item.strip() for item in out):
-        out.append('<p class="rj-empty">This notebook has no cells that show anything.</p>')
+        out.append('<p class="rj-empty">This notebook shows nothing.</p>')
     anchor = f"cell-{failed.number}" if failed is not None else None
     return Page("\n".join(item for item in out if item), tuple(headings), anchor)
 

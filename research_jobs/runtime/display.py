@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.runtime import figures
+from research_jobs.runtime import figures, vega
 from research_jobs.runtime.capture import Recorder
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ __all__ = ["Display", "display_environment", "display_modules", "open_display"]
 
 SHELL_MODULE = "IPython.core.interactiveshell"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
+# What a page needs to show an output, and where its library has it.
+_SCRIPTS = (
+    (PLOTLY_MIME, "plotly", "package_data/plotly.min.js"),
+    ("application/vnd.bokehjs_exec.v0+json", "bokeh", "server/static/js/bokeh.min.js"),
+)
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
 
@@ -150,7 +155,7 @@ class Display:
         self.execution_count = 0
         self._shell: Shell | None = None
         self._widgets: list[tuple[str, Any]] = []
-        self._asset_noted = False
+        self._assets: set[str] = set()
         self._stand_in = _STAND_IN(self)
         self._preloaded = SHELL_MODULE in sys.modules
 
@@ -166,7 +171,7 @@ class Display:
             return
         data, metadata = self.format(value)
         if data:
-            self.publish(data, metadata, output_type="execute_result", value=value)
+            self.publish(data, metadata, output_type="execute_result")
 
     def finish_cell(self) -> None:
         """What the editor does when a cell ends: show its figures, settle its widgets."""
@@ -198,7 +203,6 @@ class Display:
         output_type: str = "display_data",
         display_id: str | None = None,
         update: bool = False,
-        value: Any = None,
     ) -> None:
         """Record representations that are ready."""
         if not self.recorder.active:
@@ -207,12 +211,16 @@ class Display:
             mime: base64.b64encode(item).decode() if isinstance(item, bytes) else item
             for mime, item in data.items()
         }
-        if PLOTLY_MIME in ready:
-            self._note_plotly()
-        if WIDGET_MIME in ready and display_id is None:
+        self._note_assets(ready)
+        widget = ready.get(WIDGET_MIME)
+        if widget is not None and display_id is None:
             # A widget goes on changing: its text is taken again when the cell ends.
-            display_id = f"widget-{ready[WIDGET_MIME].get('model_id', id(value))}"
-            self._widgets.append((display_id, value))
+            display_id = f"widget-{widget.get('model_id')}"
+            self._widgets.append((display_id, _widget(widget.get("model_id"))))
+        if "image/svg+xml" not in ready:
+            drawing = vega.draw(ready)
+            if drawing is not None:
+                ready["image/svg+xml"] = drawing
         self.recorder.display(
             ready, metadata, output_type=output_type, display_id=display_id, update=update
         )
@@ -230,7 +238,7 @@ class Display:
             for value in objects:
                 data, metadata = self.format(value)
                 if data:
-                    self.publish(data, metadata, value=value)
+                    self.publish(data, metadata)
         return None
 
     def _show_without(self, objects: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -288,15 +296,22 @@ class Display:
                 self.publish(data, metadata, display_id=display_id, update=True)
         self._widgets = []
 
-    def _note_plotly(self) -> None:
-        """Say where the script is that draws plotly's figures, of the version that made them."""
-        if self._asset_noted:
-            return
-        self._asset_noted = True
-        package = sys.modules.get("plotly")
-        if package is not None and package.__file__:
-            script = pathlib.Path(package.__file__).parent / "package_data" / "plotly.min.js"
-            self.recorder.asset("plotly", str(script))
+    def _note_assets(self, data: Mapping[str, Any]) -> None:
+        """Say where the scripts are that draw an output, of the version that made it."""
+        for mime, name, place in _SCRIPTS:
+            if mime in data and name not in self._assets:
+                self._assets.add(name)
+                package = sys.modules.get(name)
+                if package is not None and package.__file__:
+                    script = pathlib.Path(package.__file__).parent / place
+                    self.recorder.asset(name, str(script))
+
+
+def _widget(model_id: Any) -> Any:
+    """The ipywidgets widget with an id, None where it is not found."""
+    module = sys.modules.get("ipywidgets.widgets.widget")
+    known: Any = getattr(module, "_instances", None)
+    return known.get(model_id) if isinstance(known, dict) else None
 
 
 def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:

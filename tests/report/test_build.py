@@ -338,6 +338,65 @@ class TestPage:
         assert "<main>" in page_of(report)
 
 
+class TestLibraries:
+    """Charts whose libraries would fetch their scripts from the network."""
+
+    def test_bokeh(self, captures, header, tmp_path):
+        """A bokeh plot has bokeh's own script with it; what only loads it is dropped."""
+        script = tmp_path / "bokeh.min.js"
+        script.write_text("window.Bokeh = '</script>'")
+
+        def shows(recorder):
+            recorder.asset("bokeh", str(script))
+            recorder.display({"text/html": "<div class='bk-notebook-logo'>Loading</div>"})
+            recorder.display({"application/vnd.bokehjs_load.v0+json": "x", "text/plain": "x"})
+            recorder.display({"text/html": '<div id="a-1" data-root-id="p1"></div>'})
+            recorder.display(
+                {"application/vnd.bokehjs_exec.v0+json": "", "application/javascript": "draw()"},
+                {"application/vnd.bokehjs_exec.v0+json": {"id": "p1"}},
+            )
+
+        report = built(captures, header, tmp_path, shows={2: shows})
+        (frame,) = (report.folder / "frames").iterdir()
+        document = frame.read_text()
+        assert "window.Bokeh = '<\\/script>'" in document
+        assert (
+            document.index("window.Bokeh") < document.index('id="a-1"') < document.index("draw()")
+        )
+        assert "Loading" not in page_of(report)
+
+    def test_bokeh_without_its_script(self, captures, header, tmp_path):
+        """Where bokeh's script is not found, the page says so."""
+
+        def shows(recorder):
+            recorder.display({"text/html": '<div id="a-1" data-root-id="p1"></div>'})
+            recorder.display(
+                {"application/vnd.bokehjs_exec.v0+json": "", "application/javascript": "draw()"},
+                {"application/vnd.bokehjs_exec.v0+json": {"id": "p1"}},
+            )
+
+        assert "was not found" in page_of(built(captures, header, tmp_path, shows={2: shows}))
+
+    def test_altair(self, captures, header, tmp_path):
+        """An altair chart that nothing could draw is sketched; the page says how to do better."""
+        import altair as alt
+        import pandas as pd
+
+        chart = alt.Chart(pd.DataFrame({"x": ["a", "b"], "y": [1, 2]})).mark_bar()
+        data = chart.encode(x="x", y="y")._repr_mimebundle_()
+        report = built(captures, header, tmp_path, shows={2: lambda r: r.display(data)})
+        assert "rj-sketch" in page_of(report)
+        assert "vl-convert-python" in page_of(report)
+        assert report.thumbnail.name == "thumbnail.svg"
+
+    def test_altair_drawn(self, captures, header, tmp_path):
+        """An altair chart that was drawn in the notebook's process is that drawing."""
+        data = {"text/html": "<div>vegaEmbed</div>", "image/svg+xml": "<svg/>"}
+        report = built(captures, header, tmp_path, shows={2: lambda r: r.display(data)})
+        assert "data:image/svg+xml" in page_of(report)
+        assert "rj-frame" not in page_of(report).split("<main>")[1]
+
+
 class TestThumbnail:
     """The first chart."""
 

@@ -9,7 +9,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 import pytest
 
-from research_jobs.report.figures import needs_eval, sketch
+from research_jobs.report.figures import from_vega, needs_eval, sketch
 
 FIGURES = {
     "line": go.Figure(go.Scatter(x=[1, 2, 3], y=[3, 1, 2])),
@@ -95,3 +95,22 @@ def test_needs_eval():
     assert needs_eval({"data": [{"type": "scatter3d"}]})
     assert not needs_eval({"data": [{"type": "scatter"}, {"type": "heatmap"}]})
     assert not needs_eval({"data": None})
+
+
+def test_altair():
+    """A chart of altair's is sketched from what it says, layers and groups included."""
+    import altair as alt
+    import pandas as pd
+
+    frame = pd.DataFrame({"x": [1, 2, 1, 2], "y": [3, 4, 5, 6], "g": ["a", "a", "b", "b"]})
+    line = alt.Chart(frame).mark_line().encode(x="x", y="y", color="g")
+    figure = from_vega((line + line.mark_point()).to_dict())
+    assert [trace["mode"] for trace in figure["data"]] == ["lines"] * 2 + ["markers"] * 2
+    assert figure["data"][1]["y"] == [5, 6]
+    assert sketch(figure).startswith("<svg")
+
+
+@pytest.mark.parametrize("chart", [None, {}, {"mark": "geoshape"}, {"layer": 3}, {"hconcat": [{}]}])
+def test_no_altair(chart):
+    """What is no chart that can be sketched has none, and fails nothing."""
+    assert from_vega(chart) is None
