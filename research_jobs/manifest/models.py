@@ -412,7 +412,7 @@ class Defaults(Spec):
     pool: StrictStr | None = None
     isolation: Literal["fork", "spawn"] | None = None
     concurrency: Positive | None = Field(
-        default=None, description="How many notebooks of one run go at a time."
+        default=None, description="How many notebooks go at a time, in all runs together."
     )
     python: StrictStr | None = None
     io_manager: StrictStr | None = None

@@ -25,7 +25,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dagster import Field, Float, InitExecutorContext, Int, Noneable, executor
+from dagster import DagsterInstance, Field, Float, InitExecutorContext, Int, Noneable, executor
 
 from research_jobs.errors import ProjectError
 from research_jobs.orchestration import _dagster_private as private
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_CONCURRENT_VARIABLE",
+    "NOTEBOOKS_POOL",
     "LogStreams",
     "NotebookExecutor",
     "notebook_executor",
@@ -64,6 +65,7 @@ __all__ = [
 T = TypeVar("T")
 
 MAX_CONCURRENT_VARIABLE = "RESEARCH_JOBS_MAX_CONCURRENT"
+NOTEBOOKS_POOL = "notebooks"
 
 # A signal sets a flag of Dagster's and wakes no queue, so the flag is looked at this often.
 SIGNAL_INTERVAL_S = 0.25
@@ -86,6 +88,8 @@ class NotebookExecutor(private.Executor):
         As for Dagster's multiprocess executor.
     cancel_grace_s : float
         How long a run that is to stop waits for steps that nothing can stop, seconds.
+    notebook_slots : int, optional
+        Slots of the pool `NOTEBOOKS_POOL`, set on the instance when a run begins.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class NotebookExecutor(private.Executor):
         tag_concurrency_limits: list[dict[str, Any]] | None = None,
         step_dependency_config: StepDependencyConfig | None = None,
         cancel_grace_s: float = CANCEL_GRACE_S,
+        notebook_slots: int | None = None,
     ) -> None:
         self._retries = retries
+        self.notebook_slots = notebook_slots
         self.max_concurrent = max_concurrent
         self.tag_concurrency_limits = tag_concurrency_limits or []
         self._step_dependency_config = (
@@ -163,6 +169,8 @@ class NotebookExecutor(private.Executor):
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
             stack.enter_context(held_connections(job_context.instance))
+            if self.notebook_slots is not None:
+                _set_slots(job_context.instance, self.notebook_slots)
             logs = stack.enter_context(
                 closing(
                     RunLogs(
@@ -191,6 +199,16 @@ class NotebookExecutor(private.Executor):
                 )
             )
             yield from _Run(self, plan_context, job_context, active, claims, logs).events()
+
+
+def _set_slots(instance: DagsterInstance, slots: int) -> None:
+    """Have the pool of all notebooks be as wide as the manifest says, for every run."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    known = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
+    if known.get(NOTEBOOKS_POOL) != slots:
+        storage.set_concurrency_slots(NOTEBOOKS_POOL, slots)
 
 
 def _report_log_error(job_context: PlanExecutionContext, what: str, error: BaseException) -> None:
@@ -529,6 +547,15 @@ def default_concurrency() -> int:
                     f"{MAX_CONCURRENT_VARIABLE}, else the number of usable cores."
                 ),
             ),
+            "notebook_slots": Field(
+                Noneable(Int),
+                default_value=None,
+                description=(
+                    f"How many steps of the pool '{NOTEBOOKS_POOL}' run at once in all runs of "
+                    "the instance: the manifest's defaults.concurrency. Set on the instance when "
+                    "a run begins."
+                ),
+            ),
             "tag_concurrency_limits": private.get_tag_concurrency_limits_config(),
             "retries": private.get_retries_config(),
             "step_dependency_config": private.get_step_dependency_config_field(),
@@ -556,10 +583,12 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
     dependencies: Any = config.get("step_dependency_config")
     max_concurrent: Any = config.get("max_concurrent")
     grace: Any = config["cancel_grace"]
+    slots: Any = config.get("notebook_slots")
     return NotebookExecutor(
         retries=private.RetryMode.from_config(retries) or private.RetryMode.ENABLED,
         max_concurrent=max_concurrent or default_concurrency(),
         tag_concurrency_limits=limits,
         step_dependency_config=private.StepDependencyConfig.from_config(dependencies),
         cancel_grace_s=grace,
+        notebook_slots=slots,
     )

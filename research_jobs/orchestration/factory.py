@@ -36,7 +36,7 @@ from research_jobs.orchestration.automation import automation_condition
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.checks import check_specs
 from research_jobs.orchestration.config import config_schema
-from research_jobs.orchestration.executor import notebook_executor
+from research_jobs.orchestration.executor import NOTEBOOKS_POOL, notebook_executor
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
 from research_jobs.orchestration.jobs import ScheduledNotebook, notebook_jobs
 from research_jobs.orchestration.mappings import partition_mapping
@@ -208,7 +208,9 @@ def _executor(catalog: Catalog) -> dg.ExecutorDefinition:
     concurrency = catalog.manifest.defaults.concurrency
     if concurrency is None:
         return notebook_executor
-    return notebook_executor.configured({"max_concurrent": concurrency}, name="notebooks")
+    return notebook_executor.configured(
+        {"max_concurrent": concurrency, "notebook_slots": concurrency}, name="notebooks"
+    )
 
 
 def asset_key(name: str) -> dg.AssetKey:
@@ -323,7 +325,7 @@ def _asset(
         outs={RESULT: result, **dict.fromkeys(check_outputs, _CHECK_OUT)},
         config_schema=None if broken else config_schema(entry, op_name),
         retry_policy=None if broken else _retry_policy(spec.retries),
-        pool=spec.pool,
+        pool=spec.pool or (NOTEBOOKS_POOL if catalog.manifest.defaults.concurrency else None),
     )
     ours = manager == IO_MANAGER_KEY
     return dg.AssetsDefinition(

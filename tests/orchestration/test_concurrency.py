@@ -1,0 +1,79 @@
+"""`defaults.concurrency`: one bound over all runs, kept by a pool of Dagster's."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from research_jobs.orchestration.executor import NOTEBOOKS_POOL
+
+NOTEBOOK = "# %%\nx = 1\n"
+
+
+def limits(lab: Any) -> dict[str, int]:
+    return {pool.name: pool.limit for pool in lab.instance.event_log_storage.get_pool_limits()}
+
+
+def pools(lab: Any, *names: str) -> list[set[str]]:
+    assets = lab.defs().resolve_asset_graph().assets_defs
+    found = {asset.key.to_user_string(): asset.node_def.pool for asset in assets}
+    return [found[name] for name in names]
+
+
+def test_without_it_no_notebook_is_in_a_pool(lab: Any) -> None:
+    """A run pays for a pool only where the manifest asks for a bound."""
+    lab.write({"a": NOTEBOOK}, "notebooks: {a: {}}\n")
+    assert lab.materialize("a").success
+    assert pools(lab, "a") == [None]
+    assert limits(lab) == {}
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_it_is_the_limit_of_one_pool_on_the_instance(lab: Any, slots: int) -> None:
+    """Notebooks without a pool of their own share one, as wide as the manifest says."""
+    lab.write(
+        {"a": NOTEBOOK, "b": NOTEBOOK, "c": NOTEBOOK},
+        f"defaults: {{concurrency: {slots}}}\nnotebooks: {{c: {{pool: heavy}}}}\n",
+    )
+    assert pools(lab, "a", "b", "c") == [NOTEBOOKS_POOL, NOTEBOOKS_POOL, "heavy"]
+    assert lab.materialize("a", "b", "c").success
+    assert limits(lab) == {NOTEBOOKS_POOL: slots}
+
+
+def test_an_edited_bound_holds_from_the_next_run_on(lab: Any) -> None:
+    """Changing the number in the manifest changes the pool's limit, and gives slots back."""
+    lab.write({"a": NOTEBOOK}, "defaults: {concurrency: 1}\n")
+    assert lab.materialize("a").success
+    lab.write(manifest="defaults: {concurrency: 2}\n")
+    assert lab.materialize("a").success
+    info = lab.instance.event_log_storage.get_concurrency_info(NOTEBOOKS_POOL)
+    assert (info.slot_count, info.active_slot_count) == (2, 0)
+
+
+def test_a_slot_that_another_run_holds_is_waited_for(lab: Any) -> None:
+    """With the one slot taken by another run, a notebook begins only when that run frees it."""
+    storage = lab.instance.event_log_storage
+    storage.set_concurrency_slots(NOTEBOOKS_POOL, 1)
+    assert storage.claim_concurrency_slot(NOTEBOOKS_POOL, "another-run", "step").is_claimed
+    lab.write({"a": NOTEBOOK}, "defaults: {concurrency: 1}\n")
+    over = threading.Event()
+    waited = []
+
+    def free_once_it_waits() -> None:
+        while not over.wait(0.05):
+            waiting = storage.get_concurrency_info(NOTEBOOKS_POOL).pending_step_count
+            if waiting:
+                waited.append(waiting)
+                storage.free_concurrency_slot_for_step("another-run", "step")
+                return
+
+    other = threading.Thread(target=free_once_it_waits)
+    other.start()
+    try:
+        assert lab.materialize("a").success
+    finally:
+        over.set()
+        other.join()
+    assert waited == [1]
