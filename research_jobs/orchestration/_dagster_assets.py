@@ -268,4 +268,7 @@ def stale_resolver(
 ) -> CachingStaleStatusResolver:
     """Dagster's own answer to whether an asset is out of date, as its UI shows it."""
     graph = definitions.get_repository_def().asset_graph
-    return CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    resolver = CachingStaleStatusResolver(instance, graph, _Loading(instance))
+    # One query for all rather than one for each.
+    resolver.instance_queryer.prefetch_asset_records(graph.get_all_asset_keys())
+    return resolver

@@ -251,3 +251,46 @@ with dg.DagsterInstance.from_config({str(home)!r}) as instance:
     assert summary.plan[0].keys == tuple(days(4, 5, 6))
     assert summary.ok
     assert made(lab) == days(2, 3, 4, 5, 6)
+
+
+def test_on_every_storage(lab: Any, any_instance: dg.DagsterInstance) -> None:
+    """SQLite and Postgres: a range with gaps, many keys long, with a failure in it."""
+    lab.instance = any_instance
+    extra = "if day == '2024-01-04': raise ValueError('no')"
+    lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
+    fill(lab, "s", keys=days(2, 5))
+    summary = fill(lab, "s", only="missing")
+    assert summary.counts == {"succeeded": 7, "failed": 1}
+    assert fill(lab, "s", only="failed", dry_run=True).plan[0].keys == ("2024-01-04",)
+    assert made(lab) == days(1, 2, 3, 5, 6, 7, 8, 9, 10)
+
+
+def test_variants_are_partitions(lab: Any) -> None:
+    """Each parameter set of a notebook is one; it gets that set's values."""
+    lab.write(
+        {"s": '# %% tags=["parameters"]\nn = 0\n# %%\nrows = list(range(n))\n'},
+        "notebooks: {s: {outputs: [rows], variants: {eu: {n: 1}, us: {n: 2}}}}\n",
+    )
+    summary = fill(lab, "s")
+    assert summary.counts == {"succeeded": 2}
+    from research_jobs import load
+
+    assert load("s", "rows", "us", project=lab.root) == [0, 1]
+
+
+def test_dynamic_partitions(lab: Any) -> None:
+    """Keys that another notebook lists, as the instance knows them."""
+    lab.write(
+        {
+            "universe": "# %%\ntickers = ['A', 'B', 'C']\n",
+            "s": '# %% tags=["parameters"]\nticker = ""\n# %%\nrows = [ticker]\n',
+        },
+        "notebooks:\n  universe: {outputs: [tickers]}\n  s:\n    outputs: [rows]\n    partitions:"
+        " {dynamic: {notebook: universe, output: tickers}, parameter: ticker}\n",
+    )
+    node = lab.defs().get_repository_def().asset_graph.get(dg.AssetKey("s"))
+    assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+    lab.instance.add_dynamic_partitions(node.partitions_def.name, ["A", "B", "C"])
+    summary = fill(lab, "s", keys=["A", "C"])
+    assert summary.counts == {"succeeded": 2}
+    assert made(lab) == ["A", "C"]
