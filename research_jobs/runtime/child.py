@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import pickle
 import re
 import sys
 import threading
@@ -47,7 +46,7 @@ from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder, open_recorder
 from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
-from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.store.files import crash_point
 
@@ -161,7 +160,7 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
         outputs, checks = _stage(request, namespace)
-        results = _hand_over(request, namespace)
+        results = hand_over(request, namespace)
         _finish_threads()
     except ResearchJobsError as error:
         return replace(_failed(request, error), source_sha256=text.sha256)
@@ -328,94 +327,6 @@ def _check(
         path = Path(output_path(request.store, request.notebook, output.name, request.partition))
         previous = path if path.exists() else None
     return evaluate_checks(staged, output.checks, previous=previous, value=value)
-
-
-# -- values for the caller of run_notebook() --------------------------------------------------
-
-
-def _hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, ...]:
-    """Pickle the values asked for; classes of the project travel by value."""
-    if request.results_path is None:
-        return ()
-    names = tuple(name for name in request.results if name in namespace)
-    dumps = _pickler(request)
-    with Path(request.results_path).open("wb") as file:
-        try:
-            file.write(dumps({name: namespace[name] for name in names}))
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, OSError)):
-                raise
-            for name in names:
-                _explain(request, name, namespace[name], dumps)
-            raise
-    return names
-
-
-def _explain(request: RunRequest, name: str, value: Any, dumps: Any) -> None:
-    """Raise an error that names the value, if it is this one that cannot be pickled."""
-    try:
-        dumps(value)
-    except Exception as error:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise OutputError(
-            f"result '{name}' of type {kind} cannot be handed over: {error}",
-            where=_where(request),
-            hint="Ask for something that pickles.",
-        ) from error
-
-
-def _pickler(request: RunRequest) -> Any:
-    try:
-        import cloudpickle
-    except ModuleNotFoundError:
-        # An interpreter of the notebook's own may lack it: then classes of the project cannot
-        # travel, and pickle says which.
-        return _plain_pickle(request)
-    for name, module in list(sys.modules.items()):
-        if _is_project_module(name, module, request):
-            cloudpickle.register_pickle_by_value(module)
-
-    def dumps(value: Any) -> bytes:
-        return cloudpickle.dumps(value, protocol=5)
-
-    return dumps
-
-
-def _plain_pickle(request: RunRequest) -> Any:
-    class Pickler(pickle.Pickler):
-        def reducer_override(self, obj: Any) -> Any:
-            owner = sys.modules.get(getattr(obj, "__module__", None) or "")
-            if (
-                isinstance(obj, type)
-                and owner is not None
-                and _is_project_module(owner.__name__, owner, request)
-            ):
-                raise pickle.PicklingError(
-                    f"class {obj.__qualname__} is the project's own, and taking it along "
-                    f"needs the package 'cloudpickle' in {sys.executable}"
-                )
-            return NotImplemented
-
-    def dumps(value: Any) -> bytes:
-        import io
-
-        buffer = io.BytesIO()
-        Pickler(buffer, protocol=5).dump(value)
-        return buffer.getvalue()
-
-    return dumps
-
-
-def _is_project_module(name: str, module: Any, request: RunRequest) -> bool:
-    if name.partition(".")[0] == "research_jobs" or name == "__main__":
-        return False
-    file = getattr(module, "__file__", None)
-    # Most modules are libraries: asking the file system about each would take longer than the run.
-    return (
-        isinstance(file, str)
-        and file.startswith((request.project_root, *request.sys_path))
-        and in_project(file, request.project_root)
-    )
 
 
 # -- the record and the end -------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, marked, wait_until
+from lab import MARKER, Lab, marked, wait_until
 
 from research_jobs.protocol import Ending
 from research_jobs.supervisor.process import Template
@@ -77,6 +77,7 @@ def libraries(
         (folder / f"{name}.py").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv(MARKER, f"{marker}-libraries")
         yield folder
 
 
@@ -112,15 +113,7 @@ def test_what_fits_is_loaded(started: tuple[Template, list[str]]) -> None:
 def test_earlier_tries_are_gone(started: tuple[Template, list[str]], marker: str) -> None:
     """Templates that had to be given up, and what their imports started, are gone."""
     template, _lines = started
-    wait_until(
-        lambda: (
-            not [
-                command
-                for pid, command in marked(marker).items()
-                if pid != template.pid and ("sleep" in command or "template" in command)
-            ]
-        )
-    )
+    wait_until(lambda: set(marked(f"{marker}-libraries")) == {template.pid})
 
 
 def test_notebook_finds_what_was_left_out(libraries: Path, lab: Lab) -> None:

@@ -1,0 +1,285 @@
+"""Importing modules ahead of the notebooks, and finding out which of them must not be.
+
+After each import the process is looked at for what a fresh one would not have. Such an import
+cannot be undone: the process has to end, and another one begins without that module.
+
+Standard library only, Python 3.10 and later.
+"""
+
+# ruff: noqa: PTH120, PTH208 - plain strings, as `sys.path` and `__file__` are
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Generator, Iterable, Mapping
+from typing import NoReturn
+
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import send_message
+from research_jobs.runtime.fresh import in_project
+
+__all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "Preload", "UnfitError"]
+
+#: what every run needs; a foreign interpreter may lack some
+RUNTIME_MODULES = (
+    "research_jobs.runtime.child",
+    "research_jobs.project",
+    "research_jobs.notebook.parameters",
+    "research_jobs.store.load",
+    "research_jobs.store.codec",
+    "research_jobs.store.checks",
+    "pyarrow",
+    "pyarrow.parquet",
+    "pyarrow.pandas_compat",
+    "cloudpickle",
+)
+
+#: known not to survive a fork (threads, device contexts or foreign machines of their own)
+UNSAFE_MODULES = frozenset(
+    {
+        "cudf",
+        "cupy",
+        "eventlet",
+        "gevent",
+        "grpc",
+        "h2o",
+        "jax",
+        "jaxlib",
+        "jnius",
+        "jpype",
+        "juliacall",
+        "juliapkg",
+        "keras",
+        "mpi4py",
+        "mxnet",
+        "pycuda",
+        "pyspark",
+        "ray",
+        "rpy2",
+        "tensorflow",
+        "torch",
+        "torch_xla",
+    }
+)
+
+# Native threads that are known to come back in a forked child, or not to be missed there.
+_HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
+
+_MISSING = "does not have it"
+
+
+class UnfitError(Exception):
+    """A module was imported that a forked run must not find."""
+
+
+class Preload:
+    """Imports modules one by one and looks at what each leaves behind.
+
+    Parameters
+    ----------
+    control : socket
+        Told of each module before it is imported, so that one that hangs is known.
+    project : str
+        Root of the project, none of whose files may be imported.
+    unfit : mapping of str to str
+        Modules that earlier templates found unfit, and why.
+    """
+
+    def __init__(self, control: socket.socket, project: str, unfit: Mapping[str, str]) -> None:
+        self.control = control
+        self.project = project
+        self.unfit = unfit
+        self.loaded: list[str] = []
+        self.seen: set[str] = set()
+        self.output = os.memfd_create("research_jobs_preload")
+        self.errors = os.memfd_create("research_jobs_preload")
+
+    def run(self, names: Iterable[str]) -> None:
+        sys.path[:] = [entry for entry in sys.path if not in_project(entry, self.project)]
+        before = os.dup(1), os.dup(2)
+        os.dup2(self.output, 1)
+        os.dup2(self.errors, 2)
+        self.descriptors = _descriptors()
+        self._look("research_jobs")
+        # Theirs first: the sooner an unfit one is found, the less has to be done again.
+        with _display_variables():
+            for name in _ordered(names):
+                self._load(name, ours=False)
+        for name in RUNTIME_MODULES:
+            self._load(name, ours=True)
+        for source, target in zip(before, (1, 2), strict=True):
+            os.dup2(source, target)
+            os.close(source)
+        os.close(self.output)
+        os.close(self.errors)
+
+    def places(self) -> list[str]:
+        """Where everything that was imported came from, so that other projects may be served."""
+        path = [entry for entry in sys.path if entry]
+        files = {
+            os.path.dirname(file)
+            for module in list(sys.modules.values())
+            if isinstance(file := getattr(module, "__file__", None), str)
+            and not file.startswith(tuple(path))
+        }
+        return [*path, *sorted(files)]
+
+    def _load(self, name: str, *, ours: bool) -> None:
+        if name in sys.modules:
+            if not ours:
+                self.loaded.append(name)
+            return
+        reason = self.unfit.get(name) or self._refuse(name, ours=ours)
+        if reason is not None:
+            if reason and name not in self.unfit:
+                kind = "Missing" if reason.endswith(_MISSING) else "LeftOut"
+                send_message(self.control, kind, module=name, reason=reason)
+            return
+        send_message(self.control, "Loading", module=name)
+        begun = time.monotonic()
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if ours or error.name == name:
+                # An attribute written like a module, or a package that is not there.
+                return
+            self._give_up(name, f"its import fails: {_one_line(error)}")
+        except BaseException as error:  # noqa: BLE001 - SystemExit included
+            self._give_up(name, f"its import fails: {_one_line(error)}")
+        self._look(name)
+        if not ours:
+            self.loaded.append(name)
+        send_message(
+            self.control, "Loaded", module=name, seconds=round(time.monotonic() - begun, 3)
+        )
+
+    def _refuse(self, name: str, *, ours: bool) -> str | None:
+        """Why a module is not even tried; an empty reason is not worth a line."""
+        top = name.partition(".")[0]
+        if ours:
+            return None
+        if top in UNSAFE_MODULES:
+            return "it is known not to survive a fork"
+        if top in sys.stdlib_module_names:
+            return None
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError, AttributeError) as error:
+            return f"it cannot be found: {_one_line(error)}"
+        if spec is None:
+            return f"{sys.executable} {_MISSING}"
+        places = [spec.origin, *(spec.submodule_search_locations or ())]
+        if any(place and in_project(place, self.project) for place in places):
+            return "it is the project's own"
+        return None
+
+    def _look(self, name: str) -> None:
+        """See that the import left nothing that a fresh process would not have."""
+        new = [module for module in list(sys.modules) if module not in self.seen]
+        self.seen.update(new)
+        for module in new:
+            top = module.partition(".")[0]
+            if top in UNSAFE_MODULES and sys.modules.get(module) is not None:
+                self._give_up(name, f"it imports {top}, which is known not to survive a fork")
+            file = getattr(sys.modules.get(module), "__file__", None)
+            if isinstance(file, str) and in_project(file, self.project):
+                self._give_up(name, f"it imports the project's own file {file}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.fstat(self.output).st_size:
+            self._give_up(name, "its import writes to stdout")
+        if os.fstat(self.errors).st_size:
+            text = os.pread(self.errors, 2000, 0).decode("utf-8", "replace").strip()
+            os.ftruncate(self.errors, 0)
+            os.lseek(self.errors, 0, os.SEEK_SET)
+            send_message(self.control, "Noted", module=name, text=text)
+        self._look_at_threads(name)
+        opened = _descriptors() - self.descriptors
+        if opened:
+            self._give_up(name, "its import leaves a file or connection open")
+        if processes.children_of(os.getpid()) or []:
+            self._give_up(name, "its import starts a process")
+
+    def _look_at_threads(self, name: str) -> None:
+        started = [thread.name for thread in threading.enumerate()]
+        if len(started) > 1:
+            self._give_up(name, f"its import starts a thread ({started[-1]})")
+        names = _strange_threads()
+        if names:
+            # A library that knows of forks (OpenBLAS) takes its threads down for one.
+            _try_fork()
+            names = _strange_threads()
+        if names:
+            self._give_up(name, f"its import starts a native thread ({names[0]})")
+
+    def _give_up(self, name: str, reason: str) -> NoReturn:
+        send_message(self.control, "Unfit", module=name, reason=reason)
+        raise UnfitError
+
+
+@contextlib.contextmanager
+def _display_variables() -> Generator[None]:
+    """Have plotting libraries find the variables that they will find in a run."""
+    from research_jobs.runtime.display import display_environment
+
+    wanted = display_environment()
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _strange_threads() -> list[str]:
+    return [
+        thread for thread in processes.thread_names() if not thread.startswith(_HARMLESS_THREADS)
+    ]
+
+
+def _try_fork() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Each top-level package before its submodules, in the order given."""
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted[name.partition(".")[0]] = None
+        wanted[name] = None
+    return list(wanted)
+
+
+def _descriptors() -> set[int]:
+    # The listing's own descriptor is closed by the time that it is looked at.
+    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
