@@ -160,12 +160,16 @@ def dagster_home(folder: Path) -> Path:
     return folder
 
 
+# Without bytecode every process would compile us anew, and the peers' packages not.
+_ODD = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPATH")
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without what would point a contender elsewhere."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("RESEARCH_JOBS_", "DAGSTER_"))
+        if not name.startswith(("RESEARCH_JOBS_", "DAGSTER_")) and name not in _ODD
     }
     return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"} | more
 

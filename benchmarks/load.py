@@ -27,10 +27,10 @@ import json, sys, time
 began = time.perf_counter()
 import dagster
 imported = time.perf_counter()
-from research_jobs.orchestration.factory import build_defs
-repository = build_defs(sys.argv[1]).get_repository_def()
+from research_jobs.definitions import defs
+repository = defs.get_repository_def()
 loaded = time.perf_counter()
-assert len(repository.asset_graph.get_all_asset_keys()) == int(sys.argv[2])
+assert len(repository.asset_graph.get_all_asset_keys()) == int(sys.argv[1])
 print(json.dumps([imported - began, loaded - imported]))
 """
 
@@ -156,7 +156,8 @@ def _project(folder: Path, count: int) -> Path:
 
 def _load(project: Path, count: int) -> tuple[float, float]:
     found = subprocess.run(
-        [PYTHON, "-c", PROGRAM, str(project), str(count)],
+        [PYTHON, "-c", PROGRAM, str(count)],
+        cwd=project,
         env=clean_environment(),
         capture_output=True,
         text=True,

@@ -140,6 +140,10 @@ def _units(
     return tuple(units)
 
 
+# `dataclasses.astuple` copies every value deeply, and takes as long as parsing the file.
+_PARAMETER_FIELDS = tuple(field.name for field in dataclasses.fields(Parameter))
+
+
 # --- as JSON -----------------------------------------------------------------------------------
 
 
@@ -150,7 +154,7 @@ def facts_to_json(facts: FileFacts) -> list[Any]:
         [[r.module, r.level, r.names, r.bound, r.line] for r in facts.imports],
         [[u.name, u.uses, u.attributes, [_load(c) for c in u.loads]] for u in facts.units],
         facts.description,
-        [dataclasses.astuple(p) for p in facts.parameters],
+        [[getattr(p, name) for name in _PARAMETER_FIELDS] for p in facts.parameters],
         facts.parameters_cell,
         facts.assigned,
     ]
