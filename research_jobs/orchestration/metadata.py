@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -165,38 +166,39 @@ def _schema(columns: Sequence[tuple[str, str]]) -> dg.TableSchema:
 
 
 def _preview(preview: Mapping[str, Any]) -> str:
-    columns = [str(name) for name in preview.get("columns", ())]
-    rows = [[_cell(value) for value in row] for row in preview.get("rows", ())][:PREVIEW_ROWS]
+    columns = list(preview.get("columns", ()))
     if not columns:
         return ""
-    cut = len(columns) > PREVIEW_COLUMNS
-    if cut:
-        columns = [*columns[: PREVIEW_COLUMNS - 1], f"… {len(columns) - PREVIEW_COLUMNS + 1} more"]
-        rows = [[*row[: PREVIEW_COLUMNS - 1], "…"] for row in rows]
-    return _table([_cell(name) for name in columns], rows)
+    left = len(columns) - PREVIEW_COLUMNS
+    shown = PREVIEW_COLUMNS - 1 if left > 0 else PREVIEW_COLUMNS
+    names = [_cell(str(name)) for name in columns[:shown]]
+    rows = [
+        [_cell(value) for value in row[:shown]]
+        for row in islice(preview.get("rows", ()), PREVIEW_ROWS)
+    ]
+    if left > 0:
+        names.append(f"… {left + 1} more")
+        rows = [[*row, "…"] for row in rows]
+    return _table(names, rows)
 
 
 def _statistics(staged: StagedOutput) -> str:
+    types = dict(staged.columns)
     rows = [
         [
             _cell(column),
-            _cell(_type_of(staged, column)),
+            _cell(types.get(column, "")),
             str(values["nulls"]) if _counted(values) else "",
             _cell(values.get("min", "")),
             _cell(values.get("max", "")),
         ]
-        for column, values in staged.statistics.items()
+        for column, values in islice(staged.statistics.items(), STATISTICS_COLUMNS)
     ]
     if not rows:
         return ""
-    table = _table(["column", "type", "nulls", "min", "max"], rows[:STATISTICS_COLUMNS])
-    if len(rows) > STATISTICS_COLUMNS:
-        table += f"\n\n… and {len(rows) - STATISTICS_COLUMNS} more columns"
-    return table
-
-
-def _type_of(staged: StagedOutput, column: str) -> str:
-    return dict(staged.columns).get(column, "")
+    table = _table(["column", "type", "nulls", "min", "max"], rows)
+    left = len(staged.statistics) - len(rows)
+    return f"{table}\n\n… and {left} more columns" if left else table
 
 
 def _counted(values: Mapping[str, Any]) -> bool:
