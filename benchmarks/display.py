@@ -85,6 +85,11 @@ else:
 print(time.perf_counter() - begun)
 """
 
+NOTE = (
+    "The plain side of the chart writes the same table as HTML and calls `fig.savefig`. The run's "
+    "figure is cut to its content, as the editor's is, which takes a second pass over it."
+)
+
 REPORT = """\
 import json, sys, time
 from pathlib import Path
@@ -122,11 +127,7 @@ def run(options: Options) -> tuple[list[Table], list[Goal]]:
     table = Table(
         "A run's import beside a plain import, milliseconds",
         ["notebook", "plain import", "run, recorded", "more", ""],
-        notes=[
-            "The plain side of the chart writes the same table as HTML and calls `fig.savefig`. "
-            "The run's figure is cut to its content, as the editor's is, which takes a second pass "
-            "over it.",
-        ],
+        notes=[NOTE],
     )
     for name, sides in (
         ("shows nothing", quiet),

@@ -46,8 +46,8 @@ ONLINE = re.compile(
     r"|urlopen|urlretrieve|requests\.get|https?://[^\s]*\.(?:csv|zip|gz|parquet)\b|get_sample_data"
 )
 SCREEN = re.compile(
-    r"import (?:gi|wx|tkinter|pygame|pyglet)\b|from (?:gi|wx|tkinter)\b|backend_(?:qt|gtk|wx|tk|web)"
-    r"|matplotlib\.use\(|ginput|waitforbuttonpress|PyQt|PySide"
+    r"import (?:gi|wx|tkinter|pygame|pyglet)\b|from (?:gi|wx|tkinter)\b"
+    r"|backend_(?:qt|gtk|wx|tk|web)|matplotlib\.use\(|ginput|waitforbuttonpress|PyQt|PySide"
 )
 PRELOAD = ("numpy", "matplotlib.pyplot", "scipy", "sklearn", "pandas")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")

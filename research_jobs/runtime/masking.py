@@ -44,7 +44,7 @@ class Masker:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """tuple of str: every text that is looked for, longest first."""
+        """Tuple of str: every text that is looked for, longest first."""
         return tuple(self._forms)
 
     @property
