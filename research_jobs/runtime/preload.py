@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import signal
 import socket
 import sys
 import threading
@@ -39,8 +40,16 @@ RUNTIME_MODULES = (
     "pyarrow",
     "pyarrow.parquet",
     "pyarrow.pandas_compat",
+    "research_jobs.store.codec.plain",
     "cloudpickle",
 )
+
+#: what encodes the values of a library, which nothing but that library's users should load
+_CODECS = {
+    "numpy": "research_jobs.store.codec.numpy_codec",
+    "pandas": "research_jobs.store.codec.pandas_codec",
+    "polars": "research_jobs.store.codec.polars_codec",
+}
 
 #: known not to survive a fork (threads, device contexts or foreign machines of their own)
 UNSAFE_MODULES = frozenset(
@@ -113,7 +122,8 @@ class Preload:
         with _display_variables():
             for name in _ordered(names):
                 self._load(name, ours=False)
-        for name in RUNTIME_MODULES:
+        codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
+        for name in (*RUNTIME_MODULES, *codecs):
             self._load(name, ours=True)
         for source, target in zip(before, (1, 2), strict=True):
             os.dup2(source, target)
@@ -221,6 +231,8 @@ class Preload:
             self._give_up(name, f"its import starts a native thread ({names[0]})")
 
     def _give_up(self, name: str, reason: str) -> NoReturn:
+        # Before the supervisor knows: its answer may end this process at any moment.
+        processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
         send_message(self.control, "Unfit", module=name, reason=reason)
         raise UnfitError
 

@@ -78,7 +78,6 @@ class _Template:
         try:
             preload.run(list(asked["modules"]))
         except UnfitError:
-            processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
             return
         self._end_with_supervisor(on=False)
         remember_matplotlib_settings()

@@ -256,6 +256,8 @@ class Template:
         """End a template that hangs or crashed, with whatever its imports have started."""
         if self._process is not None:
             pid = self._process.pid
+            if self._process.poll() is None:
+                processes.signal_all([pid], signal.SIGSTOP)
             left = {pid, *processes.descendants(pid), *processes.session_members(pid)}
             if self._process.poll() is not None:
                 left.discard(pid)
