@@ -66,10 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     project = find_project(arguments.project)
 
+    from research_jobs.orchestration.supervisors import warm_up
+
+    warm_up(project)
+
     from research_jobs.cli.launch import Outcome
     from research_jobs.cli.session import open_session
 
     with open_session(project) as session:
+        session.remember_preload()
         keys = session.select(
             arguments.notebooks, selection=arguments.select, stale=arguments.stale
         )

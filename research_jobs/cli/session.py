@@ -23,6 +23,7 @@ from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.factory import asset_key, catalog_defs, op_names
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
 from research_jobs.orchestration.staleness import stale_notebooks
+from research_jobs.orchestration.supervisors import remember_preload
 from research_jobs.project import Project
 
 __all__ = ["Session", "open_session"]
@@ -52,6 +53,12 @@ class Session:
     def launcher(self) -> Launcher:
         """Launcher: runs notebooks in this process."""
         return Launcher(self.instance, self.catalog, self.definitions)
+
+    def remember_preload(self) -> None:
+        """Let the next command begin with the warm interpreter that this one needs."""
+        warm = [entry for entry in self.catalog if entry.error is None and not entry.spec.python]
+        if any(entry.spec.isolation != "spawn" for entry in warm):
+            remember_preload(self.project, self.catalog.preload)
 
     def select(
         self, names: Iterable[str], *, selection: str | None = None, stale: bool = False

@@ -2,18 +2,31 @@
 
 A run worker runs many notebooks. They share one supervisor and with it one warm interpreter,
 started by the first that needs it.
+
+A command knows better: that it is going to run notebooks, before it has so much as imported
+Dagster. So it starts at once, beside that, the warm interpreter that the project's last command
+needed (`warm_up`). When the notebooks import other modules by now, that one is ended, and the run
+starts another as it needs it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import json
 import os
 import threading
 from collections.abc import Sequence
+from typing import cast
 
+from research_jobs.errors import ResearchJobsError
+from research_jobs.project import Project
+from research_jobs.supervisor.process import fork_is_possible
 from research_jobs.supervisor.run import Supervisor
 
-__all__ = ["close_supervisors", "shared_supervisor"]
+__all__ = ["close_supervisors", "remember_preload", "shared_supervisor", "warm_up"]
+
+PRELOAD_FILE = "preload.json"
 
 _supervisors: dict[tuple[str, ...], Supervisor] = {}
 _lock = threading.Lock()
@@ -30,6 +43,55 @@ def shared_supervisor(preload: Sequence[str]) -> Supervisor:
         if found is None:
             found = _supervisors[key] = Supervisor(preload=key)
         return found
+
+
+def warm_up(project: Project) -> None:
+    """Start the warm interpreter that this project's last command needed; returns at once."""
+    modules = _remembered(project)
+    if modules is None or not fork_is_possible():
+        return
+    supervisor = shared_supervisor(modules)
+
+    def start() -> None:
+        # Whatever is wrong with it, the run that needs it will say so.
+        with contextlib.suppress(ResearchJobsError, OSError):
+            supervisor.warm(project.root)
+
+    threading.Thread(target=start, name="warm up", daemon=True).start()
+
+
+def remember_preload(project: Project, modules: Sequence[str]) -> None:
+    """Note which modules a command of this project needs, and end what was warmed up for others.
+
+    Parameters
+    ----------
+    project : Project
+    modules : sequence of str
+        As `shared_supervisor` is going to be given them.
+    """
+    if tuple(modules) == _remembered(project):
+        return
+    with _lock:
+        others = [_supervisors.pop(key) for key in list(_supervisors) if key != tuple(modules)]
+    for supervisor in others:
+        supervisor.close()
+    path = project.state / "cache" / PRELOAD_FILE
+    with contextlib.suppress(OSError):  # it only costs the next command a second
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(list(modules)), encoding="utf-8")
+        temporary.replace(path)
+
+
+def _remembered(project: Project) -> tuple[str, ...] | None:
+    try:
+        found = json.loads((project.state / "cache" / PRELOAD_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, list):
+        return None
+    names = tuple(name for name in cast("list[object]", found) if isinstance(name, str))
+    return names if len(names) == len(cast("list[object]", found)) else None
 
 
 def close_supervisors() -> None:
