@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCES := pyproject.toml constraints.txt
-PYTEST_ARGS ?=
+# Most tests wait for processes, so as many files as there are cores go side by side.
+PYTEST_ARGS ?= --numprocesses auto --dist loadfile
 
 .PHONY: help
 help:  ## This list
