@@ -9,6 +9,7 @@ Imported only when something needs IPython.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import traceback
 from types import ModuleType, SimpleNamespace
@@ -82,6 +83,8 @@ class Shell(InteractiveShell):
         module.__dict__.update(shown.user_namespace)
         config = Config({"IPKernelApp": {"connection_file": ""}})
         super().__init__(user_module=module, user_ns=shown.user_namespace, config=config)
+        # At exit it would empty the notebook's namespace, which handlers of the notebook may use.
+        atexit.unregister(self.atexit_operations)
         self.kernel = SimpleNamespace(
             shell=self,
             session=None,
@@ -157,9 +160,6 @@ class Shell(InteractiveShell):
     def close(self) -> None:
         """Take this shell out of IPython's singleton, undoing what it hooked."""
         self.restore_sys_module_state()
-        import atexit
-
-        atexit.unregister(self.atexit_operations)
         type(self).clear_instance()
 
 

@@ -501,3 +501,18 @@ def test_imported_before_and_not_used(tmp_path):
         check=True,
         timeout=100,
     )
+
+
+def test_handlers_at_exit_see_the_namespace(fresh):
+    """What a notebook registers with atexit finds its names, though there was a shell."""
+    fresh.run(
+        """
+        # %%
+        import atexit, pathlib
+        from IPython.display import display, HTML
+        display(HTML("<b>x</b>"))
+        atexit.register(lambda: pathlib.Path("left").write_text(word))
+        word = "still here"
+        """
+    )
+    assert (fresh.folder / "left").read_text() == "still here"
