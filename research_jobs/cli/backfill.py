@@ -76,12 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     project = find_project(arguments.project)
 
+    if not arguments.dry_run:
+        from research_jobs.orchestration.supervisors import warm_up
+
+        warm_up(project)
+
     from research_jobs.cli.entries import find_entries
     from research_jobs.cli.launch import interruptible
     from research_jobs.cli.session import open_session
     from research_jobs.orchestration.backfill import backfill
 
     with open_session(project) as session, _Bar(quiet=arguments.json) as bar, interruptible():
+        session.remember_preload()
         names = [entry.name for entry in find_entries(session.catalog, arguments.notebooks)]
         summary = backfill(
             session.instance,

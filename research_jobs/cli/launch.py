@@ -228,7 +228,7 @@ class Launcher:
         if batch.partition is not None:
             tags[PARTITION_NAME_TAG] = batch.partition
         # A run begins with an event for each of its assets.
-        with held_connections(self.instance):
+        with held_connections(self.instance, one_transaction=True):
             run = self.instance.create_run_for_job(
                 job_def=job,
                 # Dagster prints each event otherwise: what happens is ours to show.

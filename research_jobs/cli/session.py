@@ -19,6 +19,7 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration._dagster_storage import remembered_migrations
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.factory import asset_key, catalog_defs, op_names
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
@@ -150,6 +151,6 @@ class Session:
 def open_session(project: Project) -> Generator[Session]:
     """A session, as a context; the process becomes one of the project's."""
     enter_project(project)
-    with open_instance(project) as instance:
+    with remembered_migrations(), open_instance(project) as instance:
         end_dead_runs(instance)
         yield Session(project, instance, load_catalog(project))

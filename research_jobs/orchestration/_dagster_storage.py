@@ -5,8 +5,10 @@ whereupon SQLite folds its write-ahead log back: 5 ms for an event and 12 ms for
 materialisation, of which a step has about eight. Over a connection that stays open the same
 statements take 0.8 and 2.6 ms. Postgres is connected to anew for every statement as well.
 
-While a run lasts, the run worker keeps its connections. Everything else is Dagster's own: the
-statements, the transactions, the lock, and how safely SQLite writes (``synchronous`` is untouched).
+While a run lasts, the run worker keeps its connections, and what it has once seen of the database's
+tables and columns. Everything else is Dagster's own: the statements, the transactions, the lock,
+and how safely SQLite writes (``synchronous`` is untouched). Only the events with which a run is
+planned, one for each asset before anything has happened, are one transaction.
 """
 
 # Private names are what this module is for.
@@ -15,10 +17,12 @@ statements, the transactions, the lock, and how safely SQLite writes (``synchron
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from alembic.script import ScriptDirectory
 from dagster import DagsterInstance
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sql import create_engine
@@ -26,31 +30,69 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy.pool import QueuePool, StaticPool
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["held_connections"]
+__all__ = ["held_connections", "remembered_migrations"]
 
 # An idle connection may be cut by what lies between, so it is tried before use, and renewed.
 POSTGRES_RECYCLE_S = 300
+# Other processes that want to write wait for it, and do not mind this long.
+LONGEST_TRANSACTION_S = 0.5
 
 
-def held_connections(instance: DagsterInstance) -> AbstractContextManager[None]:
+def held_connections(
+    instance: DagsterInstance, *, one_transaction: bool = False
+) -> AbstractContextManager[None]:
     """Within this context, keep the connections to the instance's event log open.
 
     Storages that are not Dagster's SQLite or Postgres one are left as they are.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    one_transaction : bool
+        On SQLite, commit once, at the end: for a burst of events that nobody waits for. Others
+        cannot write meanwhile.
     """
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
-        return _held_sqlite(storage)
+        return _held_sqlite(storage, one_transaction=one_transaction)
     if type(storage).__name__ == "PostgresEventLogStorage":
         return _held_postgres(storage)
     return nullcontext()
 
 
 @contextmanager
-def _held_sqlite(storage: SqliteEventLogStorage) -> Generator[None]:
+def remembered_migrations() -> Generator[None]:
+    """Within this context, read each storage's list of migrations once.
+
+    Dagster compares a database's revision with them whenever it opens one that it has not seen, so
+    four times for a command that runs something, and reads a hundred files each time.
+    """
+    original = ScriptDirectory.__dict__["from_config"]
+    read = ScriptDirectory.from_config
+    found: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in found:
+            found[place] = read(config)
+        return found[place]
+
+    patched: Any = ScriptDirectory
+    patched.from_config = staticmethod(from_config)
+    try:
+        yield
+    finally:
+        patched.from_config = original
+
+
+@contextmanager
+def _held_sqlite(storage: SqliteEventLogStorage, *, one_transaction: bool) -> Generator[None]:
     opens = storage._connect
     engines: dict[str, Engine] = {}
+    transactions = _Transactions()
 
     @contextmanager
     def connect(shard: str) -> Generator[Connection]:
@@ -70,19 +112,72 @@ def _held_sqlite(storage: SqliteEventLogStorage) -> Generator[None]:
                         "check_same_thread": False,
                     },
                 )
+            if one_transaction:
+                yield transactions.on(engine)
+                return
             with engine.connect() as connection, connection.begin():
                 yield connection
 
     patched: Any = storage
     patched._connect = connect
+    _remember_schema(patched)
     try:
-        yield
+        with transactions:
+            yield
     finally:
         if patched.__dict__.get("_connect") is connect:
-            del patched._connect
+            for name in ("_connect", *_SCHEMA):
+                patched.__dict__.pop(name, None)
         with storage._db_lock:
             for engine in engines.values():
                 engine.dispose()
+
+
+class _Transactions:
+    """Transactions that many statements share, none of them for long."""
+
+    def __init__(self) -> None:
+        self._begun: dict[Engine, tuple[Connection, float]] = {}
+
+    def on(self, engine: Engine) -> Connection:
+        """The open transaction of a database; one that is old is committed first."""
+        connection, since = self._begun.get(engine) or (engine.connect(), 0.0)
+        now = time.monotonic()
+        if now - since > LONGEST_TRANSACTION_S:
+            if connection.in_transaction():
+                connection.commit()
+            connection.begin()
+            self._begun[engine] = (connection, now)
+        return connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for connection, _since in self._begun.values():
+            with connection:
+                if kind is None:
+                    connection.commit()
+
+
+_SCHEMA = ("has_table", "_has_asset_key_index_cols_on_connection")
+
+
+def _remember_schema(storage: Any) -> None:
+    """Ask once whether a table or column is there: each materialisation asks for two of them."""
+    for name in _SCHEMA:
+        asks = getattr(storage, name)
+        known: set[str] = set()
+
+        def ask(what: Any, *, asks: Any = asks, known: set[str] = known) -> bool:
+            key = what if isinstance(what, str) else ""  # a connection: the question is the same
+            if key not in known:
+                if not asks(what):
+                    return False
+                known.add(key)
+            return True
+
+        setattr(storage, name, ask)
 
 
 @contextmanager

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 from dagster import DagsterInstance, DagsterRun
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
-from research_jobs.orchestration._dagster_storage import held_connections
+from research_jobs.orchestration import _dagster_storage
+from research_jobs.orchestration._dagster_storage import held_connections, remembered_migrations
 
 
 @pytest.fixture
@@ -114,3 +119,80 @@ def test_other_storages_are_left_alone() -> None:
         before = dict(vars(instance.event_log_storage))
         with held_connections(instance):
             assert vars(instance.event_log_storage).keys() == before.keys()
+
+
+def test_burst_of_events_is_one_transaction(instance: DagsterInstance) -> None:
+    """Others see the events of a burst when it ends; this process sees them at once."""
+    run = DagsterRun(job_name="job", run_id="a-run")
+    instance.add_run(run)
+    instance.report_engine_event("before", run)
+    expected = [f"{number:02}" for number in range(20)]
+    with DagsterInstance.from_ref(instance.get_ref()) as other:
+        with held_connections(instance, one_transaction=True):
+            for message in expected:
+                instance.report_engine_event(message, run)
+            assert messages(instance, run) == [*expected, "before"]
+            assert messages(other, run) == ["before"]
+        assert messages(other, run) == [*expected, "before"]
+
+
+def test_long_burst_lets_others_write(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst is committed now and then, so that nobody waits for its end."""
+    monkeypatch.setattr(_dagster_storage, "LONGEST_TRANSACTION_S", -1.0)
+    run = DagsterRun(job_name="job", run_id="a-run")
+    instance.add_run(run)
+    instance.report_engine_event("1", run)
+    with DagsterInstance.from_ref(instance.get_ref()) as other:
+        with held_connections(instance, one_transaction=True):
+            instance.report_engine_event("2", run)
+            instance.report_engine_event("3", run)
+            assert messages(other, run) == ["1", "2"]
+        assert messages(other, run) == ["1", "2", "3"]
+
+
+def test_failed_burst_leaves_nothing(instance: DagsterInstance) -> None:
+    """A burst that ends in an error is taken back, and the storage works on."""
+    run = DagsterRun(job_name="job", run_id="a-run")
+    instance.add_run(run)
+    instance.report_engine_event("1", run)
+    with (  # noqa: PT012 - the error comes after what it takes back
+        pytest.raises(ValueError, match="stop"),
+        held_connections(instance, one_transaction=True),
+    ):
+        instance.report_engine_event("2", run)
+        raise ValueError("stop")
+    instance.report_engine_event("3", run)
+    assert messages(instance, run) == ["1", "3"]
+
+
+def test_materializations_over_held_connections(instance: DagsterInstance) -> None:
+    """What is remembered of the schema leaves materialisations and their tags as they are."""
+    run = DagsterRun(job_name="job", run_id="a-run")
+    instance.add_run(run)
+    key = dg.AssetKey("asset")
+    with held_connections(instance):
+        for number in range(3):
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(key, tags={DATA_VERSION_TAG: str(number)})
+            )
+    event = instance.get_latest_materialization_event(key)
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.tags == {DATA_VERSION_TAG: "2"}
+    assert instance.get_event_tags_for_asset(key) != []
+
+
+def test_migrations_are_read_once(tmp_path: Path) -> None:
+    """An instance that is made and opened with remembered migrations is as any other."""
+    before = ScriptDirectory.__dict__["from_config"]
+    with remembered_migrations():
+        for _ in range(2):
+            with DagsterInstance.local_temp(str(tmp_path)) as made:
+                run = DagsterRun(job_name="job")
+                made.add_run(run)
+                made.report_engine_event("here", run)
+    assert ScriptDirectory.__dict__["from_config"] == before
+    with DagsterInstance.local_temp(str(tmp_path)) as again:
+        assert len(again.get_runs()) == 2

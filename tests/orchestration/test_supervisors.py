@@ -1,0 +1,74 @@
+"""Warm interpreters that a command starts before it knows all that it will need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from research_jobs.orchestration import supervisors
+from research_jobs.orchestration.supervisors import (
+    close_supervisors,
+    remember_preload,
+    shared_supervisor,
+    warm_up,
+)
+from research_jobs.project import Project, find_project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    (tmp_path / "notebooks").mkdir()
+    close_supervisors()
+    yield find_project(tmp_path)
+    close_supervisors()
+
+
+def wait_for_template(modules: tuple[str, ...]) -> tuple[int, ...]:
+    supervisor = shared_supervisor(modules)
+    deadline = time.monotonic() + 60
+    while not supervisor.template_pids and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return supervisor.template_pids
+
+
+def test_what_was_remembered_is_warmed_up(project: Project) -> None:
+    """The next command starts the interpreter that the last one needed, and the run finds it."""
+    remember_preload(project, ["json", "decimal"])
+    warm_up(project)
+    started = wait_for_template(("json", "decimal"))
+    assert len(started) == 1
+    shared_supervisor(("json", "decimal")).warm(project.root)
+    assert shared_supervisor(("json", "decimal")).template_pids == started
+
+
+def test_nothing_remembered_starts_nothing(project: Project) -> None:
+    """A project's first command waits until it knows."""
+    warm_up(project)
+    assert not supervisors._supervisors
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '["json", 1]', "null"])
+def test_damaged_memory_is_no_memory(project: Project, text: str) -> None:
+    """Whatever the file holds, the command goes on without it."""
+    path = project.state / "cache" / supervisors.PRELOAD_FILE
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    warm_up(project)
+    assert not supervisors._supervisors
+    remember_preload(project, ["json"])
+    assert supervisors._remembered(project) == ("json",)
+
+
+def test_wrong_guess_is_ended(project: Project) -> None:
+    """Where notebooks import other modules by now, the interpreter that was warmed up ends."""
+    remember_preload(project, ["json"])
+    warm_up(project)
+    wrong = shared_supervisor(["json"])
+    assert wait_for_template(("json",))
+    remember_preload(project, ["decimal"])
+    assert wrong.template_pids == ()
+    assert supervisors._remembered(project) == ("decimal",)
+    assert set(supervisors._supervisors) <= {("decimal",)}
