@@ -19,6 +19,10 @@ from typing import Any
 
 import pytest
 
+# Started in the background by a shell, everything below ignores Ctrl-C; the tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass(frozen=True)
 class PostgresServer:
