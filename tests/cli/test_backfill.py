@@ -95,7 +95,9 @@ def test_killed_it_loses_nothing_finished(project: Path, say: Any, tmp_path: Pat
         process.kill()
     again = say("backfill", "daily", "--missing", "--json")
     assert again.code == 0, again.err
-    assert again.json["plan"][0]["partitions"] == [f"2024-01-0{day}" for day in range(3, 8)]
+    # The third begins while the second is being published, so that one may or may not be done.
+    rest = [f"2024-01-0{day}" for day in range(3, 8)]
+    assert again.json["plan"][0]["partitions"] in (rest, ["2024-01-02", *rest])
     runs = say("show", "daily", "--json").json["runs"]
     assert len(runs) == 2
     listed = next(line for line in say("list", "--json").json if line["notebook"] == "daily")

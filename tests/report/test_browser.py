@@ -305,6 +305,7 @@ def test_gallery_search(browser, captures, header, tmp_path):
         update_gallery(folder, GalleryEntry(card, run, report))
     page = browser.new_page()
     page.goto((folder / "index.html").as_uri())
+    page.locator(".rg-card").first.wait_for()
     assert page.locator(".rg-card").count() == 2
     page.fill("input[type=search]", "about GAMMA")
     assert page.locator(".rg-title").all_inner_texts() == ["beta/gamma"]
@@ -312,6 +313,7 @@ def test_gallery_search(browser, captures, header, tmp_path):
     page.select_option("select[aria-label='Any owner']", "ana")
     assert page.locator(".rg-title").all_inner_texts() == ["alpha"]
     page.click(".rg-title")
+    page.locator(".rg-runs tbody tr").first.wait_for()
     assert page.locator(".rg-runs tbody tr").count() == 1
     page.click(".rg-runs tbody a")
     assert page.locator("h1").inner_text() == "alpha"
