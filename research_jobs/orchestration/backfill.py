@@ -29,6 +29,7 @@ from research_jobs.orchestration._dagster_assets import (
     job_origin,
     report_planned,
 )
+from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.config import PARTITIONS_FIELD
 from research_jobs.orchestration.factory import asset_key, catalog_defs
@@ -453,19 +454,23 @@ class Backfill:
                 config[PARTITIONS_FIELD] = _spans(part.definition, part.keys, self._instance)
             if config:
                 ops[part.op] = {"config": config}
-        run = self._instance.create_run_for_job(
-            job_def=job,
-            run_config={
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                "ops": ops,
-            },
-            tags=self._tags(parts, keys),
-            asset_selection=assets,
-            remote_job_origin=job_origin(job.name, LOCATION),
-        )
-        self.run_ids.append(run.run_id)
-        if not one:
-            report_planned(self._instance, run, [(part.op, part.key, part.keys) for part in parts])
+        # A run begins with an event for each of its partitions.
+        with held_connections(self._instance, one_transaction=True):
+            run = self._instance.create_run_for_job(
+                job_def=job,
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    "ops": ops,
+                },
+                tags=self._tags(parts, keys),
+                asset_selection=assets,
+                remote_job_origin=job_origin(job.name, LOCATION),
+            )
+            self.run_ids.append(run.run_id)
+            if not one:
+                report_planned(
+                    self._instance, run, [(part.op, part.key, part.keys) for part in parts]
+                )
         return job, run
 
     def _tags(self, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
