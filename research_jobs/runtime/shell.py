@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.formatters import DisplayFormatter
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
@@ -51,6 +52,16 @@ class _Publisher(DisplayPublisher):
     def clear_output(self, wait: bool = False) -> None:
         assert isinstance(self.shell, Shell)
         self.shell.shown.recorder.clear(wait=wait)
+
+
+class _Formatter(DisplayFormatter):
+    """IPython's formatters, idle where nobody keeps what they would make."""
+
+    def format(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
+        assert isinstance(self.parent, Shell)
+        if not self.parent.shown.recorder.active:
+            return {}, {}
+        return super().format(obj, include=include, exclude=exclude)
 
 
 class _Result:
@@ -121,6 +132,10 @@ class Shell(InteractiveShell):
         self.history_manager = HistoryManager(
             shell=self, parent=self, enabled=False, hist_file=":memory:"
         )
+
+    def init_display_formatter(self) -> None:
+        self.display_formatter = _Formatter(parent=self)
+        self.configurables.append(self.display_formatter)  # pyright: ignore[reportArgumentType]
 
     def init_display_pub(self) -> None:
         self.display_pub = _Publisher(parent=self, shell=self)

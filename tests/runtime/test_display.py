@@ -427,6 +427,13 @@ def test_nothing_recorded(fresh):
         import matplotlib.pyplot as plt
         plt.plot([1]); plt.show()
         assert not plt.get_fignums()
+        display(Loud(), display_id="a")
+        # %%
+        drawn = []
+        figure, axes = plt.subplots()
+        figure.canvas.print_figure = lambda *args, **options: drawn.append(1)
+        # %%
+        assert not drawn and not plt.get_fignums()
         """,
         record=False,
     )
