@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import (
@@ -166,15 +167,14 @@ def _year(folder: Path, options: Options) -> dict[str, Figure]:
 
     ours("--to", keys[FEW - 1])
     dagster(1)
-    return in_turns(
-        options.runs,
-        {
-            "ours": lambda: ours("--all"),
-            f"ours, {FEW} partitions": lambda: ours("--to", keys[FEW - 1]),
-            "dagster": dagster,
-            "papermill": papermill,
-        },
-    )
+    sides: dict[str, Callable[[], float]] = {
+        "ours": lambda: ours("--all"),
+        f"ours, {FEW} partitions": lambda: ours("--to", keys[FEW - 1]),
+    }
+    slow = {"dagster": dagster, "papermill": papermill}
+    if options.full:
+        return in_turns(options.runs, sides | slow)
+    return in_turns(options.runs, sides) | in_turns(options.slow_runs, slow)
 
 
 def _status(folder: Path, options: Options) -> dict[str, Figure]:

@@ -117,7 +117,7 @@ def _measure(folder: Path, count: int, options: Options) -> dict[str, Figure]:
     slow: dict[str, Callable[[], float]] = {}
     if count == SMALL or options.full:
         multiprocess = _job(folder / "multiprocess", MULTIPROCESS, count, notebooks=str(plain))
-        (sides if count == SMALL else slow)["multiprocess"] = multiprocess
+        slow["multiprocess"] = multiprocess
     if count == SMALL:
         books = folder / "ipynb"
         books.mkdir()
