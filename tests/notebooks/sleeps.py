@@ -1,7 +1,7 @@
 # %% Before
 import time
 
-print("asleep", flush=True)
 
 # %% Sleep
+print("asleep", flush=True)
 time.sleep(600)
