@@ -3,14 +3,15 @@
 ::
 
     reports/index.html            the page of all notebooks
-    reports/gallery.js            one entry for each notebook: its last run, its group, tags, owners
+    reports/gallery.js            a line for each run: its notebook's group, tags, owners, last run
     reports/<notebook>/index.html the page of one notebook
     reports/<notebook>/runs.js    one line for each run, appended
     reports/<notebook>/_runs/...  the reports
 
-Data are scripts that call a function, so the pages work from ``file://`` too. A run rewrites
-``gallery.js``, which grows with the number of notebooks, and appends to ``runs.js``: neither costs
-more for the runs that were before.
+Data are scripts that call a function, so the pages work from ``file://`` too. A run appends a line
+to ``gallery.js`` and one to ``runs.js``: what it costs depends neither on the runs before it nor on
+the number of notebooks. ``gallery.js`` is written anew, with one line for each notebook, when it
+has doubled.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,10 +36,11 @@ from research_jobs.report.header import ReportHeader
 __all__ = ["GalleryEntry", "NotebookCard", "apply_retention", "list_notebooks", "update_gallery"]
 
 KEEP = 30
-_OPEN, _CLOSE = "researchJobsGallery(", ");\n"
-_RUN_OPEN, _RUN_CLOSE = "researchJobsRun(", ");\n"
+_NOTEBOOK, _RUN, _CLOSE = "researchJobsNotebook(", "researchJobsRun(", ");\n"
 # Below this size the list of runs is read whole at each run; above, now and then.
-_SMALL = 64 * 1024
+_SMALL = 16 * 1024
+# How much the gallery's list may grow before it is looked at, however short it was.
+_GROWTH = 64 * 1024
 _LOCK = ".lock"
 _COMPACTED = ".compacted"
 
@@ -108,19 +109,11 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
     with _locked(reports):
         _install_pages(reports, header.notebook)
         with (folder / "runs.js").open("ab") as file:
-            file.write((_RUN_OPEN + json.dumps(run) + _RUN_CLOSE).encode())
-        notebooks = _read_gallery(reports)
-        known = notebooks.get(header.notebook, {})
-        made = _card_record(entry.card) | {
-            "last": run,
-            "thumbnail": _thumbnail(reports, folder, report) or known.get("thumbnail"),
-        }
-        # A partition that is filled in later does not hide what ran after it began.
-        if known.get("last", {}).get("started", 0) > run["started"]:
-            made["last"] = known["last"]
-            made["thumbnail"] = known.get("thumbnail") or made["thumbnail"]
-        notebooks[header.notebook] = made
-        _write_gallery(reports, notebooks)
+            file.write(_line(_RUN, run))
+        thumbnail = _thumbnail(reports, folder, report)
+        _append_to_gallery(
+            reports, _card_record(entry.card) | {"last": run, "thumbnail": thumbnail}
+        )
         if keep is not None:
             _retain_sometimes(folder, keep)
 
@@ -148,7 +141,7 @@ def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bo
         listed: dict[str, Any] = {} if complete else dict(known)
         for card in cards:
             before = known.get(card.name, {})
-            kept = {key: before[key] for key in ("last", "thumbnail") if key in before}
+            kept = {key: before.get(key) for key in ("last", "thumbnail")}
             listed[card.name] = _card_record(card) | kept
         if listed != known or not (reports / "gallery.js").exists():
             _write_gallery(reports, listed)
@@ -199,7 +192,7 @@ def _retain(folder: Path, keep: int) -> tuple[Path, ...]:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return ()
-    runs = [(line, run) for line in lines if (run := _parsed(line)) is not None]
+    runs = [(line, run) for line in lines if (run := _parsed(line, _RUN)) is not None]
     runs.sort(key=lambda item: item[1]["started"])
     latest = {run["partition"]: run["id"] for _, run in runs}
     kept_ids = {run["id"] for _, run in runs[max(0, len(runs) - max(keep, 1)) :]}
@@ -217,12 +210,16 @@ def _retain(folder: Path, keep: int) -> tuple[Path, ...]:
     return tuple(removed)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _line(function: str, record: Mapping[str, Any]) -> bytes:
+    return (function + json.dumps(record, separators=(",", ":")) + _CLOSE).encode()
+
+
+def _parsed(line: bytes, function: str) -> dict[str, Any] | None:
     text = line.decode("utf-8", "replace")
-    if not (text.startswith(_RUN_OPEN) and text.endswith(_RUN_CLOSE)):
+    if not (text.startswith(function) and text.endswith(_CLOSE)):
         return None
     try:
-        return json.loads(text[len(_RUN_OPEN) : -len(_RUN_CLOSE)])
+        return json.loads(text[len(function) : -len(_CLOSE)])
     except ValueError:
         return None
 
@@ -243,6 +240,7 @@ def _run_record(reports: Path, header: ReportHeader, report: Report) -> dict[str
 
 def _card_record(card: NotebookCard) -> dict[str, Any]:
     return {
+        "name": card.name,
         "description": _plain(card.description)[:500],
         "group": card.group,
         "tags": dict(card.tags),
@@ -272,18 +270,50 @@ def _thumbnail(reports: Path, folder: Path, report: Report) -> str | None:
     return None
 
 
+def _append_to_gallery(reports: Path, record: Mapping[str, Any]) -> None:
+    line = _line(_NOTEBOOK, record)
+    with contextlib.suppress(FileNotFoundError), (reports / "gallery.js").open("r+b") as file:
+        written = file.readline().removeprefix(b"// ").strip()
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - len(_CLOSE)))
+        whole = file.read() == _CLOSE.encode()
+        if whole and written.isdigit() and end < 2 * int(written) + _GROWTH:
+            file.write(line)
+            return
+    notebooks = _read_gallery(reports)
+    _merge(notebooks, dict(record))
+    _write_gallery(reports, notebooks)
+
+
 def _read_gallery(reports: Path) -> dict[str, Any]:
-    try:
-        text = (reports / "gallery.js").read_text(encoding="utf-8")
-        return json.loads(text[len(_OPEN) : -len(_CLOSE)])["notebooks"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    notebooks: dict[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in (reports / "gallery.js").read_bytes().splitlines(keepends=True):
+            record = _parsed(line, _NOTEBOOK)
+            if record is not None:
+                _merge(notebooks, record)
+    return notebooks
+
+
+def _merge(notebooks: dict[str, Any], record: dict[str, Any]) -> None:
+    """Add a line's record to what the lines before it said; the page does the same."""
+    known = notebooks.get(record["name"])
+    if known is not None:
+        last, before = record["last"], known["last"]
+        # A partition that is filled in later does not hide what ran after it began.
+        late = before is not None and (last is None or before["started"] > last["started"])
+        first, second = (known, record) if late else (record, known)
+        record = record | {
+            "last": first["last"],
+            "thumbnail": first["thumbnail"] or second["thumbnail"],
+        }
+    notebooks[record["name"]] = record
 
 
 def _write_gallery(reports: Path, notebooks: Mapping[str, Any]) -> None:
-    data = {"notebooks": dict(sorted(notebooks.items())), "written": round(time.time())}
-    text = _OPEN + json.dumps(data, separators=(",", ":")) + _CLOSE
-    write_atomically(reports / "gallery.js", text.encode())
+    """Write the list with one line for each notebook, and before them how long these are."""
+    lines = b"".join(_line(_NOTEBOOK, notebooks[name]) for name in sorted(notebooks))
+    write_atomically(reports / "gallery.js", b"// %d\n" % len(lines) + lines)
 
 
 def _install_pages(reports: Path, notebook: str | None) -> None:

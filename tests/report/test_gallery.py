@@ -18,6 +18,7 @@ from research_jobs.report.gallery import (
 )
 
 START = 1717400000.0
+CARD = NotebookCard("volatility/garch")
 
 
 @pytest.fixture
@@ -42,8 +43,10 @@ def ran(captures, header, show, reports):
 
 
 def listed(reports):
-    text = (reports / "gallery.js").read_text()
-    return json.loads(text.removeprefix("researchJobsGallery(").removesuffix(");\n"))["notebooks"]
+    """Notebooks by name, later lines over earlier ones (test_browser has what the page makes)."""
+    lines = (reports / "gallery.js").read_text().splitlines()[1:]
+    records = [json.loads(line.removeprefix("researchJobsNotebook(")[:-2]) for line in lines]
+    return {record["name"]: record for record in records}
 
 
 def runs(reports, notebook="volatility/garch"):
@@ -68,6 +71,7 @@ def test_last_chart_stays(ran, reports):
     """A run without a chart does not take the last one away, nor does its report's removal."""
     ran(0, chart=True)
     ran(1, keep=1)
+    list_notebooks(reports, [CARD, NotebookCard("new")])
     entry = listed(reports)["volatility/garch"]
     assert entry["last"]["started"] == START + 1
     assert (reports / entry["thumbnail"].split("?")[0]).exists()
@@ -77,6 +81,7 @@ def test_late_partition(ran, reports):
     """A run that began earlier does not hide the last one."""
     ran(5)
     ran(3)
+    list_notebooks(reports, [CARD, NotebookCard("new")])
     assert listed(reports)["volatility/garch"]["last"]["started"] == START + 5
     assert len(runs(reports)) == 2
 
@@ -133,6 +138,36 @@ def test_cost_does_not_grow(ran, reports, monkeypatch):
     assert len(runs(reports)) == 3011
 
 
+def test_list_is_appended_to(ran, reports, monkeypatch):
+    """A run adds a line to the gallery's list, which is read and shortened when it has doubled."""
+    from research_jobs.report import gallery
+
+    monkeypatch.setattr(gallery, "_GROWTH", 0)
+    list_notebooks(reports, [CARD, *(NotebookCard(f"n{number}") for number in range(20))])
+    reads = []
+    whole = gallery._read_gallery
+    monkeypatch.setattr(gallery, "_read_gallery", lambda place: reads.append(1) or whole(place))
+    sizes = []
+    for number in range(30):
+        ran(number)
+        sizes.append(len((reports / "gallery.js").read_text().splitlines()))
+    assert 1 < len(reads) < 10
+    assert max(sizes) < 60
+    assert len(listed(reports)) == 21
+    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 29
+
+
+def test_torn_list_is_repaired(ran, reports):
+    """A line that a power cut left half written would break the page: the next run removes it."""
+    ran(0)
+    with (reports / "gallery.js").open("a") as file:
+        file.write('researchJobsNotebook({"name": "x"')
+    ran(1)
+    lines = (reports / "gallery.js").read_text().splitlines()
+    assert all(line.endswith(");") for line in lines[1:])
+    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 1
+
+
 def test_broken_lines_do_not_stop_it(ran, reports):
     """A line that a full disk cut off is dropped, and the rest goes on."""
     ran(0)
@@ -151,8 +186,8 @@ def test_all_notebooks_are_listed(ran, reports):
     page = list_notebooks(reports, [NotebookCard("volatility/garch"), NotebookCard("new")])
     assert page == reports / "index.html"
     assert set(listed(reports)) == {"volatility/garch", "new"}
-    assert "last" in listed(reports)["volatility/garch"]
-    assert "last" not in listed(reports)["new"]
+    assert listed(reports)["volatility/garch"]["last"] is not None
+    assert listed(reports)["new"]["last"] is None
     list_notebooks(reports, [NotebookCard("new")])
     assert set(listed(reports)) == {"new"}
     list_notebooks(reports, [NotebookCard("other")], complete=False)

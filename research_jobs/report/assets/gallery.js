@@ -8,7 +8,16 @@
   var notebooks = {};
   var runs = [];
 
-  window.researchJobsGallery = function (data) { notebooks = data.notebooks; };
+  window.researchJobsNotebook = function (item) {
+    var known = notebooks[item.name];
+    if (known) {
+      var late = known.last && (!item.last || known.last.started > item.last.started);
+      var first = late ? known : item;
+      item.thumbnail = first.thumbnail || (late ? item : known).thumbnail;
+      item.last = first.last;
+    }
+    notebooks[item.name] = item;
+  };
   window.researchJobsRun = function (run) { runs.push(run); };
 
   var WORDS = { succeeded: "Succeeded", failed: "Failed", skipped: "Skipped", timed_out: "Timed out", out_of_memory: "Out of memory", crashed: "Crashed", exited: "Ended early", cancelled: "Cancelled" };
@@ -130,7 +139,7 @@
   }
   function show() {
     list.textContent = "";
-    var names = Object.keys(notebooks).filter(function (name) { return matches(name, notebooks[name]); });
+    var names = Object.keys(notebooks).sort().filter(function (name) { return matches(name, notebooks[name]); });
     var groups = {};
     names.forEach(function (name) {
       var group = notebooks[name].group || "";
