@@ -15,7 +15,8 @@ __all__ = ["Project", "find_project", "module_name", "notebook_name"]
 
 PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
-REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"  # where `research-jobs ui` serves the reports
+REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"  # the address of the reports
+UI_VARIABLE = "RESEARCH_JOBS_UI_URL"  # the address of Dagster's UI
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from typing import IO, TYPE_CHECKING
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
-from research_jobs.project import PROJECT_VARIABLE, REPORTS_VARIABLE, Project, find_project
+from research_jobs.project import PROJECT_VARIABLE, Project, find_project
 
 if TYPE_CHECKING:
     from research_jobs.report.server import ReportServer
 
-__all__ = ["add_arguments", "free_port", "run"]
+__all__ = ["add_arguments", "address", "free_port", "run"]
 
 UI_PORT, REPORTS_PORT = 3000, 3001
 START_TIMEOUT_S = 120.0
@@ -56,10 +56,13 @@ class _StopError(Exception):
 
 def run(arguments: argparse.Namespace) -> int:
     """Start both, print where they are, wait, stop both."""
+    from research_jobs.orchestration.addresses import announced
+
     project = find_project(arguments.project)
     host: str = arguments.host
     port = free_port(host, arguments.port, UI_PORT)
     reports_port = free_port(host, arguments.reports_port, REPORTS_PORT, not_this=port)
+    ui_address, reports_address = address(host, port), address(host, reports_port)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stop)
     log = project.state / "ui.log"
@@ -68,15 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
         sink = None if arguments.verbose else stack.enter_context(log.open("wb"))
         environment = dict(os.environ)
         environment[PROJECT_VARIABLE] = str(project.root)
-        environment[REPORTS_VARIABLE] = f"http://{host}:{reports_port}"
         services = _Services(stack, sink)
         try:
             print("Starting…", flush=True)
+            stack.enter_context(announced(project, ui=ui_address, reports=reports_address))
             stack.enter_context(_serve_reports(project, host, reports_port))
             _start_dagster(services, project, host, port, environment)
             _wait_until_up(host, port, services)
-            print(f"Dagster's UI   http://{host}:{port}")
-            print(f"Reports        http://{host}:{reports_port}")
+            print(f"Dagster's UI   {ui_address}")
+            print(f"Reports        {reports_address}")
             if sink is not None:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
@@ -219,6 +222,13 @@ def free_port(host: str, wanted: int | None, default: int, *, not_this: int | No
         if port != not_this and _is_free(host, port):
             return port
     raise ProjectError(f"no free port from {default} on", hint="Name one with --port.")
+
+
+def address(host: str, port: int) -> str:
+    """What links say for a server that listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound: every address of this machine
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_free(host: str, port: int) -> bool:

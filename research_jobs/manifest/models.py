@@ -444,13 +444,16 @@ class ReportsSpec(Spec):
     """The pages that runs leave behind."""
 
     url: StrictStr | None = Field(default=None, description="Their public address.")
+    dagster: StrictStr | None = Field(
+        default=None, description="The public address of Dagster's UI, which they link to."
+    )
     keep: Whole = Field(default=30, description="Reports kept of each notebook or partition.")
 
-    @field_validator("url")
+    @field_validator("url", "dagster")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"https?://[^\s/]+", value):
             raise RefusedValueError(
-                f"'{value}' is no address", "Write https://reports.example.com."
+                f"'{value}' is no address", "Write it as https://reports.example.com."
             )
         return value.rstrip("/") if value is not None else None

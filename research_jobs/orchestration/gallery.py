@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dagster._utils.schedules import schedule_execution_time_iterator
 
+from research_jobs.orchestration.addresses import asset_page
 from research_jobs.orchestration.catalog import Catalog, Entry
 from research_jobs.report.gallery import NotebookCard, list_notebooks
 
@@ -46,6 +47,7 @@ def notebook_card(catalog: Catalog, entry: Entry) -> NotebookCard:
         owners=tuple(entry.spec.owners),
         next_ticks=tuple(sorted(ticks)[:TICKS]),
         schedule=", ".join(schedules) or None,
+        url=asset_page(catalog, entry.name),
     )
 
 

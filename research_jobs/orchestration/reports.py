@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 from contextlib import suppress
@@ -13,10 +12,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from research_jobs.orchestration.addresses import reports_address, run_page
 from research_jobs.orchestration.catalog import Catalog, Entry
 from research_jobs.orchestration.gallery import notebook_card
 from research_jobs.orchestration.metadata import Metadata
-from research_jobs.project import REPORTS_VARIABLE, Project
+from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey, RunResult
 from research_jobs.report.build import Report, build_report, report_folder
 from research_jobs.report.gallery import GalleryEntry, update_gallery
@@ -70,6 +70,7 @@ def report_entries(
             result,
             notebook=entry.name,
             run_id=run_id,
+            run_url=run_page(catalog, run_id),
             path=project.display(entry.notebook.path),
             partition=partition.key if partition else None,
             code_version=entry.notebook.code_version or None,
@@ -100,8 +101,7 @@ def report_entries(
 def _links(catalog: Catalog, report: Report) -> Metadata:
     """A link where reports are served, else the path; and the first chart, shown inline."""
     project = catalog.project
-    # `research-jobs ui` says where it serves them, for as long as the manifest says nothing.
-    base = catalog.manifest.reports.url or os.environ.get(REPORTS_VARIABLE) or None
+    base = reports_address(catalog)
     if base is None:
         return {"report": dg.MetadataValue.path(str(report.html))}
     links: Metadata = {

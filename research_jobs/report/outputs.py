@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable
@@ -17,11 +16,11 @@ from research_jobs.report.figures import from_vega, needs_eval, sketch
 from research_jobs.report.prose import latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
+from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail
 from research_jobs.runtime.vega import specification
 
-__all__ = ["FRAME_POLICY", "Frame", "Renderer", "Thumbnail", "frame_document"]
+__all__ = ["FRAME_POLICY", "Frame", "Renderer", "frame_document"]
 
-PLOTLY = "application/vnd.plotly.v1+json"
 BOKEH = "application/vnd.bokehjs_exec.v0+json"
 
 #: how much of one output a page takes (characters)
@@ -63,11 +62,6 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _BOKEH_ROOT = re.compile(r'\A\s*<div id="[\w-]+" data-root-id="(\w+)"[^>]*></div>\s*\Z')
-_ACTIVE_SVG = re.compile(
-    r"<(?:script|foreignObject|iframe|embed|object|handler|listener|set|animate)\b|\bon\w+\s*=|"
-    r"javascript:|<!ENTITY|<\?xml-stylesheet",
-    re.IGNORECASE,
-)
 # A frame's page tells its height; the report cannot look into it.
 _FRAME_SCRIPT = """<script>(function(){
 function tell(){var b=document.body,d=document.documentElement;
@@ -83,21 +77,6 @@ class Frame:
 
     name: str
     document: str
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """The first chart of a notebook.
-
-    Parameters
-    ----------
-    suffix : str
-        ``".png"``, ``".jpg"``, ``".svg"``...
-    content : bytes
-    """
-
-    suffix: str
-    content: bytes
 
 
 @dataclass
@@ -149,7 +128,8 @@ class Renderer:
     def _output(self, output: Output, cell: RecordedCell) -> str:
         self._number += 1
         data = output.data
-        self._consider_thumbnail(data)
+        if self.thumbnail is None:
+            self.thumbnail = find_thumbnail(data)
         known = self._bokeh(output, cell)
         known = self._vega(data) if known is None else known
         if known is not None:
@@ -293,33 +273,6 @@ class Renderer:
             f'<div class="rj-plotly" style="min-height:{pixels:.0f}px">'
             f'<script type="application/json">{encoded}</script>{still}</div>'
         )
-
-    def _consider_thumbnail(self, data: dict[str, Any]) -> None:
-        if self.thumbnail is not None:
-            return
-        for mime, suffix in (("image/png", ".png"), ("image/jpeg", ".jpg")):
-            if mime in data:
-                try:
-                    content = base64.b64decode(_joined(data[mime]))
-                except (binascii.Error, ValueError):
-                    continue
-                self.thumbnail = Thumbnail(suffix, content)
-                return
-        drawing = _drawing(data)
-        if drawing is not None:
-            self.thumbnail = Thumbnail(".svg", drawing.encode())
-
-
-def _drawing(data: dict[str, Any]) -> str | None:
-    """A chart among the representations as SVG that is harmless as a file of its own."""
-    if PLOTLY in data:
-        return sketch(data[PLOTLY])
-    if "image/svg+xml" in data:
-        drawing = _joined(data["image/svg+xml"])
-        # A file of its own can be opened by itself, where it would be a page.
-        return None if _ACTIVE_SVG.search(drawing) else drawing
-    found = specification(data)
-    return sketch(from_vega(found)) if found is not None else None
 
 
 def frame_document(body: str) -> str:

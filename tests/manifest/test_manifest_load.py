@@ -53,7 +53,7 @@ schedules:
     enabled: false
 
 secrets: [DB_PASSWORD]
-reports: {url: "https://reports.example.com/", keep: 5}
+reports: {url: "https://reports.example.com/", dagster: "http://dagster:3000/", keep: 5}
 """
 
 
@@ -109,6 +109,7 @@ def test_secrets_and_reports_are_read(load):
     manifest = load(DESIGN)
     assert manifest.secrets == ("DB_PASSWORD",)
     assert (manifest.reports.url, manifest.reports.keep) == ("https://reports.example.com", 5)
+    assert manifest.reports.dagster == "http://dagster:3000"
 
 
 def test_no_manifest_means_defaults(tmp_path: Path):

@@ -12,6 +12,20 @@ from research_jobs.report.build import build_report, report_folder, standalone
 from research_jobs.report.header import OutputLine
 
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a") + b"x").decode()
+JPEG = bytes.fromhex("ffd8ffe000040000ffc20011080190") + (800).to_bytes(2) + bytes(9)
+WIDE = [
+    (
+        "image/png",
+        base64.b64encode(
+            bytes.fromhex("89504e470d0a1a0a0000000d49484452")
+            + (1200).to_bytes(4)
+            + (500).to_bytes(4)
+        ).decode(),
+        250,
+    ),
+    ("image/jpeg", base64.b64encode(JPEG).decode(), 300),
+    ("image/svg+xml", "<svg width='900pt' height='450pt'><path stroke-width='5'/></svg>", 300),
+]
 FIGURE = {"data": [{"type": "scatter", "x": [1, 2], "y": [3, 4]}], "layout": {}}
 PLOTLY = "application/vnd.plotly.v1+json"
 SOURCE = """
@@ -411,6 +425,21 @@ class TestThumbnail:
         report = built(captures, header, tmp_path, shows={3: show(PLOTLY, FIGURE)})
         assert report.thumbnail.name == "thumbnail.svg"
         assert report.thumbnail.read_text().startswith("<svg")
+
+    def test_wide_picture_is_scaled(self, captures, header, show, tmp_path):
+        """No thumbnail is wider than Dagster's column, whatever the figure's size and format."""
+        for mime, picture, height in WIDE:
+            report = built(captures, header, tmp_path, shows={3: show(mime, picture)})
+            assert report.thumbnail.name == "thumbnail.svg"
+            drawing = report.thumbnail.read_text()
+            assert f'width="600" height="{height}"' in drawing
+            assert f"data:{mime};base64," in drawing
+
+    def test_broken_picture_stays(self, captures, header, show, tmp_path):
+        """A picture whose header says no size is kept as it is."""
+        cut = base64.b64encode(b"\xff\xd8\xff\xe0\x00\x10").decode()
+        report = built(captures, header, tmp_path, shows={3: show("image/jpeg", cut)})
+        assert report.thumbnail.name == "thumbnail.jpg"
 
     def test_active_drawing_is_none(self, captures, header, show, tmp_path):
         """An SVG that could act when opened by itself is no thumbnail."""

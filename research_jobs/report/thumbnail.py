@@ -1,0 +1,149 @@
+"""The first chart of a notebook as one picture, for the gallery and for Dagster's pages.
+
+Those show a picture at its own size, so none is wider than `WIDEST`: a wider one is put into an
+SVG that scales it, which needs nothing that could decode pictures.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from research_jobs.report.figures import from_vega, sketch
+from research_jobs.runtime.vega import specification
+
+__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "find_thumbnail"]
+
+WIDEST = 600  # pixels
+PLOTLY = "application/vnd.plotly.v1+json"
+_PICTURES = (("image/png", ".png"), ("image/jpeg", ".jpg"))
+_ACTIVE_SVG = re.compile(
+    r"<(?:script|foreignObject|iframe|embed|object|handler|listener|set|animate)\b|\bon\w+\s*=|"
+    r"javascript:|<!ENTITY|<\?xml-stylesheet",
+    re.IGNORECASE,
+)
+_SVG_TAG = re.compile(r"<svg\b[^>]*>", re.IGNORECASE)
+# Of an attribute, so that "stroke-width" is none; without a unit, or in pixels or points.
+_LENGTH = r"""\s{}\s*=\s*["']\s*([\d.]+)(px|pt)?\s*["']"""
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """The first chart of a notebook.
+
+    Parameters
+    ----------
+    suffix : str
+        ``".png"``, ``".jpg"``, ``".svg"``.
+    content : bytes
+    """
+
+    suffix: str
+    content: bytes
+
+
+def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
+    """The picture of an output.
+
+    Parameters
+    ----------
+    data : mapping
+        Its representations by mime type, untrusted.
+
+    Returns
+    -------
+    Thumbnail or None
+        None where it is no chart.
+    """
+    for mime, suffix in _PICTURES:
+        if mime in data:
+            try:
+                content = base64.b64decode(_joined(data[mime]))
+            except (binascii.Error, ValueError):
+                continue
+            size = _size(content)
+            if size is not None and size[0] > WIDEST:
+                return _scaled(mime, content, size)
+            return Thumbnail(suffix, content)
+    drawing = _drawing(data)
+    if drawing is None:
+        return None
+    measured = _svg_size(drawing)
+    if measured is not None and measured[0] > WIDEST:
+        return _scaled("image/svg+xml", drawing.encode(), measured)
+    return Thumbnail(".svg", drawing.encode())
+
+
+def _drawing(data: Mapping[str, Any]) -> str | None:
+    """A chart among the representations as SVG that is harmless as a file of its own."""
+    if PLOTLY in data:
+        return sketch(data[PLOTLY])
+    if "image/svg+xml" in data:
+        drawing = _joined(data["image/svg+xml"])
+        # A file of its own can be opened by itself, where it would be a page.
+        return None if _ACTIVE_SVG.search(drawing) else drawing
+    found = specification(data)
+    return sketch(from_vega(found)) if found is not None else None
+
+
+def _scaled(mime: str, content: bytes, size: tuple[float, float]) -> Thumbnail:
+    width, height = WIDEST, max(1, round(size[1] * WIDEST / size[0]))
+    address = f"data:{mime};base64,{base64.b64encode(content).decode()}"
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}"><image href="{address}" width="{width}" '
+        f'height="{height}"/></svg>'
+    )
+    return Thumbnail(".svg", svg.encode())
+
+
+def _size(picture: bytes) -> tuple[int, int] | None:
+    """Width and height of a PNG or JPEG, from its header."""
+    if picture.startswith(_PNG) and len(picture) >= 24:
+        width, height = struct.unpack(">II", picture[16:24])
+        return (width, height) if width and height else None
+    if picture.startswith(_JPEG):
+        return _jpeg_size(picture)
+    return None
+
+
+def _jpeg_size(picture: bytes) -> tuple[int, int] | None:
+    place = 2
+    while place + 9 <= len(picture) and picture[place] == 0xFF:
+        kind, length = picture[place + 1], int.from_bytes(picture[place + 2 : place + 4])
+        # A frame's header; of the same range, these three are tables.
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", picture[place + 5 : place + 9])
+            return (width, height) if width and height else None
+        place += 2 + length
+    return None
+
+
+def _svg_size(drawing: str) -> tuple[float, float] | None:
+    tag = _SVG_TAG.search(drawing)
+    if tag is None:
+        return None
+    found = [re.search(_LENGTH.format(name), tag[0]) for name in ("width", "height")]
+    try:
+        width, height = (
+            float(match[1]) * (4 / 3 if match[2] == "pt" else 1) if match else 0.0
+            for match in found
+        )
+    except ValueError:
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _joined(value: Any) -> str:
+    """A representation as one text: nbformat also allows a list of lines."""
+    if isinstance(value, list):
+        return "".join(str(part) for part in value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
