@@ -35,6 +35,10 @@ test: $(VENV)/.installed-dev  ## Formatting, lint, types, layers, then the tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-cgroup
+test-cgroup: $(VENV)/.installed-dev  ## Memory limits held by a kernel (needs user-mode-linux)
+	@$(BIN)/python tests/support/in_uml.py
+
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Side by side with the peers, on this machine
 	@$(BIN)/python -m benchmarks

@@ -50,11 +50,18 @@ def delegated_cgroup(
         paths = [line[3:] for line in lines if line.startswith("0::")]
         if not paths or paths[0] in ("", "/"):
             return None
-        candidate = root / paths[0].lstrip("/")
-        candidate = candidate.parent
-        if candidate == root:
+        candidate = (root / paths[0].lstrip("/")).parent
+        if not _is_delegated(candidate):
             return None
     return candidate if _hands_memory_on(candidate) else None
+
+
+def _is_delegated(folder: Path) -> bool:
+    """Whether systemd says so: root, or a person's own manager, may write where it has no leave."""
+    try:
+        return os.getxattr(folder, "user.delegate") == b"1"
+    except (OSError, AttributeError):
+        return False
 
 
 def _hands_memory_on(folder: Path) -> bool:
@@ -104,7 +111,9 @@ class MemoryWatch:
         seen = tree_memory(pids)
         self.peak = max(self.peak, seen.resident)
         over = False
-        if self._limit is not None and seen.held > self._limit and self._group is None:
+        if self._group is not None:
+            self.held_peak = max(self.held_peak, _number_in(self._group / "memory.current"))
+        elif self._limit is not None and seen.held > self._limit:
             # Processes that share pages count them each; ask the kernel for the truth.
             held = shared_memory(pids) if len(pids) > 1 else seen.held
             over = held > self._limit
@@ -132,10 +141,9 @@ class MemoryWatch:
             self.was_killed = any(
                 line.startswith("oom_kill ") and not line.endswith(" 0") for line in events
             )
-        with contextlib.suppress(OSError, ValueError):
-            peak = int((self._group / "memory.peak").read_text())
-            self.peak = max(self.peak, peak)
-            self.held_peak = max(self.held_peak, peak)
+        peak = _number_in(self._group / "memory.peak")
+        self.peak = max(self.peak, peak)
+        self.held_peak = max(self.held_peak, peak)
         with contextlib.suppress(OSError):
             self._group.rmdir()
 
@@ -143,6 +151,14 @@ class MemoryWatch:
 def enter_group(group: str) -> None:
     """Put this process, and what it starts, under a cgroup's limit."""
     (Path(group) / "cgroup.procs").write_text("0")
+
+
+def _number_in(file: Path) -> int:
+    """What a file of a cgroup counts; 0 where this kernel has no such file."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _make_group(limit: int, name: str) -> Path | None:
