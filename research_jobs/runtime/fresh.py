@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import importlib
 import io
 import linecache
 import os
@@ -22,7 +21,7 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,8 +34,10 @@ __all__ = [
     "default_signals",
     "fresh_randomness",
     "in_project",
+    "modules_since_preload",
     "prepare",
     "remember_matplotlib_settings",
+    "remember_modules",
 ]
 
 # What an interpreter ignores by itself when it starts.
@@ -47,6 +48,9 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 # The matplotlibrc that a preloaded matplotlib has read; see `remember_matplotlib_settings`.
 _matplotlib_file: str | None = None
+
+# The module that was preloaded last; see `modules_since_preload`.
+_last_preloaded: tuple[str, types.ModuleType] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | No
     close_others(keep)
     _standard_streams()
     _blank_main()
-    importlib.invalidate_caches()
+    _look_at_folders_anew()
     linecache.clearcache()
     fresh_randomness()
     if faults is not None:
@@ -197,6 +201,38 @@ def _blank_main() -> None:
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules["__main__"] = main
+
+
+def _look_at_folders_anew() -> None:
+    """`importlib.invalidate_caches`, for the folders in which a new package may turn up.
+
+    That looks at the folder of every package besides: hundreds of objects that a forked process
+    shares with the template until then, and that look at their folder's time by themselves.
+    """
+    for entry in sys.path:
+        invalidate = getattr(sys.path_importer_cache.get(entry), "invalidate_caches", None)
+        if invalidate is not None:
+            invalidate()
+
+
+def remember_modules() -> None:
+    """Note what was preloaded, none of which is the project's (called by the template)."""
+    global _last_preloaded
+    name = next(reversed(sys.modules))
+    _last_preloaded = (name, sys.modules[name])
+
+
+def modules_since_preload() -> Iterator[tuple[str, types.ModuleType]]:
+    """Names and modules that were imported since `remember_modules`; all, where it was not called.
+
+    New names stand last in ``sys.modules``. To look at the others would cost a forked process a
+    copy of the memory of each.
+    """
+    for name in reversed(sys.modules):
+        module = sys.modules[name]
+        if (name, module) == _last_preloaded:
+            return
+        yield name, module
 
 
 def remember_matplotlib_settings() -> None:

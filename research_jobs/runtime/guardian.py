@@ -1,4 +1,4 @@
-"""The small process that stands between the supervisor and one notebook's process.
+"""The small process that stands between the supervisor and a notebook's process.
 
 It starts the notebook's process, carries its output to the logs, watches time and memory, and
 sees to it that nothing outlives the run: it adopts every orphan of the tree, and it notices the
@@ -10,12 +10,16 @@ Its ways out::
                ◀──── RunResult ────          ◀─cells, record─
                                    ◀─stdout, stderr (pipes)──
 
+A guardian of a template guards one run after the other, each with a notebook's process of its own
+that it forks beforehand. No code of a notebook runs in it, so it stays as fresh as the template.
+
 Standard library only, Python 3.10 and later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import select
@@ -49,7 +53,7 @@ from research_jobs.runtime.channel import (
 from research_jobs.runtime.ending import Facts, tell_ending, user_stack
 from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
-from research_jobs.runtime.notebook_process import NotebookProcess
+from research_jobs.runtime.notebook_process import SPARE_NAME, NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
 from research_jobs.store.files import crash_point
 
@@ -72,8 +76,8 @@ class Surroundings:
 
     Parameters
     ----------
-    descriptors : callable
-        Waits for the run and gives the descriptors of the socket to the supervisor and of the two
+    next_run : callable
+        Waits for a run and gives the descriptors of the socket to the supervisor and of the two
         logs, or None when no run comes. Its argument is readable when a child has ended.
     parent : int
         Pid of the supervisor.
@@ -84,7 +88,7 @@ class Surroundings:
     isolation : str
     """
 
-    descriptors: Callable[[int], tuple[int, int, int] | None]
+    next_run: Callable[[int], tuple[int, int, int] | None]
     parent: int
     parent_descriptor: int | None
     path: tuple[str, ...]
@@ -98,7 +102,7 @@ def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoRet
         os._exit(1)
     run_guardian(
         Surroundings(
-            descriptors=lambda _wake: (control, stdout, stderr),
+            next_run=lambda _wake: (control, stdout, stderr),
             parent=parent,
             parent_descriptor=descriptor,
             path=tuple(sys.path),
@@ -108,17 +112,25 @@ def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoRet
 
 
 def run_guardian(surroundings: Surroundings) -> NoReturn:
-    """Guard one run in this process, and leave."""
+    """Guard runs in this process as long as they come, and leave."""
     status = 1
     try:
         if os.getsid(0) != os.getpid():
             os.setsid()
         processes.adopt_orphans()
         wake = _wake_up_for_children()
-        child = NotebookProcess.fork(surroundings.path)
-        descriptors = surroundings.descriptors(wake)
-        if descriptors is not None:
-            _guard(surroundings, child, wake, *descriptors)
+        errors = os.dup(2)
+        again = True
+        while again:
+            child = NotebookProcess.fork(surroundings.path)
+            descriptors = surroundings.next_run(wake)
+            again = (
+                descriptors is not None
+                and _guard(surroundings, child, wake, *descriptors)
+                and surroundings.isolation == "fork"
+            )
+            if again:
+                _forget_run(wake, errors)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing is left that could handle it
         with contextlib.suppress(Exception):
@@ -136,27 +148,42 @@ def _guard(
     control: int,
     stdout: int,
     stderr: int,
-) -> None:
+) -> bool:
+    """Guard one run; whether nothing of it is left, so that another may follow."""
     processes.name_process("rj-guardian")
     # What goes wrong here should be found in the run's log.
     os.dup2(stderr, 2)
-    connection = socket.socket(fileno=control)
-    start = receive_message(connection)
-    payload = receive_frame(connection) if start is not None else None
-    if start is None or payload is None:
-        return
-    request = decode(payload)
-    assert isinstance(request, RunRequest)
-    guardian = _Guardian(surroundings, connection, request, child)
-    child.order(
-        {
-            "environment": _environment(start, request),
-            "umask": int(start.get("umask", 0o022)),
-            "group": guardian.watch.group,
-        },
-        payload,
-    )
-    guardian.run(wake, stdout, stderr)
+    try:
+        with socket.socket(fileno=control) as connection, contextlib.closing(child):
+            start = receive_message(connection)
+            payload = receive_frame(connection) if start is not None else None
+            if start is None or payload is None:
+                return False
+            request = decode(payload)
+            assert isinstance(request, RunRequest)
+            guardian = _Guardian(surroundings, connection, request, child)
+            child.order(
+                {
+                    "environment": _environment(start, request),
+                    "umask": int(start.get("umask", 0o022)),
+                    "group": guardian.watch.group,
+                },
+                payload,
+            )
+            return guardian.run(wake, stdout, stderr)
+    finally:
+        os.close(stdout)
+        os.close(stderr)
+
+
+def _forget_run(wake: int, errors: int) -> None:
+    """Be again what the fork was, for the next notebook's process to come from."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.dup2(errors, 2)
+    _empty(wake)
+    processes.name_process(SPARE_NAME)
+    # Only what came after the template froze its own: nothing of the run's request stays.
+    gc.collect()
 
 
 def _wake_up_for_children() -> int:
@@ -217,13 +244,17 @@ class _Guardian:
         self.leave_deadline: float | None = None
         self.started_at = time.time()
         self.started = time.monotonic()
+        self.usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.oom_kills = processes.oom_kills()
         self.watch = MemoryWatch(request.memory_bytes, request.run_id)
 
     # -- the run --------------------------------------------------------------------------
 
-    def run(self, wake: int, stdout: int, stderr: int) -> None:
-        """Watch the notebook's process until nothing of it is left, and say what became of it."""
+    def run(self, wake: int, stdout: int, stderr: int) -> bool:
+        """Watch the notebook's process until nothing of it is left, and say what became of it.
+
+        Returns whether that could be said, and no thread and no process of the run is left.
+        """
         signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
         pumps = self._start_pumps(stdout, stderr)
         send_message(self.control, "Guarded", guardian=os.getpid())
@@ -237,12 +268,14 @@ class _Guardian:
         self._drain(pumps)
         self.watch.close()
         if not (self.begun or self.record or self.broken or self.reason):
-            return  # killed before it took its orders: the supervisor may ask again
+            return False  # killed before it took its orders: the supervisor may ask again
         result = self._result(left)
         crash_point("guardian-before-result")
-        if not self.supervisor_gone:
-            with contextlib.suppress(OSError):
-                self.control.sendall(_frame(result, self.masker))
+        if self.supervisor_gone:
+            return False
+        with contextlib.suppress(OSError):
+            self.control.sendall(_frame(result, self.masker))
+        return not any(pump.is_alive() for pump in pumps) and not processes.descendants(os.getpid())
 
     def _start_pumps(self, stdout: int, stderr: int) -> tuple[Pump, Pump]:
         secrets = tuple(self.request.secrets.values())
@@ -461,7 +494,7 @@ class _Guardian:
     # -- telling ----------------------------------------------------------------------------
 
     def _result(self, left: list[str]) -> RunResult:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        usage, before = resource.getrusage(resource.RUSAGE_CHILDREN), self.usage_before
         if left:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""
             self.notes.append(f"ended what was left running: {', '.join(left[:3])}{more}")
@@ -470,7 +503,7 @@ class _Guardian:
             result,
             started_at=self.started_at,
             duration_s=time.monotonic() - self.started,
-            cpu_s=usage.ru_utime + usage.ru_stime,
+            cpu_s=usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
             peak_memory_bytes=max(self.watch.peak, self.largest_process),
             pid=self.child,
             isolation=self.around.isolation,

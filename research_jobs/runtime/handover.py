@@ -16,7 +16,7 @@ from typing import Any
 from research_jobs.errors import OutputError, SourceLocation
 from research_jobs.protocol import RunRequest
 from research_jobs.runtime.ending import shown_path
-from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.fresh import in_project, modules_since_preload
 
 __all__ = ["hand_over"]
 
@@ -76,7 +76,7 @@ def _pickler(request: RunRequest) -> Any:
         # An interpreter of the notebook's own may lack it: then classes of the project cannot
         # travel, and pickle says which.
         return _plain_pickle(request)
-    for name, module in list(sys.modules.items()):
+    for name, module in list(modules_since_preload()):
         if _is_project_module(name, module, request):
             cloudpickle.register_pickle_by_value(module)
 

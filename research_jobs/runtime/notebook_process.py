@@ -92,6 +92,11 @@ class NotebookProcess:
             self.channel.sendall(message("Order", **start))
             send_frame(self.channel, request)
 
+    def close(self) -> None:
+        """Let go of its descriptors, but for the pipes, which their readers close."""
+        self.channel.close()
+        os.close(self.faults)
+
     def fault_text(self) -> str:
         """What was written at a fault."""
         with contextlib.suppress(OSError):

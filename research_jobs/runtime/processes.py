@@ -46,10 +46,12 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+# Made once: each CDLL makes classes of its own.
+_libc = ctypes.CDLL(None) if LINUX else None
+
+
 def _prctl(option: int, argument: Any) -> bool:
-    if not LINUX:
-        return False
-    return ctypes.CDLL(None).prctl(option, argument, 0, 0, 0) == 0
+    return _libc is not None and _libc.prctl(option, argument, 0, 0, 0) == 0
 
 
 def adopt_orphans() -> bool:

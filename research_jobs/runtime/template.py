@@ -1,4 +1,4 @@
-"""The warm interpreter: imports third-party modules once, then forks a guardian for each run.
+"""The warm interpreter: imports third-party modules once, then forks guardians, which fork runs.
 
 It never imports a file of the project. When `preload` finds a module unfit, the template ends, and
 the supervisor starts another one without it. A module that hangs is noticed by the supervisor.
@@ -19,6 +19,7 @@ import socket
 import sys
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -29,7 +30,7 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.fresh import remember_matplotlib_settings
+from research_jobs.runtime.fresh import remember_matplotlib_settings, remember_modules
 from research_jobs.runtime.guardian import Surroundings, run_guardian
 from research_jobs.runtime.notebook_process import SPARE_NAME
 from research_jobs.runtime.preload import Preload, UnfitError
@@ -64,7 +65,9 @@ class _Template:
         self.parent_descriptor = parent_descriptor
         self.path = tuple(sys.path)
         self.guardians: set[int] = set()
-        self.spare: socket.socket | None = None
+        #: those that wait for a run, the one that has waited longest first, and those that have one
+        self.waiting: deque[socket.socket] = deque()
+        self.busy: dict[int, socket.socket] = {}
 
     def run(self) -> None:
         asked = receive_message(self.control)
@@ -81,6 +84,7 @@ class _Template:
             return
         self._end_with_supervisor(on=False)
         remember_matplotlib_settings()
+        remember_modules()
         places = preload.places()
         sys.path[:] = self.path
         linecache.clearcache()
@@ -119,16 +123,19 @@ class _Template:
         poller.register(self.control, select.POLLIN)
         if self.parent_descriptor is not None:
             poller.register(self.parent_descriptor, select.POLLIN)
+        self.poller = poller
         while True:
             # Forking a large process takes milliseconds: have the next one ready before it is
             # asked for, but not before those that are asked for already.
-            if self.spare is None and not poller.poll(0):
-                self.spare = self._fork()
+            if not self.waiting and not poller.poll(0):
+                self.waiting.append(self._fork())
             ready = {descriptor for descriptor, _events in poller.poll()}
             if self.parent_descriptor in ready:
                 return
             if wake in ready:
                 self._reap(wake)
+            for descriptor in ready & self.busy.keys():
+                self._take_back(descriptor)
             if self.control.fileno() in ready:
                 message, descriptors = receive_descriptors(self.control, 3)
                 if message is None or message.get("record") != "Run" or len(descriptors) != 3:
@@ -136,19 +143,34 @@ class _Template:
                 self._hand_over(descriptors)
 
     def _hand_over(self, descriptors: Sequence[int]) -> None:
-        """Give a run to the guardian that is ready, or to a new one."""
-        for _ in range(2):
-            spare, self.spare = self.spare or self._fork(), None
-            with spare:
-                try:
-                    send_message(spare, "Run", fds=descriptors)
-                    break
-                except OSError:
-                    continue  # it was killed meanwhile
+        """Give a run to the guardian that has waited longest, or to a new one."""
+        while True:
+            chosen = self.waiting.popleft() if self.waiting else self._fork(descriptors)
+            try:
+                send_message(chosen, "Run", fds=descriptors)
+            except OSError:
+                chosen.close()  # it was killed meanwhile
+                continue
+            self.busy[chosen.fileno()] = chosen
+            self.poller.register(chosen, select.POLLIN)
+            break
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _fork(self) -> socket.socket:
+    def _take_back(self, descriptor: int) -> None:
+        """A guardian is through with its run: it waits for another one, or has left."""
+        guardian = self.busy.pop(descriptor)
+        self.poller.unregister(descriptor)
+        try:
+            free = receive_message(guardian) is not None
+        except OSError:
+            free = False
+        if free:
+            self.waiting.append(guardian)
+        else:
+            guardian.close()
+
+    def _fork(self, not_its_own: Sequence[int] = ()) -> socket.socket:
         """A guardian with its notebook's process, waiting for a run on this socket."""
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
@@ -163,12 +185,14 @@ class _Template:
             signal.set_wakeup_fd(-1)
             processes.name_process(SPARE_NAME)
             self.control.close()
-            ours.close()
-            for descriptor in self.wake_descriptors:
+            # The others' ends too: that theirs has no other end is how they see us end.
+            for other in (ours, *self.waiting, *self.busy.values()):
+                other.close()
+            for descriptor in (*self.wake_descriptors, *not_its_own):
                 os.close(descriptor)
             run_guardian(
                 Surroundings(
-                    descriptors=lambda wake: _wait_for_run(theirs, wake, self.parent_descriptor),
+                    next_run=_Runs(theirs, self.parent_descriptor).wait,
                     parent=self.parent,
                     parent_descriptor=self.parent_descriptor,
                     path=self.path,
@@ -201,21 +225,36 @@ class _Template:
                 processes.signal_all([child, *processes.descendants(child)], signal.SIGKILL)
 
 
-def _wait_for_run(
-    waiting: socket.socket, wake: int, parent_descriptor: int | None
-) -> tuple[int, int, int] | None:
-    """The descriptors of a run, or None when template, supervisor or child have gone."""
-    poller = select.poll()
-    poller.register(waiting, select.POLLIN)
-    poller.register(wake, select.POLLIN)
-    if parent_descriptor is not None:
-        poller.register(parent_descriptor, select.POLLIN)
-    ready = {descriptor for descriptor, _events in poller.poll()}
-    if wake in ready or parent_descriptor in ready:
-        return None
-    with waiting:
-        message, descriptors = receive_descriptors(waiting, 3)
-    if message is None or len(descriptors) != 3:
-        return None
-    control, stdout, stderr = descriptors
-    return control, stdout, stderr
+class _Runs:
+    """A guardian's runs, as the template hands them over.
+
+    Parameters
+    ----------
+    template : socket
+    parent_descriptor : int or None
+        Becomes readable when the supervisor ends.
+    """
+
+    def __init__(self, template: socket.socket, parent_descriptor: int | None) -> None:
+        self.template = template
+        self.parent_descriptor = parent_descriptor
+        self.had_one = False
+
+    def wait(self, wake: int) -> tuple[int, int, int] | None:
+        """The descriptors of a run, or None when template, supervisor or child have gone."""
+        if self.had_one:
+            send_message(self.template, "Free")
+        poller = select.poll()
+        poller.register(self.template, select.POLLIN)
+        poller.register(wake, select.POLLIN)
+        if self.parent_descriptor is not None:
+            poller.register(self.parent_descriptor, select.POLLIN)
+        ready = {descriptor for descriptor, _events in poller.poll()}
+        if wake in ready or self.parent_descriptor in ready:
+            return None
+        message, descriptors = receive_descriptors(self.template, 3)
+        if message is None or len(descriptors) != 3:
+            return None
+        self.had_one = True
+        control, stdout, stderr = descriptors
+        return control, stdout, stderr

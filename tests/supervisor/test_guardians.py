@@ -1,0 +1,98 @@
+"""One guardian guards run after run: what follows must not notice what was before."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from lab import Lab, wait_until
+
+from research_jobs.protocol import Ending
+from research_jobs.runtime import processes
+from research_jobs.supervisor.supervise import Supervisor
+
+WHO = """
+# %% Who
+import gc
+import json
+import os
+import random
+
+import numpy
+
+secret = "".join(["s3", "cret-of-", "the-first"])
+# What the literals of this very file made.
+own = {id(value) for value in gc.get_referents(globals())}
+found = [
+    type(holder).__name__
+    for holder in gc.get_objects()
+    for value in gc.get_referents(holder)
+    if type(value) is str and secret in value and id(value) not in own and holder is not globals()
+]
+print(json.dumps({
+    "guardian": os.getppid(),
+    "pid": os.getpid(),
+    "random": [random.random(), float(numpy.random.rand())],
+    "marks": [hasattr(json, "mark"), os.environ.get("MARK"), os.getcwd()],
+    "found": found,
+}))
+json.mark = True
+os.environ["MARK"] = "set"
+os.chdir("/")
+"""
+
+
+def test_runs_share_guardians_and_nothing_else(lab: Lab, marker: str) -> None:
+    """Run after run comes from the same few guardians, each as fresh as the first."""
+    lab.write("who", WHO)
+    with Supervisor(preload=("numpy",)) as supervisor:
+        lab.supervisor = supervisor
+        first = lab.run("who", secrets={"TOKEN": "s3cret-of-the-first"})
+        assert first.result.ending is Ending.SUCCEEDED, first.stderr
+        told = [json.loads(lab.run("who").stdout) for _ in range(8)]
+    assert len({item["guardian"] for item in told}) < 6
+    assert len({item["pid"] for item in told}) == 8
+    assert len({tuple(item["random"]) for item in told}) == 8
+    assert {tuple(item["marks"]) for item in told} == {(False, None, str(lab.notebooks))}
+    assert [item["found"] for item in told] == [[]] * 8
+
+
+def test_guardians_do_not_grow(lab: Lab) -> None:
+    """Whatever becomes of a run, its guardian holds no descriptor of it, and waits again."""
+    with Supervisor() as supervisor:
+        lab.supervisor = supervisor
+        lab.run("adds_up")
+        for name in ("adds_up", "segfaults", "raises_keyboard_interrupt", "exits_at_once") * 2:
+            lab.run(name)
+        lab.run("sleeps", timeout_s=0.3)
+        (template,) = supervisor.template_pids
+        guardians = processes.children_of(template) or []
+        assert 1 < len(guardians) < 6
+        for pid in guardians:
+            wait_until(lambda pid=pid: processes.children_of(pid))  # its next process is there
+        assert len({len(_descriptors(pid)) for pid in guardians}) == 1
+        held = {place for pid in guardians for place in _descriptors(pid)}
+        assert not [place for place in held if str(lab.root) in place]
+
+
+def test_guardian_that_cannot_let_go_is_not_used_again(lab: Lab) -> None:
+    """A guardian whose log nobody reads leaves with its run, and later runs have others."""
+    lab.write("parent", "# %% Who\nimport os\nprint(os.getppid())\n")
+    lab.write("floods", "# %% Flood\nimport os\nprint(os.getppid())\nprint('x' * 1_000_000)\n")
+    reader, writer = os.pipe()
+    with Supervisor() as supervisor:
+        lab.supervisor = supervisor
+        result = supervisor.run(lab.request("floods", timeout_s=0.5), stdout=writer, stderr=2)
+        assert any("stdout was still held open" in note for note in result.notes), result.notes
+        stuck = int(os.read(reader, 100).split()[0])
+        (template,) = supervisor.template_pids
+        wait_until(lambda: stuck not in (processes.children_of(template) or []))
+        assert {int(lab.run("parent").stdout) for _ in range(4)}.isdisjoint({stuck})
+    os.close(reader)
+    os.close(writer)
+
+
+def _descriptors(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return [str(entry.readlink()) for entry in folder.iterdir()]
