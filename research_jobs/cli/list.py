@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preload",
         action="store_true",
-        help="instead: the third-party modules that the notebooks import, which a warm "
-        "interpreter imports once for all runs",
+        help="instead: what warm interpreters import once for all runs, how long each import "
+        "takes, and what is left out and why; starts them to find out",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -27,14 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     project = find_project(arguments.project)
     if arguments.preload:
-        from research_jobs.notebook.scan import scan
+        from research_jobs.cli.preload import show_preload
 
-        modules = scan(project).third_party
-        if arguments.json:
-            print_json(list(modules))
-        else:
-            print("\n".join(modules))
-        return 0
+        return show_preload(project, as_json=arguments.json)
 
     from research_jobs.cli.status import next_ticks, read_statuses, schedules_of
     from research_jobs.orchestration.catalog import load_catalog

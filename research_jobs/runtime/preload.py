@@ -146,6 +146,7 @@ class Preload:
         if name in sys.modules:
             if not ours:
                 self.loaded.append(name)
+                send_message(self.control, "Loaded", module=name, seconds=0.0)
             return
         reason = self.unfit.get(name) or self._refuse(name, ours=ours)
         if reason is not None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from research_jobs.supervisor.process import (
     startup_environment,
 )
 
-__all__ = ["Isolation", "Supervisor"]
+__all__ = ["Isolation", "Supervisor", "changed_at_start", "resolve_interpreter"]
 
 Isolation: TypeAlias = Literal["fork", "spawn"]
 
@@ -115,6 +115,7 @@ class Supervisor:
         project : path
             The project's root.
         python : str, optional
+            Another interpreter than ours, as in the manifest.
 
         Returns
         -------
@@ -125,8 +126,11 @@ class Supervisor:
         ------
         StartError
             When the interpreter cannot be started.
+        TemplateUnfitError
+            When it cannot serve as a template; runs are started cold then.
         """
-        return self._template(python or self._python, str(project)).report
+        root = str(project)
+        return self._template(resolve_interpreter(python, root) or self._python, root).report
 
     def run(
         self,
@@ -157,15 +161,14 @@ class Supervisor:
         RunResult
             For every ending; only a mistake in the call itself raises.
         """
-        interpreter = _resolve_interpreter(python, request) or self._python
+        interpreter = resolve_interpreter(python, request.project_root) or self._python
         notes: tuple[str, ...] = ()
-        if isolation is None:
-            isolation = "fork"
-        early = _changed_at_start(request) if isolation == "fork" else None
-        if isolation == "fork" and (not fork_is_possible() or early is not None):
+        if isolation is None or not fork_is_possible():
+            isolation = "fork" if fork_is_possible() else "spawn"
+        early = changed_at_start(request.environment) if isolation == "fork" else None
+        if early is not None:
             isolation = "spawn"
-            if early is not None:
-                notes = (f"started cold: {early} is read when interpreter or libraries start",)
+            notes = (f"started cold: {early} is read when interpreter or libraries start",)
         started_at, started = time.time(), time.monotonic()
         if cancel is not None and cancel.is_cancelled:
             return RunResult(
@@ -286,15 +289,16 @@ class Supervisor:
         template.close()
 
 
-def _changed_at_start(request: RunRequest) -> str | None:
-    """A variable of the request that a forked process would read too late."""
-    for name, value in startup_environment(request.environment).items():
+def changed_at_start(environment: Mapping[str, str]) -> str | None:
+    """A variable, of those that a run sets, that a forked process would read too late."""
+    for name, value in startup_environment(environment).items():
         if os.environ.get(name) != value:
             return name
     return None
 
 
-def _resolve_interpreter(python: str | None, request: RunRequest) -> str | None:
+def resolve_interpreter(python: str | None, project: str) -> str | None:
+    """The path of an interpreter that the manifest names: on the PATH, or from the project's root."""
     if python is None:
         return None
     path = Path(python).expanduser()
@@ -304,7 +308,7 @@ def _resolve_interpreter(python: str | None, request: RunRequest) -> str | None:
             return python
         path = Path(found)
     elif not path.is_absolute():
-        path = Path(request.project_root) / path
+        path = Path(project) / path
     return str(path)
 
 

@@ -38,11 +38,6 @@ def test_list_before_and_after(say: Any, project: Path) -> None:
     assert "1/7" in row
 
 
-def test_list_preload_names_third_party_modules(say: Any) -> None:
-    """`--preload` gives what a warm interpreter imports: nothing of the project's own."""
-    assert say("list", "--preload").out.split() == ["pandas"]
-
-
 def test_a_skip_is_told_as_such(say: Any) -> None:
     """After a skipped run the last ending is `skipped`, not `succeeded`."""
     say("run", "daily", "--partition", "2024-01-06")

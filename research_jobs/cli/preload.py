@@ -1,0 +1,124 @@
+"""``research-jobs list --preload``: what warm interpreters import, tried for real."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from research_jobs.cli.output import print_json, print_table
+from research_jobs.errors import ResearchJobsError
+from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.instance import enter_project
+from research_jobs.project import Project
+from research_jobs.supervisor.process import TemplateUnfitError, fork_is_possible
+from research_jobs.supervisor.run import Supervisor
+from research_jobs.supervisor.supervise import changed_at_start, resolve_interpreter
+
+__all__ = ["show_preload"]
+
+T = TypeVar("T")
+
+# Less than this is shown as nothing: it came along with another module.
+_WORTH_TELLING_S = 0.005
+
+
+@dataclass
+class _Warm:
+    """A warm interpreter and the notebooks that are forked from it."""
+
+    python: str
+    notebooks: list[str] = field(default_factory=list[str])
+    loaded: dict[str, float] = field(default_factory=dict[str, float])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    error: str | None = None
+
+
+def show_preload(project: Project, *, as_json: bool) -> int:
+    """Start each warm interpreter that the project needs, and print what became of it.
+
+    Parameters
+    ----------
+    project : Project
+    as_json : bool
+
+    Returns
+    -------
+    int
+        The command's exit code: 1 when an interpreter cannot be started.
+    """
+    enter_project(project)
+    catalog = load_catalog(project)
+    cold = {entry.name: why for entry in _sound(catalog) if (why := _why_cold(entry))}
+    interpreters: dict[str, _Warm] = {}
+    for entry in _sound(catalog):
+        if entry.name not in cold:
+            python = resolve_interpreter(entry.spec.python, str(project.root)) or sys.executable
+            interpreters.setdefault(python, _Warm(python)).notebooks.append(entry.name)
+    # What it has to say is in its report.
+    with Supervisor(preload=catalog.preload, log=lambda _line: None) as supervisor:
+        for warm in interpreters.values():
+            _try(supervisor, project, warm)
+    if as_json:
+        print_json({"warm": [vars(warm) for warm in interpreters.values()], "cold": cold})
+    else:
+        _print(interpreters.values(), cold)
+    return 1 if any(warm.error for warm in interpreters.values()) else 0
+
+
+def _sound(catalog: Catalog) -> Iterable[Entry]:
+    return (entry for entry in catalog if entry.error is None)
+
+
+def _why_cold(entry: Entry) -> str | None:
+    """Why a notebook is not forked from a warm interpreter; None where it is."""
+    if not fork_is_possible():
+        return f"{sys.platform} has no warm interpreters"
+    if entry.spec.isolation == "spawn":
+        return "isolation: spawn"
+    early = changed_at_start(entry.spec.environment)
+    return f"it sets {early}, which is read when interpreter or libraries start" if early else None
+
+
+def _try(supervisor: Supervisor, project: Project, warm: _Warm) -> None:
+    try:
+        report = supervisor.warm(project.root, warm.python)
+    except TemplateUnfitError as error:
+        warm.error = f"its runs are started cold: {error}"
+    except ResearchJobsError as error:
+        warm.error = error.headline
+    else:
+        warm.loaded, warm.left_out = _theirs(report.loaded), _theirs(report.left_out)
+
+
+def _theirs(modules: Mapping[str, T]) -> dict[str, T]:
+    """Without our own, which every run needs: they are no choice."""
+    return {name: told for name, told in modules.items() if not name.startswith("research_jobs.")}
+
+
+def _print(interpreters: Iterable[_Warm], cold: dict[str, str]) -> None:
+    for warm in interpreters:
+        print(f"{_short(warm.python)}, for {_count(len(warm.notebooks), 'notebook')}")
+        if warm.error:
+            print(f"  {warm.error}")
+        rows = [
+            [name, f"{seconds:.2f} s" if seconds >= _WORTH_TELLING_S else "", ""]
+            for name, seconds in warm.loaded.items()
+        ]
+        rows += [[name, "left out", reason] for name, reason in warm.left_out.items()]
+        if rows:
+            print_table(["module", "import", "why"], rows, right=["import"])
+        print()
+    if cold:
+        print_table(["started cold", "why"], [[name, why] for name, why in cold.items()])
+
+
+def _short(python: str) -> str:
+    home = str(Path.home())
+    return python.replace(home, "~", 1) if python.startswith(home + "/") else python
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
