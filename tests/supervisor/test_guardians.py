@@ -69,9 +69,9 @@ def test_guardians_do_not_grow(lab: Lab) -> None:
         (template,) = supervisor.template_pids
         guardians = processes.children_of(template) or []
         assert 1 < len(guardians) < 6
-        for pid in guardians:
-            wait_until(lambda pid=pid: processes.children_of(pid))  # its next process is there
-        assert len({len(_descriptors(pid)) for pid in guardians}) == 1
+        # Each has forked its next process by and by, and let go of the last.
+        wait_until(lambda: len({len(_descriptors(pid)) for pid in guardians}) == 1)
+        assert all(processes.children_of(pid) for pid in guardians)
         held = {place for pid in guardians for place in _descriptors(pid)}
         assert not [place for place in held if str(lab.root) in place]
 
