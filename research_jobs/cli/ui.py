@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
@@ -71,19 +71,20 @@ def run(arguments: argparse.Namespace) -> int:
         sink = None if arguments.verbose else stack.enter_context(log.open("wb"))
         environment = dict(os.environ)
         environment[PROJECT_VARIABLE] = str(project.root)
-        services = _Services(stack, sink)
         try:
             print("Starting…", flush=True)
             stack.enter_context(announced(project, ui=ui_address, reports=reports_address))
             stack.enter_context(_serve_reports(project, host, reports_port))
-            _start_dagster(services, project, host, port, environment)
-            _wait_until_up(host, port, services)
+            dagster = stack.enter_context(_dagster(project, host, port, environment, sink))
+            _wait_until_up(host, port, dagster)
             print(f"Dagster's UI   {ui_address}")
             print(f"Reports        {reports_address}")
             if sink is not None:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
-            services.wait()
+            while True:
+                _check(dagster)
+                time.sleep(0.5)
         except (KeyboardInterrupt, _StopError):
             print("Stopping…", flush=True)
             return 0
@@ -92,33 +93,40 @@ def run(arguments: argparse.Namespace) -> int:
             if sink is not None:
                 complain(_tail(log))
             return 1
-    return 0
 
 
-def _start_dagster(
-    services: _Services, project: Project, host: str, port: int, environment: dict[str, str]
-) -> None:
-    """``dagster dev`` on the project's instance and workspace."""
+@contextlib.contextmanager
+def _dagster(
+    project: Project, host: str, port: int, environment: dict[str, str], sink: IO[bytes] | None
+) -> Generator[subprocess.Popen[bytes]]:
+    """``dagster dev`` on the project's instance and workspace, while the context lasts.
+
+    Its keeper ends it when our end of the pipe is closed, which it is when we die, too.
+    """
     from research_jobs.orchestration.instance import service_home, workspace_file
 
     home = service_home(project)
-    # This end of the pipe tells it to stop, in a way that leaves none of its processes behind.
-    read_end, write_end = os.pipe()
-    command = [
-        *(sys.executable, "-m", "dagster", "dev"),
-        *("--workspace", str(workspace_file(project))),
-        *("--host", host, "--port", str(port)),
-        *("--log-level", "warning", "--shutdown-pipe", str(read_end)),
-    ]
-    services.start(
-        "Dagster",
-        command,
-        project,
-        environment | ({"DAGSTER_HOME": home} if home else {}),
-        shutdown=write_end,
-        inherit=[read_end],
+    keeper = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "research_jobs.cli.keeper", str(STOP_TIMEOUT_S)),
+            *(sys.executable, "-m", "dagster", "dev"),
+            *("--workspace", str(workspace_file(project))),
+            *("--host", host, "--port", str(port), "--log-level", "warning"),
+        ],
+        cwd=project.root,
+        env=environment | ({"DAGSTER_HOME": home} if home else {}),
+        stdin=subprocess.PIPE,
+        stdout=sink,
+        stderr=sink,
+        # Ctrl-C is for us, and we pass it on.
+        start_new_session=True,
     )
-    os.close(read_end)
+    try:
+        yield keeper
+    finally:
+        assert keeper.stdin is not None
+        keeper.stdin.close()
+        keeper.wait()
 
 
 def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
@@ -135,70 +143,12 @@ def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
 
 
 class _DiedError(Exception):
-    """A service ended that should not have."""
+    """Dagster ended, and should not have."""
 
 
-class _Services:
-    """Processes that are stopped together, the last started first."""
-
-    def __init__(self, stack: contextlib.ExitStack, sink: IO[bytes] | None) -> None:
-        self._stack = stack
-        self._sink = sink
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(
-        self,
-        name: str,
-        command: Sequence[str],
-        project: Project,
-        environment: dict[str, str],
-        *,
-        shutdown: int | None = None,
-        inherit: Sequence[int] = (),
-    ) -> None:
-        """Start one, in a session of its own: Ctrl-C is for us, and we pass it on."""
-        process = subprocess.Popen(
-            command,
-            cwd=project.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._sink,
-            stderr=self._sink,
-            start_new_session=True,
-            pass_fds=inherit,
-        )
-        self._running[name] = process
-        self._stack.callback(_end, process, shutdown)
-
-    def check(self) -> None:
-        """Raise when one has ended."""
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                raise _DiedError(f"{name} ended with exit code {process.returncode}")
-
-    def wait(self) -> None:
-        """Until one of them ends."""
-        while True:
-            self.check()
-            time.sleep(0.5)
-
-
-def _end(process: subprocess.Popen[bytes], shutdown: int | None) -> None:
-    """Ask it to stop, wait, then end its whole group."""
-    if process.poll() is None:
-        if shutdown is not None:
-            # Dagster's own way: closes its webserver, daemon and code servers in order.
-            with contextlib.suppress(OSError):
-                os.write(shutdown, b"SHUTDOWN\n")
-        else:
-            process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if shutdown is not None:
-        os.close(shutdown)
+def _check(dagster: subprocess.Popen[bytes]) -> None:
+    if dagster.poll() is not None:
+        raise _DiedError(f"Dagster ended with exit code {dagster.returncode}")
 
 
 def _raise_stop(number: int, frame: FrameType | None) -> None:
@@ -242,10 +192,10 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _wait_until_up(host: str, port: int, services: _Services) -> None:
+def _wait_until_up(host: str, port: int, dagster: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        services.check()
+        _check(dagster)
         connection = http.client.HTTPConnection(host, port, timeout=5)
         try:
             connection.request("GET", "/server_info")

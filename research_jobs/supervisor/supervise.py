@@ -298,7 +298,7 @@ def changed_at_start(environment: Mapping[str, str]) -> str | None:
 
 
 def resolve_interpreter(python: str | None, project: str) -> str | None:
-    """The path of an interpreter that the manifest names: on the PATH, or from the project's root."""
+    """Where an interpreter is that the manifest names: on the PATH, or from the project's root."""
     if python is None:
         return None
     path = Path(python).expanduser()

@@ -49,3 +49,14 @@ def test_ctrl_c_leaves_no_process(prices_project: Path, start_ui: Any) -> None:
     assert ui.process.wait(60) == 0
     _, alive = psutil.wait_procs(started, timeout=20)
     assert alive == []
+
+
+@pytest.mark.timeout(240)
+def test_killed_leaves_no_process(prices_project: Path, start_ui: Any) -> None:
+    """SIGKILL of the command, which can then end nothing itself, ends all that it started."""
+    ui = start_ui(prices_project)
+    started = psutil.Process(ui.process.pid).children(recursive=True)
+    assert len(started) >= 4
+    ui.process.kill()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
