@@ -21,8 +21,9 @@ from research_jobs.errors import (
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration._dagster_storage import remembered_migrations
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
-from research_jobs.orchestration.factory import asset_key, catalog_defs, op_names
+from research_jobs.orchestration.factory import asset_key, catalog_defs
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
+from research_jobs.orchestration.jobs import op_names
 from research_jobs.orchestration.staleness import stale_notebooks
 from research_jobs.orchestration.supervisors import remember_preload
 from research_jobs.project import Project

@@ -22,7 +22,8 @@ from dagster._utils.schedules import get_next_cron_tick
 from research_jobs.cli.launch import number_of, text_of
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.catalog import Catalog, Entry
-from research_jobs.orchestration.factory import asset_key, op_names
+from research_jobs.orchestration.factory import asset_key
+from research_jobs.orchestration.jobs import op_names
 from research_jobs.orchestration.partitions import build_partitions
 
 __all__ = [

@@ -408,6 +408,8 @@ def _list(element: str, value: Any) -> list[Any]:
             try:
                 items = json.loads(text)
             except ValueError:
+                if not text.endswith("]"):
+                    raise _Unfit("It begins with [ and has no ] at its end.") from None
                 # [SPY, QQQ], as a shell leaves it
                 items = [
                     part.strip(" \t'\"") for part in text.strip("[]").split(",") if part.strip()
@@ -451,7 +453,9 @@ def _choice(parameter: Parameter, value: Any) -> Any:
         # Mode.FAST, as the notebook writes it
         if values and value.rpartition(".")[2] in choices:
             return value.rpartition(".")[2]
-        raise _Unfit(did_you_mean(value, [str(choice) for choice in choices]))
+        close = did_you_mean(value, [str(choice) for choice in choices])
+        # What there is stands in the line already.
+        raise _Unfit(close if close.startswith("Did") else "")
     raise _Unfit
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration._dagster_assets import (
@@ -33,14 +35,15 @@ from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.config import PARTITIONS_FIELD
 from research_jobs.orchestration.factory import asset_key, catalog_defs
-from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
+from research_jobs.orchestration.instance import LOCATION
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY
 from research_jobs.orchestration.mappings import partition_mapping
 from research_jobs.orchestration.partition_range import CONCURRENCY_TAG
 from research_jobs.orchestration.selection import select_partitions
 from research_jobs.orchestration.staleness import stale_partitions
-from research_jobs.orchestration.status import partition_status, skipped_partitions
-from research_jobs.orchestration.work import FAILED, SKIPPED
+from research_jobs.orchestration.status import partition_status
+from research_jobs.orchestration.work import FAILED, SKIPPED, observation
+from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 __all__ = [
     "BACKFILL_TAG",
@@ -187,6 +190,10 @@ def plan_backfill(
             definition, first=first, last=last, keys=keys, instance=instance
         )
         chosen, skipped = _only(instance, definitions, key, selected, only)
+        if only == "missing":
+            idle = _skipped_upstream(instance, graph, catalog.entries[name].upstream, key, chosen)
+            chosen = [item for item in chosen if item not in idle]
+            skipped += len(idle)
         planned.append(PlannedNotebook(name, tuple(chosen), len(selected), skipped))
     return tuple(planned)
 
@@ -205,11 +212,23 @@ def _only(
     if only == "stale":
         stale = stale_partitions(instance, definitions, key, sorted(status.materialized))
         return [item for item in selected if item in stale], 0
-    # A run that failed for some partitions makes Dagster count the skipped ones among them.
-    skipped = skipped_partitions(instance, key, sorted(status.failed)) | status.skipped
-    failed = status.failed - skipped
-    chosen = failed if only == "failed" else frozenset(status.missing) - skipped
-    return [item for item in selected if item in chosen], len(skipped)
+    chosen = status.failed if only == "failed" else frozenset(status.missing)
+    return [item for item in selected if item in chosen], len(status.skipped)
+
+
+def _skipped_upstream(
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    upstream: Sequence[str],
+    key: dg.AssetKey,
+    chosen: Sequence[str],
+) -> frozenset[str]:
+    """Partitions that a notebook with the same ones, which this one reads, skipped."""
+    found: frozenset[str] = frozenset()
+    for name in upstream:
+        if graph.get(asset_key(name)).partitions_def == graph.get(key).partitions_def:
+            found |= partition_status(instance, asset_key(name), chosen).skipped
+    return found
 
 
 def backfill(
@@ -386,6 +405,11 @@ class Backfill:
                     f"{name} {verb} for {found.partition}",
                 )
                 self._note(outcome)
+                if skipped:
+                    # no run says so, and it is not to be asked for again
+                    self._instance.report_runless_asset_event(
+                        observation(part.key, key, SKIPPED, outcome.reason, None)
+                    )
                 yield outcome
 
     def _note(self, outcome: PartitionOutcome) -> None:
@@ -455,14 +479,16 @@ class Backfill:
             if config:
                 ops[part.op] = {"config": config}
         # A run begins with an event for each of its partitions.
+        run_id = str(uuid.uuid4())
         with held_connections(self._instance, one_transaction=True):
             run = self._instance.create_run_for_job(
                 job_def=job,
+                run_id=run_id,
                 run_config={
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                     "ops": ops,
                 },
-                tags=self._tags(parts, keys),
+                tags=self._tags(run_id, parts, keys),
                 asset_selection=assets,
                 remote_job_origin=job_origin(job.name, LOCATION),
             )
@@ -473,8 +499,8 @@ class Backfill:
                 )
         return job, run
 
-    def _tags(self, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
-        tags = {BACKFILL_TAG: self._id, PROCESS_TAG: process_tag()}
+    def _tags(self, run_id: str, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
+        tags = {BACKFILL_TAG: self._id, PROCESS_TAG: process_tag(run_id)}
         if self._concurrency is not None:
             tags[CONCURRENCY_TAG] = str(max(1, -(-self._concurrency // len(parts))))
         if len(keys) == 1:

@@ -9,7 +9,6 @@ costs half a millisecond for each notebook, in every process that loads the code
 
 from __future__ import annotations
 
-import keyword
 import logging
 import os
 import re
@@ -18,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from hashlib import sha256
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -38,7 +36,7 @@ from research_jobs.orchestration.checks import check_specs
 from research_jobs.orchestration.config import config_schema
 from research_jobs.orchestration.executor import NOTEBOOKS_POOL, notebook_executor
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
-from research_jobs.orchestration.jobs import ScheduledNotebook, notebook_jobs
+from research_jobs.orchestration.jobs import ScheduledNotebook, notebook_jobs, op_names
 from research_jobs.orchestration.mappings import partition_mapping
 from research_jobs.orchestration.partitions import build_partitions
 from research_jobs.orchestration.schedules import BuiltSchedules, build_schedules
@@ -46,7 +44,7 @@ from research_jobs.orchestration.sensors import BuiltSensors, build_sensors
 from research_jobs.orchestration.step import RESULT, NotebookStep
 from research_jobs.project import Project, find_project
 
-__all__ = ["asset_key", "build_defs", "catalog_defs", "op_names"]
+__all__ = ["asset_key", "build_defs", "catalog_defs"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -55,11 +53,6 @@ Partitions: TypeAlias = dict[str, dg.PartitionsDefinition[Any] | None]
 KINDS = ("python", "notebook")
 KINDS_LIMIT = 10
 
-# What Dagster does not take as the name of an op.
-_TAKEN = frozenset(
-    {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"}
-    | {"int", "meta", "output", "output_arg_dict", "str", "type"}
-)
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
 # With its type resolved: Dagster looks at every type that Python can write before it finds Any.
 _ANY = resolve_dagster_type(Any)
@@ -192,10 +185,12 @@ def _sensors(
 def _scheduled(
     entries: Mapping[str, Entry], partitions: Partitions
 ) -> dict[str, ScheduledNotebook]:
+    ops = op_names(entries)
     return {
         name: ScheduledNotebook(
             name,
             partitions[name],
+            op=ops[name],
             retries=entry.spec.retries.max if entry.spec.retries else 0,
             by=entry.spec.partitions.by if entry.spec.partitions else None,
             parameters=tuple(parameter.name for parameter in entry.notebook.parameters),
@@ -216,26 +211,6 @@ def _executor(catalog: Catalog) -> dg.ExecutorDefinition:
 def asset_key(name: str) -> dg.AssetKey:
     """The asset of a notebook: ``volatility/garch`` is ``["volatility", "garch"]``."""
     return dg.AssetKey(name.split("/"))
-
-
-def op_names(names: Iterable[str]) -> dict[str, str]:
-    """The op (and step) of each notebook: ``volatility/garch`` is ``volatility__garch``.
-
-    Two notebooks never share one, though ``a/b`` and ``a__b`` would.
-    """
-    found: dict[str, str] = {}
-    used: set[str] = set()
-    for name in sorted(names, key=lambda name: ("/" in name, name)):
-        op = name.replace("/", "__")
-        if not _PLAIN.match(op):
-            op = f"{re.sub(r'[^A-Za-z0-9_]', '_', op)}_{sha256(name.encode()).hexdigest()[:6]}"
-        if op in _TAKEN or keyword.iskeyword(op):
-            op += "_"
-        if op in used:
-            op = f"{op}_{sha256(name.encode()).hexdigest()[:6]}"
-        used.add(op)
-        found[name] = op
-    return found
 
 
 def _assets(

@@ -7,8 +7,11 @@ runs, and schedules and sensors choose from it what they want.
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
         UnresolvedAssetJobDefinition,
     )
 
-__all__ = ["ALL_ASSETS_JOB", "JOB_NAME", "ScheduledNotebook", "notebook_jobs", "op_name"]
+__all__ = ["ALL_ASSETS_JOB", "JOB_NAME", "ScheduledNotebook", "notebook_jobs", "op_names"]
 
 # Dagster's name of the job that it makes of all assets.
 ALL_ASSETS_JOB = "__ASSET_JOB"
@@ -26,10 +29,32 @@ JOB_NAME = "notebooks"
 # Each job costs milliseconds of every load.
 MOST_JOBS = 30
 
+# What Dagster does not take as the name of an op.
+_TAKEN = frozenset(
+    {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"}
+    | {"int", "meta", "output", "output_arg_dict", "str", "type"}
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
 
-def op_name(notebook: str) -> str:
-    """The name of a notebook's op (and step): ``volatility/garch`` is ``volatility__garch``."""
-    return "__".join(notebook.split("/"))
+
+def op_names(names: Iterable[str]) -> dict[str, str]:
+    """The op (and step) of each notebook: ``volatility/garch`` is ``volatility__garch``.
+
+    Two notebooks never share one, though ``a/b`` and ``a__b`` would.
+    """
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for name in sorted(names, key=lambda name: ("/" in name, name)):
+        op = name.replace("/", "__")
+        if not _PLAIN.match(op):
+            op = f"{re.sub(r'[^A-Za-z0-9_]', '_', op)}_{sha256(name.encode()).hexdigest()[:6]}"
+        if op in _TAKEN or keyword.iskeyword(op):
+            op += "_"
+        if op in used:
+            op = f"{op}_{sha256(name.encode()).hexdigest()[:6]}"
+        used.add(op)
+        found[name] = op
+    return found
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,8 @@ class ScheduledNotebook:
     ----------
     name : str
     partitions : dagster.PartitionsDefinition or None
+    op : str
+        The name of its op, from `op_names`.
     retries : int
         How many failed runs of a partition are followed by another.
     by : str or None
@@ -50,6 +77,7 @@ class ScheduledNotebook:
 
     name: str
     partitions: dg.PartitionsDefinition[Any] | None = None
+    op: str = field(kw_only=True)
     retries: int = 0
     by: str | None = None
     parameters: tuple[str, ...] = ()
@@ -58,11 +86,6 @@ class ScheduledNotebook:
     def key(self) -> dg.AssetKey:
         """dagster.AssetKey: of its asset."""
         return dg.AssetKey(self.name.split("/"))
-
-    @property
-    def op(self) -> str:
-        """str: the name of its op."""
-        return op_name(self.name)
 
 
 def notebook_jobs(

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 __all__ = [
+    "FAILED_METADATA",
     "SKIPPED_METADATA",
     "PartitionStatus",
     "failed_runs",
     "partition_status",
-    "skipped_partitions",
 ]
 
 # Metadata of the observation that a run leaves which ended as skipped; its value is the reason.
 SKIPPED_METADATA = "research_jobs/skipped"
+# And of the one that a range leaves of each partition that failed in it.
+FAILED_METADATA = "research_jobs/failed"
 
 PARTITION_TAG = "dagster/partition"
 # More keys than this are not named one by one in a query; all observations are read instead.
@@ -39,7 +41,8 @@ class PartitionStatus:
         Those that were asked about, in order.
     materialized, failed, in_progress, skipped : frozenset of str
         ``failed``: the last attempt failed and nothing was made after it.
-        ``skipped``: the notebook said that there is nothing to do, and nothing happened since.
+            ``skipped``: the notebook said that there is nothing to do, or one that it reads said
+        so in the same run, and nothing happened since.
     ever : bool
         Whether any partition of the asset, of these or others, was made or tried.
     """
@@ -83,41 +86,46 @@ def partition_status(
     wanted = tuple(str(key) for key in keys)
     inside = set(wanted)
     attempts = _attempts(instance, asset)
-    failed, in_progress = _endings(instance, attempts, inside)
+    failed, in_progress, idle = _endings(instance, attempts, inside)
     made = instance.get_materialized_partitions(asset)
     materialized = (made & inside) - failed - in_progress
-    rest = [k for k in wanted if k not in materialized | failed | in_progress]
-    skipped = skipped_partitions(instance, asset, rest) if rest else frozenset[str]()
+    # Those that failed too: Dagster knows of a run that failed, and not for which partitions.
+    rest = [k for k in wanted if k not in materialized | in_progress]
+    skipped = _skipped(instance, asset, rest, attempts) if rest else frozenset[str]()
     return PartitionStatus(
         keys=wanted,
         materialized=frozenset(materialized),
-        failed=frozenset(failed),
+        failed=frozenset(failed - skipped),
         in_progress=frozenset(in_progress),
-        skipped=skipped,
+        skipped=skipped | (idle - materialized),
         ever=bool(made or attempts),
     )
 
 
-def _attempts(instance: DagsterInstance, asset: dg.AssetKey) -> dict[str, str]:
-    """Partitions whose last attempt made nothing (yet), each with its run."""
+def _attempts(instance: DagsterInstance, asset: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
+    """Partitions whose last attempt made nothing (yet): its run, and its event's number."""
     # Dagster's cache of statuses is built from this query; there is no public one.
     storage = instance.event_log_storage
-    found = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+    return storage.get_latest_asset_partition_materialization_attempts_without_materializations(
         asset
     )
-    return {key: run_id for key, (run_id, _event) in found.items()}
 
 
 def _endings(
-    instance: DagsterInstance, attempts: Mapping[str, str], inside: set[str]
-) -> tuple[set[str], set[str]]:
-    """Of such partitions: those whose run failed, those whose run is not over."""
+    instance: DagsterInstance, attempts: Mapping[str, tuple[str, int]], inside: set[str]
+) -> tuple[set[str], set[str], set[str]]:
+    """Of such partitions: those whose run failed, is not over, or was well all the same.
+
+    A run that is well and made nothing of a partition had nothing to do for it: the notebook
+    skipped it, or what it reads did.
+    """
     of_run: dict[str, set[str]] = {}
-    for key, run_id in attempts.items():
+    for key, (run_id, _number) in attempts.items():
         if key in inside:
             of_run.setdefault(run_id, set()).add(key)
     failed: set[str] = set()
     in_progress: set[str] = set()
+    idle: set[str] = set()
     ids = list(of_run)
     for start in range(0, len(ids), _RUNS_AT_ONCE):
         chunk = ids[start : start + _RUNS_AT_ONCE]
@@ -126,13 +134,18 @@ def _endings(
                 in_progress |= of_run[run.run_id]
             elif run.is_failure:
                 failed |= of_run[run.run_id]
-    return failed, in_progress
+            elif run.is_success:
+                idle |= of_run[run.run_id]
+    return failed, in_progress, idle
 
 
-def skipped_partitions(
-    instance: DagsterInstance, asset: dg.AssetKey, keys: Sequence[str]
+def _skipped(
+    instance: DagsterInstance,
+    asset: dg.AssetKey,
+    keys: Sequence[str],
+    attempts: Mapping[str, tuple[str, int]],
 ) -> frozenset[str]:
-    """Those of `keys` whose last observation says that the notebook skipped them."""
+    """Those of `keys` of which the last thing that happened is that the notebook skipped them."""
     wanted = set(keys)
     named = list(wanted) if len(wanted) <= _NAMED_KEYS else None
     records_filter = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=named)
@@ -144,7 +157,10 @@ def skipped_partitions(
             observation = record.asset_observation
             key = record.partition_key
             if observation is not None and key in wanted and key not in latest:
-                latest[key] = SKIPPED_METADATA in observation.metadata
+                _run, attempted = attempts.get(key, ("", -1))
+                latest[key] = (
+                    SKIPPED_METADATA in observation.metadata and record.storage_id > attempted
+                )
         if not page.has_more or len(latest) == len(wanted):
             return frozenset(key for key, skipped in latest.items() if skipped)
         cursor = page.cursor
@@ -154,6 +170,8 @@ def failed_runs(
     instance: DagsterInstance, asset: dg.AssetKey, step_key: str, partition: str, *, at_most: int
 ) -> int:
     """How many runs failed because of this notebook in this partition.
+
+    A run over a range counts where it says that this partition failed in it.
 
     Parameters
     ----------
@@ -168,13 +186,14 @@ def failed_runs(
     Returns
     -------
     int
-        Runs with this one partition. Ranged ones are not looked at.
     """
+    count = len(_failed_ranges(instance, asset, partition))
+    if count >= at_most:
+        return at_most
     runs = instance.get_runs(
         dg.RunsFilter(tags={PARTITION_TAG: partition}, statuses=[dg.DagsterRunStatus.FAILURE]),
         limit=200,
     )
-    count = 0
     for run in runs:
         # empty where a job or `materialize` runs all that it has: then the step tells
         if run.asset_selection and asset not in run.asset_selection:
@@ -185,3 +204,16 @@ def failed_runs(
             if count >= at_most:
                 break
     return count
+
+
+def _failed_ranges(instance: DagsterInstance, asset: dg.AssetKey, partition: str) -> set[str]:
+    """Runs over a range in which this partition failed; each says so by an observation."""
+    found = instance.fetch_observations(
+        dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[partition]), limit=200
+    )
+    return {
+        record.run_id
+        for record in found.records
+        if record.asset_observation is not None
+        and FAILED_METADATA in record.asset_observation.metadata
+    }

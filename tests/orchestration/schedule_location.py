@@ -39,8 +39,8 @@ built = build_schedules(
         for name, spec in json.loads(os.environ["TEST_SCHEDULES"]).items()
     },
     {
-        "plain": ScheduledNotebook("plain"),
-        "hourly": ScheduledNotebook("hourly", HOURLY, by="hour"),
+        "plain": ScheduledNotebook("plain", op="plain"),
+        "hourly": ScheduledNotebook("hourly", HOURLY, by="hour", op="hourly"),
     },
 )
 defs = dg.Definitions(

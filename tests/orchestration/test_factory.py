@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from research_jobs.orchestration.factory import op_names
+from research_jobs.orchestration.jobs import op_names
 
 MARKET = """# %% [markdown]
 # # Market data
@@ -277,3 +278,25 @@ def test_definitions_module_is_a_code_location(lab: Any) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "All code locations passed validation" in done.stdout + done.stderr
+
+
+def test_a_schedules_parameters_reach_a_notebook_of_an_odd_name(lab: Any) -> None:
+    """Definitions, schedules and the command line call its op by one name."""
+    text = '# %% tags=["parameters"]\nn = 1\n# %%\n'
+    lab.write(
+        {"config": text, "größe": text},
+        "notebooks: {}\nschedules:\n  s: {cron: '0 6 * * *', notebooks: [config, größe], "
+        "parameters: {n: 2}}\n",
+    )
+    definitions = lab.defs()
+    context = dg.build_schedule_context(
+        instance=lab.instance,
+        scheduled_execution_time=datetime(2026, 1, 1, 6, tzinfo=UTC),
+        repository_def=definitions.get_repository_def(),
+    )
+    (request,) = definitions.resolve_schedule_def("s").evaluate_tick(context).run_requests or ()
+    assets = definitions.get_repository_def().assets_defs_by_key
+    assert request.run_config["ops"] == {
+        assets[dg.AssetKey(name)].node_def.name: {"config": {"n": 2}}
+        for name in ("config", "größe")
+    }

@@ -12,7 +12,9 @@ from research_jobs.orchestration.partitions import build_partitions
 def notebook(name: str, **spec) -> ScheduledNotebook:
     """A notebook with the partitions that the manifest would say."""
     made = NotebookSpec.model_validate({"partitions": spec} if spec else {})
-    return ScheduledNotebook(name, build_partitions(made), by=spec.get("by"))
+    return ScheduledNotebook(
+        name, build_partitions(made), by=spec.get("by"), op=name.replace("/", "__")
+    )
 
 
 NOTEBOOKS = [

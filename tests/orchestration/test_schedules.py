@@ -40,8 +40,8 @@ def partitions(**spec):
 
 DAILY = partitions(by="day", start="2026-01-01", parameter="run_date")
 MONTHLY = partitions(by="month", start="2026-01-01", parameter="month")
-SIGNALS = ScheduledNotebook("momentum_signals", DAILY, by="day")
-PLAIN = ScheduledNotebook("market_data")
+SIGNALS = ScheduledNotebook("momentum_signals", DAILY, by="day", op="momentum_signals")
+PLAIN = ScheduledNotebook("market_data", op="market_data")
 
 
 def schedule(**values) -> ScheduleSpec:
@@ -155,7 +155,7 @@ def test_a_notebook_that_joins_a_schedule_brings_no_history(instance):
     """A schedule that has run for weeks does not make up for a notebook that was not in it."""
     _scheduled_run(instance, "2026-02-05 01:30")
     make(instance, SIGNALS, "2026-03-08")
-    new = ScheduledNotebook("carry_signals", DAILY, by="day")
+    new = ScheduledNotebook("carry_signals", DAILY, by="day", op="carry_signals")
     result = requests_at(tick(schedule(), SIGNALS, new, due="2026-03-10 01:30"), instance)
     assert not isinstance(result, str)
     of_new = [r.partition_key for r in result if r.asset_selection and new.key in r.asset_selection]
@@ -165,7 +165,7 @@ def test_a_notebook_that_joins_a_schedule_brings_no_history(instance):
 def test_end_is_respected(instance):
     """Partitions after the definition's end do not exist for a schedule either."""
     ended = ScheduledNotebook(
-        "old", partitions(by="day", start="2026-01-01", end="2026-02-01"), by="day"
+        "old", partitions(by="day", start="2026-01-01", end="2026-02-01"), by="day", op="old"
     )
     result = requests_at(tick(schedule(catch_up=2), ended, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["2026-01-29", "2026-01-30", "2026-01-31"]
@@ -173,7 +173,7 @@ def test_end_is_respected(instance):
 
 def test_before_the_first_partition_there_is_nothing_to_do(instance):
     """A notebook whose partitions begin next year is no error."""
-    future = ScheduledNotebook("new", partitions(by="day", start="2027-01-01"), by="day")
+    future = ScheduledNotebook("new", partitions(by="day", start="2027-01-01"), by="day", op="new")
     assert asked(requests_at(tick(schedule(), future, due="2026-03-10 01:30"), instance)) == []
 
 
@@ -188,6 +188,7 @@ def test_two_dimensions_ask_for_every_key_of_a_day(instance):
             }
         ),
         by="day",
+        op="grid",
     )
     make(instance, grid, "2026-03-09|AAPL")
     result = requests_at(tick(schedule(catch_up=1), grid, due="2026-03-10 01:30"), instance)
@@ -197,7 +198,7 @@ def test_two_dimensions_ask_for_every_key_of_a_day(instance):
 def test_partitions_without_time_are_made_anew_at_each_tick(instance):
     """Variants have no newest one: a schedule runs all of them each time."""
     spec = NotebookSpec.model_validate({"variants": {"eu": {}, "us": {}}})
-    variants = ScheduledNotebook("report", build_partitions(spec))
+    variants = ScheduledNotebook("report", build_partitions(spec), op="report")
     make(instance, variants, "eu", "us")
     result = requests_at(tick(schedule(), variants, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["eu", "us"]
@@ -208,7 +209,7 @@ def test_dynamic_keys_come_from_the_instance(instance):
     spec = NotebookSpec.model_validate(
         {"partitions": {"dynamic": {"notebook": "universe", "output": "tickers"}}}
     )
-    notebook = ScheduledNotebook("per_ticker", build_partitions(spec))
+    notebook = ScheduledNotebook("per_ticker", build_partitions(spec), op="per_ticker")
     instance.add_dynamic_partitions("universe/tickers", ["AAPL", "MSFT"])
     result = requests_at(tick(schedule(), notebook, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["AAPL", "MSFT"]
@@ -216,7 +217,7 @@ def test_dynamic_keys_come_from_the_instance(instance):
 
 def test_unpartitioned_notebooks_run_together_in_one_run(instance):
     """One request holds them all, so that one that another loads runs before it."""
-    other = ScheduledNotebook("volatility/garch")
+    other = ScheduledNotebook("volatility/garch", op="volatility__garch")
     result = requests_at(tick(schedule(), PLAIN, other, due="2026-03-10 01:30"), instance)
     assert not isinstance(result, str)
     assert len(result) == 1
@@ -245,14 +246,16 @@ def test_unpartitioned_notebooks_run_where_no_partition_is_due(instance):
 
 def test_notebooks_with_other_partitions_get_runs_of_their_own(instance):
     """Days and months under one schedule do not mix."""
-    monthly = ScheduledNotebook("monthly", partitions(by="month", start="2026-01-01"), by="month")
+    monthly = ScheduledNotebook(
+        "monthly", partitions(by="month", start="2026-01-01"), by="month", op="monthly"
+    )
     result = requests_at(tick(schedule(), SIGNALS, monthly, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["2026-03-09", "2026-02"]
 
 
 def test_one_tick_is_bounded(instance):
     """A catch-up over years asks for a bounded number of runs, the oldest first."""
-    long = ScheduledNotebook("long", partitions(by="day", start="2020-01-01"), by="day")
+    long = ScheduledNotebook("long", partitions(by="day", start="2020-01-01"), by="day", op="long")
     result = requests_at(tick(schedule(catch_up=2000), long, due="2026-03-10 01:30"), instance)
     assert len(asked(result)) == 250
     assert asked(result)[0] == "2020-09-16"
@@ -318,7 +321,7 @@ def _materialize(instance: dg.DagsterInstance, *keys: str) -> None:
 def test_a_failed_partition_is_asked_for_as_often_as_its_retries_allow(instance):
     """With one retry a failed day is asked for again once, then it is given up."""
     spec = schedule(catch_up=2)
-    once = ScheduledNotebook("momentum_signals", DAILY, retries=1, by="day")
+    once = ScheduledNotebook("momentum_signals", DAILY, retries=1, by="day", op="momentum_signals")
     _materialize(instance, "2026-03-07", "2026-03-08", "2026-03-09")
     assert asked(requests_at(tick(spec, once, due="2026-03-10 01:30"), instance)) == ["2026-03-07"]
     _materialize(instance, "2026-03-07")
@@ -391,7 +394,9 @@ def _definitions(specs: dict[str, ScheduleSpec], manifest: Path | None = None) -
         {
             "market_data": PLAIN,
             "momentum_signals": SIGNALS,
-            "monthly_report": ScheduledNotebook("monthly_report", MONTHLY, by="month"),
+            "monthly_report": ScheduledNotebook(
+                "monthly_report", MONTHLY, by="month", op="monthly_report"
+            ),
         },
         manifest=manifest,
     )
@@ -469,7 +474,7 @@ def test_an_assets_page_can_list_its_schedules():
 
 def test_a_schedules_parameters_become_op_config(stored):
     """Each notebook gets the values that are its own, under its op's name."""
-    garch = ScheduledNotebook("volatility/garch")
+    garch = ScheduledNotebook("volatility/garch", op="volatility__garch")
     spec = schedule(notebooks=["market_data", "volatility/garch"], parameters={"lookback": 30})
 
     def op_config(notebook, parameters):
@@ -504,7 +509,11 @@ def test_parameters_that_do_not_convert_take_down_their_schedule_alone():
             "bad": schedule(notebooks=["market_data"], parameters={"lookback": "long"}),
             "good": schedule(notebooks=["market_data"]),
         },
-        {"market_data": ScheduledNotebook("market_data", parameters=("lookback", "universe"))},
+        {
+            "market_data": ScheduledNotebook(
+                "market_data", parameters=("lookback", "universe"), op="market_data"
+            )
+        },
         op_config=op_config,
     )
     assert [s.name for s in built.schedules] == ["good"]
@@ -560,7 +569,7 @@ def test_a_year_of_ticks_with_outages_leaves_no_hole_and_asks_for_nothing_twice(
     definition = build_partitions(
         made.model_copy(update={"partitions": made.partitions.in_timezone(zone)})
     )
-    notebook = ScheduledNotebook("n", definition, by="day")
+    notebook = ScheduledNotebook("n", definition, by="day", op="n")
     make(instance, notebook, *days("2025-12-01", "2025-12-30"))
     # down over both clock changes, over weekends, and for exactly as long as catch_up reaches
     outages = [

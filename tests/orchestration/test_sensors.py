@@ -40,7 +40,7 @@ class Watched:
 
     def __init__(self, project: Project, instance: dg.DagsterInstance, **spec: Any) -> None:
         made = NotebookSpec.model_validate(spec)
-        notebook = ScheduledNotebook("intake", build_partitions(made))
+        notebook = ScheduledNotebook("intake", build_partitions(made), op="intake")
         self.built = build_sensors(project, {"intake": made}, {"intake": notebook})
 
         @dg.asset(name="intake", partitions_def=notebook.partitions)
@@ -174,7 +174,7 @@ def test_without_a_field_the_newest_partition_runs(project, instance):
 def test_a_field_that_is_no_partition_is_a_problem(project, spec, message):
     """The sensor is lost, and nothing else."""
     made = NotebookSpec.model_validate(spec)
-    notebook = ScheduledNotebook("intake", build_partitions(made))
+    notebook = ScheduledNotebook("intake", build_partitions(made), op="intake")
     built = build_sensors(project, {"intake": made}, {"intake": notebook})
     assert built.sensors == ()
     assert [str(p.error) for p in built.problems] == [message]
@@ -194,7 +194,8 @@ def test_all_sensors_are_switched_on_and_named_for_what_they_do(project):
         ),
     }
     notebooks = {
-        name: ScheduledNotebook(name, build_partitions(spec)) for name, spec in specs.items()
+        name: ScheduledNotebook(name, build_partitions(spec), op=name.replace("/", "__"))
+        for name, spec in specs.items()
     }
     built = build_sensors(project, specs, notebooks)
     assert [sensor.name for sensor in built.sensors] == [

@@ -12,7 +12,6 @@ from research_jobs.orchestration.status import (
     SKIPPED_METADATA,
     failed_runs,
     partition_status,
-    skipped_partitions,
 )
 
 DAILY = dg.DailyPartitionsDefinition("2026-01-01")
@@ -114,7 +113,7 @@ def test_a_skip_is_over_when_the_partition_is_made(instance):
     observe(instance, "2026-01-02", {SKIPPED_METADATA: "closed"})
     observe(instance, "2026-01-02", {"rows": "3"})
     observe(instance, "2026-01-04", {SKIPPED_METADATA: "closed"})
-    assert skipped_partitions(instance, KEY, DAYS) == {"2026-01-01", "2026-01-04"}
+    assert partition_status(instance, KEY, DAYS).skipped == {"2026-01-01", "2026-01-04"}
     run(instance, "2026-01-01")
     status = partition_status(instance, KEY, DAYS)
     assert (status.materialized, status.skipped) == ({"2026-01-01"}, {"2026-01-04"})
@@ -126,7 +125,7 @@ def test_skips_among_many_keys_are_read_in_pages(instance, monkeypatch):
     monkeypatch.setattr("research_jobs.orchestration.status._PAGE", 2)
     for key in DAYS[:7]:
         observe(instance, key, {SKIPPED_METADATA: "closed"})
-    assert skipped_partitions(instance, KEY, DAYS) == set(DAYS[:7])
+    assert partition_status(instance, KEY, DAYS).skipped == set(DAYS[:7])
 
 
 def test_failed_runs_are_counted(instance):
@@ -143,3 +142,11 @@ def test_a_run_that_failed_before_its_turn_is_not_counted(instance):
     run(instance, "2026-01-03", asset=dependent)
     assert failed_runs(instance, KEY, "signals", "2026-01-03", at_most=10) == 0
     assert partition_status(instance, KEY, DAYS).failed == {"2026-01-03"}
+
+
+def test_an_attempt_after_a_skip_takes_it_back(instance):
+    """What was skipped once and failed later is missing."""
+    observe(instance, "2026-01-03", {SKIPPED_METADATA: "closed"})
+    run(instance, "2026-01-03")
+    status = partition_status(instance, KEY, DAYS)
+    assert (status.failed, status.skipped) == ({"2026-01-03"}, frozenset())
