@@ -51,8 +51,8 @@ fix: $(VENV)/.installed-dev  ## Format, and fix what can be fixed
 .PHONY: install
 install: $(VENV)/.installed-dev  ## The environment alone
 
-.PHONY: screenshot
-screenshot: $(VENV)/.installed-dev  ## Take docs/images/ui.png anew (needs Chromium)
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-dev  ## Take the pictures in docs/images anew (needs Chromium)
 	@$(BIN)/python docs/images/take.py
 
 .PHONY: constraints

@@ -17,6 +17,7 @@ PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
 REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"  # the address of the reports
 UI_VARIABLE = "RESEARCH_JOBS_UI_URL"  # the address of Dagster's UI
+UI_PORT, REPORTS_PORT = 3000, 3001  # what `research-jobs ui` takes when they are free
 
 
 @dataclass(frozen=True)

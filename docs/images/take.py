@@ -1,10 +1,12 @@
-"""Take the README's screenshot anew: ``make screenshot``. Needs Chromium.
+"""Take the documentation's pictures anew: ``make screenshots``. Needs Chromium.
 
-Runs the sample notebooks in a project of their own, opens the real UI, and keeps one picture.
+Starts ``research-jobs ui`` over a project of its own, runs the sample notebooks in it and one that
+fails, and keeps what a person then sees. Nothing is drawn by hand.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -12,12 +14,41 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMAND = Path(sys.executable).with_name("research-jobs")
 PORT, REPORTS_PORT = 38500, 38501
+UI, REPORTS = f"http://127.0.0.1:{PORT}", f"http://127.0.0.1:{REPORTS_PORT}"
+LARGEST = 300_000  # bytes
+
+FAILING = """\
+# %% [markdown]
+# # Value at risk
+#
+# What a bad day costs, market by market.
+
+# %%
+from research_jobs import load
+
+# %% tags=["parameters"]
+level = 0.99  # share of days that are better
+
+# %% Load prices
+prices = load("market_data", "prices")
+returns = prices.pct_change().dropna()
+returns.tail(3)
+
+# %% Worst days
+losses = -returns.quantile(1 - level)
+losses["dax"] / losses["sp500"]
+
+# %% Expected shortfall
+shortfall = -returns[returns < -losses].mean()
+shortfall.plot.bar()
+"""
 
 
 def main() -> None:
@@ -28,11 +59,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "research"
         shutil.copytree(ROOT / "notebooks", project / "notebooks")
-        environment = os.environ | {
-            "RESEARCH_JOBS_PROJECT": str(project),
-            "RESEARCH_JOBS_REPORTS_URL": f"http://127.0.0.1:{REPORTS_PORT}",
-        }
-        subprocess.run([COMMAND, "run", "--all"], env=environment, cwd=folder, check=True)
+        (project / "notebooks" / "value_at_risk.py").write_text(FAILING)
+        manifest = project / "notebooks" / "manifest.yaml"
+        said = "\nnotebooks:\n  value_at_risk: {group: reports, retries: 0}\n"
+        manifest.write_text(manifest.read_text().replace("\nnotebooks:\n", said, 1))
+        environment = os.environ | {"RESEARCH_JOBS_PROJECT": str(project)}
         command = [COMMAND, "ui", "--port", str(PORT), "--reports-port", str(REPORTS_PORT)]
         with subprocess.Popen(
             command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True
@@ -41,25 +72,78 @@ def main() -> None:
                 for line in ui.stdout or ():
                     if "Ctrl-C" in line:
                         break
-                take(chromium)
+                # In another terminal, as it were. One of them fails.
+                subprocess.run([COMMAND, "run", "--all"], env=environment, cwd=folder, check=False)
+                with sync_playwright() as playwright:
+                    browser = playwright.chromium.launch(
+                        executable_path=chromium, args=["--no-sandbox"]
+                    )
+                    take(browser)
+                    browser.close()
             finally:
                 ui.terminate()
 
 
-def take(chromium: str) -> None:
-    """Keep the page of one asset."""
-    address = f"http://127.0.0.1:{PORT}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1700, "height": 1160})
-        page.set_default_timeout(120_000)
-        page.goto(f"{address}/assets/performance_report")
-        page.get_by_text("annual_return").first.wait_for()
-        for section in ("Description", "Columns"):
-            page.get_by_text(section, exact=True).first.click()  # folded, for what comes below
-        page.wait_for_timeout(3000)  # pictures, and what slides into place
-        page.screenshot(path=HERE / "ui.png")
-        browser.close()
+def take(browser: Browser) -> None:
+    """Every picture."""
+    page = opened(browser, 1440, 900)
+    page.goto(REPORTS)
+    page.get_by_text("performance_report").first.wait_for()
+    keep(page, "gallery")
+
+    page.goto(f"{REPORTS}/performance_report/index.html")
+    page.get_by_text("Succeeded").first.click()
+    address = page.url
+    keep(page, "report", until="Rolling beta")
+    phone = opened(browser, 390, 844, scale=2)
+    phone.goto(address)
+    keep(phone, "report-phone")
+    phone.close()
+
+    page.goto(f"{REPORTS}/value_at_risk/index.html")
+    page.get_by_text("Failed").first.click()
+    keep(page, "report-failed")
+    run = page.get_by_text("Run in Dagster").get_attribute("href")
+    page.close()
+
+    page = opened(browser, 1700, 1160)
+    page.goto(f"{UI}/assets/performance_report")
+    page.get_by_text("annual_return").first.wait_for()
+    for section in ("Description", "Columns"):
+        page.get_by_text(section, exact=True).first.click()  # folded, for what comes below
+    keep(page, "ui")
+    assert run is not None
+    page.set_viewport_size({"width": 1700, "height": 760})
+    page.goto(run)
+    page.get_by_text("KeyError").first.wait_for()
+    keep(page, "run-failed")
+    page.close()
+
+
+def opened(browser: Browser, width: int, height: int, *, scale: float = 1) -> Page:
+    """A window of a size."""
+    page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+    page.set_default_timeout(120_000)
+    return page
+
+
+def keep(page: Page, name: str, *, until: str | None = None) -> None:
+    """Keep what the window shows, or the page from its top down to a text."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(3000)  # pictures, and what slides into place
+    clip = None
+    if until is not None:
+        box = page.get_by_text(until).last.bounding_box()
+        size = page.viewport_size
+        assert box is not None
+        assert size is not None
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": box["y"]}
+    taken = page.screenshot(full_page=until is not None, clip=clip)
+    picture = Image.open(io.BytesIO(taken)).convert("RGB")
+    path = HERE / f"{name}.png"
+    # 256 colours are enough for pages, and a third of the size.
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < LARGEST, f"{path.name}: {path.stat().st_size:,} bytes"
 
 
 if __name__ == "__main__":

@@ -84,9 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.cli.entries import find_entries
     from research_jobs.cli.launch import interruptible
     from research_jobs.cli.session import open_session
+    from research_jobs.orchestration.addresses import expect_ui
     from research_jobs.orchestration.backfill import backfill
 
-    with open_session(project) as session, _Bar(quiet=arguments.json) as bar, interruptible():
+    with (
+        expect_ui(),
+        open_session(project) as session,
+        _Bar(quiet=arguments.json) as bar,
+        interruptible(),
+    ):
         session.remember_preload()
         names = [entry.name for entry in find_entries(session.catalog, arguments.notebooks)]
         summary = backfill(

@@ -72,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from research_jobs.cli.launch import Outcome
     from research_jobs.cli.session import open_session
+    from research_jobs.orchestration.addresses import expect_ui
 
-    with open_session(project) as session:
+    with expect_ui(), open_session(project) as session:
         session.remember_preload()
         keys = session.select(
             arguments.notebooks, selection=arguments.select, stale=arguments.stale

@@ -22,14 +22,19 @@ from typing import IO, TYPE_CHECKING
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
-from research_jobs.project import PROJECT_VARIABLE, Project, find_project
+from research_jobs.project import (
+    PROJECT_VARIABLE,
+    REPORTS_PORT,
+    UI_PORT,
+    Project,
+    find_project,
+)
 
 if TYPE_CHECKING:
     from research_jobs.report.server import ReportServer
 
 __all__ = ["add_arguments", "address", "free_port", "run"]
 
-UI_PORT, REPORTS_PORT = 3000, 3001
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 

@@ -3,7 +3,8 @@
 First that applies: the environment, the manifest (``reports: {url, dagster}``), and a
 ``research-jobs ui`` that is running, which keeps its addresses in ``.research_jobs/ui.json`` and a
 lock on that file: a command in another terminal finds it, and a file that nobody locks is of one
-that is gone.
+that is gone. Runs of the command line, after which a person starts the UI to see them, link where
+it was last, or where it will be.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ from typing import Any
 from urllib.parse import quote
 
 from research_jobs.orchestration.catalog import Catalog
-from research_jobs.project import REPORTS_VARIABLE, UI_VARIABLE, Project
+from research_jobs.project import (
+    REPORTS_PORT,
+    REPORTS_VARIABLE,
+    UI_PORT,
+    UI_VARIABLE,
+    Project,
+)
 
-__all__ = ["announced", "asset_page", "reports_address", "run_page"]
+__all__ = ["announced", "asset_page", "expect_ui", "reports_address", "run_page"]
 
 ANNOUNCEMENT = "ui.json"
+
+_expected: dict[str, str] = {}
 
 
 def reports_address(catalog: Catalog) -> str | None:
@@ -30,16 +39,28 @@ def reports_address(catalog: Catalog) -> str | None:
     return _address(catalog, REPORTS_VARIABLE, catalog.manifest.reports.url, "reports")
 
 
-def run_page(catalog: Catalog, run_id: str) -> str | None:
-    """A run's page in Dagster, None where no address of the UI is known."""
+def run_page(catalog: Catalog, run_id: str, step_key: str) -> str | None:
+    """A run's page in Dagster with one step's events, None where no address of the UI is known."""
     base = _ui_address(catalog)
-    return f"{base}/runs/{quote(run_id, safe='')}" if base else None
+    if base is None:
+        return None
+    return f"{base}/runs/{quote(run_id, safe='')}?logs={quote(f'step:{step_key}', safe='')}"
 
 
 def asset_page(catalog: Catalog, name: str) -> str | None:
     """A notebook's page in Dagster, None where no address of the UI is known."""
     base = _ui_address(catalog)
     return f"{base}/assets/{quote(name)}" if base else None
+
+
+@contextmanager
+def expect_ui() -> Generator[None]:
+    """Let this process's runs link where ``research-jobs ui`` is to be found, up or not."""
+    _expected.update(ui=f"http://127.0.0.1:{UI_PORT}", reports=f"http://127.0.0.1:{REPORTS_PORT}")
+    try:
+        yield
+    finally:
+        _expected.clear()
 
 
 @contextmanager
@@ -79,6 +100,10 @@ def _announcement(project: Project) -> dict[str, Any]:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # its owner is there
-            found = json.load(file)
-            return found if isinstance(found, dict) else {}
-    return {}
+            current = True
+        else:
+            current = bool(_expected)
+        found = json.load(file) if current else None
+        if isinstance(found, dict):
+            return found
+    return _expected

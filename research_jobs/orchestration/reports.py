@@ -45,6 +45,7 @@ def report_entries(
     *,
     capture: Path,
     run_id: str,
+    step_key: str,
     partition: PartitionKey | None,
 ) -> Metadata:
     """Build the report of a run.
@@ -56,7 +57,7 @@ def report_entries(
     result : RunResult
     capture : Path
         What the notebook's cells showed. Its folder is removed once the report is there.
-    run_id : str
+    run_id, step_key : str
     partition : PartitionKey or None
 
     Returns
@@ -70,7 +71,7 @@ def report_entries(
             result,
             notebook=entry.name,
             run_id=run_id,
-            run_url=run_page(catalog, run_id),
+            run_url=run_page(catalog, run_id, step_key),
             path=project.display(entry.notebook.path),
             partition=partition.key if partition else None,
             code_version=entry.notebook.code_version or None,

@@ -147,6 +147,7 @@ class Work:
                     result,
                     capture=folder / "capture.jsonl",
                     run_id=self.run_id,
+                    step_key=self.step_key,
                     partition=partition,
                 ),
             )

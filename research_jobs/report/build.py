@@ -187,6 +187,8 @@ _FRAME = re.compile(r'(<iframe class="rj-frame"[^>]*?) loading="lazy"([^>]*?) sr
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*(">)')
 _OUTWARD = re.compile(
     r'<nav class="rj-crumbs">.*?</nav>|<a href="notebook\.ipynb" download>.*?</a>'
+    # Of no use on another machine.
+    r'|<a href="http://(?:127\.0\.0\.1|localhost|\[::1\])[^"]*">Run in Dagster</a>'
 )
 
 

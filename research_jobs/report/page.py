@@ -319,6 +319,9 @@ def _head(page: Page, header: ReportHeader) -> str:
         f"<span>{readable_bytes(header.peak_memory_bytes)} peak memory</span>"
         if header.peak_memory_bytes
         else "",
+        f'<a href="{escape(header.run_url)}">Run in Dagster</a>'
+        if header.run_url and re.match(r"https?://", header.run_url)
+        else "",
     ]
     return (
         f'<header class="rj-head"><h1 class="rj-name">{folder}{escape(name)}{partition}</h1>'
@@ -361,10 +364,7 @@ def _facts(header: ReportHeader) -> str:
         more.append(("Code version", f"<code>{escape(header.code_version)}</code>"))
     if header.git_commit:
         more.append(("Commit", f"<code>{escape(header.git_commit)}</code>"))
-    run = f"<code>{escape(header.run_id)}</code>"
-    if header.run_url and re.match(r"https?://", header.run_url):
-        run = f'<a href="{escape(header.run_url)}">{run}</a>'
-    more.append(("Run", run))
+    more.append(("Run", f"<code>{escape(header.run_id)}</code>"))
     return (
         _list(rows)
         + '<details class="rj-more"><summary>Version and run</summary>'

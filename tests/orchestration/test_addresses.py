@@ -11,6 +11,7 @@ from research_jobs.cli.ui import address
 from research_jobs.orchestration.addresses import (
     announced,
     asset_page,
+    expect_ui,
     reports_address,
     run_page,
 )
@@ -35,7 +36,7 @@ def catalog_of(folder: Path, manifest: str = "") -> Catalog:
 def test_nobody_serves_anything(tmp_path: Path) -> None:
     """Without a server there is no address, and so no link that leads nowhere."""
     catalog = catalog_of(tmp_path)
-    found = (reports_address(catalog), run_page(catalog, "r1"), asset_page(catalog, "a/b"))
+    found = (reports_address(catalog), run_page(catalog, "r1", "s"), asset_page(catalog, "a/b"))
     assert found == (None, None, None)
 
 
@@ -44,7 +45,7 @@ def test_a_running_ui_is_found_and_a_dead_one_is_not(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path)
     with announced(catalog.project, ui="http://127.0.0.1:1", reports="http://127.0.0.1:2"):
         assert reports_address(catalog) == "http://127.0.0.1:2"
-        assert run_page(catalog, "r1") == "http://127.0.0.1:1/runs/r1"
+        assert run_page(catalog, "r1", "s") == "http://127.0.0.1:1/runs/r1?logs=step%3As"
         assert asset_page(catalog, "a/b") == "http://127.0.0.1:1/assets/a/b"
     assert (catalog.project.state / "ui.json").exists()
     assert reports_address(catalog) is None
@@ -59,6 +60,18 @@ def test_the_last_ui_is_found(tmp_path: Path) -> None:
         assert reports_address(catalog) is None
 
 
+def test_the_command_line_expects_a_ui(tmp_path: Path) -> None:
+    """Its runs link where a UI will be started to see them: the usual ports, else the last ones."""
+    catalog = catalog_of(tmp_path)
+    with expect_ui():
+        assert reports_address(catalog) == "http://127.0.0.1:3001"
+        assert asset_page(catalog, "a") == "http://127.0.0.1:3000/assets/a"
+        with announced(catalog.project, ui="http://a", reports="http://b"):
+            assert reports_address(catalog) == "http://b"
+        assert reports_address(catalog) == "http://b"
+    assert reports_address(catalog) is None
+
+
 def test_what_a_person_says_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manifest's public addresses beat a running UI's, and the environment beats both."""
     catalog = catalog_of(
@@ -66,7 +79,7 @@ def test_what_a_person_says_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     )
     with announced(catalog.project, ui="http://a", reports="http://b"):
         assert reports_address(catalog) == "https://reports.here"
-        assert run_page(catalog, "r1") == "https://dagster.here/runs/r1"
+        assert run_page(catalog, "r1", "s") == "https://dagster.here/runs/r1?logs=step%3As"
         monkeypatch.setenv(REPORTS_VARIABLE, "https://r.there/")
         monkeypatch.setenv(UI_VARIABLE, "https://d.there/")
         assert reports_address(catalog) == "https://r.there"
@@ -89,7 +102,7 @@ def test_a_run_leads_to_its_report_and_back(lab: Any) -> None:
     assert said["report"].startswith("http://127.0.0.1:2/chart/_runs/")
     assert said["chart"].startswith("![first chart](http://127.0.0.1:2/chart/_runs/")
     page = project.reports / said["report"].removeprefix("http://127.0.0.1:2/")
-    assert f'href="http://127.0.0.1:1/runs/{run.run_id}"' in page.read_text()
+    assert f'href="http://127.0.0.1:1/runs/{run.run_id}?logs=step%3Achart"' in page.read_text()
     gallery = (project.reports / "gallery.js").read_text()
     assert '"url":"http://127.0.0.1:1/assets/chart"' in gallery
 
