@@ -7,6 +7,7 @@ same code location as the runs that it launches itself.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ from research_jobs.orchestration._dagster_assets import (
 )
 from research_jobs.orchestration._dagster_storage import held_connections
 from research_jobs.orchestration.catalog import Catalog
-from research_jobs.orchestration.instance import LOCATION, PROCESS_TAG, process_tag
+from research_jobs.orchestration.instance import LOCATION
 from research_jobs.orchestration.metadata import rows_of
+from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 __all__ = [
     "Batch",
@@ -224,13 +226,15 @@ class Launcher:
         if job is None:  # pragma: no cover - Dagster has one job over all assets
             raise RuntimeError("Dagster made no job of the project's assets")
         selection = frozenset(batch.keys)
-        tags = {PROCESS_TAG: process_tag()}
+        run_id = str(uuid.uuid4())
+        tags = {PROCESS_TAG: process_tag(run_id)}
         if batch.partition is not None:
             tags[PARTITION_NAME_TAG] = batch.partition
         # A run begins with an event for each of its assets.
         with held_connections(self.instance, one_transaction=True):
             run = self.instance.create_run_for_job(
                 job_def=job,
+                run_id=run_id,
                 # Dagster prints each event otherwise: what happens is ours to show.
                 run_config={
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

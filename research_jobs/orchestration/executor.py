@@ -37,6 +37,7 @@ from research_jobs.orchestration.attempts import (
     step_log_streams,
 )
 from research_jobs.orchestration.logs import LogStreams, RunLogs, route_output
+from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 if TYPE_CHECKING:
     from research_jobs.orchestration._dagster_private import (
@@ -124,6 +125,7 @@ class NotebookExecutor(private.Executor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
         """Run the plan, and yield the events of the run."""
+        _sign(plan_context)
         step_keys = execution_plan.step_keys_to_execute
         yield private.DagsterEvent.engine_event(
             plan_context,
@@ -199,6 +201,14 @@ class NotebookExecutor(private.Executor):
                 )
             )
             yield from _Run(self, plan_context, job_context, active, claims, logs).events()
+
+
+def _sign(plan_context: PlanOrchestrationContext) -> None:
+    """Say on the run which process works on it, for those who want to end it or miss it."""
+    run = plan_context.dagster_run
+    tag = process_tag(run.run_id)
+    if run.tags.get(PROCESS_TAG) != tag:
+        plan_context.instance.add_run_tags(run.run_id, {PROCESS_TAG: tag})
 
 
 def _set_slots(instance: DagsterInstance, slots: int) -> None:

@@ -10,37 +10,31 @@ Where the state is, first that applies:
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.secrets.env_file import get_env_var_dict
 
+from research_jobs.orchestration.workers import worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project
 
 __all__ = [
     "LOCATION",
-    "PROCESS_TAG",
     "default_config",
     "end_dead_runs",
     "enter_project",
     "open_instance",
-    "process_tag",
     "service_home",
     "workspace_file",
 ]
 
 LOCATION = "research_jobs"
 """Name of the code location in workspace.yaml: runs started here carry it too."""
-
-PROCESS_TAG = "research_jobs/process"
-"""Tag that says which process works on a run that no daemon launched: host, pid, start time."""
 
 _OPEN = [
     DagsterRunStatus.NOT_STARTED,
@@ -73,7 +67,15 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "pools": {"granularity": "op"},
             "runs": {"max_concurrent_runs": 10},
         },
-        "run_monitoring": {"enabled": True, "free_slots_after_run_end_seconds": 60},
+        "run_launcher": {
+            "module": "research_jobs.orchestration.run_launcher",
+            "class": "WorkerRunLauncher",
+        },
+        "run_monitoring": {
+            "enabled": True,
+            "poll_interval_seconds": 30,
+            "free_slots_after_run_end_seconds": 60,
+        },
         "retention": {
             "schedule": {"purge_after_days": kept},
             "sensor": {"purge_after_days": dict(kept)},
@@ -160,16 +162,11 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def process_tag() -> str:
-    """The value of `PROCESS_TAG` for the process that asks."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
 def end_dead_runs(instance: DagsterInstance) -> list[str]:
     """Fail the runs whose process on this machine is gone, and free their slots.
 
-    No daemon watches a run that a command works on itself: had the command been killed, its run
-    would stay "started" for ever and hold its slots in the pools.
+    Dagster's daemon does so too, where it runs (`WorkerRunLauncher`). Where it does not, a run
+    whose process was killed would stay "started" for ever and hold its slots in the pools.
 
     Returns
     -------
@@ -177,24 +174,15 @@ def end_dead_runs(instance: DagsterInstance) -> list[str]:
         Ids of the runs that were ended.
     """
     ended: list[str] = []
-    host = socket.gethostname()
     for run in instance.get_runs(RunsFilter(statuses=_OPEN)):
-        owner = run.tags.get(PROCESS_TAG)
-        if owner is None or not owner.startswith(f"{host}:") or _alive(owner):
+        worker = worker_of(run)
+        if worker is None or worker.alive:
+            continue
+        # The process may have ended its run between our question and our look.
+        now = instance.get_run_by_id(run.run_id)
+        if now is None or now.is_finished:
             continue
         instance.report_run_failed(run, "The process that worked on this run was killed.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         ended.append(run.run_id)
     return ended
-
-
-def _alive(owner: str) -> bool:
-    _, pid, started = owner.rsplit(":", 2)
-    try:
-        process = psutil.Process(int(pid))
-        # A pid is used again: the same one started at another time is another process.
-        return abs(process.create_time() - float(started)) < 2 and (
-            process.status() != psutil.STATUS_ZOMBIE
-        )
-    except (psutil.Error, ValueError):
-        return False

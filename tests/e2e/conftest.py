@@ -203,11 +203,13 @@ def page(chromium: str) -> Iterator[Any]:
 class Helpers:
     """The functions above, for fixtures that live longer than a test."""
 
+    BIN = BIN
     environment = staticmethod(environment)
     free_port = staticmethod(free_port)
     service = staticmethod(service)
     wait_until = staticmethod(wait_until)
     write_project = staticmethod(write_project)
+    running_ui = staticmethod(running_ui)
 
     @staticmethod
     def answers(port: int) -> bool:

@@ -122,6 +122,21 @@ NAMES = [
         "a step that waits for a slot waits for ever longer",
     ),
     (
+        "dagster:DefaultRunLauncher.terminate",
+        {"run_id"},
+        "the UI cannot end a run that a command works on",
+    ),
+    (
+        "dagster._core.launcher.base:RunLauncher.check_run_worker_health",
+        {"run"},
+        "run monitoring does not miss a worker that was killed",
+    ),
+    (
+        "dagster._core.launcher.base:CheckRunHealthResult",
+        {"status", "msg"},
+        "run monitoring does not miss a worker that was killed",
+    ),
+    (
         "dagster._core.execution.compute_logs:create_compute_log_file_key",
         set(),
         "no log has a name",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from research_jobs.orchestration import instance as instances
+from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 from research_jobs.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,20 +119,38 @@ def test_dot_env_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_runs_of_dead_processes_are_ended(project: Project) -> None:
-    """A run whose process was killed is failed; one whose process lives is left alone."""
+    """A run whose process was killed is failed; one whose process may live is left alone."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        dead_tag = instances.process_tag().replace(f":{os.getpid()}:", f":{process.pid}:")
         process.kill()
+    job = dg.define_asset_job("none").resolve(asset_graph=_graph())
+
+    def run_id(name: str) -> str:
+        return f"{name * 8}-0000-4000-8000-000000000000"
+
     with instances.open_instance(project) as instance:
-        job = dg.define_asset_job("none").resolve(asset_graph=_graph())
-        started = dg.DagsterRunStatus.STARTED
-        tag = instances.PROCESS_TAG
-        dead = instance.create_run_for_job(job, status=started, tags={tag: dead_tag})
-        mine = instance.create_run_for_job(job, status=started, tags={tag: instances.process_tag()})
-        other = instance.create_run_for_job(job, status=started, tags={tag: "another-host:1:0"})
-        daemons = instance.create_run_for_job(job, status=started)
-        assert instances.end_dead_runs(instance) == [dead.run_id]
+
+        def started(name: str, tag: str | None) -> str:
+            run = instance.create_run_for_job(
+                job,
+                run_id=run_id(name),
+                status=dg.DagsterRunStatus.STARTED,
+                tags={PROCESS_TAG: tag} if tag else {},
+            )
+            return run.run_id
+
+        dead = process_tag(run_id("1")).replace(f":{os.getpid()}:", f":{process.pid}:")
+        ended = started("1", dead)
+        left = [
+            started("2", process_tag(run_id("2"))),
+            # Of another machine, or another container: its pid means nothing here.
+            started("3", "33333333:another-host/0:1:0"),
+            started("4", dead.replace("11111111", "44444444").replace("/", "/1")),
+            # Copied from the run that this one is to do again, as Dagster does.
+            started("5", dead),
+            started("6", None),
+        ]
+        assert instances.end_dead_runs(instance) == [ended]
         assert instances.end_dead_runs(instance) == []
         statuses = {run.run_id: run.status.name for run in instance.get_runs()}
-    assert statuses[dead.run_id] == "FAILURE"
-    assert {statuses[run.run_id] for run in (mine, other, daemons)} == {"STARTED"}
+    assert statuses[ended] == "FAILURE"
+    assert {statuses[run] for run in left} == {"STARTED"}

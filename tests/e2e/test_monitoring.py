@@ -1,0 +1,219 @@
+"""Runs that the UI ends, and runs whose process was killed, under Dagster's real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from research_jobs.orchestration.instance import default_config
+
+pytestmark = pytest.mark.timeout(300)
+
+# Says which processes it consists of, and would go on for ever.
+SLEEPER = """
+# %% Wait
+import os, pathlib, subprocess, time
+
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+told = pathlib.Path(__file__).with_name("pids")
+told.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+told.with_suffix(".new").rename(told)
+time.sleep(600)
+
+# %% Too late
+value = 1
+"""
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+TERMINATE = "mutation Terminate($id: String!) { terminateRun(runId: $id) { __typename } }"
+RUNS = """
+query Runs {
+  runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } }
+}
+"""
+EVENTS = """
+query Events($id: ID!) {
+  logsForRun(runId: $id) { ... on EventConnection { events { ... on MessageEvent { message } } } }
+}
+"""
+
+
+class Watched:
+    """A project under a running UI, whose daemon looks after runs every second."""
+
+    def __init__(self, ui: Any, e2e: Any) -> None:
+        self.ui = ui
+        self.e2e = e2e
+        self.pids_file: Path = ui.project / "notebooks" / "pids"
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """What Dagster's GraphQL answers, which is all that the UI itself knows."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.ui.url}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def last_run(self) -> dict[str, Any]:
+        """The youngest run."""
+        (run,) = self.ask(RUNS)["runsOrError"]["results"]
+        return run
+
+    def wait_for(self, status: str) -> None:
+        """Until the youngest run has ended, which has to be in this status."""
+        ended = ("SUCCESS", "FAILURE", "CANCELED")
+        wait = self.e2e.wait_until
+        assert wait("an end", lambda: (s := self.last_run()["status"]) in ended and s) == status
+
+    def start_command(self) -> subprocess.Popen[bytes]:
+        """``research-jobs run sleeper``, once the notebook runs."""
+        self.pids_file.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [self.e2e.BIN / "research-jobs", "run", "sleeper", "--project", self.ui.project],
+            env=self.e2e.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        self.e2e.wait_until("the notebook", self.pids_file.exists)
+        return process
+
+    def launch(self) -> None:
+        """Launch it as the UI's button does, until the notebook runs."""
+        self.pids_file.unlink(missing_ok=True)
+        params = {
+            "selector": {
+                "repositoryLocationName": "research_jobs",
+                "repositoryName": "__repository__",
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": ["sleeper"]}],
+            },
+            "runConfigData": {},
+            "mode": "default",
+        }
+        answer = self.ask(LAUNCH, params=params)["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        self.e2e.wait_until("the notebook", self.pids_file.exists)
+
+    def pids(self) -> list[int]:
+        """The notebook's process, and the one that it has started."""
+        return [int(word) for word in self.pids_file.read_text().split()]
+
+    def assert_nothing_is_left(self) -> None:
+        """No process of the notebook is there, and nothing was published."""
+        self.e2e.wait_until("the notebook's end", lambda: not any(map(_alive, self.pids())))
+        assert not list((self.ui.project / "data").glob("sleeper/*"))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, e2e: Any) -> Iterator[Watched]:
+    """A UI over a notebook that never ends."""
+    folder = tmp_path_factory.mktemp("watched")
+    manifest = "notebooks: {sleeper: {outputs: [value]}}"
+    project = e2e.write_project(folder / "project", {"sleeper.py": SLEEPER}, manifest)
+    config = default_config(".research_jobs/dagster")
+    config["run_monitoring"]["poll_interval_seconds"] = 1
+    (project / "dagster.yaml").write_text(yaml.safe_dump(config))
+    with e2e.running_ui(project, folder) as ui:
+        yield Watched(ui, e2e)
+
+
+def test_terminate_reaches_a_run_of_a_command(watched: Watched) -> None:
+    """The UI's "Terminate" cancels a run that a command works on, and the command says so."""
+    process = watched.start_command()
+    run = watched.last_run()
+    answer = watched.ask(TERMINATE, id=run["runId"])["terminateRun"]
+    assert answer["__typename"] == "TerminateRunSuccess"
+    watched.wait_for("CANCELED")
+    assert process.wait(60) == 130
+    watched.assert_nothing_is_left()
+
+
+def test_terminate_reaches_a_launched_run(watched: Watched) -> None:
+    """So it does for a run that it has launched itself."""
+    watched.launch()
+    run = watched.last_run()
+    answer = watched.ask(TERMINATE, id=run["runId"])["terminateRun"]
+    assert answer["__typename"] == "TerminateRunSuccess"
+    watched.wait_for("CANCELED")
+    watched.assert_nothing_is_left()
+
+
+def _messages(watched: Watched) -> str:
+    events = watched.ask(EVENTS, id=watched.last_run()["runId"])["logsForRun"]["events"]
+    return "\n".join(event.get("message") or "" for event in events)
+
+
+def test_killed_command_is_missed(watched: Watched) -> None:
+    """Run monitoring fails the run of a command that got SIGKILL; its notebook is gone."""
+    process = watched.start_command()
+    process.kill()
+    process.wait()
+    watched.wait_for("FAILURE")
+    assert f"process {process.pid}, which worked on it, is gone" in _messages(watched)
+    watched.assert_nothing_is_left()
+
+
+def test_killed_worker_is_missed(watched: Watched) -> None:
+    """So it does where the worker and the code server that would have told of it are killed."""
+    watched.launch()
+    tags = {tag["key"]: tag["value"] for tag in watched.last_run()["tags"]}
+    worker = psutil.Process(int(tags["research_jobs/process"].split(":")[2]))
+    server = worker.parent()
+    assert server is not None
+    assert "dagster" in " ".join(server.cmdline())
+    os.kill(server.pid, signal.SIGKILL)
+    worker.kill()
+    watched.wait_for("FAILURE")
+    assert f"process {worker.pid}, which worked on it, is gone" in _messages(watched)
+    watched.assert_nothing_is_left()
+
+
+def test_without_a_daemon_the_next_command_misses_it(
+    tmp_path: Path, e2e: Any, wait_for: Callable[..., Any]
+) -> None:
+    """Where no daemon runs, the next command fails the run of one that was killed."""
+    project = e2e.write_project(
+        tmp_path / "project", {"sleeper.py": SLEEPER, "quick.py": "# %% One\nvalue = 1\n"}
+    )
+    command = [e2e.BIN / "research-jobs", "run", "--project", project]
+    process = subprocess.Popen(
+        [*command, "sleeper"], env=e2e.environment(), stdout=subprocess.DEVNULL
+    )
+    pids = project / "notebooks" / "pids"
+    wait_for("the notebook", pids.exists)
+    process.kill()
+    process.wait()
+    wait_for("its end", lambda: not any(_alive(int(pid)) for pid in pids.read_text().split()))
+    subprocess.run([*command, "quick"], env=e2e.environment(), check=True, capture_output=True)
+    listed = subprocess.run(
+        [e2e.BIN / "research-jobs", "list", "--json", "--project", project],
+        env=e2e.environment(),
+        check=True,
+        capture_output=True,
+    )
+    endings = {line["notebook"]: line["last"]["ending"] for line in json.loads(listed.stdout)}
+    assert endings["quick"] == "succeeded"
+    assert endings["sleeper"] == "failed"
