@@ -26,6 +26,7 @@ from typing import NoReturn
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import send_message
 from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.rehearsal import rehearse
 
 __all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "Preload", "UnfitError"]
 
@@ -79,6 +80,9 @@ UNSAFE_MODULES = frozenset(
     }
 )
 
+# A rehearsal that leaves what a fresh process would not have is unfit, like a module.
+_REHEARSAL = "research_jobs.runtime.rehearsal"
+
 # Native threads that are known to come back in a forked child, or not to be missed there.
 _HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
 
@@ -125,6 +129,9 @@ class Preload:
         codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
         for name in (*RUNTIME_MODULES, *codecs):
             self._load(name, ours=True)
+        if _REHEARSAL not in self.unfit:
+            rehearse()
+            self._look(_REHEARSAL)
         for source, target in zip(before, (1, 2), strict=True):
             os.dup2(source, target)
             os.close(source)

@@ -32,6 +32,7 @@ from research_jobs.runtime.channel import (
 )
 from research_jobs.runtime.fresh import remember_matplotlib_settings, remember_modules
 from research_jobs.runtime.guardian import Surroundings, run_guardian
+from research_jobs.runtime.large_pages import use_large_pages
 from research_jobs.runtime.notebook_process import SPARE_NAME
 from research_jobs.runtime.preload import Preload, UnfitError
 
@@ -92,6 +93,7 @@ class _Template:
         gc.collect()
         # What is frozen is not written to by a collection, and so stays shared.
         gc.freeze()
+        use_large_pages()
         send_message(self.control, "Ready", places=places)
         self._serve(wake)
 
