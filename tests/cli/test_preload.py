@@ -27,8 +27,8 @@ notebooks:
 
 
 @pytest.fixture
-def shown(tmp_path: Path, call: Any) -> Any:
-    """Notebooks over good and bad libraries, some cold, some under other interpreters."""
+def command(tmp_path: Path, call: Any) -> Any:
+    """A command over notebooks that import good and bad libraries, some of them cold."""
     libraries, notebooks = tmp_path / "libraries", tmp_path / "project" / "notebooks"
     libraries.mkdir()
     notebooks.mkdir(parents=True)
@@ -43,14 +43,12 @@ def shown(tmp_path: Path, call: Any) -> Any:
     other = tmp_path / "project" / "other"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
     path = str(libraries)
-    return lambda *words: call(
-        *("list", "--preload", "--project", str(notebooks.parent), *words), PYTHONPATH=path
-    )
+    return lambda *words: call(*words, "--project", str(notebooks.parent), PYTHONPATH=path)
 
 
-def test_each_interpreter_tells_what_it_imports(shown: Any, tmp_path: Path) -> None:
+def test_each_interpreter_tells_what_it_imports(command: Any, tmp_path: Path) -> None:
     """Per interpreter: what it imported, what it left out and why; what is started cold and why."""
-    done = shown("--json")
+    done = command("list", "--preload", "--json")
     found = json.loads(done.stdout)
     warm = {entry["python"]: entry for entry in found["warm"]}
     ours = warm[sys.executable]
@@ -74,9 +72,22 @@ def test_each_interpreter_tells_what_it_imports(shown: Any, tmp_path: Path) -> N
     }
 
 
-def test_a_person_reads_it_as_tables(shown: Any) -> None:
+def test_a_person_reads_it_as_tables(command: Any) -> None:
     """Without ``--json``: a heading for each interpreter, then modules with times or reasons."""
-    lines = [line.split(maxsplit=3) for line in shown().stdout.splitlines() if line]
+    lines = [
+        line.split(maxsplit=3) for line in command("list", "--preload").stdout.splitlines() if line
+    ]
     assert ["grpc", "left", "out", "it is known not to survive a fork"] in lines
     assert any(line[0] == "quick_library" for line in lines)
     assert ["cold", "isolation:", "spawn"] in lines
+
+
+def test_a_run_says_it_in_the_log(command: Any, tmp_path: Path) -> None:
+    """What is left out costs a line in the log of the step that started the warm interpreter."""
+    imports = tmp_path / "project" / "notebooks" / "warm.py"
+    imports.write_text(NOTEBOOK.format("noisy_library"))
+    done = command("run", "warm")
+    assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "project" / ".research_jobs").rglob("compute_logs/*.err")
+    assert "noisy_library is not preloaded: its import writes to stdout\n" in log.read_text()
+    assert log.with_suffix(".out").read_text() == "hello from an import\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,18 @@ class NotebookRun:
     def steps(self, kind: str) -> list[str]:
         return sorted(e.step_key for e in self.events if e.event_type_value == kind)
 
+    def stdout(self, step: str) -> str:
+        """What the UI shows of a step's stdout."""
+        (captured,) = [
+            event.logs_captured_data
+            for event in self.events
+            if event.event_type_value == "LOGS_CAPTURED"
+            and step in event.logs_captured_data.step_keys
+        ]
+        manager = self.instance.compute_log_manager
+        key = manager.build_log_key_for_run(self.run_id, captured.file_key)
+        return manager.get_log_data(key).stdout.decode()
+
     def checks(self) -> dict[str, Any]:
         return {
             event.asset_check_evaluation_data.check_name: event.asset_check_evaluation_data
@@ -289,6 +301,12 @@ def lab(tmp_path: Path, instance: DagsterInstance) -> Lab:
     root = tmp_path / "project"
     (root / "notebooks").mkdir(parents=True)
     return Lab(root, instance)
+
+
+@pytest.fixture
+def any_lab(lab: Lab, any_instance: DagsterInstance) -> Lab:
+    """The same, once on SQLite and once on Postgres."""
+    return replace(lab, instance=any_instance)
 
 
 @pytest.fixture(scope="session", autouse=True)

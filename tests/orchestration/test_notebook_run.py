@@ -167,6 +167,37 @@ def test_notebooks_without_outputs_are_assets_too(lab: Any) -> None:
     assert Path(said["report"]).exists()
 
 
+def test_ordinary_assets_in_the_same_run(any_lab: Any, tmp_path: Path) -> None:
+    """Assets in Python run before and after a notebook, each with its own log, all in one run."""
+    lab = any_lab
+    report = "# %%\nimport pathlib\nprint('a notebook')\n"
+    report += f"doubled = 2 * int(pathlib.Path({str(tmp_path / 'prices')!r}).read_text())\n"
+    lab.write({"report": report}, "notebooks: {report: {outputs: [doubled], deps: [prices]}}\n")
+
+    @dg.asset
+    def prices() -> dg.MaterializeResult[None]:
+        print("an asset before")
+        (tmp_path / "prices").write_text("21")
+        return dg.MaterializeResult()
+
+    @dg.asset
+    def mail(report: Any) -> dg.MaterializeResult[None]:
+        print("an asset after, given", report["doubled"])
+        return dg.MaterializeResult()
+
+    definitions = lab.defs(assets=[prices, mail])
+    run = lab.materialize("prices", "report", "mail", definitions=definitions)
+    assert run.success, run.errors
+    starts = [e.step_key for e in run.events if e.event_type_value == "STEP_START"]
+    assert starts == ["prices", "report", "mail"]
+    said = {step: run.stdout(step) for step in starts}
+    assert said == {
+        "prices": "an asset before\n",
+        "report": "a notebook\n",
+        "mail": "an asset after, given 42\n",
+    }
+
+
 @pytest.mark.parametrize("executor", [dg.in_process_executor, dg.multiprocess_executor])
 def test_dagsters_own_executors_do_too(lab: Any, executor: Any, tmp_path: Path) -> None:
     """Only slower: in the run's process, and in a process for each step."""
