@@ -211,6 +211,10 @@ def read_runs(instance: dg.DagsterInstance, ids: Iterable[str]) -> dict[str, Run
     return {record.dagster_run.run_id: record for record in found}
 
 
+# A step that began and has no end: in a run that is over, its process was killed.
+_CUT_OFF = ("cancelled", "the process that worked on its run was killed")
+
+
 class StepEndings:
     """How the steps of a run ended, read once for each run."""
 
@@ -228,10 +232,17 @@ class StepEndings:
 
     def _read(self, run_id: str) -> dict[str, tuple[str, str | None]]:
         endings: dict[str, tuple[str, str | None]] = {}
-        kinds = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE}
+        kinds = {
+            DagsterEventType.STEP_START,
+            DagsterEventType.STEP_SUCCESS,
+            DagsterEventType.STEP_FAILURE,
+        }
         for log in self._instance.all_logs(run_id, of_type=kinds):
             event = log.dagster_event
             if event is None or event.step_key is None:
+                continue
+            if event.event_type == DagsterEventType.STEP_START:
+                endings.setdefault(event.step_key, _CUT_OFF)
                 continue
             if event.event_type == DagsterEventType.STEP_SUCCESS:
                 endings[event.step_key] = ("succeeded", None)
@@ -254,7 +265,7 @@ def run_ending(
     if status == DagsterRunStatus.SUCCESS:
         return ("succeeded", None) if materialized else ("skipped", None)
     known = steps.of(run.dagster_run.run_id, notebook)
-    if known is not None:
+    if known is not None and (known != _CUT_OFF or status == DagsterRunStatus.FAILURE):
         if known[0] == "succeeded" and not materialized:
             return ("skipped", None)
         return known
@@ -262,7 +273,7 @@ def run_ending(
         return (_GOING[status], None)
     if status == DagsterRunStatus.CANCELED:
         return ("cancelled", None)
-    return ("not run", "what it depends on failed, or the run was killed")
+    return ("not run", "what it depends on failed, or its run was killed before its turn")
 
 
 def _count_partitions(

@@ -27,11 +27,32 @@ import os, pathlib, subprocess, time
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
 told = pathlib.Path(__file__).with_name("pids")
 told.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+print("still here")
 told.with_suffix(".new").rename(told)
 time.sleep(600)
 
 # %% Too late
 value = 1
+"""
+NOTEBOOKS = {
+    "sleeper.py": SLEEPER,
+    "first.py": "# %%\nimport time\nstamp = time.time()\n",
+    "second.py": """
+        # %%
+        import pathlib
+        from research_jobs import load
+        if not pathlib.Path(__file__).with_name("repaired").exists():
+            raise OSError("not yet")
+        copy = load("first", "stamp")
+        """,
+}
+# One slot for all runs: what a killed worker held has to be given back for the next to begin.
+MANIFEST = """
+defaults: {concurrency: 1}
+notebooks:
+  sleeper: {outputs: [value]}
+  first: {outputs: [stamp]}
+  second: {outputs: [copy]}
 """
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
@@ -46,7 +67,23 @@ query Runs {
 """
 EVENTS = """
 query Events($id: ID!) {
-  logsForRun(runId: $id) { ... on EventConnection { events { ... on MessageEvent { message } } } }
+  logsForRun(runId: $id) {
+    ... on EventConnection {
+      events {
+        __typename
+        ... on MessageEvent { message stepKey }
+        ... on LogsCapturedEvent { fileKey stepKeys }
+      }
+    }
+  }
+}
+"""
+LOG = "query Log($key: [String!]!) { capturedLogs(logKey: $key) { stdout } }"
+REEXECUTE = """
+mutation Again($id: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
+    __typename
+  }
 }
 """
 
@@ -80,6 +117,17 @@ class Watched:
         ended = ("SUCCESS", "FAILURE", "CANCELED")
         wait = self.e2e.wait_until
         assert wait("an end", lambda: (s := self.last_run()["status"]) in ended and s) == status
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of the youngest run, as its page shows them."""
+        return self.ask(EVENTS, id=self.last_run()["runId"])["logsForRun"]["events"]
+
+    def log(self, step: str) -> str:
+        """What its page shows of a step's stdout by now."""
+        captured = [event for event in self.events() if event["__typename"] == "LogsCapturedEvent"]
+        (file,) = [event["fileKey"] for event in captured if event["stepKeys"] == [step]]
+        key = [self.last_run()["runId"], "compute_logs", file]
+        return self.ask(LOG, key=key)["capturedLogs"]["stdout"] or ""
 
     def start_command(self) -> subprocess.Popen[bytes]:
         """``research-jobs run sleeper``, once the notebook runs."""
@@ -131,10 +179,9 @@ def _alive(pid: int) -> bool:
 def watched(tmp_path_factory: pytest.TempPathFactory, e2e: Any) -> Iterator[Watched]:
     """A UI over a notebook that never ends."""
     folder = tmp_path_factory.mktemp("watched")
-    manifest = "notebooks: {sleeper: {outputs: [value]}}"
-    project = e2e.write_project(folder / "project", {"sleeper.py": SLEEPER}, manifest)
+    project = e2e.write_project(folder / "project", NOTEBOOKS, MANIFEST)
     config = default_config(".research_jobs/dagster")
-    config["run_monitoring"]["poll_interval_seconds"] = 1
+    config["run_monitoring"] |= {"poll_interval_seconds": 1, "free_slots_after_run_end_seconds": 1}
     (project / "dagster.yaml").write_text(yaml.safe_dump(config))
     with e2e.running_ui(project, folder) as ui:
         yield Watched(ui, e2e)
@@ -144,6 +191,8 @@ def test_terminate_reaches_a_run_of_a_command(watched: Watched) -> None:
     """The UI's "Terminate" cancels a run that a command works on, and the command says so."""
     process = watched.start_command()
     run = watched.last_run()
+    # Meanwhile its page shows what it prints.
+    watched.e2e.wait_until("its log", lambda: watched.log("sleeper") == "still here\n")
     answer = watched.ask(TERMINATE, id=run["runId"])["terminateRun"]
     assert answer["__typename"] == "TerminateRunSuccess"
     watched.wait_for("CANCELED")
@@ -155,6 +204,7 @@ def test_terminate_reaches_a_launched_run(watched: Watched) -> None:
     """So it does for a run that it has launched itself."""
     watched.launch()
     run = watched.last_run()
+    watched.e2e.wait_until("its log", lambda: watched.log("sleeper") == "still here\n")
     answer = watched.ask(TERMINATE, id=run["runId"])["terminateRun"]
     assert answer["__typename"] == "TerminateRunSuccess"
     watched.wait_for("CANCELED")
@@ -162,8 +212,30 @@ def test_terminate_reaches_a_launched_run(watched: Watched) -> None:
 
 
 def _messages(watched: Watched) -> str:
-    events = watched.ask(EVENTS, id=watched.last_run()["runId"])["logsForRun"]["events"]
-    return "\n".join(event.get("message") or "" for event in events)
+    return "\n".join(event.get("message") or "" for event in watched.events())
+
+
+def test_again_from_failure(watched: Watched) -> None:
+    """The UI does again what failed of a run of a command, and nobody takes it for a dead one."""
+    command = [watched.e2e.BIN / "research-jobs", "run", "--project", watched.ui.project]
+    environment = watched.e2e.environment()
+    done = subprocess.run(
+        [*command, "first", "second"], env=environment, check=False, capture_output=True
+    )
+    assert done.returncode == 1
+    failed = watched.last_run()
+    (watched.ui.project / "notebooks" / "repaired").touch()
+    answer = watched.ask(REEXECUTE, id=failed["runId"])["launchRunReexecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    watched.e2e.wait_until("the run", lambda: watched.last_run()["runId"] != failed["runId"])
+    watched.wait_for("SUCCESS")
+    steps = {
+        event["stepKey"]
+        for event in watched.events()
+        if event["__typename"] == "ExecutionStepStartEvent"
+    }
+    assert steps == {"second"}
+    assert (watched.ui.project / "data" / "second" / "copy.parquet").exists()
 
 
 def test_killed_command_is_missed(watched: Watched) -> None:
@@ -214,6 +286,7 @@ def test_without_a_daemon_the_next_command_misses_it(
         check=True,
         capture_output=True,
     )
-    endings = {line["notebook"]: line["last"]["ending"] for line in json.loads(listed.stdout)}
-    assert endings["quick"] == "succeeded"
-    assert endings["sleeper"] == "failed"
+    last = {line["notebook"]: line["last"] for line in json.loads(listed.stdout)}
+    assert last["quick"]["ending"] == "succeeded"
+    assert last["sleeper"]["ending"] == "cancelled"
+    assert last["sleeper"]["error"] == "the process that worked on its run was killed"
