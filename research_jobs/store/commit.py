@@ -178,7 +178,6 @@ def open_staging(store: str, run_id: str) -> Staging:
             FILES.make_folder(path)
             lock = FolderLock(path)
             lock.exclusive()
-            FILES.sync_folder(area)
     except OSError as error:
         raise _cannot(f"cannot write to the store {store}", error) from error
     return Staging(path, lock)
@@ -417,8 +416,12 @@ def _publish(
     version = f"{number:06d}-{_short(run_id, 8)}"
     note = {"notebook": unit.notebook, "segments": unit.segments, "version": version}
     FILES.write(staging / NOTE, json.dumps(note).encode())
-    FILES.sync_file(staging / NOTE)
-    FILES.sync_folder(staging)
+    if any(_needs_link(unit, item.name) for item in staged):
+        # A power cut could leave a link that leads nowhere yet, in a dataset that people read: the
+        # next run must know. A version that was not committed can wait for the next publish.
+        FILES.sync_file(staging / NOTE)
+        FILES.sync_folder(staging)
+        FILES.sync_folder(staging.parent)
     crash_point("publish.noted")
 
     outputs = {item.name: item for item in staged}
@@ -477,8 +480,7 @@ def _fill_version(
     crash_point("publish.folder")
     for item in outputs.values():
         target = folder / f"{item.name}{SUFFIX}"
-        FILES.rename(Path(item.path), target)
-        FILES.sync_file(target)
+        FILES.rename(Path(item.path), target)  # its content is on the disk
         crash_point("publish.moved_one")
     crash_point("publish.moved")
     record = {

@@ -80,8 +80,7 @@ def write_output(
         FILES.sync_file(temporary)
         crash_point("write.synced")
         FILES.rename(temporary, path)
-        crash_point("write.renamed")
-        FILES.sync_folder(path.parent)
+        crash_point("write.renamed")  # the name need not last: publishing moves the file
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
