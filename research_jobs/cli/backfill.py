@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         session.remember_preload()
         names = [entry.name for entry in find_entries(session.catalog, arguments.notebooks)]
+        session.refresh_keys(names)
         summary = backfill(
             session.instance,
             session.catalog,

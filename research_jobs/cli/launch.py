@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType as Kind
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._utils.interrupts import capture_interrupts
 
-from research_jobs.errors import PartitionError
+from research_jobs.cli.plan import Batch
 from research_jobs.orchestration._dagster_assets import (
     DagsterExecutionInterruptedError,
     execute_run,
@@ -33,7 +32,6 @@ from research_jobs.orchestration.metadata import rows_of
 from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 __all__ = [
-    "Batch",
     "Launcher",
     "Note",
     "Outcome",
@@ -41,7 +39,6 @@ __all__ = [
     "Started",
     "interruptible",
     "number_of",
-    "plan_batches",
     "text_of",
 ]
 
@@ -120,73 +117,6 @@ class Note:
 
 Seen = Started | Note | Outcome
 """What `Launcher.run` tells as it goes."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Notebooks that one Dagster run can hold: at most one kind of partitions among them."""
-
-    keys: tuple[dg.AssetKey, ...]
-    partition: str | None = None
-
-
-def plan_batches(
-    graph: AssetGraph, keys: Iterable[dg.AssetKey], partition: str | None = None
-) -> list[Batch]:
-    """Split a selection into runs, dependencies first.
-
-    A Dagster run has one partition key, so notebooks whose partitions differ cannot share one.
-    Most selections are one run.
-
-    Parameters
-    ----------
-    graph : AssetGraph
-    keys : iterable of AssetKey
-    partition : str, optional
-        The partition for all that have one; otherwise the newest of each.
-
-    Raises
-    ------
-    PartitionError
-        When a key is needed and cannot be chosen.
-    """
-    left = set(keys)
-    chosen = {key: _partition_of(graph, key, partition) for key in left}
-    batches: list[Batch] = []
-    while left:
-        batch = _largest_batch(graph, left, chosen)
-        left -= set(batch.keys)
-        batches.append(batch)
-    return batches
-
-
-def _largest_batch(
-    graph: AssetGraph, left: set[dg.AssetKey], chosen: Mapping[dg.AssetKey, str | None]
-) -> Batch:
-    candidates = [
-        Batch(tuple(_runnable(graph, left, chosen, kind)), kind)
-        for kind in sorted({chosen[key] for key in left}, key=lambda kind: (kind is not None, kind))
-    ]
-    best = max(candidates, key=lambda batch: len(batch.keys))
-    if all(chosen[key] is None for key in best.keys):
-        return Batch(best.keys, None)
-    return best
-
-
-def _runnable(
-    graph: AssetGraph,
-    left: set[dg.AssetKey],
-    chosen: Mapping[dg.AssetKey, str | None],
-    kind: str | None,
-) -> Iterator[dg.AssetKey]:
-    """Those that can run together under one key, with all that they wait for."""
-    taken: set[dg.AssetKey] = set()
-    for key in graph.toposorted_asset_keys:
-        if key not in left or chosen[key] not in (None, kind):
-            continue
-        if all(parent in taken or parent not in left for parent in graph.get(key).parent_keys):
-            taken.add(key)
-            yield key
 
 
 class Launcher:
@@ -409,32 +339,6 @@ def number_of(value: Any) -> float | None:
     """A metadata entry as a number."""
     found = getattr(value, "value", value)
     return float(found) if isinstance(found, (int, float)) else None
-
-
-def _partition_of(graph: AssetGraph, key: dg.AssetKey, partition: str | None) -> str | None:
-    """The partition to run an asset for: the one asked for, or the newest."""
-    definition = graph.get(key).partitions_def
-    if definition is None:
-        return None
-    name = "/".join(key.path)
-    if partition is not None:
-        if not definition.has_partition_key(partition):
-            raise PartitionError(
-                f"'{name}' has no partition '{partition}'",
-                hint=f"Its partitions: {_example_keys(definition)}.",
-            )
-        return partition
-    newest = definition.get_last_partition_key()
-    if newest is None:
-        raise PartitionError(
-            f"'{name}' has no partition yet", hint="See its start in the manifest."
-        )
-    return newest
-
-
-def _example_keys(definition: dg.PartitionsDefinition[Any]) -> str:
-    first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
-    return f"{first} to {last}" if first and last else "none yet"
 
 
 @contextmanager

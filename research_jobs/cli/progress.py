@@ -24,14 +24,12 @@ class Progress:
 
     Parameters
     ----------
-    total : int
-        How many there are.
     quiet : bool
         Show nothing unless stderr is a terminal (stdout carries JSON then).
     """
 
-    def __init__(self, total: int, *, quiet: bool = False) -> None:
-        self._total = total
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._total = 0
         self._ended = 0
         self._running: dict[str, float] = {}
         self._stream = sys.stderr if quiet else sys.stdout
@@ -57,6 +55,10 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def expect(self, count: int) -> None:
+        """So many are known of by now."""
+        self._total = count
 
     def show(self, seen: Seen) -> None:
         """Whatever a launcher tells."""

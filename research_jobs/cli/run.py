@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     warm_up(project)
 
+    from research_jobs.cli.call import Call
     from research_jobs.cli.launch import Outcome
     from research_jobs.cli.session import open_session
     from research_jobs.orchestration.addresses import expect_ui
@@ -79,15 +80,20 @@ def run(arguments: argparse.Namespace) -> int:
         keys = session.select(
             arguments.notebooks, selection=arguments.select, stale=arguments.stale
         )
-        config = session.run_config(keys, read_parameters(arguments.parameter))
-        batches = session.plan(keys, arguments.partition)
         outcomes: list[Outcome] = []
-        with Progress(len(keys), quiet=arguments.json) as progress:
-            for batch in batches:
-                for seen in session.launcher.run(batch, config=config):
-                    progress.show(seen)
-                    if isinstance(seen, Outcome):
-                        outcomes.append(seen)
+        call = Call(
+            session,
+            keys,
+            partition=arguments.partition,
+            values=read_parameters(arguments.parameter),
+            named=bool(arguments.notebooks),
+        )
+        with Progress(quiet=arguments.json) as progress:
+            for seen in call.run():
+                progress.expect(call.expected)
+                progress.show(seen)
+                if isinstance(seen, Outcome):
+                    outcomes.append(seen)
     if arguments.json:
         print_json([outcome.as_json() for outcome in outcomes])
     else:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
 from research_jobs.cli.entries import find_entries
-from research_jobs.cli.launch import Batch, Launcher, plan_batches
+from research_jobs.cli.launch import Launcher
 from research_jobs.errors import (
     NotebookError,
     ParameterError,
@@ -21,6 +21,7 @@ from research_jobs.errors import (
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration._dagster_storage import remembered_migrations
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.dynamic_keys import dynamic_sources, newest_dynamic_keys
 from research_jobs.orchestration.factory import asset_key, catalog_defs
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
 from research_jobs.orchestration.jobs import op_names
@@ -45,6 +46,8 @@ class Session:
     project: Project
     instance: dg.DagsterInstance
     catalog: Catalog
+    # Lists of keys that were read already.
+    _fresh: set[str] = field(default_factory=set[str], init=False, repr=False)
 
     @cached_property
     def definitions(self) -> dg.Definitions:
@@ -98,9 +101,23 @@ class Session:
             keys = [key for key in keys if key in due]
         return keys
 
-    def plan(self, keys: Sequence[dg.AssetKey], partition: str | None) -> list[Batch]:
-        """The runs that `keys` take, most often one."""
-        return plan_batches(self.launcher.graph, keys, partition)
+    def refresh_keys(self, names: Iterable[str]) -> None:
+        """Learn the newest partitions of notebooks that take them from another one's output.
+
+        Raises
+        ------
+        PartitionError
+            When there is no such output yet, or it cannot be read.
+        """
+        for name in names:
+            for source in dynamic_sources(self.catalog.entries[name].spec):
+                if source.definition_name not in self._fresh:
+                    newest_dynamic_keys(self.instance, self.project, source)
+                    self._fresh.add(source.definition_name)
+
+    def forget_keys(self) -> None:
+        """Read lists of keys again, when they are asked for."""
+        self._fresh.clear()
 
     def run_config(self, keys: Sequence[dg.AssetKey], values: Mapping[str, str]) -> dict[str, Any]:
         """Parameters from the command line as Dagster's run config, below ``ops``."""
@@ -130,9 +147,14 @@ class Session:
             declared = {parameter.name for parameter in entry.notebook.parameters}
             mine = {name: value for name, value in values.items() if name in declared}
             if mine:
-                found[entry.name] = convert_parameters(
-                    entry.notebook.parameters, mine, notebook=entry.name, where="-p"
-                )
+                found[entry.name] = {}
+                for name, value in mine.items():
+                    found[entry.name] |= convert_parameters(
+                        entry.notebook.parameters,
+                        {name: value},
+                        notebook=entry.name,
+                        where=f"-p {name}",
+                    )
         return found
 
     def _check_names(self, entries: Sequence[Entry], values: Mapping[str, str]) -> None:

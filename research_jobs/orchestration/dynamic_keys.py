@@ -9,20 +9,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.errors import PartitionError
+from research_jobs.errors import OutputNotFoundError, PartitionError
 from research_jobs.manifest.values import check_key
+from research_jobs.orchestration.partitions import dimension_specs
 from research_jobs.project import Project
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from research_jobs.manifest import DynamicSpec
+    from research_jobs.manifest import DynamicSpec, NotebookSpec
 
-__all__ = ["keys_of", "read_keys", "refresh_dynamic_partitions"]
+__all__ = [
+    "dynamic_sources",
+    "keys_of",
+    "newest_dynamic_keys",
+    "read_keys",
+    "refresh_dynamic_partitions",
+]
 
 
 def refresh_dynamic_partitions(
@@ -47,23 +54,54 @@ def refresh_dynamic_partitions(
         When the output cannot be read or holds no keys.
     """
     added, removed = changes(instance, project, spec)
-    if added:
-        instance.add_dynamic_partitions(spec.definition_name, added)
-    for key in removed:
-        instance.delete_dynamic_partition(spec.definition_name, key)
+    _apply(instance, spec, added, removed)
     return added, removed
+
+
+def newest_dynamic_keys(instance: DagsterInstance, project: Project, spec: DynamicSpec) -> None:
+    """As `refresh_dynamic_partitions`, leaving what is known alone where there is no output yet.
+
+    Raises
+    ------
+    PartitionError
+        When the output cannot be read; or when there is none and no key is known either.
+    """
+    listed = _read(project, spec)
+    if listed is not None:
+        _apply(instance, spec, *_changes(instance, spec, listed))
+    elif not instance.get_dynamic_partitions(spec.definition_name):
+        raise _not_made(spec)
+
+
+def dynamic_sources(spec: NotebookSpec) -> list[DynamicSpec]:
+    """The outputs that list partitions of a notebook."""
+    return [d.dynamic for d in dimension_specs(spec).values() if d.dynamic is not None]
 
 
 def changes(
     instance: DagsterInstance, project: Project, spec: DynamicSpec
 ) -> tuple[list[str], list[str]]:
     """As `refresh_dynamic_partitions`, without doing it."""
-    listed = read_keys(project, spec)
+    return _changes(instance, spec, read_keys(project, spec))
+
+
+def _changes(
+    instance: DagsterInstance, spec: DynamicSpec, listed: Sequence[str]
+) -> tuple[list[str], list[str]]:
     known = instance.get_dynamic_partitions(spec.definition_name)
     present, wanted = set(known), set(listed)
     added = [key for key in listed if key not in present]
     removed = [key for key in known if key not in wanted] if spec.prune else []
     return added, removed
+
+
+def _apply(
+    instance: DagsterInstance, spec: DynamicSpec, added: Sequence[str], removed: Sequence[str]
+) -> None:
+    if added:
+        instance.add_dynamic_partitions(spec.definition_name, added)
+    for key in removed:
+        instance.delete_dynamic_partition(spec.definition_name, key)
 
 
 def read_keys(project: Project, spec: DynamicSpec) -> list[str]:
@@ -74,6 +112,21 @@ def read_keys(project: Project, spec: DynamicSpec) -> list[str]:
     PartitionError
         When there is no such output yet, or it is no list of keys.
     """
+    keys = _read(project, spec)
+    if keys is None:
+        raise _not_made(spec)
+    return keys
+
+
+def _not_made(spec: DynamicSpec) -> PartitionError:
+    return PartitionError(
+        f"partitions are listed by {spec.notebook}, output {spec.output}, which was not made yet",
+        hint=f"First: research-jobs run {spec.notebook}",
+    )
+
+
+def _read(project: Project, spec: DynamicSpec) -> list[str] | None:
+    """As `read_keys`; None where there is no such output yet."""
     finished = subprocess.run(
         [
             sys.executable,
@@ -100,6 +153,8 @@ def read_keys(project: Project, spec: DynamicSpec) -> list[str]:
     except (ValueError, IndexError):
         tail = (finished.stderr.strip().splitlines() or ["no answer"])[-1]
         raise PartitionError(f"{place}: {tail}") from None
+    if answer.get("missing"):
+        return None
     if "error" in answer:
         raise PartitionError(f"{place}: {answer['error']}")
     return [str(key) for key in answer["keys"]]
@@ -172,6 +227,8 @@ def _main(argument: str) -> None:
     try:
         value = load(request["notebook"], request["output"], project=project)
         answer: dict[str, Any] = {"keys": keys_of(value, request["column"])}
+    except OutputNotFoundError:
+        answer = {"missing": True}
     except Exception as error:  # noqa: BLE001 - the parent tells it, whatever it is
         text = str(error).splitlines()
         answer = {"error": text[0] if text else type(error).__name__}

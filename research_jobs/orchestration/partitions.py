@@ -24,6 +24,8 @@ __all__ = [
     "VARIANT",
     "build_partitions",
     "dimension_specs",
+    "keys_with",
+    "newest_keys",
     "parameter_values",
     "partition_key_of",
     "partition_key_record",
@@ -107,6 +109,32 @@ def time_dimension(
             if isinstance(dimension.partitions_def, dg.TimeWindowPartitionsDefinition):
                 return dimension.name, dimension.partitions_def
     return None
+
+
+def newest_keys(definition: dg.PartitionsDefinition[Any]) -> list[str]:
+    """The keys of the newest window of time; all keys where there is no time. May be none.
+
+    Listed keys want a ``partition_loading_context`` around it.
+    """
+    timed = time_dimension(definition)
+    if timed is None:
+        return [str(key) for key in definition.get_partition_keys()]
+    name, window = timed
+    last = window.get_last_partition_key()
+    return [] if last is None else keys_with(definition, name, last)
+
+
+def keys_with(definition: dg.PartitionsDefinition[Any], name: str | None, part: str) -> list[str]:
+    """All keys of one window of time: more than one where there is a second dimension."""
+    if name is None:
+        return [part]
+    assert isinstance(definition, dg.MultiPartitionsDefinition)
+    names = definition.partition_dimension_names
+    other = next(n for n in names if n != name)
+    return [
+        str(dg.MultiPartitionKey({name: part, other: key}))
+        for key in definition.get_partitions_def_for_dimension(other).get_partition_keys()
+    ]
 
 
 def _dimension(

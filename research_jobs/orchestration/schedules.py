@@ -29,7 +29,7 @@ from research_jobs.orchestration.jobs import (
     ScheduledNotebook,
     partition_groups,
 )
-from research_jobs.orchestration.partitions import time_dimension
+from research_jobs.orchestration.partitions import keys_with, time_dimension
 from research_jobs.orchestration.status import failed_runs, partition_status
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _wanted(
     name, window = timed
     # newest last; of two dimensions, every key of each window
     parts = _newest_windows(window, members[0], tick)
-    keys = {part: _keys_with(definition, name, part) for part in parts}
+    keys = {part: keys_with(definition, name, part) for part in parts}
     found: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
     for member in members:
         status = partition_status(instance, member.key, list(found))
@@ -373,19 +373,6 @@ def _position(
     return next(
         (n for n, part in enumerate(parts) if not window.less_than(part, since)), len(parts)
     )
-
-
-def _keys_with(definition: dg.PartitionsDefinition[Any], name: str | None, part: str) -> list[str]:
-    """All keys of one window of time: more than one where there is a second dimension."""
-    if name is None:
-        return [part]
-    assert isinstance(definition, dg.MultiPartitionsDefinition)
-    names = definition.partition_dimension_names
-    other = next(n for n in names if n != name)
-    return [
-        str(dg.MultiPartitionKey({name: part, other: key}))
-        for key in definition.get_partitions_def_for_dimension(other).get_partition_keys()
-    ]
 
 
 def _given_up(

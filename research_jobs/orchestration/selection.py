@@ -18,7 +18,9 @@ from research_jobs.orchestration.partitions import example_key, time_dimension
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-__all__ = ["select_partitions"]
+__all__ = ["existing", "has_key", "none_yet", "select_partitions"]
+
+_DATE = re.compile(r"[0-9T:+. -]+")
 
 
 def select_partitions(
@@ -87,13 +89,13 @@ def _by_keys(definition: dg.PartitionsDefinition[Any], keys: Iterable[str]) -> l
             known = known if known is not None else list(definition.get_partition_keys())
             matches = [k for k in known if fnmatch.fnmatchcase(k, key)]
             if not matches:
-                raise PartitionError(f"no partition matches '{key}'", hint=_existing(known))
+                raise PartitionError(f"no partition matches '{key}'", hint=existing(known))
             found.update(dict.fromkeys(matches))
-        elif _has_key(definition, key):
+        elif has_key(definition, key):
             found[key] = None
         else:
             known = known if known is not None else list(definition.get_partition_keys())
-            raise PartitionError(f"there is no partition '{key}'", hint=_existing(known, key))
+            raise PartitionError(f"there is no partition '{key}'", hint=existing(known, key))
     if len(found) > 1:
         known = known if known is not None else list(definition.get_partition_keys())
         order = {k: n for n, k in enumerate(known)}
@@ -101,7 +103,8 @@ def _by_keys(definition: dg.PartitionsDefinition[Any], keys: Iterable[str]) -> l
     return list(found)
 
 
-def _has_key(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
+def has_key(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
+    """Whether there is such a partition; no for what has not the form of its keys."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         parts = key.split("|")
         if len(parts) != len(definition.partitions_defs):
@@ -112,10 +115,13 @@ def _has_key(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
         return False
 
 
-def _existing(known: Sequence[str], key: str | None = None) -> str:
+def existing(known: Sequence[str], key: str | None = None) -> str:
+    """Which partitions there are, or the one that was meant."""
     if not known:
         return "There is none yet."
-    close = did_you_mean(key, known) if key is not None and len(known) <= 5000 else ""
+    # another date is no slip of the pen
+    worth = key is not None and not _DATE.fullmatch(key) and len(known) <= 5000
+    close = did_you_mean(key, known) if key is not None and worth else ""
     if close.startswith("Did"):
         return close
     if len(known) <= 6:
@@ -123,10 +129,20 @@ def _existing(known: Sequence[str], key: str | None = None) -> str:
     return f"There are {len(known)}, from {known[0]} to {known[-1]}."
 
 
+def none_yet(definition: dg.PartitionsDefinition[Any]) -> str:
+    """Why there is no partition."""
+    timed = time_dimension(definition)
+    if timed is not None:
+        return f"The first begins on {timed[1].start:%Y-%m-%d %H:%M} and exists when it is over."
+    if isinstance(definition, dg.DynamicPartitionsDefinition):
+        return f"Its keys are listed by {definition.name}, which lists none."
+    return "One of its dimensions has no keys."
+
+
 def _between(known: list[str], first: str | None, last: str | None) -> list[str]:
     for key in (first, last):
         if key is not None and key not in known:
-            raise PartitionError(f"there is no partition '{key}'", hint=_existing(known, key))
+            raise PartitionError(f"there is no partition '{key}'", hint=existing(known, key))
     start = known.index(first) if first is not None else 0
     end = known.index(last) if last is not None else len(known) - 1
     if end < start:
@@ -144,10 +160,7 @@ def _in_span(
     first_window = definition.get_first_partition_window()
     last_window = definition.get_last_partition_window()
     if first_window is None or last_window is None:
-        raise PartitionError(
-            "there is no partition yet",
-            hint=f"The first begins on {definition.start:%Y-%m-%d %H:%M}.",
-        )
+        raise PartitionError("there is no partition yet", hint=none_yet(definition))
     known = definition.get_partition_keys()
     start_of = definition.start_time_for_partition_key  # by bisection: each call walks a cron
     begin, end = 0, len(known)

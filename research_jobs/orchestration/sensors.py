@@ -19,7 +19,7 @@ from research_jobs.manifest import DynamicSpec, NotebookSpec, Problem
 from research_jobs.orchestration.automation import automation_condition, automation_sensor
 from research_jobs.orchestration.dynamic_keys import changes
 from research_jobs.orchestration.jobs import ScheduledNotebook
-from research_jobs.orchestration.partitions import dimension_specs, time_dimension
+from research_jobs.orchestration.partitions import dimension_specs, newest_keys
 from research_jobs.orchestration.watching import Look, Pattern, compile_pattern, look
 from research_jobs.project import Project
 
@@ -190,7 +190,7 @@ def _file_requests(
             else:
                 strays.append(f"{path} names the partition '{key}', which does not exist")
         else:
-            for key in _newest(definition):
+            for key in newest_keys(definition):
                 by_key.setdefault(key, []).append(path)
     requests = [
         dg.RunRequest(
@@ -209,22 +209,6 @@ def _exists(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
         return definition.has_partition_key(key)
     except ValueError:
         return False
-
-
-def _newest(definition: dg.PartitionsDefinition[Any]) -> list[str]:
-    timed = time_dimension(definition)
-    if timed is None:
-        return [str(key) for key in definition.get_partition_keys()]
-    name, window = timed
-    last = window.get_last_partition_key()
-    if last is None:
-        return []
-    if name is None:
-        return [last]
-    assert isinstance(definition, dg.MultiPartitionsDefinition)
-    position = definition.partition_dimension_names.index(name)
-    keys = [str(key) for key in definition.get_partition_keys()]
-    return [key for key in keys if key.split("|")[position] == last]
 
 
 def _run_key(

@@ -104,8 +104,8 @@ def test_stored_keys_are_read_in_another_process(project):
 
 
 def test_an_output_that_is_not_there_is_told(project):
-    """With the store's own words."""
-    with pytest.raises(PartitionError, match="partitions from universe/tickers: "):
+    """With the command that makes it."""
+    with pytest.raises(PartitionError, match="not made yet. First: research-jobs run universe"):
         read_keys(project, SPEC)
 
 

@@ -1,0 +1,108 @@
+"""``research-jobs run`` where one Dagster run is not enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+UNIVERSE = "# %%\nfrom pathlib import Path\n\nmembers = Path('members.txt').read_text().split()\n"
+PER_TICKER = '# %% tags=["parameters"]\nticker = "SPY"\n# %%\nrows = [ticker]\n'
+MANIFEST = """
+notebooks:
+  universe: {outputs: [members]}
+  per_ticker:
+    outputs: [rows]
+    partitions: {dynamic: {notebook: universe, output: members}, parameter: ticker}
+"""
+
+
+def endings(said: Any) -> list[tuple[str, str | None, str]]:
+    """Notebook, partition and ending of each outcome, in order."""
+    return [(o["notebook"], o["partition"], o["ending"]) for o in said.json]
+
+
+@pytest.fixture
+def listed(project: Path) -> Path:
+    """A project in which one notebook lists the partitions of another."""
+    for path in (project / "notebooks").rglob("*.py"):
+        path.unlink()
+    (project / "notebooks/universe.py").write_text(UNIVERSE)
+    (project / "notebooks/per_ticker.py").write_text(PER_TICKER)
+    (project / "notebooks/manifest.yaml").write_text(MANIFEST)
+    (project / "notebooks/members.txt").write_text("AAPL MSFT")
+    return project
+
+
+def test_partitions_that_a_notebook_lists_are_the_newest(say: Any, listed: Path) -> None:
+    """No daemon tells of them: each command looks, and one call makes list and partitions."""
+    early = say("backfill", "per_ticker", "--all")
+    assert early.code == 2
+    assert early.err == (
+        "research-jobs backfill: partitions are listed by universe, output members, which was not"
+        " made yet. First: research-jobs run universe\n"
+    )
+    both = say("run", "per_ticker", "universe", "--json")
+    assert both.code == 0, both.err
+    assert endings(both) == [
+        ("universe", None, "succeeded"),
+        ("per_ticker", "AAPL", "succeeded"),
+        ("per_ticker", "MSFT", "succeeded"),
+    ]
+    (listed / "notebooks/members.txt").write_text("AAPL MSFT TSLA")
+    assert say("run", "universe").code == 0
+    missing = say("backfill", "per_ticker", "--missing", "--dry-run", "--json").json
+    assert missing["plan"][0]["partitions"] == ["TSLA"]
+    one = say("run", "per_ticker", "--partition", "TSLA", "--json")
+    assert endings(one) == [("per_ticker", "TSLA", "succeeded")]
+
+
+def test_a_list_that_failed_leaves_what_it_lists_alone(say: Any, listed: Path) -> None:
+    """The partitions are not known: said so, and nothing of them runs."""
+    (listed / "notebooks/members.txt").unlink()
+    said = say("run", "--all", "--json")
+    assert said.code == 1
+    assert endings(said) == [("universe", None, "failed"), ("per_ticker", None, "not started")]
+
+
+def test_what_needs_another_run_that_failed_does_not_run(say: Any, project: Path) -> None:
+    """Also where the two have different partitions; of the same ones, each needs its own."""
+    (project / "notebooks/prices.py").write_text(
+        '# %% tags=["parameters"]\nregion = ""\n# %%\nif region == "us": raise ValueError\nx = 1\n'
+    )
+    (project / "notebooks/same.py").write_text('# %% tags=["parameters"]\nregion = ""\n')
+    (project / "notebooks/years.py").write_text("# %%\n")
+    (project / "notebooks/manifest.yaml").write_text("""
+notebooks:
+  prices: {outputs: [x], partitions: {values: [eu, us], parameter: region}}
+  same: {partitions: {values: [eu, us], parameter: region}, deps: [prices]}
+  other: {deps: [same]}
+  years: {partitions: {by: year, start: 2024, end: 2025}, deps: [other]}
+""")
+    (project / "notebooks/other.py").write_text("# %%\n")
+    said = say("run", "years", "other", "same", "prices", "--json")
+    assert said.code == 1
+    assert set(endings(said)) == {
+        ("prices", "eu", "succeeded"),
+        ("same", "eu", "succeeded"),
+        ("prices", "us", "failed"),
+        ("same", "us", "not run"),
+        ("other", None, "not run"),
+        ("years", "2024", "not run"),
+    }
+
+
+def test_a_notebook_whose_partitions_begin_later_waits(say: Any, project: Path) -> None:
+    """Named it is a wrong call; among all it is skipped, and the others run."""
+    (project / "notebooks/broken.py").unlink()
+    text = (project / "notebooks/manifest.yaml").read_text()
+    text = text.replace("start: 2024-01-01, end: 2024-01-08", "start: 2199-01-01")
+    (project / "notebooks/manifest.yaml").write_text(text)
+    named = say("run", "daily")
+    assert named.code == 2
+    assert "'daily' has no partition yet. The first begins on 2199-01-01 00:00" in named.err
+    everything = say("run", "--all", "--json")
+    assert everything.code == 0, everything.err
+    assert endings(everything)[0] == ("daily", None, "skipped")
+    assert [o["ending"] for o in everything.json[1:]] == ["succeeded", "succeeded"]
