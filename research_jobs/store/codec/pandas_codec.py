@@ -281,13 +281,18 @@ def _to_table(plain: Any, levels: Any, place: Place) -> Any:
 
 def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
     """A frame as pyarrow makes it; its refusals become ours."""
+    # pyarrow starts threads for any frame of more than a hundred rows a column.
+    threads = 1 if frame.size < _WORTH_THREADS else None
     try:
-        return pa.Table.from_pandas(frame, preserve_index=keep)
+        return pa.Table.from_pandas(frame, preserve_index=keep, nthreads=threads)
     except _REFUSALS as error:
         _blame_column(frame, place)
         reason = str(error).splitlines()[0]
         raise place.refuse(f"type pandas.DataFrame ({reason})") from error
 
+
+# Values from which converting them takes longer than starting the threads that share the work.
+_WORTH_THREADS = 1_000_000
 
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError)
 
