@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from lab import Lab
 
 from research_jobs.protocol import Ending
+from research_jobs.store.codec import read_output
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
@@ -130,6 +132,54 @@ def test_other_versions(lab: Lab, version: str, isolation: str) -> None:
     assert outcome.stderr == b""
     failed = lab.run("segfaults", python=python, isolation=isolation)
     assert "segfaults.py:7" in failed.headline
+
+
+RICH = """
+# %% tags=["parameters"]
+days: int = 2
+
+# %% Outputs of several kinds, a report and a check on the way
+import datetime as dt
+import sys
+import pandas as pd
+import polars as pl
+frame = pd.DataFrame(
+    {"day": pd.date_range("2024-01-01", periods=days, tz="Europe/Zagreb"), "x": pd.array([1, None])}
+).set_index("day")
+table = pl.DataFrame({"a": [1, 2], "b": ["x", None]})
+facts = {"version": list(sys.version_info[:2]), "when": dt.date(2024, 1, 1)}
+frame
+"""
+# Interpreters with pyarrow, pandas, polars and IPython: those of other versions seldom have them.
+EQUIPPED = [name for name in os.environ.get("RESEARCH_JOBS_TEST_PYTHONS", "").split(":") if name]
+
+
+@pytest.mark.parametrize("python", EQUIPPED or [None])
+@BOTH
+def test_other_versions_with_pyarrow(lab: Lab, python: str | None, isolation: str) -> None:
+    """What notebooks of other versions write is read here as it was there, parameters included."""
+    if python is None:
+        pytest.skip("RESEARCH_JOBS_TEST_PYTHONS names no interpreters")
+    lab.write("rich", RICH)
+    capture = lab.root / "capture.jsonl"
+    outcome = lab.run(
+        "rich",
+        outputs=("frame", "table", "facts"),
+        python=python,
+        isolation=isolation,
+        capture_path=str(capture),
+    )
+    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.isolation == isolation
+    assert outcome.stderr == b""
+    read = {item.name: read_output(Path(item.path)) for item in outcome.result.outputs}
+    assert read["facts"]["when"] == dt.date(2024, 1, 1)
+    told = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("Python {}.{}.".format(*read["facts"]["version"]))
+    assert str(read["frame"].index.tz) == "Europe/Zagreb"
+    assert read["frame"]["x"].isna().tolist() == [False, True]
+    assert read["table"].rows() == [(1, "x"), (2, None)]
+    assert '"execute_result"' in capture.read_text()
 
 
 def _other_python(*versions: str) -> str | None:
