@@ -1,7 +1,8 @@
 """The manifest: ``notebooks/manifest.yaml`` as frozen models, its mistakes as messages."""
 
 from research_jobs.manifest.fields import RetrySpec
-from research_jobs.manifest.load import Manifest, Problem, load_manifest
+from research_jobs.manifest.load import load_manifest
+from research_jobs.manifest.manifest import Manifest, Problem
 from research_jobs.manifest.models import (
     AutomationSpec,
     Defaults,

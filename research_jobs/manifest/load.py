@@ -6,113 +6,31 @@ is wrong with a schedule loses that schedule, what is wrong with a default loses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
 from research_jobs.manifest.document import Document, Node, read_document
-from research_jobs.manifest.fields import Spec
+from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
 from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
 from research_jobs.manifest.values import RefusedValueError
+from research_jobs.manifest.words import (
+    example_of,
+    keys_of,
+    model_at,
+    plain_words,
+    suggest_key,
+    unknown_key,
+)
 from research_jobs.project import Project, notebook_name
 
-__all__ = ["Manifest", "Problem", "load_manifest"]
+__all__ = ["load_manifest"]
 
-Scope: TypeAlias = Literal["manifest", "notebook", "schedule"]
 SEARCH_LIMIT = 20
 SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake, and what it takes down.
-
-    Parameters
-    ----------
-    scope : {"manifest", "notebook", "schedule"}
-        ``"manifest"`` takes down what it names and nothing else (a default falls back), unless
-        `Manifest.unreadable` is set.
-    name : str or None
-        The notebook's or schedule's name.
-    error : ManifestError
-    """
-
-    scope: Scope
-    name: str | None
-    error: ManifestError
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The manifest, as far as it could be read.
-
-    Parameters
-    ----------
-    defaults : Defaults
-    notebooks : mapping of str to NotebookSpec
-        Defaults merged in. Names that the manifest has and that have no mistake.
-    schedules : mapping of str to ScheduleSpec
-        Those that have no mistake, with their time zone filled in.
-    secrets : tuple of str
-        Environment variables whose values are masked.
-    reports : ReportsSpec
-    problems : tuple of Problem
-        In the order of the file.
-    unreadable : Problem or None
-        Set when nothing can be said of any notebook (the text is not YAML, or there is no
-        telling what its section ``notebooks`` is): to run one would be to run it without its
-        declared outputs.
-    """
-
-    defaults: Defaults = field(default_factory=Defaults)
-    notebooks: Mapping[str, NotebookSpec] = field(default_factory=dict[str, NotebookSpec])
-    schedules: Mapping[str, ScheduleSpec] = field(default_factory=dict[str, ScheduleSpec])
-    secrets: tuple[str, ...] = ()
-    reports: ReportsSpec = field(default_factory=ReportsSpec)
-    problems: tuple[Problem, ...] = ()
-    unreadable: Problem | None = None
-    document: Document | None = field(default=None, repr=False, compare=False)
-
-    def spec(self, name: str) -> NotebookSpec:
-        """What holds for a notebook: its entry with defaults merged in, or the defaults alone.
-
-        Ask `problems_of` first: a notebook with a mistake has no entry here.
-        """
-        found = self.notebooks.get(name)
-        if found is None:
-            found = self.notebooks.get(notebook_name(name))
-        return found if found is not None else _with_defaults(NotebookSpec(), self.defaults)
-
-    def problems_of(self, name: str) -> tuple[Problem, ...]:
-        """Why a notebook cannot run: its own mistakes, or that the manifest is unreadable."""
-        found = tuple(p for p in self.problems if p.scope == "notebook" and p.name == name)
-        return found or ((self.unreadable,) if self.unreadable is not None else ())
-
-    def locate(self, *path: str | int, key: bool = False) -> SourceLocation | None:
-        """Where something stands: ``locate("notebooks", "signals", "parameters", "lookback")``.
-
-        Parts that the manifest does not have are passed over; None without a manifest.
-        With ``key=True``, where its key stands.
-        """
-        if self.document is None or self.document.root is None:
-            return None
-        return self.document.locate(self._written(path), key=key)
-
-    def _written(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
-        """The path with a notebook's name as the file spells it."""
-        root = self.document.root if self.document else None
-        if root is None or len(path) < 2 or path[0] != "notebooks":
-            return tuple(path)
-        section = root.children.get("notebooks")
-        for written, _ in section.items() if section else ():
-            if notebook_name(written) == path[1]:
-                return ("notebooks", written, *path[2:])
-        return tuple(path)
 
 
 def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
@@ -198,7 +116,7 @@ class _Loader:
             if key in SECTIONS:
                 continue
             where = self.document.where(root.keys.get(key, child.mark))
-            hint = _suggest(key, SECTIONS, {"notebook": "notebooks", "schedule": "schedules"})
+            hint = suggest_key(key, SECTIONS, {"notebook": "notebooks", "schedule": "schedules"})
             what = f"unknown section '{key}'"
             if "'notebooks'" in hint and "notebooks" not in root.children:
                 self._block(what, where, hint)
@@ -293,7 +211,7 @@ class _Loader:
             ):
                 self._needs_timezone("notebook", name, where)
                 continue
-            found[name] = _with_defaults(spec, defaults)
+            found[name] = with_defaults(spec, defaults)
         for name in [n for n, spec in found.items() if not self._sources_of(n, spec, found, first)]:
             del found[name]
         return found
@@ -443,7 +361,7 @@ class _Loader:
             if model is NotebookSpec and isinstance(data, (list, str)):
                 what, hint = "is not a mapping", "Write {outputs: [...]}."
             else:
-                what, hint = "is not a mapping", f"Its keys are {_keys_of(model)}."
+                what, hint = "is not a mapping", f"Its keys are {keys_of(model)}."
             self._problem(
                 scope, name, f"{scope} {name} {what}", self.document.where(node.mark), hint
             )
@@ -471,9 +389,9 @@ class _Loader:
         whole = self.document.locate((*path, *loc))
         if kind == "extra_forbidden":
             key = str(loc[-1])
-            owner = _model_at(model, loc[:-1]) or model
+            owner = model_at(model, loc[:-1]) or model
             where = self.document.locate((*path, *loc), key=True)
-            what, hint = _unknown_key(owner, key)
+            what, hint = unknown_key(owner, key)
             inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
             self._problem(
                 scope, name, f"{label}: {what}" + (f" in {inside}" if inside else ""), where, hint
@@ -485,7 +403,7 @@ class _Loader:
             inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
             place = f" in {inside}" if inside else ""
             self._problem(
-                scope, name, f"{label}: '{key}' is missing{place}", where, _example(model, key)
+                scope, name, f"{label}: '{key}' is missing{place}", where, example_of(key)
             )
             return
         if kind == "value_error":
@@ -497,7 +415,7 @@ class _Loader:
             prefix = f"{label}, {place}" if place else label
             self._problem(scope, name, f"{prefix}: {what}", whole, hint)
             return
-        what, hint = _plain_words(kind, detail, value)
+        what, hint = plain_words(kind, detail, value)
         prefix = f"{label}, {place}" if place else label
         self._problem(scope, name, f"{prefix}: {what}", whole, hint)
 
@@ -571,149 +489,5 @@ class _Loader:
         )
 
 
-def _with_defaults(spec: NotebookSpec, defaults: Defaults) -> NotebookSpec:
-    given = spec.model_fields_set
-    update: dict[str, Any] = {
-        name: getattr(defaults, name)
-        for name in (
-            "timezone",
-            "timeout",
-            "memory",
-            "retries",
-            "pool",
-            "isolation",
-            "python",
-            "io_manager",
-            "owners",
-            "group",
-            "kinds",
-        )
-        if name not in given
-    }
-    # mappings add up, and the notebook's own entry wins
-    if defaults.tags:
-        update["tags"] = {**defaults.tags, **spec.tags}
-    if defaults.environment:
-        update["environment"] = {**defaults.environment, **spec.environment}
-    if spec.partitions is not None:
-        update["partitions"] = spec.partitions.in_timezone(spec.timezone or defaults.timezone)
-    return spec.model_copy(update=update)
-
-
 def _schedule_name(name: str) -> bool:
     return bool(name) and name.isascii() and name.replace("_", "a").isalnum()
-
-
-# --- words ----------------------------------------------------------------------------------------
-
-
-def _fields(model: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _keys_of(model: type[BaseModel]) -> str:
-    return ", ".join(_fields(model)[:8])
-
-
-def _suggest(key: str, options: Iterable[str], synonyms: Mapping[str, str]) -> str:
-    if key.casefold() in synonyms:
-        return f"Did you mean '{synonyms[key.casefold()]}'?"
-    return did_you_mean(key, options, label="Known keys")
-
-
-def _unknown_key(owner: type[BaseModel], key: str) -> tuple[str, str]:
-    elsewhere: Mapping[str, str] = getattr(owner, "elsewhere", {})
-    if key in elsewhere:
-        return f"'{key}' does not belong here", elsewhere[key]
-    synonyms = owner.synonyms if issubclass(owner, Spec) else {}
-    return f"unknown key '{key}'", _suggest(key, _fields(owner), synonyms)
-
-
-_EXAMPLES = {
-    "cron": 'Write cron: "0 6 * * 1-5".',
-    "notebooks": "Write notebooks: [market_data].",
-    "within": "Write within: 24h.",
-    "output": "Write output: tickers.",
-    "notebook": "Write notebook: universe.",
-}
-
-
-def _example(model: type[BaseModel], key: str) -> str:
-    del model
-    return _EXAMPLES.get(key, f"Add {key}.")
-
-
-_KINDS = {
-    "string_type": ("a text", "Put it in quotes if it is meant as one."),
-    "int_type": ("a whole number", "Write it without quotes."),
-    "int_from_float": ("a whole number", "Leave out the decimals."),
-    "bool_type": ("true or false", "Write true or false."),
-    "tuple_type": ("a list", "Write [a, b], or one entry a line with dashes."),
-    "list_type": ("a list", "Write [a, b], or one entry a line with dashes."),
-    "mapping_type": ("a mapping", "Write key: value, one a line."),
-    "dict_type": ("a mapping", "Write key: value, one a line."),
-    "model_type": ("a mapping", "Write key: value, one a line."),
-    "model_attributes_type": ("a mapping", "Write key: value, one a line."),
-}
-
-
-def _plain_words(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
-    shown = _shown(value)
-    if kind in _KINDS:
-        wanted, hint = _KINDS[kind]
-        return f"{shown} is not {wanted}", hint
-    context = detail.get("ctx", {})
-    if kind == "literal_error":
-        options = list(str(context.get("expected", "")).replace(" or ", ", ").split(", "))
-        names = [o.strip("'") for o in options]
-        hint = did_you_mean(str(value), names, label="Choose from")
-        return f"{shown} is not one of {', '.join(names)}", hint
-    if kind == "greater_than_equal":
-        return f"{shown} is too small", f"Write {context.get('ge')} or more."
-    return f"{shown}: {detail['msg'][:1].lower()}{detail['msg'][1:]}", None
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = f"'{value}'" if isinstance(value, str) else str(value)
-    if isinstance(value, bool):
-        text = text.lower()
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model that validates what stands at `loc`, where there is one."""
-    current: Any = model
-    for part in loc:
-        current = _unwrap(current)
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            fields = current.model_fields
-            info = fields.get(str(part)) or next(
-                (f for f in fields.values() if f.alias == part), None
-            )
-            if info is None:
-                continue
-            current = info.annotation
-        elif get_origin(current) is not None:
-            current = get_args(current)[-1]
-    current = _unwrap(current)
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _unwrap(annotation: Any) -> Any:
-    """An annotation without ``Annotated`` and ``| None``."""
-    while True:
-        origin = get_origin(annotation)
-        if origin is Annotated:
-            annotation = get_args(annotation)[0]
-        elif origin in (Union, UnionType):
-            rest = [a for a in get_args(annotation) if a is not type(None)]
-            models = [a for a in rest if isinstance(a, type) and issubclass(a, BaseModel)]
-            annotation = (models or rest)[0]
-        else:
-            return annotation
