@@ -1,4 +1,4 @@
-"""Faults that a run must survive: rows 1 to 12, 17 and 25 of the table in docs/running.md.
+"""Faults that a run must survive: rows 1 to 12, 17 and 25 of the table in docs/faults.md.
 
 Every test drives real processes. The fixture `lab` asserts the invariant after each: earlier
 outputs are byte for byte as before, and no process that the run started is alive.
