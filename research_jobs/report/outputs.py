@@ -62,6 +62,11 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _BOKEH_ROOT = re.compile(r'\A\s*<div id="[\w-]+" data-root-id="(\w+)"[^>]*></div>\s*\Z')
+# Opened by itself from the disk, a frame's page has no sandbox: what follows is then text.
+_FRAME_GUARD = (
+    "<script>if(self===top)"
+    'document.write("<p>Part of a report: open report.html.<plaintext hidden>")</script>'
+)
 # A frame's page tells its height; the report cannot look into it.
 _FRAME_SCRIPT = """<script>(function(){
 function tell(){var b=document.body,d=document.documentElement;
@@ -288,7 +293,7 @@ def frame_document(body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(FRAME_POLICY, quote=False)}">'
         "<style>body{margin:0;font:14px/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}"
         "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px}</style>"
-        f"{_FRAME_SCRIPT}</head><body>{body}</body></html>"
+        f"{_FRAME_GUARD}{_FRAME_SCRIPT}</head><body>{body}</body></html>"
     )
 
 

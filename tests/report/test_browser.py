@@ -267,15 +267,17 @@ def test_gallery(browser, canary, captures, header, tmp_path, way, name):
         page.close()
 
 
-def test_frame_by_itself(browser, canary, captures, header, tmp_path):
+@pytest.mark.parametrize("way", ["served", "file"])
+def test_frame_by_itself(browser, canary, captures, header, tmp_path, way):
     """A frame's page that is opened by itself does not act, and goes nowhere."""
     folder, html = make_reports(captures, header, tmp_path / "reports", canary.url)
     with ReportServer(folder, port=0) as server:
+        base = server.url if way == "served" else folder.as_uri()
         page = browser.new_page()
         for frame in sorted((html.parent / "frames").iterdir()):
-            page.goto(f"{server.url}/{frame.relative_to(folder).as_posix()}")
+            page.goto(f"{base}/{frame.relative_to(folder).as_posix()}")
             page.wait_for_timeout(60)
-            assert page.url.startswith(server.url)
+            assert page.url.startswith(base)
             assert page.evaluate("window.attacked") is None
         page.close()
     assert canary.hits == []
