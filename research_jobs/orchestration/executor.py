@@ -213,9 +213,13 @@ def _sign(plan_context: PlanOrchestrationContext) -> None:
 
 def _set_slots(instance: DagsterInstance, slots: int) -> None:
     """Have the pool of all notebooks be as wide as the manifest says, for every run."""
+    from research_jobs.orchestration.instance import end_dead_runs
+
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:
         return
+    # Where no daemon runs, nobody else gives back what a killed process held.
+    end_dead_runs(instance)
     known = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
     if known.get(NOTEBOOKS_POOL) != slots:
         storage.set_concurrency_slots(NOTEBOOKS_POOL, slots)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import uuid
 from typing import Any
 
 import pytest
+from dagster import DagsterRunStatus
 
 from research_jobs.orchestration.executor import NOTEBOOKS_POOL
+from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 NOTEBOOK = "# %%\nx = 1\n"
 
@@ -50,6 +56,26 @@ def test_an_edited_bound_holds_from_the_next_run_on(lab: Any) -> None:
     assert lab.materialize("a").success
     info = lab.instance.event_log_storage.get_concurrency_info(NOTEBOOKS_POOL)
     assert (info.slot_count, info.active_slot_count) == (2, 0)
+
+
+def test_a_slot_that_a_killed_run_held_is_taken_back(lab: Any) -> None:
+    """Without a daemon too: whoever needs the slot fails the run whose process is gone."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        process.kill()
+    run_id = str(uuid.uuid4())
+    tag = process_tag(run_id).replace(f":{os.getpid()}:", f":{process.pid}:")
+    lab.write({"a": NOTEBOOK}, "defaults: {concurrency: 1}\n")
+    lab.instance.create_run_for_job(
+        lab.defs().resolve_implicit_global_asset_job_def(),
+        run_id=run_id,
+        status=DagsterRunStatus.STARTED,
+        tags={PROCESS_TAG: tag},
+    )
+    storage = lab.instance.event_log_storage
+    storage.set_concurrency_slots(NOTEBOOKS_POOL, 1)
+    assert storage.claim_concurrency_slot(NOTEBOOKS_POOL, run_id, "step").is_claimed
+    assert lab.materialize("a").success
+    assert lab.instance.get_run_by_id(run_id).status is DagsterRunStatus.FAILURE
 
 
 def test_a_slot_that_another_run_holds_is_waited_for(lab: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -185,6 +187,53 @@ def test_interrupt(
     assert ran.steps("STEP_FAILURE") == ["listener"]
     assert "next_one" not in ran.steps("STEP_START")
     assert not [t for t in threading.enumerate() if t.name.startswith("step ")]
+
+
+SLEEPER = """
+# %% Wait, with a process that would stay
+import os, pathlib, subprocess, time
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+told = pathlib.Path(__file__).with_name("pids")
+told.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+told.with_suffix(".new").rename(told)
+time.sleep(600)
+"""
+WORKER = """
+import dagster as dg
+from dagster import DagsterInstance, execute_job
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from research_jobs import build_defs
+
+defs = build_defs({project!r}, executor=dg.{executor})
+
+if __name__ == "__main__":
+    repository = ReconstructableRepository.for_file(__file__, "defs")
+    with DagsterInstance.from_config({home!r}) as instance:
+        execute_job(repository.get_reconstructable_job("__ASSET_JOB"), instance=instance)
+"""
+
+
+@pytest.mark.parametrize("executor", ["in_process_executor", "multiprocess_executor"])
+def test_interrupt_under_dagsters_executors(lab: Any, tmp_path: Path, executor: str) -> None:
+    """There too an interrupt ends the notebook with all that it started."""
+    lab.write({"sleeper": SLEEPER})
+    worker = tmp_path / "worker.py"
+    home = lab.instance.root_directory
+    worker.write_text(WORKER.format(project=str(lab.root), executor=executor, home=home))
+    process = subprocess.Popen([sys.executable, worker], start_new_session=True)
+    pids = lab.root / "notebooks" / "pids"
+    try:
+        until("the notebook", pids.exists)
+        process.send_signal(signal.SIGINT)  # to the run worker alone, as the code server sends it
+        process.wait(60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    until("the notebook's end", lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
+    (run,) = lab.instance.get_runs()
+    assert run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)
+    assert not (lab.root / "data" / "sleeper").exists()
 
 
 def test_interrupt_frees_the_pool(
