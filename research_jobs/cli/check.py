@@ -58,12 +58,15 @@ def findings(where: str | None) -> tuple[list[Finding], int]:
     from research_jobs.notebook.cells import read_notebook_text
     from research_jobs.notebook.parity import check_parity
     from research_jobs.orchestration.catalog import load_catalog
+    from research_jobs.orchestration.factory import definition_problems
 
     project = find_project(where)
     catalog = load_catalog(project)
     found: dict[Finding, None] = {}  # in order, each once
     for problem in catalog.manifest.problems:
         found[Finding("error", problem.name, problem.error.headline)] = None
+    for name, error in definition_problems(catalog):
+        found[Finding("error", name, error.headline)] = None
     for error in catalog.scan.problems:
         found[Finding("error", None, error.headline)] = None
     for entry in catalog:

@@ -21,6 +21,7 @@ from research_jobs.errors import (
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration._dagster_storage import remembered_migrations
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.config import partition_parameters, settable_parameters
 from research_jobs.orchestration.dynamic_keys import dynamic_sources, newest_dynamic_keys
 from research_jobs.orchestration.factory import asset_key, catalog_defs
 from research_jobs.orchestration.instance import end_dead_runs, enter_project, open_instance
@@ -144,8 +145,9 @@ class Session:
         self._check_names(entries, values)
         found: dict[str, dict[str, Any]] = {}
         for entry in entries:
-            declared = {parameter.name for parameter in entry.notebook.parameters}
-            mine = {name: value for name, value in values.items() if name in declared}
+            mine = {
+                name: value for name, value in values.items() if name in settable_parameters(entry)
+            }
             if mine:
                 found[entry.name] = {}
                 for name, value in mine.items():
@@ -158,16 +160,24 @@ class Session:
         return found
 
     def _check_names(self, entries: Sequence[Entry], values: Mapping[str, str]) -> None:
-        known = {p.name for entry in entries for p in entry.notebook.parameters}
+        known = {name for entry in entries for name in settable_parameters(entry)}
         for name in values:
-            if name not in known:
-                which = entries[0].name if len(entries) == 1 else "none of these notebooks"
-                has = "has no" if len(entries) == 1 else "has a"
-                raise ParameterError(
-                    f"-p {name}: {which} {has} parameter '{name}'",
-                    hint=did_you_mean(name, known, label="Parameters")
-                    or 'Tag the cell that assigns it: # %% tags=["parameters"]',
-                )
+            if name in known:
+                continue
+            for entry in entries:
+                if name in partition_parameters(entry):
+                    raise ParameterError(
+                        f"-p {name}: it is set by {entry.name}'s partitions",
+                        hint="Say which partition: --partition KEY (of run), or --partitions KEY"
+                        " (of backfill).",
+                    )
+            which = entries[0].name if len(entries) == 1 else "none of these notebooks"
+            has = "has no" if len(entries) == 1 else "has a"
+            raise ParameterError(
+                f"-p {name}: {which} {has} parameter '{name}'",
+                hint=did_you_mean(name, known, label="Parameters")
+                or 'Tag the cell that assigns it: # %% tags=["parameters"]',
+            )
 
 
 @contextmanager

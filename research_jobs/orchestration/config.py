@@ -13,7 +13,7 @@ from research_jobs.orchestration._dagster_assets import LazyConfigSchema
 from research_jobs.orchestration.catalog import Entry
 from research_jobs.orchestration.partitions import dimension_specs
 
-__all__ = ["PARTITIONS_FIELD", "config_schema", "partition_parameters"]
+__all__ = ["PARTITIONS_FIELD", "config_schema", "partition_parameters", "settable_parameters"]
 
 PARTITIONS_FIELD = "research_jobs_partitions"
 """Config of a partitioned notebook: which partitions of the run's range are meant.
@@ -82,6 +82,12 @@ def partition_parameters(entry: Entry) -> frozenset[str]:
     for values in entry.spec.variants.values():
         names.update(values)
     return frozenset(names)
+
+
+def settable_parameters(entry: Entry) -> tuple[str, ...]:
+    """The names of the parameters that a launch may set: the others come with the partition."""
+    taken = partition_parameters(entry)
+    return tuple(p.name for p in entry.notebook.parameters if p.name not in taken)
 
 
 def _field(entry: Entry, parameter: Parameter, op_name: str) -> dg.Field:

@@ -24,6 +24,7 @@ import dagster as dg
 from research_jobs.errors import (
     ManifestError,
     NotebookError,
+    PartitionError,
     ResearchJobsError,
     did_you_mean,
 )
@@ -33,7 +34,11 @@ from research_jobs.orchestration._dagster_assets import resolve_dagster_type
 from research_jobs.orchestration.automation import automation_condition
 from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.checks import check_specs
-from research_jobs.orchestration.config import config_schema
+from research_jobs.orchestration.config import (
+    config_schema,
+    partition_parameters,
+    settable_parameters,
+)
 from research_jobs.orchestration.executor import NOTEBOOKS_POOL, notebook_executor
 from research_jobs.orchestration.io_manager import IO_MANAGER_KEY, NotebookIOManager
 from research_jobs.orchestration.jobs import ScheduledNotebook, notebook_jobs, op_names
@@ -44,7 +49,7 @@ from research_jobs.orchestration.sensors import BuiltSensors, build_sensors
 from research_jobs.orchestration.step import RESULT, NotebookStep
 from research_jobs.project import Project, find_project
 
-__all__ = ["asset_key", "build_defs", "catalog_defs"]
+__all__ = ["asset_key", "build_defs", "catalog_defs", "definition_problems"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -140,6 +145,28 @@ def catalog_defs(
     )
 
 
+def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]:
+    """What is wrong that only shows when definitions are made: the name of what, and the error.
+
+    Partitions that do not fit, parameters of schedules, watched patterns.
+    Resources are not known here, so a notebook's ``io_manager`` is taken to be among them.
+    """
+    managers = {entry.spec.io_manager: None for entry in catalog if entry.spec.io_manager}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        _, entries, partitions = _assets(catalog, managers)
+        scheduled = _scheduled(entries, partitions)
+        timed = _schedules(catalog, entries, scheduled)
+        sensed = _sensors(catalog, entries, scheduled)
+    broken = [
+        (name, entry.error)
+        for name, entry in entries.items()
+        if entry.error is not None and catalog.entries[name].error is None
+    ]
+    return broken + [(p.name or "", p.error) for p in (*timed.problems, *sensed.problems)]
+
+
 def _general_problems(catalog: Catalog) -> list[Problem]:
     """Mistakes in the manifest that no asset shows."""
     return [
@@ -154,11 +181,11 @@ def _schedules(
     entries: Mapping[str, Entry],
     scheduled: Mapping[str, ScheduledNotebook],
 ) -> BuiltSchedules:
-    def op_config(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    def op_config(name: str, parameters: Mapping[str, Any], where: str | None) -> dict[str, Any]:
         declared = entries[name].notebook.parameters
-        known = {parameter.name for parameter in declared}
-        mine = {key: value for key, value in parameters.items() if key in known}
-        return convert_parameters(declared, mine, notebook=name)
+        settable = scheduled[name].parameters
+        mine = {key: value for key, value in parameters.items() if key in settable}
+        return convert_parameters(declared, mine, notebook=name, where=where)
 
     return build_schedules(
         catalog.manifest.schedules,
@@ -193,7 +220,8 @@ def _scheduled(
             op=ops[name],
             retries=entry.spec.retries.max if entry.spec.retries else 0,
             by=entry.spec.partitions.by if entry.spec.partitions else None,
-            parameters=tuple(parameter.name for parameter in entry.notebook.parameters),
+            parameters=settable_parameters(entry),
+            partition_parameters=partition_parameters(entry),
         )
         for name, entry in entries.items()
     }
@@ -229,7 +257,7 @@ def _assets(
                     entry.spec, cache=catalog.project.state / "cache"
                 )
         except ResearchJobsError as error:
-            entry = _broken(entry, error)  # noqa: PLW2901 - it goes on as a broken one
+            entry = _broken(entry, _placed(catalog, entry.name, error))  # noqa: PLW2901 - goes on
         entries[entry.name] = entry
     made: list[dg.AssetsDefinition] = []
     for name, entry in list(entries.items()):
@@ -237,6 +265,7 @@ def _assets(
             made.append(_asset(catalog, entry, ops[name], partitions))
         except Exception as error:  # noqa: BLE001, PERF203 - one must not take down the others
             wrong = error if isinstance(error, ResearchJobsError) else _undefinable(name, error)
+            wrong = _placed(catalog, name, wrong)
             bare = replace(_broken(entry, wrong), upstream=(), assets=(), spec=NotebookSpec())
             entries[name], partitions[name] = bare, None
             made.append(_asset(catalog, bare, ops[name], partitions))
@@ -245,6 +274,15 @@ def _assets(
 
 def _broken(entry: Entry, error: ResearchJobsError) -> Entry:
     return entry if entry.error is not None else replace(entry, error=error)
+
+
+def _placed(catalog: Catalog, name: str, error: ResearchJobsError) -> ResearchJobsError:
+    """What is wrong with partitions, with the place in the manifest that says them."""
+    if not isinstance(error, PartitionError) or error.where is not None:
+        return error
+    where = catalog.manifest.locate("notebooks", name, "partitions")
+    what = error.what if error.what.startswith(f"{name} ") else f"notebook {name}: {error.what}"
+    return ManifestError(what, where=where, hint=error.hint)
 
 
 def _undefinable(name: str, error: Exception) -> NotebookError:

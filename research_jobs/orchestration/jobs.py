@@ -72,7 +72,9 @@ class ScheduledNotebook:
     by : str or None
         The manifest's ``by`` where partitions are of time.
     parameters : tuple of str
-        The names of the notebook's parameters.
+        The names of the notebook's parameters that a schedule may set.
+    partition_parameters : frozenset of str
+        Those that the partition sets.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ScheduledNotebook:
     retries: int = 0
     by: str | None = None
     parameters: tuple[str, ...] = ()
+    partition_parameters: frozenset[str] = frozenset()
 
     @property
     def key(self) -> dg.AssetKey:

@@ -21,6 +21,7 @@ from research_jobs.errors import (
     ManifestError,
     ParameterError,
     ResearchJobsError,
+    SourceLocation,
     did_you_mean,
 )
 from research_jobs.manifest import Problem, ScheduleSpec
@@ -73,7 +74,7 @@ class BuiltSchedules:
     problems: tuple[Problem, ...] = ()
 
 
-OpConfig = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+OpConfig = Callable[[str, Mapping[str, Any], str | None], Mapping[str, Any]]
 
 
 def build_schedules(
@@ -94,9 +95,9 @@ def build_schedules(
         All notebooks, by name; a broken one without partitions: its step then fails, with the
         message of what is wrong with it.
     op_config : callable, optional
-        ``op_config(notebook, parameters)`` gives the notebook's op config of a schedule's
+        ``op_config(notebook, parameters, where)`` gives the notebook's op config of a schedule's
         parameters: those that it has, converted. Raises a `ResearchJobsError` for a value that
-        does not convert. Without it they are passed as they are.
+        does not convert, with `where` it stands. Without it they are passed as they are.
     locate : callable, optional
         `Manifest.locate`, for messages.
     manifest : Path, optional
@@ -114,11 +115,9 @@ def build_schedules(
     for name, spec in schedules.items():
         members = [notebooks[n] for n in spec.notebooks if n in notebooks]
         try:
-            config = _ops_config(spec, members, op_config)
+            config = _ops_config(name, spec, members, op_config, locate)
         except ResearchJobsError as error:
-            where = error.where or (
-                locate("schedules", name, "parameters") if locate is not None else None
-            )
+            where = error.where
             problem = ManifestError(f"schedule {name}: {error.what}", where=where, hint=error.hint)
             problems.append(Problem("schedule", name, problem))
             continue
@@ -127,25 +126,45 @@ def build_schedules(
 
 
 def _ops_config(
-    spec: ScheduleSpec, members: Sequence[ScheduledNotebook], op_config: OpConfig | None
+    schedule: str,
+    spec: ScheduleSpec,
+    members: Sequence[ScheduledNotebook],
+    op_config: OpConfig | None,
+    locate: Callable[..., Any] | None,
 ) -> dict[str, Mapping[str, Any]]:
     """Op name to config, of those notebooks for which the schedule has values."""
-    if not spec.parameters:
-        return {}
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in spec.parameters.items():
+        where = locate("schedules", schedule, "parameters", name) if locate is not None else None
+        taken = False
+        for member in members:
+            given = {name: value}
+            if op_config is not None:
+                given = op_config(member.name, given, str(where) if where else None)
+            if given:
+                found.setdefault(member.op, {}).update(given)
+                taken = True
+        if not taken:
+            raise _not_settable(name, members, where)
+    return dict(found)
+
+
+def _not_settable(
+    name: str, members: Sequence[ScheduledNotebook], where: SourceLocation | None
+) -> ParameterError:
     for member in members:
-        config = op_config(member.name, spec.parameters) if op_config else spec.parameters
-        if config:
-            found[member.op] = config
-    taken = {name for config in found.values() for name in config}
-    for name in spec.parameters:
-        if name not in taken:
-            known = {parameter for member in members for parameter in member.parameters}
-            raise ParameterError(
-                f"none of its notebooks has the parameter '{name}'",
-                hint=did_you_mean(name, known, label="Parameters") or None,
+        if name in member.partition_parameters:
+            return ParameterError(
+                f"the parameter '{name}' is set by {member.name}'s partitions",
+                where=where,
+                hint="Take it out.",
             )
-    return found
+    known = {parameter for member in members for parameter in member.parameters}
+    return ParameterError(
+        f"none of its notebooks has the parameter '{name}'",
+        where=where,
+        hint=did_you_mean(name, known, label="Parameters") or None,
+    )
 
 
 def _schedule(

@@ -56,7 +56,8 @@ def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> No
         (["daily", "--partitions", "2024-02-30"], "2024-02-30"),
         (["numbers_table", "--all"], "has no partitions"),
         (["dialy", "--all"], "Did you mean 'daily'?"),
-        (["daily", "--all", "-p", "dya=1"], "Did you mean 'day'?"),
+        (["daily", "--all", "-p", "day=2024-01-02"], "-p day: it is set by daily's partitions."),
+        (["daily", "numbers_table", "--all", "-p", "cuont=1"], "Did you mean 'count'?"),
     ],
 )
 def test_wrong_calls_are_one_line_and_exit_code_2(say: Any, words: list[str], told: str) -> None:

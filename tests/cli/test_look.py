@@ -122,6 +122,40 @@ def test_check_finds_errors_and_differences(say: Any, project: Path) -> None:
     }
 
 
+def test_check_finds_what_only_definitions_show(say: Any, project: Path) -> None:
+    """Parameters of schedules, calendars, watched fields, partitions: each with its place."""
+    manifest = project / "notebooks" / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    text = text.replace("group: numbers}", "group: numbers, watch: 'in/{dy}.csv'}")
+    text = text.replace("[double]}", "[double], partitions: {values: [a]}, deps: [daily]}")
+    text = text.replace("end: 2024-01-08,", "end: 2024-01-08, calendar: XNYSE,")
+    text = text.replace(
+        "schedules:\n",
+        "  broken: {partitions: {by: day, start: 2024-01-01}, deps: [late]}\n"
+        "  late: {partitions: {values: [a]}}\nschedules:\n",
+    )
+    text += "    parameters: {cuont: 3}\n"
+    text += "  unfit: {cron: '0 6 * * *', notebooks: [numbers_table], parameters: {count: many}}\n"
+    text += "  taken: {cron: '0 6 * * *', notebooks: [daily], parameters: {day: 2024-01-01}}\n"
+    manifest.write_text(text, encoding="utf-8")
+    (project / "notebooks/late.py").write_text("# %%\n")
+    said = say("check")
+    assert said.code == 1
+    lines = said.out.splitlines()
+    for place, told in (
+        ("notebooks/manifest.yaml:3:", "watch: {dy} is no partition of it"),
+        ("notebooks/manifest.yaml:7:", "unknown calendar 'XNYSE'. Did you mean 'XNYS'"),
+        ("notebooks/manifest.yaml:8:", "broken reads late, but nothing says which partitions"),
+        ("notebooks/manifest.yaml:15:", "none of its notebooks has the parameter 'cuont'"),
+        ("notebooks/manifest.yaml:16:", "count = 'many' is not a whole number"),
+        ("notebooks/manifest.yaml:17:", "'day' is set by daily's partitions"),
+    ):
+        assert any(line.startswith(f"error: {place}") and told in line for line in lines), (
+            told,
+            said.out,
+        )
+
+
 def test_reports_are_found_and_made_one_file(say: Any, project: Path, tmp_path: Path) -> None:
     """`report` gives the last run's page, of a partition too, and one file to mail."""
     assert say("report", "numbers_table").code == 2

