@@ -147,10 +147,11 @@
     });
     var order = Object.keys(groups).sort(function (a, b) { return a && b ? a.localeCompare(b) : a ? -1 : 1; });
     order.forEach(function (group) {
-      if (order.length > 1 || group) list.appendChild(make("h2", "rg-group", group || "Other"));
       var grid = make("div", "rg-grid");
       groups[group].forEach(function (name) { grid.appendChild(card(name, notebooks[name])); });
-      list.appendChild(grid);
+      var head = order.length > 1 || group ? make("h2", "rg-group", group || "Other") : null;
+      // Groups of one stand side by side.
+      list.appendChild(make("section", groups[group].length === 1 ? "rg-section one" : "rg-section", null, head, grid));
     });
     if (!names.length) {
       list.appendChild(make("p", "rg-none", Object.keys(notebooks).length ? "No notebook matches." : "No notebook has run yet."));
@@ -206,7 +207,7 @@
       select("group", "Any group", distinct(items.map(function (item) { return item.group; }))),
       select("tag", "Any tag", distinct(flat(items.map(tagsOf)))),
       select("owner", "Any owner", distinct(flat(items.map(function (item) { return item.owners || []; }))))));
-    list = page.appendChild(make("div"));
+    list = page.appendChild(make("div", "rg-groups"));
     show();
   }
 
