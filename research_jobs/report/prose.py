@@ -26,10 +26,24 @@ _FORMULA = re.compile(
     r"|\$\$(?P<block>.+?)\$\$"
     r"|\\\[(?P<bracket>.+?)\\\]"
     r"|\\\((?P<paren>.+?)\\\)"
-    r"|(?P<env>\\begin\{(?P<name>(?:align|equation|gather|multline|eqnarray|cases)\*?)\}.+?"
+    r"|(?P<env>\\begin\{(?P<name>(?:(?:fl)?align|alignat|equation|gather|multline|eqnarray|cases)\*?)\}.+?"
     r"\\end\{(?P=name)\})"
     r"|(?<![\w$])\$(?!\s)(?P<inline>(?:[^$\\\n]|\\.|\n(?!\n))+?)(?<!\s)\$(?![\w$])",
     re.DOTALL | re.MULTILINE,
+)
+
+_ALIGN = (r"\begin{align*}", r"\end{align*}")
+_ROWS = (r"\begin{matrix}", r"\end{matrix}")
+# The converter knows few environments: these look the same as ones that it does know.
+_ENVIRONMENTS = {
+    **dict.fromkeys(("aligned", "alignat", "alignedat", "flalign", "eqnarray"), _ALIGN),
+    **dict.fromkeys(("gather", "gathered", "multline"), _ROWS),
+    "dcases": (r"\begin{cases}", r"\end{cases}"),
+    "rcases": (r"\left.\begin{array}{ll}", r"\end{array}\right\}"),
+}
+_ENVIRONMENT = re.compile(
+    rf"\\(?:begin|end)\{{({'|'.join(sorted(_ENVIRONMENTS, key=len, reverse=True))})\*?\}}"
+    r"(?:(?<=at\})\{\d+\}|(?<=at\*\})\{\d+\}|(?<=ed\})\[[tbc]\])?"
 )
 
 
@@ -108,7 +122,12 @@ def render_markdown(
         headings.append(Heading(level, text, name))
         return f'<h{level} id="{name}">{inner}</h{level}>'
 
-    html = re.sub(r"<h([1-6])[^>]*>(.*?)</h\1>", number, cleaned.html, flags=re.DOTALL)
+    html = re.sub(
+        r"(<li>\s*(?:<p>)?)\[([ xX])\] ",
+        lambda match: f"{match[1]}{'☐' if match[2] == ' ' else '☑'} ",
+        cleaned.html,
+    )
+    html = re.sub(r"<h([1-6])[^>]*>(.*?)</h\1>", number, html, flags=re.DOTALL)
     return Prose(_PLACE.sub(show, html), tuple(headings))
 
 
@@ -128,7 +147,8 @@ def latex_to_html(tex: str, *, display: bool) -> str:
     if shown:
         display = display or shown[1] == "$$"
         tex = shown[2].strip()
-    tex = re.sub(r"\\begin\{(equation|multline)\*?\}|\\end\{(equation|multline)\*?\}", "", tex)
+    tex = re.sub(r"\\(?:begin|end)\{equation\*?\}", "", tex)
+    tex = _ENVIRONMENT.sub(lambda match: _ENVIRONMENTS[match[1]][match[0][1] == "e"], tex)
     tex = re.sub(r"\\label\{[^}]*\}|\\(?:nonumber|notag)\b", "", tex)
     markup = _mathml(tex, display)
     if markup is None:
@@ -146,5 +166,8 @@ def _mathml(tex: str, display: bool) -> str | None:
         markup = clean_mathml(convert(tex, display="block" if display else "inline"))
     except Exception:  # noqa: BLE001 - its source is legible, whatever is wrong with it
         return None
-    # What it does not know comes out as text that begins with a backslash.
-    return None if re.search(r">\\[A-Za-z]", markup) else markup
+    # What it does not know comes out as text that begins with a backslash, or with its columns.
+    unknown = re.search(r">\\[A-Za-z]", markup) or (
+        re.search(r">&(?:amp;)?<", markup) and "\\&" not in tex
+    )
+    return None if unknown else markup

@@ -1,5 +1,7 @@
 """Markdown and mathematics."""
 
+import re
+
 import pytest
 
 from research_jobs.report.prose import latex_to_html, render_markdown
@@ -32,6 +34,39 @@ def test_unknown_commands_stay_legible():
     assert latex_to_html(r"\frac{1}{", display=False) == r'<code class="rj-tex">\frac{1}{</code>'
     assert r"\mymacro" in latex_to_html(r"\mymacro{x} < 1", display=True)
     assert "rj-display" in latex_to_html("$$x$$", display=False)
+
+
+@pytest.mark.parametrize(
+    "tex",
+    [
+        r"$$\begin{aligned} a &= b \\ c &= d \end{aligned}$$",
+        r"$$\begin{aligned}[t] a &= b \\ c &= d \end{aligned}$$",
+        r"$$\begin{alignat*}{2} a &= b \\ c &= d \end{alignat*}$$",
+        r"\begin{eqnarray} a &=& b \\ c &=& d \end{eqnarray}",
+        r"$$\begin{gathered} a \\ b \end{gathered}$$",
+        r"\begin{multline*} a \\ b \end{multline*}",
+        r"$$f = \begin{dcases} a & b \\ c & d \end{dcases}$$",
+        r"$$\begin{rcases} a & b \\ c & d \end{rcases} = f$$",
+    ],
+)
+def test_environments_keep_their_rows(tex):
+    """LaTeX's environments of several lines are two rows, their columns aligned and not printed."""
+    shown = html(tex)
+    assert shown.count("<mtr>") == 2
+    assert not re.search(r">&(amp;)?<|begin|rj-tex", shown)
+
+
+def test_what_cannot_be_set_stays_legible():
+    """Columns without an environment are the formula's source; an ampersand itself is one."""
+    assert "rj-tex" in latex_to_html("a & b", display=True)
+    assert "rj-tex" not in latex_to_html(r"a \& b", display=True)
+
+
+def test_tasks():
+    """A list of tasks shows which are done."""
+    shown = html("- [ ] todo\n- [x] done\n\n[ ] text")
+    for part in ("☐ todo", "☑ done", "[ ] text"):
+        assert part in shown
 
 
 def test_markdown():
