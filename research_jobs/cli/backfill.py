@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+_ENDINGS = ("succeeded", "skipped", "failed", "not run")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -161,6 +163,10 @@ class _Bar:
 
     def outcome(self, outcome: PartitionOutcome) -> None:
         """A partition is done with."""
+        from research_jobs.orchestration.backfill import INTERRUPTED
+
+        if outcome.reason == INTERRUPTED:
+            return  # the summary counts them
         self._done += 1
         bad = outcome.ending in ("failed", "not run")
         self._bad += bad
@@ -241,10 +247,11 @@ def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> No
     if total == 0:
         print("Nothing to run.")
         return
-    done = sum(summary.counts.values())
-    counts = ", ".join(f"{count} {ending}" for ending, count in sorted(summary.counts.items()))
-    rate = f", {done / summary.duration_s:.1f} a second" if summary.duration_s else ""
-    print(f"{counts} in {duration(summary.duration_s)}{rate}")
+    counts = [f"{summary.counts[name]} {name}" for name in _ENDINGS if name in summary.counts]
+    done = sum(summary.counts.values()) - summary.counts.get("not run", 0)
+    rate = f", {done / summary.duration_s:.1f} a second" if summary.duration_s and done else ""
+    stopped = "Interrupted: " if summary.interrupted else ""
+    print(f"{stopped}{', '.join(counts)} in {duration(summary.duration_s)}{rate}")
     runs = ", ".join(run_id[:8] for run_id in summary.run_ids)
     print(f"{'Run' if len(summary.run_ids) == 1 else 'Runs'} {runs}")
     if not summary.ok:

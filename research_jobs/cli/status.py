@@ -21,6 +21,7 @@ from dagster._utils.schedules import get_next_cron_tick
 
 from research_jobs.cli.launch import number_of, text_of
 from research_jobs.errors import PartitionError
+from research_jobs.orchestration._dagster_assets import DagsterExecutionInterruptedError
 from research_jobs.orchestration.catalog import Catalog, Entry
 from research_jobs.orchestration.factory import asset_key
 from research_jobs.orchestration.jobs import op_names
@@ -247,10 +248,14 @@ class StepEndings:
             if event.event_type == DagsterEventType.STEP_SUCCESS:
                 endings[event.step_key] = ("succeeded", None)
                 continue
+            failure = event.step_failure_data.error
+            if failure and failure.cls_name == DagsterExecutionInterruptedError.__name__:
+                endings[event.step_key] = ("cancelled", None)
+                continue
             said = event.step_failure_data.user_failure_data
             line = said.description if said else None
-            if line is None and event.step_failure_data.error:
-                line = event.step_failure_data.error.message
+            if line is None and failure:
+                line = failure.message
             ending = text_of(said.metadata.get("ending")) if said else None
             first = (line or "").strip().split("\n", 1)[0]
             endings[event.step_key] = (ending or "failed", first or None)

@@ -47,6 +47,7 @@ from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 __all__ = [
     "BACKFILL_TAG",
+    "INTERRUPTED",
     "Backfill",
     "BackfillSummary",
     "Only",
@@ -58,6 +59,9 @@ __all__ = [
 
 BACKFILL_TAG = "research_jobs/backfill"
 """Tag of the runs of one backfill: its id."""
+
+INTERRUPTED = "interrupted"
+"""Why a partition did not run, when somebody stopped the backfill."""
 
 Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
 
@@ -451,7 +455,7 @@ class Backfill:
             finally:
                 if run_id is not None:
                     self._instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-        default = "interrupted" if self.interrupted else "its step did not run"
+        default = INTERRUPTED if self.interrupted else "its step did not run"
         for op, keys in left.items():
             for key in keys:
                 alone = len(by_op[op].keys) == 1 and op in reasons
@@ -537,6 +541,8 @@ def _outcome(
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
         said = data.user_failure_data
+        if data.error and data.error.cls_name == DagsterExecutionInterruptedError.__name__:
+            return None  # not the step's own doing: the run says that it was interrupted
         error = data.error.message if data.error else ""
         text = (said.description if said else None) or error or "failed"
         reasons[part.op] = text.strip().split("\n", 1)[0]

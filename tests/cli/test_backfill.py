@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -103,3 +104,52 @@ def test_killed_it_loses_nothing_finished(project: Path, say: Any, tmp_path: Pat
     assert len(runs) == 2
     listed = next(line for line in say("list", "--json").json if line["notebook"] == "daily")
     assert listed["partitions"] == {"materialized": 7, "total": 7}
+
+
+def test_ctrl_c_says_what_is_left_in_a_few_lines(project: Path, say: Any, tmp_path: Path) -> None:
+    """What did not run is counted and not listed; the run is a cancelled one; --missing goes on."""
+    mark = tmp_path / "third"
+    (project / "notebooks" / "daily.py").write_text(
+        '# %% tags=["parameters"]\nfrom datetime import date\n\nday: date = date(2024, 1, 1)\n'
+        "# %%\nimport os, time\n"
+        f"mark = {str(mark)!r}\n"
+        "if day.day == 3 and not os.path.exists(mark):\n"
+        "    open(mark, 'w').close()\n    time.sleep(600)\n"
+        "value = day.day\n",
+        encoding="utf-8",
+    )
+    command = [
+        *(Path(sys.executable).with_name("research-jobs"), "backfill", "daily", "--all"),
+        *("--concurrency", "1", "--project", project),
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ),
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509 - this process has no threads
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not mark.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    # The third begins while the second is being published, so that one may or may not be done.
+    first, run, rest = told.splitlines()[-3:]
+    assert first.startswith(("Interrupted: 2 succeeded, 5 not", "Interrupted: 1 succeeded, 6 not"))
+    assert run.startswith("Run ")
+    assert rest == "Go on with what is left:  research-jobs backfill daily --missing"
+    assert "Dagster" not in told
+    assert told.count("not run") == 1
+    (past,) = say("show", "daily", "--json").json["runs"]
+    assert (past["ending"], past["error"]) == ("cancelled", None)
+    assert say("backfill", "daily", "--missing").code == 0
+
+
+def _hear_interrupts() -> None:
+    """A test session in a shell's background ignores Ctrl-C, and so would the command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
