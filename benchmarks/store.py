@@ -1,18 +1,16 @@
 """What the store costs: writing beside ``df.to_parquet``, ``load`` beside its peers.
 
-Run it as ``python benchmarks/store.py``; ``--rows`` and ``--repeats`` make it smaller or longer.
 Each figure is the median of the repeats, taken in turns so that a slow moment of the machine hits
-both sides. Files are written to a temporary folder on disk (``--folder``), and fsync is taken
-apart: neither side of a ratio has it.
+both sides. Files are written to a temporary folder on disk, and fsync is taken apart: neither side
+of a ratio has it.
+
+``python -m benchmarks store``
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +20,16 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from benchmarks.harness import Goal, Options, scratch
+from benchmarks.table import Table
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.codec import api, write_output
 from research_jobs.store.commit import open_staging, publish
 from research_jobs.store.load import load
+
+__all__ = ["run"]
+
+ROWS = 10_000_000
 
 
 class NoSync(api.Files):
@@ -75,7 +79,7 @@ def in_turns(repeats: int, **sides: Callable[[], Any]) -> dict[str, float]:
 
 def writing(data: pd.DataFrame, folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to write, ours beside pandas' with the same settings, and what fsync adds."""
-    settings = {"compression": "zstd", "row_group_size": 256 * 1024}
+    settings: dict[str, Any] = {"compression": "zstd", "row_group_size": 256 * 1024}
     ours, theirs = folder / "ours.parquet", folder / "theirs.parquet"
     synced = api.FILES
 
@@ -163,23 +167,43 @@ def partitions(folder: Path, repeats: int, count: int = 1000) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--partitions", type=int, default=1000)
-    parser.add_argument("--folder", type=Path, default=None)
-    arguments = parser.parse_args()
-    data = frame(arguments.rows)
-    found: dict[str, Any] = {"rows": len(data), "columns": data.shape[1]}
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
-        found["writing"] = writing(data, folder, arguments.repeats)
-        found["reading"] = reading(data, folder, arguments.repeats)
-        found["partitions"] = partitions(folder, arguments.repeats, arguments.partitions)
-    print(json.dumps(found, indent=2, default=float))
+def run(options: Options) -> tuple[list[Table], list[Goal]]:
+    """Measure."""
+    data = frame(ROWS)
+    with scratch() as folder:
+        written = writing(data, folder, options.runs)
+        read = reading(data, folder, options.runs)
+        parts = partitions(folder, options.runs)
+    writes = Table(f"Writing {ROWS:,} rows by 8 columns", ["how", "time", "CPU", "bytes"])
+    for name, size in (("to_parquet", "theirs"), ("write_output", "ours")):
+        writes.add(
+            f"`{name}`",
+            f"{written[name]:.2f} s",
+            f"{written[f'{name}_cpu']:.2f} s",
+            f"{written[f'bytes_{size}']:,}",
+        )
+    writes.add("`write_output`, synced", f"{written['write_output_with_fsync']:.2f} s", "", "")
+    writes.notes.append(
+        f"`write_output` takes {written['ratio']:.2f} of `to_parquet` with the same settings "
+        f"({written['ratio_cpu']:.2f} of its CPU time)."
+    )
+    reads = Table("Reading", ["what", "ours", "pandas", "ours as polars", "polars"])
+    filtered, whole = read["filtered"], read["whole"]
+    reads.add(
+        "126,000 rows of them, by date",
+        *(_ms(filtered[name]) for name in ("load", "read_parquet", "load_polars", "scan_parquet")),
+    )
+    reads.add("all", _ms(whole["load"]), _ms(whole["read_parquet"]), "", "")
+    reads.add(
+        f"{parts['partitions']:,} partitions of 500 rows",
+        *(_ms(parts[name]) for name in ("load", "read_parquet")),
+        "",
+        _ms(parts["scan_parquet"]),
+    )
+    reads.notes.append(f"Publishing one such partition, synced: {_ms(parts['publish_each'])}.")
+    goal = Goal.at_most("writing 10 million rows, of to_parquet", 1.05, written["ratio"])
+    return [writes, reads], [goal]
 
 
-if __name__ == "__main__":
-    main()
+def _ms(taken: float) -> str:
+    return f"{taken * 1000:.0f} ms"
