@@ -149,6 +149,9 @@ def fresh_randomness() -> None:
     if tempfile is not None:
         tempfile.tempdir = None
         tempfile._name_sequence = None  # noqa: SLF001 - a cache that has no public reset
+    multiprocessing: Any = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        multiprocessing.current_process().authkey = os.urandom(32)
 
 
 def _standard_descriptors(stdout: int, stderr: int) -> None:

@@ -498,6 +498,8 @@ class _Guardian:
         if left:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""
             self.notes.append(f"ended what was left running: {', '.join(left[:3])}{more}")
+        if self.watch.note:
+            self.notes.append(self.watch.note)
         result = tell_ending(self._facts())
         return replace(
             result,

@@ -88,6 +88,11 @@ class MemoryWatch:
     def __init__(self, limit: int | None, name: str) -> None:
         self._limit = limit
         self._group = _make_group(limit, name) if limit is not None and LINUX else None
+        #: why the kernel does not hold the limit though somebody meant it to
+        self.note: str | None = None
+        if limit is not None and LINUX and self._group is None and CGROUP_VARIABLE in os.environ:
+            named = os.environ[CGROUP_VARIABLE]
+            self.note = f"memory was watched: no limit can be set in {CGROUP_VARIABLE}={named}"
         #: largest resident size seen over the tree, bytes
         self.peak = 0
         #: largest size that the kernel could not have dropped, bytes

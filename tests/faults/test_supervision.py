@@ -120,6 +120,19 @@ def test_row_3_shared_pages_count_once(lab: Lab) -> None:
     assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
 
 
+def test_row_3_cgroup_that_takes_no_limit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is no cgroup of ours costs a note, and the limit is watched all the same."""
+    monkeypatch.setenv("RESEARCH_JOBS_CGROUP", "/no/such/folder")
+    fine = lab.run("adds_up", memory_bytes=300 << 20, isolation="spawn").result
+    told = "memory was watched: no limit can be set in RESEARCH_JOBS_CGROUP=/no/such/folder"
+    assert fine.notes == (told,)
+    environment = {"ALLOCATE_BYTES": str(1 << 30)}
+    outcome = lab.run(
+        "allocates", memory_bytes=300 << 20, isolation="spawn", environment=environment
+    )
+    assert outcome.result.ending is Ending.OUT_OF_MEMORY
+
+
 def test_row_3_killed_from_outside(lab: Lab) -> None:
     """SIGKILL that is not ours is a crash whose line says what it may have been."""
     outcome = lab.run("kills_itself", environment={"SIGNAL": "SIGKILL"})

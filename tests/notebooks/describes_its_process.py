@@ -8,9 +8,11 @@ import gc
 import json
 import locale
 import logging
+import multiprocessing
 import os
 import random
 import resource
+import secrets
 import signal
 import stat
 import sys
@@ -78,6 +80,9 @@ different = {
     "uuid4": str(uuid.uuid4()),
     "uuid1": str(uuid.uuid1()),
     "pid": os.getpid(),
+    "key of multiprocessing": multiprocessing.current_process().authkey.hex(),
+    "secrets": secrets.token_hex(),
+    "default_rng": int(np.random.default_rng().integers(2**62)),
 }
 with open(os.environ["DESCRIPTION"], "w") as file:
     json.dump({"same": same, "different": different, "hash": hash("a text")}, file)

@@ -124,7 +124,20 @@ def test_every_part_is_compared(descriptions: dict[str, dict[str, Any]]) -> None
     assert set(descriptions["spawn"]["same"]) == set(PARTS)
 
 
-@pytest.mark.parametrize("source", ["random", "numpy", "temporary name", "uuid4", "uuid1", "pid"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "random",
+        "numpy",
+        "default_rng",
+        "temporary name",
+        "uuid4",
+        "uuid1",
+        "secrets",
+        "key of multiprocessing",
+        "pid",
+    ],
+)
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_randomness_is_new(
     descriptions: dict[str, dict[str, Any]], source: str, isolation: str
