@@ -93,7 +93,6 @@ def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | No
     close_others(keep)
     _standard_streams()
     _blank_main()
-    _look_at_folders_anew()
     linecache.clearcache()
     fresh_randomness()
     if faults is not None:
@@ -204,18 +203,6 @@ def _blank_main() -> None:
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules["__main__"] = main
-
-
-def _look_at_folders_anew() -> None:
-    """`importlib.invalidate_caches`, for the folders in which a new package may turn up.
-
-    That looks at the folder of every package besides: hundreds of objects that a forked process
-    shares with the template until then, and that look at their folder's time by themselves.
-    """
-    for entry in sys.path:
-        invalidate = getattr(sys.path_importer_cache.get(entry), "invalidate_caches", None)
-        if invalidate is not None:
-            invalidate()
 
 
 def remember_modules() -> None:

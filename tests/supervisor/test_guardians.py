@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from lab import Lab, wait_until
 
 from research_jobs.protocol import Ending
@@ -96,3 +97,18 @@ def test_guardian_that_cannot_let_go_is_not_used_again(lab: Lab) -> None:
 def _descriptors(pid: int) -> list[str]:
     folder = Path(f"/proc/{pid}/fd")
     return [str(entry.readlink()) for entry in folder.iterdir()]
+
+
+def test_what_is_installed_meanwhile_is_found(
+    lab: Lab, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that is installed after the template looked at its folder is there at once."""
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "installed_before.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    lab.write("wants", "# %% Import\nimport installed_before\nimport installed_since\n")
+    with Supervisor(preload=("installed_before", "installed_since")) as supervisor:
+        lab.supervisor = supervisor
+        assert "installed_since" in lab.run("wants").headline
+        (folder / "installed_since.py").write_text("")
+        assert lab.run("wants").result.ending is Ending.SUCCEEDED
