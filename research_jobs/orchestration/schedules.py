@@ -289,10 +289,13 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
     plain = [n for n in tick.notebooks if n.partitions is None]
     groups = partition_groups(tick.notebooks)
     requests: list[dg.RunRequest] = []
+    share = MOST_REQUESTS // max(len(groups), 1)
     with dg.partition_loading_context(tick.at, instance):
         first_at = _first_tick(tick, instance) if groups else None
         for number, (definition, members) in enumerate(groups):
             wanted = _wanted(definition, members, tick, instance, first_at)
+            if len(wanted) > share:  # the newest in any case: the day's own work
+                wanted = [*wanted[: share - 1], wanted[-1]]
             for position, (key, needing) in enumerate(wanted):
                 together: list[ScheduledNotebook] = []
                 if number == 0 and position == len(wanted) - 1:
@@ -302,7 +305,7 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
         requests.insert(0, _request(tick, plain, None))
     if not requests:
         return "every partition is there, running, skipped or given up"
-    return requests[:MOST_REQUESTS]
+    return requests
 
 
 def _request(
@@ -356,8 +359,16 @@ def _all_keys(
     members: Sequence[ScheduledNotebook],
     instance: DagsterInstance,
 ) -> list[tuple[str, list[ScheduledNotebook]]]:
-    """Without time there is no newest partition: each tick makes all of them anew."""
+    """Without time there is no newest partition: each tick makes all of them anew.
+
+    Where they are too many for one tick, those first whose data is the oldest.
+    """
     keys = [str(key) for key in definition.get_partition_keys()]
+    if len(keys) > MOST_REQUESTS:
+        made = instance.event_log_storage.get_latest_storage_id_by_partition(
+            members[0].key, dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        keys.sort(key=lambda key: made.get(key, 0))
     running = {m.name: partition_status(instance, m.key, keys).in_progress for m in members}
     found = [(key, [m for m in members if key not in running[m.name]]) for key in keys]
     return [(key, needing) for key, needing in found if needing]

@@ -254,11 +254,30 @@ def test_notebooks_with_other_partitions_get_runs_of_their_own(instance):
 
 
 def test_one_tick_is_bounded(instance):
-    """A catch-up over years asks for a bounded number of runs, the oldest first."""
+    """A catch-up over years asks for a bounded number of runs, the oldest first and the newest."""
     long = ScheduledNotebook("long", partitions(by="day", start="2020-01-01"), by="day", op="long")
-    result = requests_at(tick(schedule(catch_up=2000), long, due="2026-03-10 01:30"), instance)
+    result = requests_at(
+        tick(schedule(catch_up=1000), long, PLAIN, due="2026-03-10 01:30"), instance
+    )
     assert len(asked(result)) == 250
-    assert asked(result)[0] == "2020-09-16"
+    assert asked(result)[:2] == days("2023-06-13", "2023-06-14")
+    assert asked(result)[-1] == "2026-03-09"
+    # what has no partitions still goes with the newest
+    assert [PLAIN.key in (r.asset_selection or ()) for r in result].index(True) == 249
+
+
+def test_too_many_partitions_without_time_take_turns(instance):
+    """Of 300 listed keys each tick makes those whose data is the oldest: none waits for ever."""
+    keys = [f"k{number:03}" for number in range(300)]
+    spec = NotebookSpec.model_validate({"partitions": {"values": keys, "parameter": "k"}})
+    many = ScheduledNotebook("many", build_partitions(spec), op="many")
+    seen: set[str | None] = set()
+    for hour in ("01:30", "02:30"):
+        found = asked(requests_at(tick(schedule(), many, due=f"2026-03-10 {hour}"), instance))
+        assert len(found) == 250
+        make(instance, many, *(str(key) for key in found))
+        seen |= set(found)
+    assert seen == set(keys)
 
 
 def test_run_keys_differ_within_a_tick(instance):
