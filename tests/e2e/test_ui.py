@@ -15,7 +15,7 @@ import pytest
 def test_materialise_by_clicking(
     page: Any, prices_project: Path, start_ui: Any, wait_for: Any
 ) -> None:
-    """A click on Materialize runs the notebook, and its first rows are on the asset's page."""
+    """A click on Materialize runs the notebook; the asset's page has its rows, chart and report."""
     ui = start_ui(prices_project)
     page.goto(f"{ui.url}/assets/prices")
     # A first visit shows the page itself, with no invitation in front of it.
@@ -34,6 +34,16 @@ def test_materialise_by_clicking(
     assert "peak_memory_bytes" in text
     assert "data/prices/prices.parquet" in text
     assert (prices_project / "data" / "prices" / "prices.parquet").is_file()
+
+    # One click to the report of that run, its chart in sight before, and one click back.
+    chart = page.locator(f"img[src^='{ui.reports_url}/prices/_runs/']").first
+    chart.wait_for()
+    assert 0 < chart.evaluate("image => image.naturalWidth") <= 600
+    report = page.locator(f"a[href^='{ui.reports_url}/prices/_runs/']").first
+    page.goto(report.get_attribute("href"))
+    assert page.locator("h1").first.inner_text() == "prices"
+    page.goto(page.get_by_text("Run in Dagster").get_attribute("href"))
+    page.get_by_text("STEP_SUCCESS").first.wait_for()
 
     page.goto(f"{ui.url}/runs")
     page.get_by_text("Success").first.wait_for()
