@@ -204,7 +204,7 @@ class NotebookExecutor(private.Executor):
 
 
 def _sign(plan_context: PlanOrchestrationContext) -> None:
-    """Say on the run which process works on it, for those who want to end it or miss it."""
+    """Say on the run which process works on it: who wants to end it has to know."""
     run = plan_context.dagster_run
     tag = process_tag(run.run_id)
     if run.tags.get(PROCESS_TAG) != tag:

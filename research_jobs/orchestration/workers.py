@@ -1,21 +1,20 @@
-"""The process that works on a run: a tag names it, so that it can be found, told, and missed."""
+"""The process that works on a run: a tag names it, so that it can be found, and seen to be gone."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from dagster import DagsterRun
 
 __all__ = ["PROCESS_TAG", "Worker", "process_tag", "worker_of"]
 
 PROCESS_TAG = "research_jobs/process"
-"""Tag that says which process works on a run: run, machine, pid, start time."""
-
-# Two processes of one pid that started within so many seconds are taken for one.
-_SAME_START_S = 2
+"""Tag that says which process works on a run: run, machine, pid, and when that started."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,7 @@ class Worker:
 
 def process_tag(run_id: str) -> str:
     """The value of `PROCESS_TAG` for a run that the calling process works on."""
-    import psutil
-
-    started = psutil.Process().create_time()
-    return f"{run_id[:8]}:{_machine()}:{os.getpid()}:{started:.0f}"
+    return f"{run_id[:8]}:{_machine()}:{os.getpid()}:{_start_of(os.getpid())}"
 
 
 def worker_of(run: DagsterRun) -> Worker | None:
@@ -54,7 +50,8 @@ def worker_of(run: DagsterRun) -> Worker | None:
     pid, _, started = rest.partition(":")
     if mine != run.run_id[:8] or machine != _machine() or not pid.isdigit():
         return None
-    return Worker(int(pid), _is_alive(int(pid), started))
+    # A pid is used again: the same one started at another time is another process.
+    return Worker(int(pid), alive=_start_of(int(pid)) == started)
 
 
 def _machine() -> str:
@@ -65,13 +62,28 @@ def _machine() -> str:
     return f"{socket.gethostname()}/{namespace}"
 
 
-def _is_alive(pid: int, started: str) -> bool:
+def _start_of(pid: int) -> str | None:
+    """What tells a process from a later one of that pid; None when it is gone.
+
+    Not a time of day: a clock that is set would make every process look like another one.
+    """
+    if sys.platform != "linux":
+        return _time_of_start(pid)
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        # The command, in brackets, may hold anything, blanks and brackets included.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else f"{boot}-{int(fields[19])}"
+
+
+def _time_of_start(pid: int) -> str | None:
     import psutil
 
     try:
         process = psutil.Process(pid)
-        # A pid is used again: the same one started at another time is another process.
-        same = abs(process.create_time() - float(started)) < _SAME_START_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
-        return False
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return None if ended else f"{process.create_time():.0f}"
+    except psutil.Error:
+        return None

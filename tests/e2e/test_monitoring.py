@@ -238,7 +238,7 @@ def test_again_from_failure(watched: Watched) -> None:
     assert (watched.ui.project / "data" / "second" / "copy.parquet").exists()
 
 
-def test_killed_command_is_missed(watched: Watched) -> None:
+def test_killed_command_is_noticed(watched: Watched) -> None:
     """Run monitoring fails the run of a command that got SIGKILL; its notebook is gone."""
     process = watched.start_command()
     process.kill()
@@ -248,7 +248,7 @@ def test_killed_command_is_missed(watched: Watched) -> None:
     watched.assert_nothing_is_left()
 
 
-def test_killed_worker_is_missed(watched: Watched) -> None:
+def test_killed_worker_is_noticed(watched: Watched) -> None:
     """So it does where the worker and the code server that would have told of it are killed."""
     watched.launch()
     tags = {tag["key"]: tag["value"] for tag in watched.last_run()["tags"]}
@@ -263,7 +263,7 @@ def test_killed_worker_is_missed(watched: Watched) -> None:
     watched.assert_nothing_is_left()
 
 
-def test_without_a_daemon_the_next_command_misses_it(
+def test_without_a_daemon_the_next_command_notices_it(
     tmp_path: Path, e2e: Any, wait_for: Callable[..., Any]
 ) -> None:
     """Where no daemon runs, the next command fails the run of one that was killed."""

@@ -129,12 +129,12 @@ NAMES = [
     (
         "dagster._core.launcher.base:RunLauncher.check_run_worker_health",
         {"run"},
-        "run monitoring does not miss a worker that was killed",
+        "run monitoring does not notice a worker that was killed",
     ),
     (
         "dagster._core.launcher.base:CheckRunHealthResult",
         {"status", "msg"},
-        "run monitoring does not miss a worker that was killed",
+        "run monitoring does not notice a worker that was killed",
     ),
     (
         "dagster._core.execution.compute_logs:create_compute_log_file_key",
