@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="the slow peers in every round and at full size too: about 40 minutes",
+        help="dagstermill with 100 notebooks too, longer windows: about an hour",
     )
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     arguments = parser.parse_args()

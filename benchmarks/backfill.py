@@ -171,10 +171,7 @@ def _year(folder: Path, options: Options) -> dict[str, Figure]:
         "ours": lambda: ours("--all"),
         f"ours, {FEW} partitions": lambda: ours("--to", keys[FEW - 1]),
     }
-    slow = {"dagster": dagster, "papermill": papermill}
-    if options.full:
-        return in_turns(options.runs, sides | slow)
-    return in_turns(options.runs, sides) | in_turns(options.slow_runs, slow)
+    return in_turns(options.runs, sides | {"dagster": dagster, "papermill": papermill})
 
 
 def _status(folder: Path, options: Options) -> dict[str, Figure]:

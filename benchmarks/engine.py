@@ -114,27 +114,20 @@ def _measure(folder: Path, count: int, options: Options) -> dict[str, Figure]:
     stock()
     sides: dict[str, Callable[[], float]] = {"ours": ours, "ours, dagster asset materialize": stock}
     sides["shell loop"] = shell
-    slow: dict[str, Callable[[], float]] = {}
+    sides["multiprocess"] = _job(folder / "multiprocess", MULTIPROCESS, count, notebooks=str(plain))
     if count == SMALL or options.full:
-        multiprocess = _job(folder / "multiprocess", MULTIPROCESS, count, notebooks=str(plain))
-        slow["multiprocess"] = multiprocess
-    if count == SMALL:
         books = folder / "ipynb"
         books.mkdir()
         for name in names(count):
             ipynb(books / f"{name}.ipynb", SMALL_NOTEBOOK)
-        slow["dagstermill"] = _job(
+        sides["dagstermill"] = _job(
             folder / "dagstermill",
             DAGSTERMILL,
             count,
             notebooks=str(books),
             output=str(folder / "executed"),
         )
-    if options.full:
-        found = in_turns(options.runs, sides | slow)
-    else:
-        found = in_turns(options.runs, sides) | in_turns(options.slow_runs, slow)
-    return found | {"ours, the first run ever": Figure((first,))}
+    return in_turns(options.runs, sides) | {"ours, the first run ever": Figure((first,))}
 
 
 def _job(folder: Path, template: str, count: int, **places: str) -> Callable[[], float]:

@@ -62,7 +62,7 @@ class Options:
     runs : int
         Rounds.
     full : bool
-        Measure the slow peers in every round too, and at their full size.
+        Measure everything at its full size and in every round.
     """
 
     runs: int = 3
@@ -70,7 +70,7 @@ class Options:
 
     @property
     def slow_runs(self) -> int:
-        """int: rounds of the peers that take minutes."""
+        """int: rounds of what takes minutes and shows little."""
         return self.runs if self.full else 1
 
 
