@@ -160,8 +160,8 @@ def _tables(found: dict[int, dict[str, Figure]]) -> list[Table]:
         for count in (SMALL, LARGE):
             figure = found[count].get(side)
             cells.append(seconds(figure) if figure else "-")
-            beside = figure and not side.startswith("ours")
-            cells.append(f"{ratio(found[count]['ours'], figure)} of it" if beside else "")
+            beside = figure if not side.startswith("ours") else None
+            cells.append(f"{ratio(found[count]['ours'], beside)} of it" if beside else "")
         table.add(side, *cells)
     table.notes.append(
         f"One more notebook in a run of ours: {_marginal(found, 'ours') * 1000:.0f} ms "
