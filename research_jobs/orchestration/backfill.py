@@ -198,6 +198,10 @@ def plan_backfill(
             idle = _skipped_upstream(instance, graph, catalog.entries[name].upstream, key, chosen)
             chosen = [item for item in chosen if item not in idle]
             skipped += len(idle)
+        if only == "stale":
+            behind = _behind(instance, graph, catalog.entries[name].upstream, key, planned)
+            behind |= set(chosen)
+            chosen = [item for item in selected if item in behind]
         planned.append(PlannedNotebook(name, tuple(chosen), len(selected), skipped))
     return tuple(planned)
 
@@ -233,6 +237,31 @@ def _skipped_upstream(
         if graph.get(asset_key(name)).partitions_def == graph.get(key).partitions_def:
             found |= partition_status(instance, asset_key(name), chosen).skipped
     return found
+
+
+def _behind(
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    upstream: Sequence[str],
+    key: dg.AssetKey,
+    planned: Sequence[PlannedNotebook],
+) -> frozenset[str]:
+    """Partitions that are there and read one that this very backfill is going to make anew."""
+    definition = graph.get(key).partitions_def
+    assert definition is not None
+    found: set[str] = set()
+    for other in planned:
+        theirs = graph.get(asset_key(other.notebook)).partitions_def
+        if other.notebook not in upstream or not other.keys or theirs is None:
+            continue
+        mapping = partition_mapping(theirs, definition, names=(other.notebook, "/".join(key.path)))
+        assert mapping is not None, "both have partitions"
+        with dg.partition_loading_context(dynamic_partitions_store=instance):
+            read = mapping.get_downstream_partitions_for_partitions(
+                theirs.subset_with_partition_keys(other.keys), theirs, definition
+            )
+            found.update(read.get_partition_keys())
+    return frozenset(found & instance.get_materialized_partitions(key)) if found else frozenset()
 
 
 def backfill(

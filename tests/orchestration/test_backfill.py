@@ -147,6 +147,9 @@ def test_stale_partitions(lab: Any) -> None:
         }
     )
     assert fill(lab, "s", only="stale", dry_run=True).plan[0].keys == tuple(days(2, 3, 4))
+    # what reads them comes along, where both are asked for
+    both = fill(lab, "t", "s", only="stale", dry_run=True).plan
+    assert [planned.keys for planned in both] == [tuple(days(2, 3, 4))] * 2
     fill(lab, "s", first="2024-01-02", last="2024-01-04")
     # Only the fourth's data changed.
     assert fill(lab, "t", only="stale", dry_run=True).plan[0].keys == ("2024-01-04",)
@@ -263,6 +266,28 @@ def test_on_every_storage(lab: Any, any_instance: dg.DagsterInstance) -> None:
     assert summary.counts == {"succeeded": 7, "failed": 1}
     assert fill(lab, "s", only="failed", dry_run=True).plan[0].keys == ("2024-01-04",)
     assert made(lab) == days(1, 2, 3, 5, 6, 7, 8, 9, 10)
+
+
+def test_stale_weeks_come_with_their_days(lab: Any) -> None:
+    """Of a week that was made, any day of it that is to be made anew; another week is let be."""
+    lab.write(
+        {"s": DAILY.format(extra="", out="rows"), "w": DAILY.format(extra="", out="x")},
+        f"""
+notebooks:
+  s: {{outputs: [rows], {PARTITIONS.replace("01-11", "01-22")}}}
+  w:
+    outputs: [x]
+    partitions: {{by: week, start: 2024-01-01, end: 2024-01-22, parameter: day}}
+    deps: [s]
+""",
+    )
+    fill(lab, "s", "w", keys=["2024-01-01", "2024-01-08"])
+    fill(lab, "s", keys=["2024-01-15"])
+    lab.write({"s": DAILY.format(extra="n = 1", out="rows")})
+    plan = fill(lab, "s", "w", only="stale", last="2024-01-04", dry_run=True).plan
+    assert [planned.keys for planned in plan] == [("2024-01-01",), ("2024-01-01",)]
+    plan = fill(lab, "s", "w", only="stale", dry_run=True).plan
+    assert [len(planned.keys) for planned in plan] == [3, 2]
 
 
 def test_variants_are_partitions(lab: Any) -> None:
