@@ -256,6 +256,37 @@ with dg.DagsterInstance.from_config({str(home)!r}) as instance:
     assert made(lab) == days(2, 3, 4, 5, 6)
 
 
+@pytest.mark.parametrize("point", ["create_run_for_job", "execute_run"])
+def test_killed_before_and_after_the_run_is_there(lab: Any, point: str) -> None:
+    """Fault 27: SIGKILL before and after submission; the same call again runs each day once."""
+    extra = "with (here / 'marks').open('a') as marks: print(day, file=marks)"
+    lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
+    code = f"""
+import os, signal
+import dagster as dg
+from research_jobs.orchestration import backfill as module
+from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.project import find_project
+def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
+with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as instance:
+    setattr(instance if {point!r} == "create_run_for_job" else module, {point!r}, die)
+    module.backfill(
+        instance, load_catalog(find_project({str(lab.root)!r})), ["s"], first="2024-01-02",
+        last="2024-01-05", only="missing",
+    )
+"""
+    died = subprocess.run([sys.executable, "-c", code], check=False)
+    assert died.returncode == -signal.SIGKILL
+    from research_jobs.orchestration.instance import end_dead_runs
+
+    assert len(end_dead_runs(lab.instance)) == len(lab.instance.get_runs())
+    assert len(lab.instance.get_runs()) == (1 if point == "execute_run" else 0)
+    summary = fill(lab, "s", first="2024-01-02", last="2024-01-05", only="missing")
+    assert summary.plan[0].keys == tuple(days(2, 3, 4, 5))
+    assert made(lab) == days(2, 3, 4, 5)
+    assert sorted((lab.root / "notebooks/marks").read_text().split()) == days(2, 3, 4, 5)
+
+
 def test_on_every_storage(lab: Any, any_instance: dg.DagsterInstance) -> None:
     """SQLite and Postgres: a range with gaps, many keys long, with a failure in it."""
     lab.instance = any_instance
