@@ -10,7 +10,8 @@ good. Scripts that want the network or a screen are left out. The others run thr
 
 The kernel is what the editor's interactive window runs, so it says what parity is. The table goes
 into ``docs/parity.md`` with ``--write``; results are kept as JSON lines: an interrupted study
-goes on where it was.
+goes on where it was. What the scripts import beside pandas, matplotlib and scikit-learn
+(scikit-image, colorspacious) can be put on ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -28,8 +30,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.table import Table, machine
@@ -41,6 +44,7 @@ from research_jobs.report.record import Output, read_capture
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import Supervisor
 
+GUARDED = re.compile(r"^if __name__ == ['\"]__main__['\"]:", re.MULTILINE)
 ONLINE = re.compile(
     r"\bfetch_(?:openml|olivetti|20newsgroups|california|lfw|species|covtype|kddcup|rcv1|file)"
     r"|urlopen|urlretrieve|requests\.get|https?://[^\s]*\.(?:csv|zip|gz|parquet)\b|get_sample_data"
@@ -50,6 +54,7 @@ SCREEN = re.compile(
     r"|backend_(?:qt|gtk|wx|tk|web)|matplotlib\.use\(|ginput|waitforbuttonpress|PyQt|PySide"
 )
 PRELOAD = ("numpy", "matplotlib.pyplot", "scipy", "sklearn", "pandas")
+LIBRARIES = ("matplotlib", "scikit-learn", "numpy", "scipy", "pandas", "ipython", "ipykernel")
 PICTURES = ("image/png", "image/svg+xml", "image/jpeg")
 
 PLAIN = """\
@@ -102,16 +107,26 @@ class Outcome:
     run: int | None = None
     kernel: int | None = None
     why: str = ""
+    guarded: bool = False
+    """Whether it holds an ``if __name__ == "__main__"``."""
 
 
-def candidates(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+def candidates(
+    folders: Iterable[Path], left_out: Counter[tuple[str, str]]
+) -> Iterator[tuple[str, Path]]:
     """Scripts that can run without a network and a screen, in an order of no meaning."""
     found: list[tuple[str, Path]] = []
     for folder in folders:
         library = folder.resolve().parent.name.partition("-")[0]
         for path in folder.rglob("*.py"):
             text = path.read_text(errors="replace")
-            if has_marker(text) and not ONLINE.search(text) and not SCREEN.search(text):
+            if not has_marker(text):
+                left_out[library, "marker"] += 1
+            elif ONLINE.search(text):
+                left_out[library, "online"] += 1
+            elif SCREEN.search(text):
+                left_out[library, "screen"] += 1
+            else:
                 found.append((library, path))
     yield from sorted(found, key=lambda item: hashlib.sha256(item[1].name.encode()).hexdigest())
 
@@ -142,7 +157,8 @@ class Study:
 
     def run(self, supervisor: Supervisor, library: str, path: Path) -> Outcome:
         """One script, three ways."""
-        outcome = Outcome(library, path.name)
+        guarded = bool(GUARDED.search(path.read_text(errors="replace")))
+        outcome = Outcome(library, path.name, guarded=guarded)
         with tempfile.TemporaryDirectory() as scratch:
             for way in ("plain", "kernel"):
                 folder = Path(scratch) / way
@@ -196,7 +212,8 @@ class Study:
         for helper in path.parent.glob("*.py"):
             if not has_marker(helper.read_text(errors="replace")):
                 shutil.copy(helper, place)
-        name = re.sub(r"\W", "_", path.stem)
+        # One whose name no import could say is refused, and told so: give it another.
+        name = re.sub(r"^(?=\d)", "nb_", re.sub(r"\W", "_", path.stem))
         shutil.copy(path, place / f"{name}.py")
         try:
             with _scan_lock:
@@ -236,8 +253,18 @@ def _plain_line(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()[:160]
 
 
-def tables(outcomes: list[Outcome]) -> list[Table]:
+def tables(outcomes: list[Outcome], left_out: Counter[tuple[str, str]]) -> list[Table]:
     """What came of it: in sum, and every script whose three ways differ."""
+    choice = Table(
+        "Which scripts",
+        ["gallery", "percent scripts", "want the network", "want a screen", "run here"],
+    )
+    for library in sorted({outcome.library for outcome in outcomes}):
+        online, screen = left_out[library, "online"], left_out[library, "screen"]
+        whole = online + screen + left_out[library, "offline"]
+        choice.add(
+            library, whole, online, screen, sum(item.library == library for item in outcomes)
+        )
     summary = Table(
         "In sum",
         [
@@ -276,18 +303,23 @@ def tables(outcomes: list[Outcome]) -> list[Table]:
     for outcome in outcomes:
         if outcome.plain is outcome.run is outcome.kernel is None:
             failing.add(f"{outcome.library}: {outcome.script}", outcome.why.replace("|", "\\|"))
-    return [summary, differing, failing]
+    return [choice, summary, differing, failing]
 
 
 def explain(outcome: Outcome) -> str:
     """Why the ways differ, where the numbers say it."""
-    if None in (outcome.plain, outcome.run, outcome.kernel):
-        return outcome.why.replace("|", "\\|")
-    assert outcome.plain is not None
-    if outcome.run == outcome.kernel:
-        if outcome.plain > (outcome.run or 0):
-            return "made and closed, or not shown, by the script itself; the editor shows as many"
-        return "a figure shown again by a later cell; the editor shows as many"
+    plain, run, kernel = outcome.plain, outcome.run, outcome.kernel
+    if plain is None or run is None or kernel is None:
+        why = outcome.why.replace("|", "\\|")
+        if run is kernel is None:
+            return f"fails in the editor too: {why}"
+        return f"not run, being below the guard; elsewhere: {why}" if outcome.guarded else why
+    if run == kernel:
+        if plain > run:
+            return "without axes, or wants LaTeX: not shown, nor by the editor"
+        return "several cells draw into it; shown and closed with each, as in the editor"
+    if outcome.guarded and run < kernel:
+        return "below `if __name__ == '__main__'`, which is false in an import"
     return "run and kernel differ"
 
 
@@ -309,9 +341,11 @@ def main() -> None:
     )
     done = {(outcome.library, outcome.script) for outcome in outcomes}
     counts: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     todo: list[tuple[str, Path]] = []
-    for library, path in candidates(arguments.folders):
+    for library, path in candidates(arguments.folders, left_out):
         counts[library] += 1
+        left_out[library, "offline"] += 1
         if counts[library] <= arguments.limit and (library, path.name) not in done:
             todo.append((library, path))
     print(f"{dict(counts)} candidates, {len(outcomes)} kept, {len(todo)} to run", flush=True)
@@ -323,7 +357,8 @@ def main() -> None:
         kept.open("a") as file,
     ):
         study = Study(Path(root) / "project", arguments.timeout)
-        for outcome in pool.map(lambda item: study.run(supervisor, *item), todo):
+        for future in as_completed([pool.submit(study.run, supervisor, *item) for item in todo]):
+            outcome = future.result()
             outcomes.append(outcome)
             file.write(json.dumps(asdict(outcome)) + "\n")
             file.flush()
@@ -336,14 +371,18 @@ def main() -> None:
                 outcome.why,
                 flush=True,
             )
-    text = "\n".join(table.text() for table in tables(outcomes))
+    text = "\n".join(table.text() for table in tables(outcomes, left_out))
     print(f"\n{machine()}\n\n{text}\n({time.monotonic() - begun:.0f} s)")
     if arguments.write:
         page = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
         head = (
             page.read_text().partition("<!-- measured -->")[0] if page.exists() else "# Parity\n\n"
         )
-        page.write_text(f"{head.rstrip()}\n\n<!-- measured -->\n\n{text}")
+        versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+        page.write_text(
+            f"{head.rstrip()}\n\n<!-- measured -->\n\n"
+            f"Python {platform.python_version()}, {versions}.\n\n{text}"
+        )
 
 
 if __name__ == "__main__":
