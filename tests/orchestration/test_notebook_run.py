@@ -167,6 +167,19 @@ def test_notebooks_without_outputs_are_assets_too(lab: Any) -> None:
     assert Path(said["report"]).exists()
 
 
+def test_isolation_of_the_project_and_of_a_notebook(lab: Any) -> None:
+    """`isolation: spawn` under defaults starts notebooks cold, but for one that says fork."""
+    who = "# %%\nimport os\nprint(open(f'/proc/{os.getppid()}/cmdline').read().split(chr(0))[2])\n"
+    lab.write(
+        {"a": who, "b": who},
+        "defaults: {isolation: spawn}\nnotebooks: {b: {isolation: fork}}\n",
+    )
+    run = lab.materialize("a", "b")
+    assert run.success, run.errors
+    # A guardian that was forked bears its template's command line.
+    assert (run.stdout("a").strip(), run.stdout("b").strip()) == ("guardian", "template")
+
+
 def test_ordinary_assets_in_the_same_run(any_lab: Any, tmp_path: Path) -> None:
     """Assets in Python run before and after a notebook, each with its own log, all in one run."""
     lab = any_lab
