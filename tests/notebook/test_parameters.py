@@ -137,6 +137,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("timestamp", "1st of May", "is not a timestamp"),
         ("list[int]", [1, "b"], "is not a list of which each is a whole number. Item 2 is 'b'."),
         ("list[int]", 5, "x = 5 is not a list"),
+        ("list[str]", "[SPY", "It begins with [ and has no ] at its end."),
         ("dict", "a=1", "x = 'a=1' is not a mapping. An example: {\"SPY\": 0.5}."),
         ("dict", {1: 2}, "Its keys must be text, and 1 is none."),
         ("any", object, "A type cannot be handed to another process"),
