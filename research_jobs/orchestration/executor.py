@@ -89,18 +89,18 @@ class NotebookExecutor(private.Executor):
         As for Dagster's multiprocess executor.
     cancel_grace_s : float
         How long a run that is to stop waits for steps that nothing can stop, seconds.
-    notebook_slots : int, optional
-        Slots of the pool `NOTEBOOKS_POOL`, set on the instance when a run begins.
+    notebook_slots : int
+        Slots of the pool `NOTEBOOKS_POOL`, set on the instance when a run with steps of it begins.
     """
 
     def __init__(
         self,
         retries: RetryMode,
         max_concurrent: int,
+        notebook_slots: int,
         tag_concurrency_limits: list[dict[str, Any]] | None = None,
         step_dependency_config: StepDependencyConfig | None = None,
         cancel_grace_s: float = CANCEL_GRACE_S,
-        notebook_slots: int | None = None,
     ) -> None:
         self._retries = retries
         self.notebook_slots = notebook_slots
@@ -171,7 +171,7 @@ class NotebookExecutor(private.Executor):
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
             stack.enter_context(held_connections(job_context.instance))
-            if self.notebook_slots is not None:
+            if any(step.pool == NOTEBOOKS_POOL for step in execution_plan.steps):
                 _set_slots(job_context.instance, self.notebook_slots)
             logs = stack.enter_context(
                 closing(
@@ -566,8 +566,8 @@ def default_concurrency() -> int:
                 default_value=None,
                 description=(
                     f"How many steps of the pool '{NOTEBOOKS_POOL}' run at once in all runs of "
-                    "the instance: the manifest's defaults.concurrency. Set on the instance when "
-                    "a run begins."
+                    "the instance: the manifest's defaults.concurrency, else as max_concurrent "
+                    "by default. Set on the instance when a run begins."
                 ),
             ),
             "tag_concurrency_limits": private.get_tag_concurrency_limits_config(),
@@ -604,5 +604,5 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
         tag_concurrency_limits=limits,
         step_dependency_config=private.StepDependencyConfig.from_config(dependencies),
         cancel_grace_s=grace,
-        notebook_slots=slots,
+        notebook_slots=slots or default_concurrency(),
     )

@@ -338,7 +338,7 @@ def _asset(
         outs={RESULT: result, **dict.fromkeys(check_outputs, _CHECK_OUT)},
         config_schema=None if broken else config_schema(entry, op_name),
         retry_policy=None if broken else _retry_policy(spec.retries),
-        pool=spec.pool or (NOTEBOOKS_POOL if catalog.manifest.defaults.concurrency else None),
+        pool=spec.pool or NOTEBOOKS_POOL,
     )
     ours = manager == IO_MANAGER_KEY
     return dg.AssetsDefinition(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dagster import DagsterRunStatus
 
-from research_jobs.orchestration.executor import NOTEBOOKS_POOL
+from research_jobs.orchestration.executor import MAX_CONCURRENT_VARIABLE, NOTEBOOKS_POOL
 from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
 NOTEBOOK = "# %%\nx = 1\n"
@@ -28,11 +28,19 @@ def pools(lab: Any, *names: str) -> list[set[str]]:
     return [found[name] for name in names]
 
 
-def test_without_it_no_notebook_is_in_a_pool(lab: Any) -> None:
-    """A run pays for a pool only where the manifest asks for a bound."""
-    lab.write({"a": NOTEBOOK}, "notebooks: {a: {}}\n")
+def test_by_default_it_is_the_number_of_cores(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest that says nothing still bounds all runs together, by the cores of the machine."""
+    monkeypatch.delenv(MAX_CONCURRENT_VARIABLE, raising=False)
+    lab.write({"a": NOTEBOOK, "b": NOTEBOOK}, "notebooks: {b: {pool: heavy}}\n")
+    assert pools(lab, "a", "b") == [NOTEBOOKS_POOL, "heavy"]
     assert lab.materialize("a").success
-    assert pools(lab, "a") == [None]
+    assert limits(lab) == {NOTEBOOKS_POOL: len(os.sched_getaffinity(0))}
+
+
+def test_a_run_without_notebooks_of_it_sets_no_limit(lab: Any) -> None:
+    """An instance whose runs have nothing to do with the pool does not get it."""
+    lab.write({"a": NOTEBOOK}, "notebooks: {a: {pool: heavy}}\n")
+    assert lab.materialize("a").success
     assert limits(lab) == {}
 
 
