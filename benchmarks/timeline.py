@@ -25,7 +25,7 @@ COUNT = 100
 PROGRAM = """\
 import sys, time
 began, cpu = time.perf_counter(), time.process_time()
-import json, resource
+import json
 marks = []
 def mark(name):
     marks.append((name, time.perf_counter() - began, time.process_time() - cpu))
@@ -71,11 +71,8 @@ marks.append(("last notebook ends", *ended[-1]))
 mark("table printed")
 supervisors.close_supervisors()
 mark("warm interpreter ended")
-children = resource.getrusage(resource.RUSAGE_CHILDREN)
 with open(sys.argv[2], "w") as file:
-    json.dump({"code": code, "marks": marks,
-               "children": [children.ru_utime, children.ru_stime],
-               "faults": children.ru_minflt}, file)
+    json.dump({"code": code, "marks": marks}, file)
 """
 
 PROFILE = """\
@@ -160,17 +157,9 @@ def _milestones(found: dict[str, Any]) -> Table:
 def _cpu(found: dict[str, Any]) -> Table:
     at = {name: cpu for name, _, cpu in found["marks"]}
     steps = at["last notebook ends"] - at["first step begins"]
-    user, system = found["children"]
     table = Table(f"CPU time of that run, and for each of {COUNT} notebooks", ["", "s", "ms each"])
     table.add("the command before its first step", f"{at['first step begins']:.2f}", "")
     table.add("the command while notebooks run", f"{steps:.2f}", f"{steps / COUNT * 1000:.0f}")
-    table.add("processes of notebooks and their guardians, user", f"{user:.2f}", f"{user * 10:.0f}")
-    table.add("the same, system", f"{system:.2f}", f"{system * 10:.0f}")
-    table.notes.append(
-        f"{found['faults'] / COUNT:,.0f} page faults for each notebook: memory of the warm "
-        "interpreter that its forks write to is copied page by page. The first lines of user and "
-        "system time hold the warm interpreter's own start too."
-    )
     return table
 
 
