@@ -416,7 +416,8 @@ def _publish(
     version = f"{number:06d}-{_short(run_id, 8)}"
     note = {"notebook": unit.notebook, "segments": unit.segments, "version": version}
     FILES.write(staging / NOTE, json.dumps(note).encode())
-    if any(_needs_link(unit, item.name) for item in staged):
+    unlinked = [item.name for item in staged if _needs_link(unit, item.name)]
+    if unlinked:
         # A power cut could leave a link that leads nowhere yet, in a dataset that people read: the
         # next run must know. A version that was not committed can wait for the next publish.
         FILES.sync_file(staging / NOTE)
@@ -432,9 +433,8 @@ def _publish(
         _fill_version(unit, version, outputs, partition, run_id)
         FILES.link(fresh, version)
         FILES.sync_folder(unit.versions)
-        for name in outputs:  # what can fail or takes time is done before the first link
-            if _needs_link(unit, name):
-                FILES.make_folders(unit.link(name).parent)
+        for name in unlinked:  # what can fail or takes time is done before the first link
+            FILES.make_folders(unit.link(name).parent)
         crash_point("publish.prepared")
         made = _make_links(unit, outputs)
         crash_point("publish.linked")
