@@ -25,6 +25,8 @@ from research_jobs.orchestration.metadata import (
 )
 from research_jobs.orchestration.partitions import parameter_values, partition_key_of
 from research_jobs.orchestration.reports import report_entries, run_folder
+from research_jobs.orchestration.status import FAILED_METADATA as FAILED
+from research_jobs.orchestration.status import SKIPPED_METADATA as SKIPPED
 from research_jobs.orchestration.supervisors import shared_supervisor
 from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
 from research_jobs.store.commit import Staging, open_staging
@@ -45,11 +47,6 @@ __all__ = [
     "refusal",
     "set_aside",
 ]
-
-SKIPPED = "research_jobs/skipped"
-"""Tag and metadata entry of the observation that a skipped run leaves: the reason."""
-FAILED = "research_jobs/failed"
-"""Tag and metadata entry of the observation that a failed partition of a range leaves."""
 
 
 @dataclass(frozen=True)
