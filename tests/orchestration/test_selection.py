@@ -6,20 +6,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from partitioning import definition
 
 from research_jobs.errors import PartitionError
-from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration.partitions import build_partitions
 from research_jobs.orchestration.selection import select_partitions
 
 NOW = datetime(2026, 3, 30, 12, tzinfo=UTC)
-
-
-def definition(**spec):
-    """A definition from what the manifest would say, in UTC."""
-    made = build_partitions(NotebookSpec.model_validate({"partitions": spec}))
-    assert made is not None
-    return made
 
 
 DAILY = definition(by="day", start="2026-01-01")
