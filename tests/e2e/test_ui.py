@@ -19,7 +19,10 @@ def test_materialise_by_clicking(
     ui = start_ui(prices_project)
     page.goto(f"{ui.url}/assets/prices")
     # A first visit shows the page itself, with no invitation in front of it.
-    page.locator("button:not([disabled])", has_text="Materialize").first.click()
+    # The click asks several things of the server before it launches: a reload would end that.
+    with page.expect_response(_launches, timeout=120_000) as launched:
+        page.locator("button:not([disabled])", has_text="Materialize").first.click()
+    assert "LaunchRunSuccess" in launched.value.text()
     # The page as the next visitor sees it: an open one takes its time to fetch what is new.
 
     def shown() -> bool:
@@ -47,6 +50,10 @@ def test_materialise_by_clicking(
 
     page.goto(f"{ui.url}/runs")
     page.get_by_text("Success").first.wait_for()
+
+
+def _launches(response: Any) -> bool:
+    return "LaunchPipelineExecution" in (response.request.post_data or "")
 
 
 @pytest.mark.timeout(240)

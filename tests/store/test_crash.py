@@ -258,6 +258,29 @@ def _loaded(name: str, day: PartitionKey | None) -> Any:
         return None
 
 
+def test_a_file_replaced_while_it_is_read(
+    store: str, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A published path is read as one version: where that is pruned meanwhile, as the next."""
+    from research_jobs.store.codec import reading
+
+    put("nb", {"x": ["old"] * 10})
+    link = unit_of(store, "nb", None).link("x")
+    open_source = reading.open_source
+    opened: list[Path] = []
+
+    def open_then_publish(path: Path) -> Any:
+        opened.append(path)
+        source = open_source(path)
+        if len(opened) == 1:
+            put("nb", {"x": ["a newer, longer one"] * 1000})
+        return source
+
+    monkeypatch.setattr(reading, "open_source", open_then_publish)
+    assert read_output(link) == ["a newer, longer one"] * 1000
+    assert len(opened) == 2
+
+
 # -- two writers -----------------------------------------------------------------------------
 
 WRITER = """

@@ -98,7 +98,6 @@ def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: s
     """As `research_jobs.store.codec.read_output`."""
     if as_ == "path":
         return path
-    source = open_source(path)
     reader = _READERS.get(as_)
     if reader is None:
         raise StoreError(
@@ -107,10 +106,23 @@ def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: s
         )
     if isinstance(columns, str):
         columns = [columns]
+    while True:
+        # A published path is a link, and a file is opened more than once (its footer, then its
+        # pages): all of it has to be of one version, whatever is published meanwhile.
+        file = path.resolve()
+        try:
+            return _read(open_source(file), reader, columns, filters)
+        except FileNotFoundError:
+            if path.resolve() == file:
+                raise
+            # That version was pruned, which happens only where a later one took its place.
+
+
+def _read(source: Source, reader: _Reader, columns: Sequence[Any] | None, filters: Any) -> Any:
     chosen = columns is not None or filters is not None
-    if as_ == "native" and chosen and source.kind not in TABLE_KINDS:
+    if reader is _native and chosen and source.kind not in TABLE_KINDS:
         raise StoreError(
-            f"{path} holds a {source.kind}, which has no columns or rows to choose from",
+            f"{source.path} holds a {source.kind}, which has no columns or rows to choose from",
             hint='Ask for a table: as_="pandas".',
         )
     return reader(source, columns, filters)
@@ -379,7 +391,9 @@ def _expression(source: Source, filters: Any) -> Any:
     return pq.filters_to_expression(typed_filters(source, filters))
 
 
-_READERS: dict[str, Callable[[Source, Sequence[Any] | None, Any], Any]] = {
+_Reader = Callable[[Source, Sequence[Any] | None, Any], Any]
+
+_READERS: dict[str, _Reader] = {
     "native": _native,
     "pandas": _pandas,
     "arrow": _arrow,
