@@ -161,3 +161,15 @@ def postgres() -> Iterator[PostgresServer]:
             server.send_signal(signal.SIGQUIT)  # at once: the data are thrown away
             server.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of Chromium. Missing, it fails the test where ``CI=true`` and skips it elsewhere."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail("Chromium is not installed")
+    pytest.skip("Chromium is not installed")

@@ -22,8 +22,11 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
+import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from dagster import DagsterInstance
+from dagster._core.storage.event_log.schema import ConcurrencySlotsTable, PendingStepsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sql import create_engine
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["held_connections", "remembered_migrations"]
+__all__ = ["hand_over_slot", "held_connections", "remembered_migrations"]
 
 # An idle connection may be cut by what lies between, so it is tried before use, and renewed.
 POSTGRES_RECYCLE_S = 300
@@ -86,6 +89,63 @@ def remembered_migrations() -> Generator[None]:
         yield
     finally:
         patched.from_config = original
+
+
+_slots, _steps = ConcurrencySlotsTable.c, PendingStepsTable.c
+
+# A step that holds a slot has two rows: its slot's, and its own among those that asked for one.
+_RENAME_SLOT = (
+    ConcurrencySlotsTable.update()
+    .values(step_key=sa.bindparam("to"))
+    .where(
+        _slots.concurrency_key == sa.bindparam("pool"),
+        _slots.run_id == sa.bindparam("run"),
+        _slots.step_key == sa.bindparam("from"),
+        _slots.deleted == sa.false(),
+        ~sa.exists().where(
+            _steps.concurrency_key == sa.bindparam("pool"), _steps.assigned_timestamp.is_(None)
+        ),
+    )
+)
+_RENAME_STEP = (
+    PendingStepsTable.update()
+    .values(step_key=sa.bindparam("to"), priority=sa.bindparam("its_priority"))
+    .where(
+        _steps.concurrency_key == sa.bindparam("pool"),
+        _steps.run_id == sa.bindparam("run"),
+        _steps.step_key == sa.bindparam("from"),
+    )
+)
+
+
+def hand_over_slot(
+    storage: Any, pool: str, run_id: str, from_step: str, to_step: str, priority: int
+) -> bool:
+    """Let a step of a run have the slot of another, unless any step waits for one.
+
+    Parameters
+    ----------
+    storage : EventLogStorage
+    pool, run_id : str
+    from_step, to_step : str
+        The one that holds the slot; the one that has not asked for one yet.
+    priority : int
+        Of `to_step`.
+
+    Returns
+    -------
+    bool
+        False when it has to be freed and claimed: somebody waits, the pool was made smaller, or
+        the storage is none of Dagster's on SQL.
+    """
+    if not isinstance(storage, SqlEventLogStorage):
+        return False
+    values: dict[str, Any] = {"pool": pool, "run": run_id, "from": from_step, "to": to_step}
+    with storage.index_connection() as connection:
+        if connection.execute(_RENAME_SLOT, values).rowcount != 1:
+            return False
+        connection.execute(_RENAME_STEP, {**values, "its_priority": priority})
+    return True
 
 
 @contextmanager

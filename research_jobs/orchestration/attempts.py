@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -20,7 +20,14 @@ from research_jobs.orchestration.logs import WORKER_STREAMS, LogStreams, StepLog
 if TYPE_CHECKING:
     from research_jobs.supervisor.run import CancelToken
 
-__all__ = ["Attempt", "running", "running_attempt", "step_cancel_token", "step_log_streams"]
+__all__ = [
+    "Attempt",
+    "running",
+    "running_attempt",
+    "step_cancel_token",
+    "step_log_streams",
+    "step_place",
+]
 
 
 class Attempt:
@@ -33,13 +40,23 @@ class Attempt:
         1 for the first.
     log : StepLog
         The step's, shared by its attempts.
+    release : callable
+        Says that the step holds nothing any more that others wait for.
     """
 
-    def __init__(self, run_id: str, step_key: str, number: int, log: StepLog) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        step_key: str,
+        number: int,
+        log: StepLog,
+        release: Callable[[], object] = lambda: None,
+    ) -> None:
         self.run_id = run_id
         self.step_key = step_key
         self.number = number
         self.log = log
+        self.release = release
         self._lock = threading.Lock()
         self._cancelled = False
         self._token: CancelToken | None = None
@@ -108,6 +125,25 @@ def step_log_streams(context: private.StepContext) -> LogStreams:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     return WORKER_STREAMS
+
+
+@contextmanager
+def step_place(context: private.StepContext) -> Generator[None]:
+    """The step's place among those that run at once, given back at the end of this context.
+
+    What a step does after that (publishing, its report) keeps no other from running. Under
+    Dagster's own executors a step keeps its place until it ends.
+
+    Parameters
+    ----------
+    context : AssetExecutionContext, AssetCheckExecutionContext or OpExecutionContext
+    """
+    try:
+        yield
+    finally:
+        attempt = _attempts.get(private.step_identity(context))
+        if attempt is not None:
+            attempt.release()
 
 
 def step_cancel_token(context: private.StepContext) -> CancelToken:

@@ -194,7 +194,7 @@ class NotebookExecutor(private.Executor):
                 private.ActiveExecution(
                     execution_plan,
                     retry_mode=self.retries,
-                    max_concurrent=self.max_concurrent,
+                    max_concurrent=None,  # `_Run._free` counts
                     tag_concurrency_limits=self.tag_concurrency_limits,
                     instance_concurrency_context=claims,
                     step_dependency_config=self.step_dependency_config,
@@ -240,11 +240,21 @@ class _Happened:
 
 
 @dataclass(frozen=True)
+class _Released:
+    """A step's process has ended; the step itself has still to say what came of it."""
+
+    step_key: str
+
+
+@dataclass(frozen=True)
 class _Ended:
     """A step's thread is done; `error` is what came out of it that became no event."""
 
     step_key: str
     error: SerializableErrorInfo | None
+
+
+_Message = _Happened | _Released | _Ended
 
 
 class _Run:
@@ -265,9 +275,10 @@ class _Run:
         self._active = active
         self._claims = claims
         self._logs = logs
-        self._queue: SimpleQueue[_Happened | _Ended] = SimpleQueue()
+        self._queue: SimpleQueue[_Message] = SimpleQueue()
         self._running: dict[str, Attempt] = {}
         self._unsettled: set[str] = set()  # running, and neither succeeded nor failed yet
+        self._released: set[str] = set()  # running, and only concluding
         self._to_retry: dict[str, DagsterEvent] = {}  # attempts that asked for another
         self._retry_at: dict[str, float] = {}  # Unix time
         self._errors: list[SerializableErrorInfo] = []
@@ -310,12 +321,19 @@ class _Run:
                 subprocess_error_infos=self._errors,
             )
 
+    def _free(self) -> int:
+        """How many steps may begin: as many conclude besides, at most, as run."""
+        width = self._executor.max_concurrent
+        return min(width + len(self._released), 2 * width) - len(self._running)
+
     def _start_steps(self) -> Iterator[DagsterEvent]:
-        free = self._executor.max_concurrent - len(self._running)
+        free = self._free()
         if free < 1:
+            self._claims.settle()
             return  # when a step ends the plan is looked at again
         self._looked_at = time.time()
         steps = self._active.get_steps_to_execute(limit=free)
+        self._claims.settle()
         yield from self._active.concurrency_event_iterator(self._job_context)
         for step in steps:
             self._start(step)
@@ -325,7 +343,13 @@ class _Run:
         # The live state holds a set that the main thread goes on adding to.
         known = known._replace(ready_outputs=set(known.ready_outputs))
         number = known.get_retry_state().get_attempt_count(step.key) + 1
-        attempt = Attempt(self._job_context.run_id, step.key, number, self._logs.open(step.key))
+        attempt = Attempt(
+            self._job_context.run_id,
+            step.key,
+            number,
+            self._logs.open(step.key),
+            partial(self._queue.put, _Released(step.key)),
+        )
         threading.Thread(
             target=contextvars.copy_context().run,
             args=(self._run_attempt, attempt, step, known),
@@ -341,14 +365,14 @@ class _Run:
             self._plan_changed = True
             yield event
 
-    def _wait(self) -> list[_Happened | _Ended]:
+    def _wait(self) -> list[_Message]:
         """Sleep until a step has something to say, or there is something else to look at."""
         due = math.inf
-        if self._stop_at is None and len(self._running) < self._executor.max_concurrent:
+        if self._stop_at is None and self._free() > 0:
             # A waiting step that a tag's limit holds back too is not asked about: it stays overdue.
             claim_due = max(self._claims.next_look(), self._looked_at + SIGNAL_INTERVAL_S)
             due = min([claim_due, *self._retry_at.values()])
-        messages: list[_Happened | _Ended] = []
+        messages: list[_Message] = []
         try:
             timeout = min(SIGNAL_INTERVAL_S, max(0.0, due - time.time()))
             messages.append(self._queue.get(timeout=timeout))
@@ -362,9 +386,15 @@ class _Run:
             self._retry_at = {key: at for key, at in self._retry_at.items() if at > now}
         return messages
 
-    def _handle(self, message: _Happened | _Ended) -> Iterator[DagsterEvent]:
+    def _handle(self, message: _Message) -> Iterator[DagsterEvent]:
         if isinstance(message, _Ended):
             yield from self._handle_end(message)
+            return
+        if isinstance(message, _Released):
+            if message.step_key in self._running:
+                self._released.add(message.step_key)
+                self._claims.free_step(message.step_key)
+                self._plan_changed = True
             return
         event = message.event
         yield event
@@ -407,7 +437,10 @@ class _Run:
             self._retry_at[key] = time.time() + (retry.step_retry_data.seconds_to_wait or 0)
         del self._running[key]
         self._unsettled.discard(key)
+        self._released.discard(key)
         self._active.verify_complete(self._job_context, key)
+        if self._stop_at is not None:
+            self._claims.settle()  # nothing begins any more that could take a slot over
         self._plan_changed = True
 
     def _stop(self) -> Iterator[DagsterEvent]:

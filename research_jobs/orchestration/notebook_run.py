@@ -18,7 +18,11 @@ from research_jobs.orchestration._dagster_assets import (
     DagsterExecutionInterruptedError,
     output_io_manager,
 )
-from research_jobs.orchestration.attempts import step_cancel_token, step_log_streams
+from research_jobs.orchestration.attempts import (
+    step_cancel_token,
+    step_log_streams,
+    step_place,
+)
 from research_jobs.orchestration.catalog import Catalog, Entry
 from research_jobs.orchestration.checks import CheckTally
 from research_jobs.orchestration.config import PARTITIONS_FIELD
@@ -137,8 +141,12 @@ def _spanned(definition: dg.PartitionsDefinition[Any], spans: Sequence[str]) -> 
 
 def _run_single(context: dg.AssetExecutionContext, work: Work, key: str | None) -> Iterator[Any]:
     """One run, published by the asset's IO manager as Dagster means it."""
+    spec = work.entry.spec
+    # A pool of its own, or an IO manager of its own, may mean the writing as well.
+    keeps_place = spec.pool is not None or spec.io_manager is not None
+    place = None if keeps_place else step_place(context)
     try:
-        ended = work.run(key, step_cancel_token(context))
+        ended = work.run(key, step_cancel_token(context), place)
     except ResearchJobsError as error:
         fail_at_once(error)
     if ended.staged is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import open_browser
 
 BIN = Path(sys.executable).parent
 
@@ -173,31 +173,13 @@ def start_ui(tmp_path: Path) -> Iterator[Callable[..., Ui]]:
         yield lambda project, **extra: stack.enter_context(running_ui(project, tmp_path, **extra))
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of Chromium. Missing, it fails the test where ``CI=true`` and skips it elsewhere."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
-            return found
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail("Chromium is not installed")
-    pytest.skip("Chromium is not installed")
-
-
 @pytest.fixture
 def page(chromium: str) -> Iterator[Any]:
     """A page of a headless browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        try:
-            opened = browser.new_page(viewport={"width": 1440, "height": 900})
-            opened.set_default_timeout(60_000)
-            yield opened
-        finally:
-            browser.close()
+    with open_browser(chromium) as browser:
+        opened = browser.new_page(viewport={"width": 1440, "height": 900})
+        opened.set_default_timeout(60_000)
+        yield opened
 
 
 class Helpers:

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterRunStatus, InMemoryIOManager
 
+from research_jobs.orchestration import io_manager
 from research_jobs.orchestration.executor import MAX_CONCURRENT_VARIABLE, NOTEBOOKS_POOL
 from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
 
@@ -111,3 +114,96 @@ def test_a_slot_that_another_run_holds_is_waited_for(lab: Any) -> None:
         over.set()
         other.join()
     assert waited == [1]
+
+
+def at_once(steps: int) -> dict[str, Any]:
+    """Run config: so many steps at a time."""
+    return {"execution": {"config": {"max_concurrent": steps}}}
+
+
+def wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was never made"
+        time.sleep(0.02)
+
+
+BEGAN = """# %%
+from pathlib import Path
+Path(__file__).with_suffix(".began").touch()
+x = 1
+"""
+
+
+def test_a_notebook_begins_while_the_one_before_is_published(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time means one process: what follows it does not keep the next from beginning."""
+    lab.write(
+        {"a": BEGAN, "b": BEGAN},
+        "defaults: {concurrency: 1}\nnotebooks: {a: {outputs: [x]}, b: {outputs: [x]}}\n",
+    )
+    publish = io_manager.StagedRun.publish
+
+    def publish_beside_the_next(staged: Any) -> Any:
+        wait_for_file(lab.root / "notebooks" / f"{'ba'['ab'.index(staged.notebook)]}.began")
+        return publish(staged)
+
+    monkeypatch.setattr(io_manager.StagedRun, "publish", publish_beside_the_next)
+    run = lab.materialize("a", "b", run_config=at_once(1))
+    assert run.success, run.errors
+    # The first cannot have ended before the second had begun.
+    kinds = [e.event_type_value for e in run.events if e.event_type_value.startswith("STEP_S")]
+    assert kinds == ["STEP_START", "STEP_START", "STEP_SUCCESS", "STEP_SUCCESS"]
+    info = lab.instance.event_log_storage.get_concurrency_info(NOTEBOOKS_POOL)
+    assert (info.slot_count, info.active_slot_count, info.pending_step_count) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("manifest", ["pool: database", "io_manager: memory"])
+def test_a_pool_of_its_own_is_kept_until_all_is_written(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, manifest: str
+) -> None:
+    """Where a pool or an IO manager is named, the next begins when the one before has ended."""
+    lab.write(
+        {"a": BEGAN, "b": BEGAN},
+        "defaults: {concurrency: 1}\n"
+        f"notebooks: {{a: {{outputs: [x], {manifest}}}, b: {{outputs: [x], {manifest}}}}}\n",
+    )
+    lab.instance.event_log_storage.set_concurrency_slots("database", 1)
+    memory = InMemoryIOManager()
+    defs = lab.defs(resources={"memory": memory})
+    run = lab.materialize("a", "b", definitions=defs, run_config=at_once(1))
+    assert run.success, run.errors
+    kinds = [e.event_type_value for e in run.events if e.event_type_value.startswith("STEP_S")]
+    assert kinds == ["STEP_START", "STEP_SUCCESS"] * 2
+
+
+AT_ONCE = """# %%
+import os, time
+from pathlib import Path
+running = Path(__file__).parent / "running"
+running.mkdir(exist_ok=True)
+mine = running / str(os.getpid())
+mine.touch()
+seen = 0
+for _ in range(20):
+    seen = max(seen, len(list(running.iterdir())))
+    time.sleep(0.01)
+mine.unlink()
+"""
+
+
+def test_no_more_processes_run_than_are_allowed(lab: Any) -> None:
+    """Of eight notebooks, two at a time, never three run at once, and none of them one by one."""
+    names = [f"n{number}" for number in range(8)]
+    lab.write(
+        dict.fromkeys(names, AT_ONCE),
+        "defaults: {concurrency: 2}\nnotebooks:\n"
+        + "".join(f"  {name}: {{outputs: [seen]}}\n" for name in names),
+    )
+    run = lab.materialize(*names, run_config=at_once(2))
+    assert run.success, run.errors
+    from research_jobs.store.load import load
+
+    seen = [load(name, "seen", project=lab.project) for name in names]
+    assert max(seen) == 2

@@ -294,10 +294,83 @@ def test_claims_see_slots_of_other_runs(pool: DagsterInstance) -> None:
         assert not ours.claim("narrow", "step")
         ours._pending_timeouts["step"] = time.time() + 15.0
         theirs.free_step("step")
+        theirs.settle()
         assert not ours.claim("narrow", "step")  # nobody has looked yet
         assert ours.next_look() <= time.time() + 1.0
         ours._look_at = 0.0
         assert ours.claim("narrow", "step")
+
+
+def holders(instance: DagsterInstance) -> tuple[int, list[str], list[str]]:
+    """A pool's slots, the steps that hold one, and the steps that have asked for one."""
+    info = instance.event_log_storage.get_concurrency_info("narrow")
+    held = sorted(slot.step_key for slot in info.claimed_slots)
+    return info.slot_count, held, sorted(step.step_key for step in info.pending_steps)
+
+
+@pytest.fixture
+def any_pool(any_instance: DagsterInstance) -> DagsterInstance:
+    any_instance.event_log_storage.set_concurrency_slots("narrow", 1)
+    return any_instance
+
+
+def test_a_slot_that_a_step_leaves_is_the_next_ones(any_pool: DagsterInstance) -> None:
+    """It changes hands as the pool's tables and the UI are to show it; unwanted, it is given back.
+
+    On SQLite and on Postgres.
+    """
+    with claims_of(any_pool, "ours") as claims:
+        assert claims.claim("narrow", "step_0")
+        before = any_pool.event_log_storage.get_concurrency_info("narrow")
+        claims.free_step("step_0")
+        assert claims.claim("narrow", "step_1")
+        claims.settle()
+        after = any_pool.event_log_storage.get_concurrency_info("narrow")
+        assert holders(any_pool) == (1, ["step_1"], ["step_1"])
+        # The same row: nothing was given back in between.
+        assert [step.enqueued_timestamp for step in after.pending_steps] == [
+            step.enqueued_timestamp for step in before.pending_steps
+        ]
+        claims.free_step("step_1")
+        assert holders(any_pool) == (1, ["step_1"], ["step_1"])
+        claims.settle()
+        assert holders(any_pool) == (1, [], [])
+
+
+def test_who_waits_comes_before_the_next_of_a_run(any_pool: DagsterInstance) -> None:
+    """While a step of another run waits for a slot, none changes hands past it."""
+    with claims_of(any_pool, "theirs") as theirs, claims_of(any_pool, "ours") as ours:
+        assert ours.claim("narrow", "step_0")
+        assert not theirs.claim("narrow", "theirs")
+        ours.free_step("step_0")
+        assert not ours.claim("narrow", "step_1")
+        ours.settle()
+        theirs._look_at = 0.0
+        assert theirs.claim("narrow", "theirs")
+        assert not ours.claim("narrow", "step_1")
+
+
+def test_a_slot_of_a_pool_made_smaller_goes_with_it(any_pool: DagsterInstance) -> None:
+    """A limit that was lowered while a step ran holds from the next step on."""
+    storage = any_pool.event_log_storage
+    storage.set_concurrency_slots("narrow", 2)
+    with claims_of(any_pool, "ours") as claims:
+        assert claims.claim("narrow", "step_0")
+        assert claims.claim("narrow", "step_1")
+        storage.set_concurrency_slots("narrow", 1)
+        claims.free_step("step_0")
+        claims.free_step("step_1")
+        assert sorted(claims.claim("narrow", f"step_{n}") for n in (2, 3)) == [False, True]
+        claims.settle()
+        assert holders(any_pool)[0] == 1
+
+
+def test_slots_left_behind_are_given_back_with_the_run(any_pool: DagsterInstance) -> None:
+    """A run that ends between two steps keeps no slot."""
+    with claims_of(any_pool, "ours") as claims:
+        assert claims.claim("narrow", "step_0")
+        claims.free_step("step_0")
+    assert holders(any_pool) == (1, [], [])
 
 
 def test_claims_survive_a_pool_that_is_no_more(pool: DagsterInstance) -> None:

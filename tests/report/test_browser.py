@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,21 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import open_browser
 
 from research_jobs.protocol import Failure
 from research_jobs.report.build import build_report, report_folder, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.server import ReportServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here"),
-    # playwright's own loop leaves sockets to the collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.browser
 
 
 @dataclass
@@ -68,13 +60,9 @@ def canary() -> Iterator[Canary]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def browser(chromium: str) -> Iterator[Any]:
+    with open_browser(chromium) as made:
         yield made
-        made.close()
 
 
 def attack(canary: str) -> str:
