@@ -237,7 +237,7 @@ class ThriftyClaims(InstanceConcurrencyContext):
             super().free_step(self._left.popitem()[0])
             self._look_at = 0.0
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave nothing behind of the steps that wait or have left a slot."""
         self.settle()
         super().__exit__(*error)

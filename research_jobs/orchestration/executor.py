@@ -73,6 +73,8 @@ SIGNAL_INTERVAL_S = 0.25
 # How often a step that waits for a slot of a pool looks whether another run has left one.
 CLAIM_INTERVAL_S = 1.0
 CANCEL_GRACE_S = 30.0
+# How many steps may conclude (publish, store events) beside those that run, for each that may run.
+CONCLUDING = 3
 
 
 class NotebookExecutor(private.Executor):
@@ -322,9 +324,10 @@ class _Run:
             )
 
     def _free(self) -> int:
-        """How many steps may begin: as many conclude besides, at most, as run."""
+        """How many steps may begin; those that only conclude count once there are too many."""
         width = self._executor.max_concurrent
-        return min(width + len(self._released), 2 * width) - len(self._running)
+        concluding = min(len(self._released), CONCLUDING * width)
+        return width + concluding - len(self._running)
 
     def _start_steps(self) -> Iterator[DagsterEvent]:
         free = self._free()
