@@ -19,6 +19,7 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._utils.interrupts import capture_interrupts
 
+from research_jobs.cli.collecting import collect_again
 from research_jobs.cli.plan import Batch
 from research_jobs.orchestration._dagster_assets import (
     DagsterExecutionInterruptedError,
@@ -177,6 +178,7 @@ class Launcher:
         watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
         with interruptible():
             try:
+                collect_again()
                 for event in execute_run(job, run, self.instance):
                     yield from watch.see(event)
             except (DagsterExecutionInterruptedError, KeyboardInterrupt):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 import research_jobs
+from research_jobs.cli.collecting import uncollected
 from research_jobs.errors import ResearchJobsError, did_you_mean
 
 __all__ = ["COMMANDS", "main"]
@@ -88,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])
     try:
-        return command.run(arguments)
+        with uncollected():
+            return command.run(arguments)
     except ResearchJobsError as error:
         print(f"research-jobs {name}: {error.headline}", file=sys.stderr)
         return 2

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
+from research_jobs.cli.collecting import collect_again
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
 from research_jobs.project import (
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             if sink is not None:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
+            collect_again()
             while True:
                 _check(dagster)
                 time.sleep(0.5)
