@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
 from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetExecutionContext, OpExecutionContext
@@ -237,10 +238,15 @@ class ThriftyClaims(InstanceConcurrencyContext):
             super().free_step(self._left.popitem()[0])
             self._look_at = 0.0
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Leave nothing behind of the steps that wait or have left a slot."""
         self.settle()
-        super().__exit__(*error)
+        super().__exit__(kind, error, traceback)
 
     def next_look(self) -> float:
         """When to ask for steps again for the sake of those that wait, Unix time."""
