@@ -21,10 +21,12 @@ def uncollected() -> Generator[None]:
     try:
         yield
     finally:
+        gc.unfreeze()
         if before:
             gc.enable()
 
 
 def collect_again() -> None:
-    """From here on the command works, for as long as it takes."""
+    """From here on the command works, for as long as it takes; what there is by now stays."""
+    gc.freeze()
     gc.enable()

@@ -7,7 +7,8 @@ statements take 0.8 and 2.6 ms. Postgres is connected to anew for every statemen
 
 While a run lasts, the run worker keeps its connections, and what it has once seen of the database's
 tables and columns. Everything else is Dagster's own: the statements, the transactions, the lock,
-and how safely SQLite writes (``synchronous`` is untouched). Only the events with which a run is
+and how safely SQLite writes (``synchronous`` is untouched). The statement that stores most events,
+one row in the run's file, is built once instead of for each. Only the events with which a run is
 planned, one for each asset before anything has happened, are one transaction.
 """
 
@@ -25,7 +26,16 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from dagster import DagsterInstance
-from dagster._core.storage.event_log.schema import ConcurrencySlotsTable, PendingStepsTable
+from dagster._core.events import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
+)
+from dagster._core.storage.event_log.schema import (
+    ConcurrencySlotsTable,
+    PendingStepsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sql import create_engine
@@ -34,6 +44,7 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from dagster import EventLogEntry
     from sqlalchemy.engine import Connection, Engine
 
 __all__ = ["hand_over_slot", "held_connections", "remembered_migrations"]
@@ -90,6 +101,10 @@ def remembered_migrations() -> Generator[None]:
     finally:
         patched.from_config = original
 
+
+# What SQLite's storage keeps in a second file, for all runs, besides the run's own.
+_MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
+_INSERT = SqlEventLogStorageTable.insert()
 
 _slots, _steps = ConcurrencySlotsTable.c, PendingStepsTable.c
 
@@ -178,15 +193,26 @@ def _held_sqlite(storage: SqliteEventLogStorage, *, one_transaction: bool) -> Ge
             with engine.connect() as connection, connection.begin():
                 yield connection
 
+    stores = storage.store_event
+
+    def store_event(event: EventLogEntry) -> None:
+        if event.is_dagster_event and event.dagster_event_type in _MIRRORED:
+            stores(event)
+            return
+        row = storage._event_to_row(event)
+        with storage.run_connection(event.run_id) as connection:
+            connection.execute(_INSERT, row)
+
     patched: Any = storage
     patched._connect = connect
+    patched.store_event = store_event
     _remember_schema(patched)
     try:
         with transactions:
             yield
     finally:
         if patched.__dict__.get("_connect") is connect:
-            for name in ("_connect", *_SCHEMA):
+            for name in ("_connect", "store_event", *_SCHEMA):
                 patched.__dict__.pop(name, None)
         with storage._db_lock:
             for engine in engines.values():

@@ -9,9 +9,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from research_jobs.orchestration import _dagster_storage
 from research_jobs.orchestration._dagster_storage import held_connections, remembered_migrations
@@ -182,6 +184,53 @@ def test_materializations_over_held_connections(instance: DagsterInstance) -> No
     assert event.asset_materialization is not None
     assert event.asset_materialization.tags == {DATA_VERSION_TAG: "2"}
     assert instance.get_event_tags_for_asset(key) != []
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("is_one", asset="one")])
+def one(context):
+    """Makes events of every kind that a step makes."""
+    context.log.info("a line of the log")
+    context.log_event(dg.AssetObservation("one", metadata={"seen": True}))
+    yield dg.MaterializeResult(metadata={"rows": 1, "größe": "π"})
+    yield dg.AssetCheckResult(passed=True)
+
+
+def rows(instance: DagsterInstance, run_id: str) -> list[list[tuple[Any, ...]]]:
+    """The events of a run in its own file, and in the one for all runs; all columns but the id."""
+    storage: Any = instance.event_log_storage
+    query = sa.select(*[column for column in SqlEventLogStorageTable.c if column.name != "id"])
+    found = []
+    for connect in (storage.run_connection(run_id), storage.index_connection()):
+        with connect as connection:
+            found.append([tuple(row) for row in connection.execute(query)])
+    return found
+
+
+def test_rows_are_as_dagster_writes_them(new_instance: Any) -> None:
+    """Each event of a real run is in the same files, column by column, as without us."""
+    made: DagsterInstance = new_instance()
+    result = dg.materialize([one], instance=made)
+    entries = made.all_logs(result.run_id)
+    kinds = {entry.dagster_event_type for entry in entries}
+    assert kinds > {
+        None,
+        dg.DagsterEventType.STEP_START,
+        dg.DagsterEventType.STEP_OUTPUT,
+        dg.DagsterEventType.STEP_SUCCESS,
+        dg.DagsterEventType.ASSET_MATERIALIZATION,
+        dg.DagsterEventType.ASSET_OBSERVATION,
+        dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+        dg.DagsterEventType.RUN_START,
+    }
+    plain, ours = new_instance(), new_instance()
+    for entry in entries:
+        plain.event_log_storage.store_event(entry)
+    # The first event of a run makes its file, and is not over a held connection.
+    ours.event_log_storage.store_event(entries[0])
+    with held_connections(ours):
+        for entry in entries[1:]:
+            ours.event_log_storage.store_event(entry)
+    assert rows(ours, result.run_id) == rows(plain, result.run_id)
 
 
 def test_migrations_are_read_once(tmp_path: Path) -> None:
