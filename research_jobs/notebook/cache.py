@@ -96,19 +96,23 @@ class FactsCache:
         self._keep(path, entry[2:])
         return remembered
 
-    def put(self, path: Path, remembered: Remembered) -> None:
-        """Remember a file."""
-        if self.enabled:
-            self._keep(
-                path, [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
-            )
+    def knows(self, path: Path) -> bool:
+        """Whether there is anything about a file, true of it still or not."""
+        return str(path) in self._old
 
-    def _keep(self, path: Path, rest: list[Any]) -> None:
+    def put(self, path: Path, remembered: Remembered, *, read_at: int | None = None) -> None:
+        """Remember a file; `read_at` is when it was read, if not now (Unix time, nanoseconds)."""
+        if self.enabled:
+            entry = [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
+            self._keep(path, entry, read_at)
+
+    def _keep(self, path: Path, rest: list[Any], read_at: int | None = None) -> None:
         key = str(path)
         known = self._stats.get(key)
         if known is None:
             return
-        stat, read_at = known
+        stat = known[0]
+        read_at = read_at or known[1]
         # The times were taken before the file was read: a change since then shows next time.
         settled = read_at - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
         self._new[key] = [_signature(stat), settled, *rest]

@@ -15,25 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from research_jobs.errors import NotebookError
-from research_jobs.notebook.cache import FactsCache, Remembered
-from research_jobs.notebook.cells import (
-    NotebookText,
-    decode_source,
-    has_marker,
-    notebook_cells,
-    read_bytes,
-)
+from research_jobs.notebook.cache import FactsCache
+from research_jobs.notebook.cells import decode_source, has_marker, read_bytes
 from research_jobs.notebook.discovery import (
+    Folder,
     SourceFile,
     not_found,
     notebook_file,
     sort_out,
     walk_folder,
 )
-from research_jobs.notebook.facts import FileFacts, read_facts
+from research_jobs.notebook.facts import FileFacts
 from research_jobs.notebook.interface import LoadCall, Parameter
 from research_jobs.notebook.lineage import reached_loads
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
+from research_jobs.notebook.reading_ahead import ReadAhead, read_file
 from research_jobs.notebook.version import code_version
 from research_jobs.project import Project, notebook_name
 
@@ -178,6 +174,15 @@ def _uncollected() -> Generator[None]:
             gc.enable()
 
 
+def _marked(data: bytes, path: Path) -> bool:
+    """Whether a file that does not parse would be a notebook; bytes that are no text may be too."""
+    try:
+        text = decode_source(data, path)
+    except NotebookError:
+        text = data.decode("latin-1")
+    return has_marker(text)
+
+
 @dataclass(frozen=True)
 class _Read:
     """One file, read or remembered."""
@@ -194,11 +199,20 @@ class _Scanner:
         self.cache = cache
         self.sys_path = sys_path
         self.resolver = Resolver()
+        self.ahead = ReadAhead(project, ())
         self.read: dict[str, _Read] = {}
         self.imported: dict[tuple[tuple[str, ...], str, str], Imported] = {}
 
     def run(self) -> Scan:
         folder = walk_folder(self.project.notebooks)
+        unknown = [str(file.path) for file in folder.files if not self.cache.knows(file.path)]
+        self.ahead = ReadAhead(self.project, unknown)
+        try:
+            return self._of(folder)
+        finally:
+            self.ahead.close()
+
+    def _of(self, folder: Folder) -> Scan:
         problems = list(folder.problems)
         notebooks: list[tuple[SourceFile, _Read]] = []
         helpers: list[Path] = []
@@ -237,27 +251,22 @@ class _Scanner:
         remembered = self.cache.get(path, stat)
         if remembered is not None:
             return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
+        remembered = self.ahead.get(str(path))
+        if remembered is not None:
+            self.cache.put(path, remembered, read_at=self.ahead.began_at)
+            return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
         data = b""
+        sha256 = ""
         try:
             data = read_bytes(path)
             sha256 = hashlib.sha256(data).hexdigest()
             remembered = self.cache.confirm(path, sha256)
-            if remembered is not None:
-                return _Read(sha256, remembered.marked, remembered.facts, None)
-            text = decode_source(data, path)
+            if remembered is None:
+                remembered = read_file(path, data, sha256, self.project.display(path))
+                self.cache.put(path, remembered)
         except NotebookError as error:
-            # Bytes that are no text may still be a notebook's: it is shown as a broken one.
-            marked = has_marker(data.decode("latin-1"))
-            return _Read(hashlib.sha256(data).hexdigest(), marked, None, error)
-        cells = notebook_cells(text)
-        marked = cells is not None
-        notebook = NotebookText(path, text, sha256, cells or ())
-        try:
-            facts = read_facts(notebook, notebook=marked, shown=self.project.display(path))
-        except NotebookError as error:
-            return _Read(sha256, marked, None, error)
-        self.cache.put(path, Remembered(sha256, marked, facts))
-        return _Read(sha256, marked, facts, None)
+            return _Read(hashlib.sha256(data).hexdigest(), _marked(data, path), None, error)
+        return _Read(sha256, remembered.marked, remembered.facts, None)
 
     def notebook(self, file: SourceFile, one: _Read) -> ScannedNotebook:
         names = notebook_file(file)
