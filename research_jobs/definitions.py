@@ -2,12 +2,13 @@
 
 import gc
 
-from research_jobs.orchestration.factory import build_defs
-
 # Definitions are many objects that live as long as the process. Looking through them for garbage,
-# again and again while there are ever more, takes a third of the time that a large folder needs.
+# again and again while there are ever more, takes a third of the time that a large folder needs;
+# one round while our own modules are imported looks through all that Dagster's import has made.
 gc.disable()
 try:
+    from research_jobs.orchestration.factory import build_defs
+
     defs = build_defs()
     defs.get_repository_def()  # Dagster asks for it next, and is given this one
 finally:
