@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from research_jobs.process import usable_cores
+
 __all__ = ["Figure", "Table", "in_turns", "machine"]
 
 PACKAGES = ("dagster", "papermill", "dagstermill", "pandas", "pyarrow", "ipykernel")
@@ -97,9 +99,8 @@ class Table:
 
 def machine() -> str:
     """One paragraph: processor, cores, memory, system, Python, versions, load."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [
-        f"{_cpu()}, {cores} cores, {_memory()}",
+        f"{_cpu()}, {usable_cores()} cores, {_memory()}",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         f"load average before: {os.getloadavg()[0]:.1f}",

@@ -19,7 +19,6 @@ from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._utils.interrupts import capture_interrupts
 
-from research_jobs.cli.collecting import collect_again
 from research_jobs.cli.plan import Batch
 from research_jobs.orchestration._dagster_assets import (
     DagsterExecutionInterruptedError,
@@ -31,6 +30,7 @@ from research_jobs.orchestration.catalog import Catalog
 from research_jobs.orchestration.instance import LOCATION
 from research_jobs.orchestration.metadata import rows_of
 from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
+from research_jobs.process import collect_again
 
 __all__ = [
     "Launcher",

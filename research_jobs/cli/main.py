@@ -7,6 +7,7 @@ call (unknown notebook, bad parameter, no project); 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 import research_jobs
-from research_jobs.cli.collecting import uncollected
 from research_jobs.errors import ResearchJobsError, did_you_mean
+from research_jobs.process import uncollected
 
 __all__ = ["COMMANDS", "main"]
 
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])
     try:
-        with uncollected():
+        with uncollected():  # of a short command's time, a tenth
             return command.run(arguments)
     except ResearchJobsError as error:
         print(f"research-jobs {name}: {error.headline}", file=sys.stderr)
@@ -101,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough (`| head`); keep Python from saying so again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        gc.unfreeze()  # for a program that calls us: what the command has set aside
 
 
 def _without_command(words: list[str]) -> int:

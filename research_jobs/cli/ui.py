@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
-from research_jobs.cli.collecting import collect_again
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
+from research_jobs.process import collect_again
 from research_jobs.project import (
     PROJECT_VARIABLE,
     REPORTS_PORT,

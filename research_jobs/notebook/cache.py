@@ -76,7 +76,7 @@ class FactsCache:
             signature, settled = entry[0], entry[1]
             if not settled or signature != _signature(stat):
                 return None
-            remembered = _decode(entry)
+            remembered = from_json(entry[2:])
         except (IndexError, KeyError, TypeError, ValueError):
             return None
         self._new[key] = entry
@@ -88,7 +88,7 @@ class FactsCache:
         if entry is None:
             return None
         try:
-            remembered = _decode(entry)
+            remembered = from_json(entry[2:])
         except (IndexError, KeyError, TypeError, ValueError):
             return None
         if remembered.sha256 != sha256:
@@ -100,21 +100,27 @@ class FactsCache:
         """Whether there is anything about a file, true of it still or not."""
         return str(path) in self._old
 
-    def put(self, path: Path, remembered: Remembered, *, read_at: int | None = None) -> None:
-        """Remember a file; `read_at` is when it was read, if not now (Unix time, nanoseconds)."""
+    def accept(self, path: Path, answer: list[Any], read_at: int) -> Remembered:
+        """What another process has read of a file, as of `to_json`; it is remembered.
+
+        `read_at` is a time before that (Unix time, nanoseconds).
+        """
+        self._keep(path, answer, read_at)
+        return from_json(answer)
+
+    def put(self, path: Path, remembered: Remembered) -> None:
+        """Remember a file."""
         if self.enabled:
-            entry = [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
-            self._keep(path, entry, read_at)
+            self._keep(path, to_json(remembered))
 
     def _keep(self, path: Path, rest: list[Any], read_at: int | None = None) -> None:
         key = str(path)
         known = self._stats.get(key)
         if known is None:
             return
-        stat = known[0]
-        read_at = read_at or known[1]
+        stat, now = known
         # The times were taken before the file was read: a change since then shows next time.
-        settled = read_at - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
+        settled = (read_at or now) - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
         self._new[key] = [_signature(stat), settled, *rest]
         self._changed = True
 
@@ -170,6 +176,12 @@ def _signature(stat: os.stat_result) -> list[int]:
     return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
 
 
-def _decode(entry: list[Any]) -> Remembered:
-    sha256, marked, facts = entry[2:]
+def to_json(remembered: Remembered) -> list[Any]:
+    """As JSON has it."""
+    return [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
+
+
+def from_json(value: list[Any]) -> Remembered:
+    """The inverse; raises what unpacking raises when the shape is another."""
+    sha256, marked, facts = value
     return Remembered(sha256, marked, facts_from_json(facts))

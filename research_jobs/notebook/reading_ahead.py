@@ -7,9 +7,9 @@ hundreds of files, a process beside this one reads nearly half of them. What it 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from research_jobs.errors import NotebookError
-from research_jobs.notebook.cache import Remembered
+from research_jobs.notebook.cache import Remembered, to_json
 from research_jobs.notebook.cells import NotebookText, decode_source, notebook_cells, read_bytes
-from research_jobs.notebook.facts import facts_from_json, facts_to_json, read_facts
+from research_jobs.notebook.facts import read_facts
+from research_jobs.process import usable_cores
 from research_jobs.project import Project
 
 __all__ = ["FEWEST", "ReadAhead", "read_file"]
@@ -72,52 +73,42 @@ class ReadAhead:
         self.began_at = time.time_ns()
         self._process: subprocess.Popen[bytes] | None = None
         self._sink: IO[bytes] | None = None
-        self._found: dict[str, Remembered] = {}
         self._asked: set[str] = set()
-        if len(paths) < FEWEST or _cores() < 2 or not sys.executable:
+        self._found: dict[str, list[Any]] = {}
+        if len(paths) < FEWEST or usable_cores() < 2 or not sys.executable:
             return
         asked = paths[-int(len(paths) * _SHARE) :]
-        try:
-            with tempfile.TemporaryFile() as source:
-                source.write(json.dumps([str(project.root), asked]).encode())
-                source.seek(0)
-                self._sink = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the answers
-                # -P: nothing of the folder that we are in is imported.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM],
-                    stdin=source,
-                    stdout=self._sink,
-                    stderr=subprocess.DEVNULL,
-                )
-        except OSError:
-            return
-        self._asked = set(asked)
+        with contextlib.suppress(OSError), tempfile.TemporaryFile() as source:
+            source.write(json.dumps([str(project.root), asked]).encode())
+            source.seek(0)
+            self._sink = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+            # -P: nothing of the folder that we are in is imported.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=source,
+                stdout=self._sink,
+                stderr=subprocess.DEVNULL,
+            )
+            self._asked = set(asked)
 
-    def get(self, path: str) -> Remembered | None:
-        """What the other process found in a file; None where it has to be read here."""
+    def get(self, path: str) -> list[Any] | None:
+        """What the other process found in a file, for the cache; None: it has to be read here."""
         if path not in self._asked:
             return None
-        self._collect()
+        if self._process is not None and self._sink is not None:
+            if self._process.wait() == 0:
+                self._sink.seek(0)
+                self._found = json.loads(self._sink.read())
+            self._process = None
         return self._found.get(path)
 
-    def _collect(self) -> None:
-        process, sink = self._process, self._sink
-        self._process = None
-        if process is None or sink is None:
-            return
-        with sink:
-            if process.wait() != 0:
-                return
-            sink.seek(0)
-            found: dict[str, list[Any]] = json.loads(sink.read())
-        for path, (sha256, marked, facts) in found.items():
-            self._found[path] = Remembered(sha256, marked, facts_from_json(facts))
-
     def close(self) -> None:
-        """End the process, if nobody has asked for its answers."""
+        """End the process, if nobody has waited for its answers."""
         if self._process is not None:
             self._process.kill()
-        self._collect()
+            self._process.wait()
+        if self._sink is not None:
+            self._sink.close()
 
 
 def answer() -> None:
@@ -133,11 +124,5 @@ def answer() -> None:
             one = read_file(path, data, sha256, project.display(path))
         except NotebookError:
             continue  # whoever asked reads it again, and says what is wrong
-        found[name] = [one.sha256, one.marked, facts_to_json(one.facts)]
+        found[name] = to_json(one)
     json.dump(found, sys.stdout, separators=(",", ":"))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

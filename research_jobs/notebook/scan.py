@@ -7,10 +7,9 @@ helpers) is worked out anew each time, for it is cheap.
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from research_jobs.notebook.lineage import reached_loads
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
 from research_jobs.notebook.reading_ahead import ReadAhead, read_file
 from research_jobs.notebook.version import code_version
+from research_jobs.process import uncollected
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["Scan", "ScannedNotebook", "scan"]
@@ -156,22 +156,10 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
         A notebook that does not parse is in it, with its error; the others are untouched by that.
     """
     cache = FactsCache(project, enabled=use_cache)
-    with _uncollected():
+    with uncollected():  # trees are many small objects, freed without it
         found = _Scanner(project, cache, sys_path).run()
     cache.save()
     return found
-
-
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """No garbage collection: trees are many small objects, freed without it."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _marked(data: bytes, path: Path) -> bool:
@@ -199,18 +187,14 @@ class _Scanner:
         self.cache = cache
         self.sys_path = sys_path
         self.resolver = Resolver()
-        self.ahead = ReadAhead(project, ())
         self.read: dict[str, _Read] = {}
         self.imported: dict[tuple[tuple[str, ...], str, str], Imported] = {}
 
     def run(self) -> Scan:
         folder = walk_folder(self.project.notebooks)
         unknown = [str(file.path) for file in folder.files if not self.cache.knows(file.path)]
-        self.ahead = ReadAhead(self.project, unknown)
-        try:
+        with closing(ReadAhead(self.project, unknown)) as self.ahead:
             return self._of(folder)
-        finally:
-            self.ahead.close()
 
     def _of(self, folder: Folder) -> Scan:
         problems = list(folder.problems)
@@ -248,25 +232,22 @@ class _Scanner:
 
     def _file(self, path: Path, source: SourceFile | None) -> _Read:
         stat = source.stat if source is not None else None
-        remembered = self.cache.get(path, stat)
-        if remembered is not None:
-            return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
-        remembered = self.ahead.get(str(path))
-        if remembered is not None:
-            self.cache.put(path, remembered, read_at=self.ahead.began_at)
-            return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
         data = b""
-        sha256 = ""
         try:
-            data = read_bytes(path)
-            sha256 = hashlib.sha256(data).hexdigest()
-            remembered = self.cache.confirm(path, sha256)
+            remembered = self.cache.get(path, stat)
+            answer = self.ahead.get(str(path)) if remembered is None else None
+            if answer is not None:
+                remembered = self.cache.accept(path, answer, self.ahead.began_at)
             if remembered is None:
-                remembered = read_file(path, data, sha256, self.project.display(path))
-                self.cache.put(path, remembered)
+                data = read_bytes(path)
+                sha256 = hashlib.sha256(data).hexdigest()
+                remembered = self.cache.confirm(path, sha256)
+                if remembered is None:
+                    remembered = read_file(path, data, sha256, self.project.display(path))
+                    self.cache.put(path, remembered)
         except NotebookError as error:
             return _Read(hashlib.sha256(data).hexdigest(), _marked(data, path), None, error)
-        return _Read(sha256, remembered.marked, remembered.facts, None)
+        return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
 
     def notebook(self, file: SourceFile, one: _Read) -> ScannedNotebook:
         names = notebook_file(file)

@@ -226,8 +226,8 @@ class ThriftyClaims(InstanceConcurrencyContext):
     def free_step(self, step_key: str) -> None:
         """Leave the slot of a step to the next of the run, or to `settle`."""
         pool = self._held.pop(step_key, None)
-        if pool is None:
-            return
+        if pool is None or step_key not in self._claims:
+            return  # of no pool, or of one without a limit
         self._left[step_key] = pool
         if pool in self._waiting.values():
             self.settle()

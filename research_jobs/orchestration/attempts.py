@@ -50,7 +50,7 @@ class Attempt:
         step_key: str,
         number: int,
         log: StepLog,
-        release: Callable[[], object] = lambda: None,
+        release: Callable[[], object],
     ) -> None:
         self.run_id = run_id
         self.step_key = step_key

@@ -38,6 +38,7 @@ from research_jobs.orchestration.attempts import (
 )
 from research_jobs.orchestration.logs import LogStreams, RunLogs, route_output
 from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
+from research_jobs.process import usable_cores
 
 if TYPE_CHECKING:
     from research_jobs.orchestration._dagster_private import (
@@ -565,13 +566,6 @@ class _StepLoop:
         if self._loop is not None:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def default_concurrency() -> int:

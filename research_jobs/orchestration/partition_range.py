@@ -7,7 +7,6 @@ What is kept in memory does not grow with the number of partitions.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from research_jobs.orchestration.work import (
     refusal,
     set_aside,
 )
+from research_jobs.process import usable_cores
 from research_jobs.protocol import Ending
 from research_jobs.supervisor.run import CancelToken
 
@@ -201,7 +201,7 @@ class PartitionRange:
         tag = self._context.run.tags.get(CONCURRENCY_TAG, "")
         if tag.isdigit() and int(tag) > 0:
             return int(tag)
-        return self._work.catalog.manifest.defaults.concurrency or len(os.sched_getaffinity(0))
+        return self._work.catalog.manifest.defaults.concurrency or usable_cores()
 
     def _run_some(self) -> None:
         """One thread: partition after partition, until none is left or all is to stop."""

@@ -151,6 +151,7 @@ def wait_for_the_third(process: subprocess.Popen[Any], mark: Path, say: Any) -> 
 def materialized(say: Any) -> int:
     """How many partitions of `daily` there are, by Dagster's account."""
     listed = next(line for line in say("list", "--json").json if line["notebook"] == "daily")
+    assert listed["partitions"]["total"] == 7
     return listed["partitions"]["materialized"]
 
 

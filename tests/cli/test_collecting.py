@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from research_jobs.cli import launch
-from research_jobs.cli.collecting import uncollected
+from research_jobs.process import uncollected
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -51,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(scan_module, "read_file", noted)
     monkeypatch.setattr(reading_ahead, "FEWEST", 10)
-    monkeypatch.setattr(reading_ahead, "_cores", lambda: 2)
+    monkeypatch.setattr(reading_ahead, "usable_cores", lambda: 2)
     return here
 
 
