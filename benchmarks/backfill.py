@@ -76,8 +76,8 @@ def daily(context):
 RECORD = """\
 import sys
 import dagster as dg
-from research_jobs.orchestration._dagster_storage import held_connections
-from research_jobs.orchestration.instance import enter_project, open_instance
+from research_jobs.orchestration.compat.storage import held_connections
+from research_jobs.orchestration.model.instance import enter_project, open_instance
 from research_jobs.project import find_project
 
 project = find_project(sys.argv[1])

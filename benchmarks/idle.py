@@ -19,7 +19,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from benchmarks.harness import Goal, Options, scratch
 from benchmarks.table import Figure, Table
-from research_jobs.orchestration.executor import notebook_executor, step_cancel_token
+from research_jobs.orchestration.execution.executor import notebook_executor, step_cancel_token
 
 EXECUTORS = {
     "ours": notebook_executor,

@@ -42,13 +42,13 @@ from research_jobs.cli.main import main
 from research_jobs.supervisor.supervise import Supervisor
 mark("interpreter and command line")
 after(Supervisor, "warm", "(warm interpreter ready)")
-import research_jobs.orchestration.supervisors as supervisors
+import research_jobs.orchestration.execution.supervisors as supervisors
 from research_jobs.project import find_project
 supervisors.warm_up(find_project(sys.argv[1]))
 supervisors.warm_up = lambda project: None
 import dagster
 mark("import dagster")
-import research_jobs.cli.launch as launch, research_jobs.cli.session as session
+from research_jobs.orchestration.operations import launch, session
 mark("import our own modules")
 after(session, "end_dead_runs", "open the instance (SQLite)")
 after(session, "load_catalog", "scan notebooks, read the manifest")

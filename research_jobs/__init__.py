@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research_jobs.orchestration.component import NotebooksComponent
-    from research_jobs.orchestration.factory import build_defs
+    from research_jobs.orchestration.definitions.component import NotebooksComponent
+    from research_jobs.orchestration.definitions.factory import build_defs
     from research_jobs.run_context import RunContext, context, skip
     from research_jobs.store.load import load
     from research_jobs.supervisor.run import run_notebook
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "NotebooksComponent": "research_jobs.orchestration.component",
+    "NotebooksComponent": "research_jobs.orchestration.definitions.component",
     "RunContext": "research_jobs.run_context",
-    "build_defs": "research_jobs.orchestration.factory",
+    "build_defs": "research_jobs.orchestration.definitions.factory",
     "context": "research_jobs.run_context",
     "load": "research_jobs.store.load",
     "run_notebook": "research_jobs.supervisor.run",

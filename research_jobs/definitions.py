@@ -6,7 +6,7 @@ from research_jobs.process import collect_again, uncollected
 # again and again while there are ever more, takes a third of the time that a large folder needs;
 # one round while our own modules are imported looks through all that Dagster's import has made.
 with uncollected():
-    from research_jobs.orchestration.factory import build_defs
+    from research_jobs.orchestration.definitions.factory import build_defs
 
     defs = build_defs()
     defs.get_repository_def()  # Dagster asks for it next, and is given this one

@@ -14,7 +14,7 @@ from research_jobs.project import find_project
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from research_jobs.orchestration.backfill import (
+    from research_jobs.orchestration.operations.backfill import (
         BackfillSummary,
         Only,
         PartitionOutcome,
@@ -79,15 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     project = find_project(arguments.project)
 
     if not arguments.dry_run:
-        from research_jobs.orchestration.supervisors import warm_up
+        from research_jobs.orchestration.execution.supervisors import warm_up
 
         warm_up(project)
 
-    from research_jobs.cli.entries import find_entries
-    from research_jobs.cli.launch import interruptible
-    from research_jobs.cli.session import open_session
-    from research_jobs.orchestration.addresses import expect_ui
-    from research_jobs.orchestration.backfill import backfill
+    from research_jobs.orchestration.model.addresses import expect_ui
+    from research_jobs.orchestration.operations.backfill import backfill
+    from research_jobs.orchestration.operations.entries import find_entries
+    from research_jobs.orchestration.operations.launch import interruptible
+    from research_jobs.orchestration.operations.session import open_session
 
     with (
         expect_ui(),
@@ -163,7 +163,7 @@ class _Bar:
 
     def outcome(self, outcome: PartitionOutcome) -> None:
         """A partition is done with."""
-        from research_jobs.orchestration.backfill import INTERRUPTED
+        from research_jobs.orchestration.operations.backfill import INTERRUPTED
 
         if outcome.reason == INTERRUPTED:
             return  # the summary counts them

@@ -57,8 +57,8 @@ def findings(where: str | None) -> tuple[list[Finding], int]:
     """All findings of a project, and how many notebooks it has."""
     from research_jobs.notebook.cells import read_notebook_text
     from research_jobs.notebook.parity import check_parity
-    from research_jobs.orchestration.catalog import load_catalog
-    from research_jobs.orchestration.factory import definition_problems
+    from research_jobs.orchestration.definitions.factory import definition_problems
+    from research_jobs.orchestration.model.catalog import load_catalog
 
     project = find_project(where)
     catalog = load_catalog(project)

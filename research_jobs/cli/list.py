@@ -31,9 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
 
         return show_preload(project, as_json=arguments.json)
 
-    from research_jobs.cli.status import next_ticks, read_statuses, schedules_of
-    from research_jobs.orchestration.catalog import load_catalog
-    from research_jobs.orchestration.instance import enter_project, open_instance
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.model.instance import enter_project, open_instance
+    from research_jobs.orchestration.operations.history import (
+        next_ticks,
+        read_statuses,
+        schedules_of,
+    )
 
     enter_project(project)
     catalog = load_catalog(project)

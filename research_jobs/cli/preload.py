@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from research_jobs.cli.output import print_json, print_table
 from research_jobs.errors import ResearchJobsError
-from research_jobs.orchestration.catalog import Catalog, Entry, load_catalog
-from research_jobs.orchestration.instance import enter_project
+from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
+from research_jobs.orchestration.model.instance import enter_project
 from research_jobs.project import Project
 from research_jobs.supervisor.process import TemplateUnfitError, fork_is_possible
 from research_jobs.supervisor.run import Supervisor

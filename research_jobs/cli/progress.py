@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from research_jobs.cli.launch import Note, Outcome, Seen, Started
+    from research_jobs.orchestration.operations.launch import Note, Outcome, Seen, Started
 
 __all__ = ["Progress"]
 

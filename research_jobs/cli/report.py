@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.notebook is None:
         return _gallery(project, arguments)
 
-    from research_jobs.cli.entries import find_entries
-    from research_jobs.orchestration.catalog import load_catalog
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.operations.entries import find_entries
 
     entry = find_entries(load_catalog(project), [arguments.notebook])[0]
     found = [

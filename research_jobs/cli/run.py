@@ -12,7 +12,7 @@ from research_jobs.errors import ParameterError
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
-    from research_jobs.cli.launch import Outcome
+    from research_jobs.orchestration.operations.launch import Outcome
 
 __all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
 
@@ -66,14 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     project = find_project(arguments.project)
 
-    from research_jobs.orchestration.supervisors import warm_up
+    from research_jobs.orchestration.execution.supervisors import warm_up
 
     warm_up(project)
 
-    from research_jobs.cli.call import Call
-    from research_jobs.cli.launch import Outcome
-    from research_jobs.cli.session import open_session
-    from research_jobs.orchestration.addresses import expect_ui
+    from research_jobs.orchestration.model.addresses import expect_ui
+    from research_jobs.orchestration.operations.call import Call
+    from research_jobs.orchestration.operations.launch import Outcome
+    from research_jobs.orchestration.operations.session import open_session
 
     with expect_ui(), open_session(project) as session:
         session.remember_preload()

@@ -13,7 +13,7 @@ from research_jobs.errors import OutputNotFoundError, StoreError, did_you_mean
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
-    from research_jobs.orchestration.catalog import Catalog, Entry
+    from research_jobs.orchestration.model.catalog import Catalog, Entry
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
-    from research_jobs.cli.entries import find_entries
-    from research_jobs.orchestration.catalog import load_catalog
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.operations.entries import find_entries
 
     project = find_project(arguments.project)
     catalog = load_catalog(project)
@@ -125,8 +125,12 @@ def _records(value: Any, rows: int) -> Any:
 def _show_notebook(
     project: Project, catalog: Catalog, entry: Entry, arguments: argparse.Namespace
 ) -> int:
-    from research_jobs.cli.status import next_ticks, read_history, schedules_of
-    from research_jobs.orchestration.instance import enter_project, open_instance
+    from research_jobs.orchestration.model.instance import enter_project, open_instance
+    from research_jobs.orchestration.operations.history import (
+        next_ticks,
+        read_history,
+        schedules_of,
+    )
 
     enter_project(project)
     with open_instance(project) as instance:

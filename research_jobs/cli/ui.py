@@ -62,7 +62,7 @@ class _StopError(Exception):
 
 def run(arguments: argparse.Namespace) -> int:
     """Start both, print where they are, wait, stop both."""
-    from research_jobs.orchestration.addresses import announced
+    from research_jobs.orchestration.model.addresses import announced
 
     project = find_project(arguments.project)
     host: str = arguments.host
@@ -110,7 +110,7 @@ def _dagster(
 
     Its keeper ends it when our end of the pipe is closed, which it is when we die, too.
     """
-    from research_jobs.orchestration.instance import service_home, workspace_file
+    from research_jobs.orchestration.model.instance import service_home, workspace_file
 
     home = service_home(project)
     keeper = subprocess.Popen(
@@ -138,8 +138,8 @@ def _dagster(
 
 def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
     """The reports, from a thread of this process: they are files, and few ask for them."""
-    from research_jobs.orchestration.catalog import load_catalog
-    from research_jobs.orchestration.gallery import list_catalog
+    from research_jobs.orchestration.execution.gallery import list_catalog
+    from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.report.server import ReportServer
 
     list_catalog(load_catalog(project))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from research_jobs.cli import launch
+from research_jobs.orchestration.operations import launch
 from research_jobs.process import uncollected
 
 

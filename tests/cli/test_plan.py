@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from research_jobs.cli.plan import choose_partitions, plan_batches
 from research_jobs.errors import PartitionError
+from research_jobs.orchestration.operations.plan import choose_partitions, plan_batches
 
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-04")
 NAMES = dg.StaticPartitionsDefinition(["eu", "us"])

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from research_jobs.orchestration.instance import default_config
+from research_jobs.orchestration.model.instance import default_config
 
 pytestmark = pytest.mark.timeout(300)
 

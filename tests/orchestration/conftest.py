@@ -270,7 +270,7 @@ class Lab:
         definitions: Any = None,
         run_config: dict[str, Any] | None = None,
     ) -> NotebookRun:
-        from research_jobs.orchestration._dagster_assets import execute_run
+        from research_jobs.orchestration.compat.assets import execute_run
 
         repository = (definitions or self.defs()).get_repository_def()
         keys = frozenset(AssetKey(name.split("/")) for name in names)
@@ -312,6 +312,6 @@ def any_lab(lab: Lab, any_instance: DagsterInstance) -> Lab:
 @pytest.fixture(scope="session", autouse=True)
 def _end_templates() -> Iterator[None]:
     yield
-    from research_jobs.orchestration.supervisors import close_supervisors
+    from research_jobs.orchestration.execution.supervisors import close_supervisors
 
     close_supervisors()

@@ -20,7 +20,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetKey, DynamicOut, DynamicOutput, In, Nothing, Out, Output
 
-from research_jobs.orchestration.executor import (
+from research_jobs.orchestration.execution.executor import (
     notebook_executor,
     step_cancel_token,
     step_log_streams,

@@ -12,9 +12,9 @@ import os
 import dagster as dg
 
 from research_jobs.manifest import NotebookSpec, ScheduleSpec
-from research_jobs.orchestration.jobs import ScheduledNotebook
-from research_jobs.orchestration.partitions import build_partitions
-from research_jobs.orchestration.schedules import build_schedules
+from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
+from research_jobs.orchestration.definitions.schedules import build_schedules
+from research_jobs.orchestration.model.partitions import build_partitions
 
 HOURLY = build_partitions(
     NotebookSpec.model_validate(

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from research_jobs.cli.ui import address
-from research_jobs.orchestration.addresses import (
+from research_jobs.orchestration.model.addresses import (
     announced,
     asset_page,
     expect_ui,
     reports_address,
     run_page,
 )
-from research_jobs.orchestration.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.project import REPORTS_VARIABLE, UI_VARIABLE, find_project
 
 

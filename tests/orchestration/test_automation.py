@@ -10,7 +10,10 @@ import dagster as dg
 import pytest
 
 from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration.automation import automation_condition, automation_sensor
+from research_jobs.orchestration.definitions.automation import (
+    automation_condition,
+    automation_sensor,
+)
 
 # Dagster's own helper uses a parameter of its own that is in beta
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter `include_sources`")

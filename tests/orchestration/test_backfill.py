@@ -13,8 +13,12 @@ import dagster as dg
 import pytest
 
 from research_jobs.errors import PartitionError
-from research_jobs.orchestration.backfill import BackfillSummary, PartitionOutcome, backfill
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.backfill import (
+    BackfillSummary,
+    PartitionOutcome,
+    backfill,
+)
 
 DAILY = """# %% tags=["parameters"]
 day: str = "2024-01-01"
@@ -229,8 +233,8 @@ def test_a_killed_backfill_loses_nothing_finished(lab: Any) -> None:
     home = lab.root.parent / "home-0"
     code = f"""
 import dagster as dg
-from research_jobs.orchestration.backfill import backfill
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.operations.backfill import backfill
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.project import find_project
 with dg.DagsterInstance.from_config({str(home)!r}) as instance:
     backfill(
@@ -245,7 +249,7 @@ with dg.DagsterInstance.from_config({str(home)!r}) as instance:
         seen = [process.stdout.readline().strip() for _ in range(2)]
         os.kill(process.pid, signal.SIGKILL)
     assert sorted(seen) == made(lab) == days(2, 3)
-    from research_jobs.orchestration.instance import end_dead_runs
+    from research_jobs.orchestration.model.instance import end_dead_runs
 
     (run,) = lab.instance.get_runs()
     assert end_dead_runs(lab.instance) == [run.run_id]
@@ -264,8 +268,8 @@ def test_killed_before_and_after_the_run_is_there(lab: Any, point: str) -> None:
     code = f"""
 import os, signal
 import dagster as dg
-from research_jobs.orchestration import backfill as module
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.operations import backfill as module
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.project import find_project
 def die(*args, **kwargs): os.kill(os.getpid(), signal.SIGKILL)
 with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as instance:
@@ -277,7 +281,7 @@ with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as inst
 """
     died = subprocess.run([sys.executable, "-c", code], check=False)
     assert died.returncode == -signal.SIGKILL
-    from research_jobs.orchestration.instance import end_dead_runs
+    from research_jobs.orchestration.model.instance import end_dead_runs
 
     assert len(end_dead_runs(lab.instance)) == len(lab.instance.get_runs())
     assert len(lab.instance.get_runs()) == (1 if point == "execute_run" else 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.orchestration.checks import CheckTally
+from research_jobs.orchestration.model.checks import CheckTally
 from research_jobs.protocol import CheckOutcome
 
 TWO = "# %%\nimport pandas as pd\nprices = pd.DataFrame({'a': [1, 2]})\n"

@@ -39,7 +39,7 @@ def test_it_points_at_a_project_elsewhere(lab: Any) -> None:
         folder = sandbox.scaffold_component(
             component_cls=NotebooksComponent,
             defs_yaml_contents={
-                "type": "research_jobs.orchestration.component.NotebooksComponent",
+                "type": "research_jobs.orchestration.definitions.component.NotebooksComponent",
                 "attributes": {"project": str(lab.root)},
                 "post_processing": {
                     "assets": [{"target": "*", "attributes": {"tags": {"team": "quant"}}}]

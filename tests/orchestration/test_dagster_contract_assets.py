@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.orchestration import _dagster_assets as private
+from research_jobs.orchestration.compat import assets as private
 
 
 class Keeps(dg.IOManager):

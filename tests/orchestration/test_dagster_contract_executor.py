@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from dagster import DagsterInstance, DagsterRun
 
-from research_jobs.orchestration import _dagster_private as private
+from research_jobs.orchestration.compat import execution as private
 
 NAMES = [
     (

@@ -15,8 +15,8 @@ from dagster import DagsterInstance, DagsterRun
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
-from research_jobs.orchestration import _dagster_storage
-from research_jobs.orchestration._dagster_storage import held_connections, remembered_migrations
+from research_jobs.orchestration.compat import storage as _dagster_storage
+from research_jobs.orchestration.compat.storage import held_connections, remembered_migrations
 
 
 @pytest.fixture

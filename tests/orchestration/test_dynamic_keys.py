@@ -15,7 +15,7 @@ import pytest
 
 from research_jobs.errors import PartitionError
 from research_jobs.manifest import DynamicSpec
-from research_jobs.orchestration.dynamic_keys import (
+from research_jobs.orchestration.model.dynamic_keys import (
     keys_of,
     read_keys,
     refresh_dynamic_partitions,

@@ -15,7 +15,7 @@ from dagster import DagsterInstance, DagsterRunStatus, ReexecutionOptions
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_run_iterator
 
-from research_jobs.orchestration import executor as module
+from research_jobs.orchestration.execution import executor as module
 
 JOBS = Path(__file__).with_name("executor_jobs.py")
 

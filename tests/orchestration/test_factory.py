@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from research_jobs.orchestration.jobs import op_names
+from research_jobs.orchestration.definitions.jobs import op_names
 
 MARKET = """# %% [markdown]
 # # Market data
@@ -177,7 +177,7 @@ def test_an_asset_that_dagster_refuses_takes_down_itself_alone(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even a refusal that nobody foresaw stays with its notebook."""
-    from research_jobs.orchestration import factory
+    from research_jobs.orchestration.definitions import factory
 
     lab.write({"a": "# %%\n", "b": "# %%\n"})
     specs = factory.check_specs

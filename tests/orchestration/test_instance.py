@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from research_jobs.orchestration import instance as instances
-from research_jobs.orchestration.workers import PROCESS_TAG, process_tag
+from research_jobs.orchestration.model import instance as instances
+from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 from research_jobs.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]

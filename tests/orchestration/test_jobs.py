@@ -5,8 +5,12 @@ from __future__ import annotations
 import dagster as dg
 
 from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration.jobs import ALL_ASSETS_JOB, ScheduledNotebook, notebook_jobs
-from research_jobs.orchestration.partitions import build_partitions
+from research_jobs.orchestration.definitions.jobs import (
+    ALL_ASSETS_JOB,
+    ScheduledNotebook,
+    notebook_jobs,
+)
+from research_jobs.orchestration.model.partitions import build_partitions
 
 
 def notebook(name: str, **spec) -> ScheduledNotebook:

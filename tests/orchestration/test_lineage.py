@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.model.catalog import load_catalog
 
 LOAD = "# %%\nfrom research_jobs import load\nx = load({!r}, 'x')\n"
 

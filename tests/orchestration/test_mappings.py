@@ -10,7 +10,7 @@ import pytest
 from partitioning import definition
 
 from research_jobs.errors import PartitionError
-from research_jobs.orchestration.mappings import partition_mapping
+from research_jobs.orchestration.model.mappings import partition_mapping
 
 NOW = datetime(2026, 3, 30, 12, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from dagster_shared.serdes import serialize_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research_jobs.orchestration.metadata import (
+from research_jobs.orchestration.model.metadata import (
     LIMIT,
     code_block,
     materialization_metadata,

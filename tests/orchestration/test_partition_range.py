@@ -226,8 +226,8 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import dagster as dg
 from dagster._utils.interrupts import capture_interrupts
-from research_jobs.orchestration.backfill import backfill
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.operations.backfill import backfill
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.project import find_project
 
 with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as instance:

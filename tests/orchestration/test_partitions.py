@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from research_jobs.errors import PartitionError
 from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration.partitions import (
+from research_jobs.orchestration.model.partitions import (
     build_partitions,
     dimension_specs,
     parameter_values,

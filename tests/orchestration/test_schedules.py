@@ -15,9 +15,8 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from research_jobs.errors import ParameterError
 from research_jobs.manifest import NotebookSpec, ScheduleSpec
-from research_jobs.orchestration.jobs import ALL_ASSETS_JOB, ScheduledNotebook
-from research_jobs.orchestration.partitions import build_partitions
-from research_jobs.orchestration.schedules import (
+from research_jobs.orchestration.definitions.jobs import ALL_ASSETS_JOB, ScheduledNotebook
+from research_jobs.orchestration.definitions.schedules import (
     CRON_TAG,
     SCHEDULE_TAG,
     TICK_TAG,
@@ -25,7 +24,8 @@ from research_jobs.orchestration.schedules import (
     build_schedules,
     requests_at,
 )
-from research_jobs.orchestration.status import PARTITION_TAG, SKIPPED_METADATA
+from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.orchestration.model.status import PARTITION_TAG, SKIPPED_METADATA
 
 ZAGREB = "Europe/Zagreb"
 

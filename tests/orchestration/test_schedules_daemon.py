@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from research_jobs.orchestration.schedules import TICK_TAG
+from research_jobs.orchestration.definitions.schedules import TICK_TAG
 
 LOCATION = Path(__file__).with_name("schedule_location.py")
 FORMAT = "%Y-%m-%d-%H:%M"

@@ -9,11 +9,12 @@ import dagster as dg
 import pytest
 
 from research_jobs.manifest import ScheduleSpec
-from research_jobs.orchestration import status, work
-from research_jobs.orchestration.backfill import backfill
-from research_jobs.orchestration.catalog import load_catalog
-from research_jobs.orchestration.jobs import ScheduledNotebook
-from research_jobs.orchestration.schedules import Tick, requests_at
+from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
+from research_jobs.orchestration.definitions.schedules import Tick, requests_at
+from research_jobs.orchestration.execution import work
+from research_jobs.orchestration.model import status
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.backfill import backfill
 
 PARTITIONS = "partitions: {by: day, start: 2024-01-01, parameter: day}"
 NOTEBOOK = """# %% tags=["parameters"]

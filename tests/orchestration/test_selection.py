@@ -9,7 +9,7 @@ import pytest
 from partitioning import definition
 
 from research_jobs.errors import PartitionError
-from research_jobs.orchestration.selection import select_partitions
+from research_jobs.orchestration.model.selection import select_partitions
 
 NOW = datetime(2026, 3, 30, 12, tzinfo=UTC)
 

@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration import sensors as module
-from research_jobs.orchestration.jobs import ScheduledNotebook
-from research_jobs.orchestration.partitions import build_partitions
-from research_jobs.orchestration.sensors import FILES_TAG, build_sensors
+from research_jobs.orchestration.definitions import sensors as module
+from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
+from research_jobs.orchestration.definitions.sensors import FILES_TAG, build_sensors
+from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.project import Project, find_project
 
 
@@ -21,7 +21,7 @@ from research_jobs.project import Project, find_project
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with a folder for files that come in; they settle at once."""
     monkeypatch.delenv("RESEARCH_JOBS_STORE", raising=False)
-    monkeypatch.setattr("research_jobs.orchestration.watching.SETTLED_NS", 0)
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.SETTLED_NS", 0)
     (tmp_path / "project" / "notebooks").mkdir(parents=True)
     (tmp_path / "project" / "in").mkdir()
     return find_project(tmp_path / "project")

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.orchestration.staleness import stale_notebooks
+from research_jobs.orchestration.operations.staleness import stale_notebooks
 
 READ = "# %%\nfrom research_jobs import load\nx = load({!r}, 'x') * 2\n"
 MANIFEST = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from research_jobs.orchestration.status import (
+from research_jobs.orchestration.model.status import (
     SKIPPED_METADATA,
     failed_runs,
     partition_status,
@@ -121,8 +121,8 @@ def test_a_skip_is_over_when_the_partition_is_made(instance):
 
 def test_skips_among_many_keys_are_read_in_pages(instance, monkeypatch):
     """More keys than a query names, more observations than a page holds."""
-    monkeypatch.setattr("research_jobs.orchestration.status._NAMED_KEYS", 3)
-    monkeypatch.setattr("research_jobs.orchestration.status._PAGE", 2)
+    monkeypatch.setattr("research_jobs.orchestration.model.status._NAMED_KEYS", 3)
+    monkeypatch.setattr("research_jobs.orchestration.model.status._PAGE", 2)
     for key in DAYS[:7]:
         observe(instance, key, {SKIPPED_METADATA: "closed"})
     assert partition_status(instance, KEY, DAYS).skipped == set(DAYS[:7])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.orchestration import supervisors
-from research_jobs.orchestration.supervisors import (
+from research_jobs.orchestration.execution import supervisors
+from research_jobs.orchestration.execution.supervisors import (
     close_supervisors,
     remember_preload,
     shared_supervisor,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.orchestration.watching import SETTLED_NS, Look, compile_pattern, look
+from research_jobs.orchestration.definitions.watching import SETTLED_NS, Look, compile_pattern, look
 
 
 def at(root: Path, pattern: str, cursor: str | None = None, *, later: bool = True) -> Look:
@@ -136,7 +136,7 @@ def test_fields_of_a_pattern_are_read_from_the_path(pattern, path, fields):
 
 def test_only_so_many_files_are_remembered(tmp_path, monkeypatch):
     """Those that changed last; what is forgotten is old."""
-    monkeypatch.setattr("research_jobs.orchestration.watching.MOST_FILES", 3)
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.MOST_FILES", 3)
     for n in range(5):
         (tmp_path / f"{n}.csv").write_text("1")
         os.utime(tmp_path / f"{n}.csv", ns=(n, n))

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from research_jobs.cli.main import main
-from research_jobs.orchestration.catalog import load_catalog
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.project import Project
 
 pytestmark = pytest.mark.timeout(300)

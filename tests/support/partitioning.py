@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from research_jobs.manifest import NotebookSpec
-from research_jobs.orchestration.partitions import build_partitions
+from research_jobs.orchestration.model.partitions import build_partitions
 
 
 def definition(**spec: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The code location: a folder and its manifest as Dagster's objects."""

@@ -1,0 +1,462 @@
+"""The manifest's schedules as Dagster's.
+
+At each tick a schedule looks at what is there and asks for what is
+not: its unpartitioned notebooks in one run, and of its partitioned ones the newest partition and
+those missing within ``catch_up``, each once, oldest first. Nothing is remembered between ticks
+but what the instance knows anyway, so a daemon that was away for a weekend catches up with its
+first tick, and two daemons in turn ask for nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from research_jobs.errors import (
+    ManifestError,
+    ParameterError,
+    ResearchJobsError,
+    SourceLocation,
+    did_you_mean,
+)
+from research_jobs.manifest import Problem, ScheduleSpec
+from research_jobs.orchestration.definitions.jobs import (
+    ALL_ASSETS_JOB,
+    ScheduledNotebook,
+    partition_groups,
+)
+from research_jobs.orchestration.model.partitions import keys_with, time_dimension
+from research_jobs.orchestration.model.status import failed_runs, partition_status
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+__all__ = [
+    "BuiltSchedules",
+    "ScheduledNotebook",
+    "Tick",
+    "build_schedules",
+    "requests_at",
+]
+
+SCHEDULE_TAG = "dagster/schedule_name"
+TICK_TAG = ".dagster/scheduled_execution_time"
+# What a schedule's runs are tagged with, so that the next tick can tell that it was edited.
+CRON_TAG = "research_jobs/cron"
+
+# A tick that is evaluated later than this was missed; a busy daemon is minutes late at most.
+LATE = timedelta(minutes=10)
+# Without `catch_up`, how far back a schedule looks for partitions that it should have asked for.
+LOOK_BACK = {"hour": 168, "cron": 168}
+LOOK_BACK_DAYS = 31
+# More runs than this are not asked for at one tick; the next one goes on.
+MOST_REQUESTS = 250
+# Above so many notebooks under schedules, schedules have no job of their own.
+MOST_LISTED = 300
+
+
+@dataclass(frozen=True)
+class BuiltSchedules:
+    """Schedules, and why others could not be made.
+
+    Parameters
+    ----------
+    schedules : tuple of dagster.ScheduleDefinition
+    problems : tuple of Problem
+    """
+
+    schedules: tuple[dg.ScheduleDefinition, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+OpConfig = Callable[[str, Mapping[str, Any], str | None], Mapping[str, Any]]
+
+
+def build_schedules(
+    schedules: Mapping[str, ScheduleSpec],
+    notebooks: Mapping[str, ScheduledNotebook],
+    *,
+    op_config: OpConfig | None = None,
+    locate: Callable[..., Any] | None = None,
+    manifest: Path | None = None,
+) -> BuiltSchedules:
+    """Make the schedules of a manifest.
+
+    Parameters
+    ----------
+    schedules : mapping of str to ScheduleSpec
+        `research_jobs.manifest.Manifest.schedules`.
+    notebooks : mapping of str to ScheduledNotebook
+        All notebooks, by name; a broken one without partitions: its step then fails, with the
+        message of what is wrong with it.
+    op_config : callable, optional
+        ``op_config(notebook, parameters, where)`` gives the notebook's op config of a schedule's
+        parameters: those that it has, converted. Raises a `ResearchJobsError` for a value that
+        does not convert, with `where` it stands. Without it they are passed as they are.
+    locate : callable, optional
+        `Manifest.locate`, for messages.
+    manifest : Path, optional
+        The manifest, whose time of change tells when a schedule was edited.
+
+    Returns
+    -------
+    BuiltSchedules
+    """
+    # An asset's page lists the schedules that target it. That costs a job for each schedule, which
+    # a few can have; many go without.
+    listed = sum(len(spec.notebooks) for spec in schedules.values()) <= MOST_LISTED
+    made: list[dg.ScheduleDefinition] = []
+    problems: list[Problem] = []
+    for name, spec in schedules.items():
+        members = [notebooks[n] for n in spec.notebooks if n in notebooks]
+        try:
+            config = _ops_config(name, spec, members, op_config, locate)
+        except ResearchJobsError as error:
+            where = error.where
+            problem = ManifestError(f"schedule {name}: {error.what}", where=where, hint=error.hint)
+            problems.append(Problem("schedule", name, problem))
+            continue
+        made.append(_schedule(name, spec, members, config, manifest, listed=listed))
+    return BuiltSchedules(tuple(made), tuple(problems))
+
+
+def _ops_config(
+    schedule: str,
+    spec: ScheduleSpec,
+    members: Sequence[ScheduledNotebook],
+    op_config: OpConfig | None,
+    locate: Callable[..., Any] | None,
+) -> dict[str, Mapping[str, Any]]:
+    """Op name to config, of those notebooks for which the schedule has values."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in spec.parameters.items():
+        where = locate("schedules", schedule, "parameters", name) if locate is not None else None
+        taken = False
+        for member in members:
+            given = {name: value}
+            if op_config is not None:
+                given = op_config(member.name, given, str(where) if where else None)
+            if given:
+                found.setdefault(member.op, {}).update(given)
+                taken = True
+        if not taken:
+            raise _not_settable(name, members, where)
+    return dict(found)
+
+
+def _not_settable(
+    name: str, members: Sequence[ScheduledNotebook], where: SourceLocation | None
+) -> ParameterError:
+    for member in members:
+        if name in member.partition_parameters:
+            return ParameterError(
+                f"the parameter '{name}' is set by {member.name}'s partitions",
+                where=where,
+                hint="Take it out.",
+            )
+    known = {parameter for member in members for parameter in member.parameters}
+    return ParameterError(
+        f"none of its notebooks has the parameter '{name}'",
+        where=where,
+        hint=did_you_mean(name, known, label="Parameters") or None,
+    )
+
+
+def _schedule(
+    name: str,
+    spec: ScheduleSpec,
+    members: Sequence[ScheduledNotebook],
+    config: Mapping[str, Mapping[str, Any]],
+    manifest: Path | None,
+    *,
+    listed: bool,
+) -> dg.ScheduleDefinition:
+    def evaluate(
+        context: dg.ScheduleEvaluationContext,
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        now = datetime.now(timezone.utc)
+        tick = Tick(
+            schedule=name,
+            spec=spec,
+            notebooks=tuple(members),
+            at=context.scheduled_execution_time,
+            now=now,
+            config=config,
+            edited_at=_changed_at(manifest),
+        )
+        result = requests_at(tick, context.instance)
+        # Dagster takes several requests from a generator, not from a list
+        if isinstance(result, str):
+            yield dg.SkipReason(result)
+        else:
+            yield from result
+
+    cron = spec.cron if isinstance(spec.cron, str) else list(spec.cron)
+    shown = ", ".join(m.name for m in members[:5]) + (", ..." if len(members) > 5 else "")
+    # A job of the schedule's own may have one partitioning only.
+    own = listed and len(partition_groups(members)) < 2
+    return dg.ScheduleDefinition(
+        name=name,
+        cron_schedule=cron,
+        execution_timezone=spec.timezone or "UTC",
+        execution_fn=evaluate,
+        default_status=(
+            dg.DefaultScheduleStatus.RUNNING if spec.enabled else dg.DefaultScheduleStatus.STOPPED
+        ),
+        description=spec.description or f"Runs {shown}.",
+        tags=dict(spec.tags),
+        target=dg.AssetSelection.assets(*(member.key for member in members)) if own else None,
+        job_name=None if own else ALL_ASSETS_JOB,
+    )
+
+
+def _changed_at(manifest: Path | None) -> datetime | None:
+    try:
+        return (
+            datetime.fromtimestamp(manifest.stat().st_mtime, timezone.utc)
+            if manifest is not None
+            else None
+        )
+    except OSError:
+        return None
+
+
+# --- one tick -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One tick of a schedule.
+
+    Parameters
+    ----------
+    schedule : str
+    spec : ScheduleSpec
+    notebooks : tuple of ScheduledNotebook
+    at : datetime
+        When it was due.
+    now : datetime
+        When it is evaluated: much later, where the daemon was away.
+    config : mapping
+        Op name to config.
+    edited_at : datetime or None
+        When the manifest was last changed.
+    """
+
+    schedule: str
+    spec: ScheduleSpec
+    notebooks: tuple[ScheduledNotebook, ...]
+    at: datetime
+    now: datetime
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    edited_at: datetime | None = None
+
+    @property
+    def cron(self) -> str:
+        """str: expression and zone, as runs are tagged with it."""
+        crons = [self.spec.cron] if isinstance(self.spec.cron, str) else self.spec.cron
+        return f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}"
+
+
+def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | str:
+    """What a schedule asks for at a tick.
+
+    Parameters
+    ----------
+    tick : Tick
+    instance : dagster.DagsterInstance
+        Of which only is read.
+
+    Returns
+    -------
+    list of dagster.RunRequest or str
+        Oldest partition first. The notebooks that have no partitions go with the newest
+        partition's run, so that one that it loads runs before it. Or why there is nothing to do.
+    """
+    late = tick.now - tick.at
+    if tick.spec.catch_up == "none" and late > LATE:
+        return f"due {tick.at:%Y-%m-%d %H:%M %Z}, {_length(late)} ago; catch_up: none"
+    if _edited_since(tick, instance):
+        return (
+            f"the schedule was edited after {tick.at:%Y-%m-%d %H:%M %Z};"
+            " an edit does not run what lies before it"
+        )
+    plain = [n for n in tick.notebooks if n.partitions is None]
+    groups = partition_groups(tick.notebooks)
+    requests: list[dg.RunRequest] = []
+    share = MOST_REQUESTS // max(len(groups), 1)
+    with dg.partition_loading_context(tick.at, instance):
+        first_at = _first_tick(tick, instance) if groups else None
+        for number, (definition, members) in enumerate(groups):
+            wanted = _wanted(definition, members, tick, instance, first_at)
+            if len(wanted) > share:  # the newest in any case: the day's own work
+                wanted = [*wanted[: share - 1], wanted[-1]]
+            for position, (key, needing) in enumerate(wanted):
+                together: list[ScheduledNotebook] = []
+                if number == 0 and position == len(wanted) - 1:
+                    together, plain = plain, []
+                requests.append(_request(tick, [*together, *needing], key))
+    if plain:
+        requests.insert(0, _request(tick, plain, None))
+    if not requests:
+        return "every partition is there, running, skipped or given up"
+    return requests
+
+
+def _request(
+    tick: Tick, notebooks: Sequence[ScheduledNotebook], partition: str | None
+) -> dg.RunRequest:
+    ops = {n.op: {"config": dict(tick.config[n.op])} for n in notebooks if n.op in tick.config}
+    selected = ",".join(sorted(n.name for n in notebooks))
+    return dg.RunRequest(
+        # unique within the tick: a daemon that dies while it submits does not submit twice
+        run_key=f"{tick.schedule}|{tick.at.timestamp():.0f}|{partition or ''}|{selected}"[-250:],
+        run_config={"ops": ops} if ops else {},
+        tags={**tick.spec.tags, CRON_TAG: tick.cron},
+        asset_selection=[n.key for n in notebooks],
+        partition_key=partition,
+    )
+
+
+def _wanted(
+    definition: dg.PartitionsDefinition[Any],
+    members: Sequence[ScheduledNotebook],
+    tick: Tick,
+    instance: DagsterInstance,
+    first_at: datetime | None,
+) -> list[tuple[str, list[ScheduledNotebook]]]:
+    """Partitions to ask for, oldest first, each with the notebooks that miss it."""
+    timed = time_dimension(definition)
+    if timed is None:
+        return _all_keys(definition, members, instance)
+    name, window = timed
+    # newest last; of two dimensions, every key of each window
+    parts = _newest_windows(window, members[0], tick)
+    keys = {part: keys_with(definition, name, part) for part in parts}
+    found: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
+    for member in members:
+        status = partition_status(instance, member.key, list(found))
+        begin = 0
+        if tick.spec.catch_up is None:
+            # what the schedule itself missed, and not the history from before it began
+            since = _newest_at(window, first_at) if status.ever else None
+            begin = _position(window, parts, since)
+        missing = set(status.missing)
+        for part in parts[begin:]:
+            for key in keys[part]:
+                if key in missing and not _given_up(member, key, status.failed, instance):
+                    found[key].append(member)
+    return [(key, needing) for key, needing in found.items() if needing]
+
+
+def _all_keys(
+    definition: dg.PartitionsDefinition[Any],
+    members: Sequence[ScheduledNotebook],
+    instance: DagsterInstance,
+) -> list[tuple[str, list[ScheduledNotebook]]]:
+    """Without time there is no newest partition: each tick makes all of them anew.
+
+    Where they are too many for one tick, those first whose data is the oldest.
+    """
+    keys = [str(key) for key in definition.get_partition_keys()]
+    if len(keys) > MOST_REQUESTS:
+        made = instance.event_log_storage.get_latest_storage_id_by_partition(
+            members[0].key, dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+        keys.sort(key=lambda key: made.get(key, 0))
+    running = {m.name: partition_status(instance, m.key, keys).in_progress for m in members}
+    found = [(key, [m for m in members if key not in running[m.name]]) for key in keys]
+    return [(key, needing) for key, needing in found if needing]
+
+
+def _newest_windows(
+    window: dg.TimeWindowPartitionsDefinition, member: ScheduledNotebook, tick: Tick
+) -> list[str]:
+    """The partitions that are looked at, the newest last."""
+    if tick.spec.catch_up == "none":
+        back = 0
+    elif tick.spec.catch_up is None:
+        back = LOOK_BACK.get(member.by or "", LOOK_BACK_DAYS)
+    else:
+        back = tick.spec.catch_up
+    keys: list[str] = []
+    # One by one from the end: to list all is slow where there are many, and paging backwards
+    # overlooks the definition's end.
+    current = window.get_last_partition_window()
+    while current is not None and len(keys) <= back:
+        keys.append(window.get_partition_key_for_timestamp(current.start.timestamp()))
+        current = window.get_prev_partition_window(current.start)
+    return keys[::-1]
+
+
+def _position(
+    window: dg.TimeWindowPartitionsDefinition, parts: Sequence[str], since: str | None
+) -> int:
+    """Where in `parts` the partition `since` stands; the newest one for None."""
+    if since is None:
+        return max(len(parts) - 1, 0)
+    return next(
+        (n for n, part in enumerate(parts) if not window.less_than(part, since)), len(parts)
+    )
+
+
+def _given_up(
+    member: ScheduledNotebook,
+    key: str,
+    failed: frozenset[str],
+    instance: DagsterInstance,
+) -> bool:
+    if key not in failed:
+        return False
+    allowed = member.retries + 1
+    return failed_runs(instance, member.key, member.op, key, at_most=allowed) >= allowed
+
+
+# --- what the instance remembers ------------------------------------------------------------------
+
+
+def _edited_since(tick: Tick, instance: DagsterInstance) -> bool:
+    """Whether the tick lies before an edit of the schedule.
+
+    Dagster writes down how far it came once an hour. A daemon that starts again within that hour
+    would fire for a time that the new expression has and the old one had not.
+    """
+    if tick.edited_at is None or tick.at >= tick.edited_at:
+        return False
+    last = instance.get_runs(dg.RunsFilter(tags={SCHEDULE_TAG: tick.schedule}), limit=1)
+    before = last[0].tags.get(CRON_TAG) if last else None
+    return before is not None and before != tick.cron
+
+
+def _first_tick(tick: Tick, instance: DagsterInstance) -> datetime | None:
+    """When the schedule asked for anything for the first time."""
+    if tick.spec.catch_up is not None:
+        return None
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={SCHEDULE_TAG: tick.schedule}), limit=1, ascending=True
+    )
+    if not records:
+        return None
+    due = records[0].dagster_run.tags.get(TICK_TAG)
+    return datetime.fromisoformat(due) if due else records[0].create_timestamp
+
+
+def _newest_at(window: dg.TimeWindowPartitionsDefinition, moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    with dg.partition_loading_context(moment):
+        return window.get_last_partition_key() or window.get_first_partition_key()
+
+
+def _length(span: timedelta) -> str:
+    minutes = int(span.total_seconds() // 60)
+    days, rest = divmod(minutes, 1440)
+    hours, minutes = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,260 @@
+"""Sensors: files that arrive, partition keys that another notebook lists, automation.
+
+All are switched on from the start: whoever wrote them into the manifest meant them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import ManifestError, PartitionError, did_you_mean
+from research_jobs.manifest import DynamicSpec, NotebookSpec, Problem
+from research_jobs.orchestration.definitions.automation import (
+    automation_condition,
+    automation_sensor,
+)
+from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
+from research_jobs.orchestration.definitions.watching import Look, Pattern, compile_pattern, look
+from research_jobs.orchestration.model.dynamic_keys import changes
+from research_jobs.orchestration.model.partitions import dimension_specs, newest_keys
+from research_jobs.project import Project
+
+__all__ = ["BuiltSensors", "build_sensors"]
+
+INTERVAL_S = 30
+# More runs than this are not asked for at one look.
+MOST_REQUESTS = 250
+FILES_TAG = "research_jobs/files"
+
+AnySensor = dg.SensorDefinition
+
+
+class BuiltSensors:
+    """Sensors, and why others could not be made.
+
+    Parameters
+    ----------
+    sensors : tuple of dagster.SensorDefinition
+    problems : tuple of Problem
+        Each takes down its sensor; the notebook itself is fine.
+    """
+
+    def __init__(self, sensors: Sequence[AnySensor], problems: Sequence[Problem]) -> None:
+        self.sensors = tuple(sensors)
+        self.problems = tuple(problems)
+
+
+def build_sensors(
+    project: Project,
+    specs: Mapping[str, NotebookSpec],
+    notebooks: Mapping[str, ScheduledNotebook],
+    *,
+    locate: Callable[..., Any] | None = None,
+) -> BuiltSensors:
+    """Make the sensors of a manifest.
+
+    Parameters
+    ----------
+    project : Project
+    specs : mapping of str to NotebookSpec
+        Of the notebooks that are not broken.
+    notebooks : mapping of str to ScheduledNotebook
+    locate : callable, optional
+        `Manifest.locate`, for messages.
+
+    Returns
+    -------
+    BuiltSensors
+        One for each watched notebook, one for each set of dynamic keys, and one for all
+        automation.
+    """
+    sensors: list[AnySensor] = []
+    problems: list[Problem] = []
+    dynamic: dict[str, DynamicSpec] = {}
+    automated: list[dg.AssetKey] = []
+    for name, spec in specs.items():
+        notebook = notebooks[name]
+        if spec.watch:
+            try:
+                sensors.append(_watch_sensor(project, spec, notebook))
+            except PartitionError as error:
+                where = locate("notebooks", name, "watch") if locate is not None else None
+                wrong = ManifestError(
+                    f"notebook {name}: {error.what}", where=where, hint=error.hint
+                )
+                problems.append(Problem("notebook", name, wrong))
+        for dimension in dimension_specs(spec).values():
+            if dimension.dynamic is not None:
+                dynamic.setdefault(dimension.dynamic.definition_name, dimension.dynamic)
+        if automation_condition(spec) is not None:
+            automated.append(notebook.key)
+    sensors += [_keys_sensor(project, source) for source in dynamic.values()]
+    automation = automation_sensor(automated)
+    if automation is not None:
+        sensors.append(automation)
+    return BuiltSensors(sensors, problems)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", text)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _watch_sensor(
+    project: Project,
+    spec: NotebookSpec,
+    notebook: ScheduledNotebook,
+) -> dg.SensorDefinition:
+    patterns = [compile_pattern(text) for text in spec.watch]
+    fields = _fields(patterns, spec)
+    root: Path = project.root
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        found = look(patterns, root, context.cursor, time.time_ns())
+        if found.first:
+            return dg.SensorResult(
+                skip_reason=f"watching; {found.files} files are there already", cursor=found.cursor
+            )
+        if not found.arrived:
+            waiting = f"; {found.waiting} are still being written" if found.waiting else ""
+            return dg.SensorResult(skip_reason=f"nothing new{waiting}", cursor=found.cursor)
+        with dg.partition_loading_context(None, context.instance):
+            requests, strays = _file_requests(found, notebook, fields)
+        for stray in strays:
+            context.log.warning(stray)
+        if not requests:
+            reason = strays[0] if strays else "there is no partition yet"
+            return dg.SensorResult(skip_reason=reason, cursor=found.cursor)
+        return dg.SensorResult(run_requests=requests, cursor=found.cursor)
+
+    return dg.SensorDefinition(
+        name=f"watch_{_slug(notebook.op)}",
+        evaluation_fn=evaluate,
+        target=dg.AssetSelection.assets(notebook.key),
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Runs {notebook.name} when files arrive: {', '.join(spec.watch)}.",
+    )
+
+
+def _fields(patterns: Iterable[Pattern], spec: NotebookSpec) -> dict[str, str]:
+    """Field of a pattern to the dimension whose key it gives."""
+    columns = dimension_specs(spec)
+    names = {column: column for column in columns}
+    for column, dimension in columns.items():
+        if dimension.parameter is not None:
+            names[dimension.parameter] = column
+    if len(columns) == 1:
+        names["partition"] = next(iter(columns))
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        for name in pattern.fields:
+            if name not in names:
+                hint = (
+                    did_you_mean(name, names, label="Its partitions")
+                    if names
+                    else "Write * where any text may stand."
+                )
+                raise PartitionError(f"watch: {{{name}}} is no partition of it", hint=hint)
+            found[name] = names[name]
+        if pattern.fields and {names[n] for n in pattern.fields} != set(columns):
+            missing = sorted(set(columns) - {names[n] for n in pattern.fields})
+            raise PartitionError(
+                f"watch: '{pattern.text}' names a part of the partition, not {{{missing[0]}}}",
+                hint="Name every dimension, or none.",
+            )
+    return found
+
+
+def _file_requests(
+    found: Look, notebook: ScheduledNotebook, fields: Mapping[str, str]
+) -> tuple[list[dg.RunRequest], list[str]]:
+    """One run, or one for each partition that the files name."""
+    by_key: dict[str | None, list[str]] = {}
+    strays: list[str] = []
+    definition = notebook.partitions
+    for path, values in found.arrived:
+        if definition is None:
+            by_key.setdefault(None, []).append(path)
+        elif values:
+            parts = {fields[name]: text for name, text in values.items()}
+            key = "|".join(parts[name] for name in sorted(parts))
+            if _exists(definition, key):
+                by_key.setdefault(key, []).append(path)
+            else:
+                strays.append(f"{path} names the partition '{key}', which does not exist")
+        else:
+            for key in newest_keys(definition):
+                by_key.setdefault(key, []).append(path)
+    requests = [
+        dg.RunRequest(
+            run_key=_run_key(notebook, key, paths, found),
+            asset_selection=[notebook.key],
+            partition_key=key,
+            tags={FILES_TAG: _listed(paths)},
+        )
+        for key, paths in by_key.items()
+    ]
+    return requests[:MOST_REQUESTS], strays
+
+
+def _exists(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
+    try:
+        return definition.has_partition_key(key)
+    except ValueError:
+        return False
+
+
+def _run_key(
+    notebook: ScheduledNotebook, key: str | None, paths: Sequence[str], found: Look
+) -> str:
+    """The same for the same files in the same state: a daemon that dies here asks once."""
+    state = hashlib.sha256(f"{paths}{found.cursor}".encode()).hexdigest()[:24]
+    return f"{notebook.name}|{key or ''}|{state}"[-250:]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    text = ", ".join(paths[:3])
+    return f"{text} and {len(paths) - 3} more" if len(paths) > 3 else text
+
+
+# --- keys that a notebook lists -------------------------------------------------------------------
+
+
+def _keys_sensor(project: Project, source: DynamicSpec) -> dg.SensorDefinition:
+    asset = dg.AssetKey(source.notebook.split("/"))
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        event = context.instance.get_latest_materialization_event(asset)
+        stamp = f"{event.run_id}|{event.timestamp}" if event is not None else None
+        if stamp is None:
+            return dg.SensorResult(skip_reason=f"{source.notebook} was not made yet")
+        if stamp == context.cursor:
+            return dg.SensorResult(skip_reason=f"{source.notebook} has nothing new")
+        added, removed = changes(context.instance, project, source)
+        definition = dg.DynamicPartitionsDefinition(name=source.definition_name)
+        requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+        if added:
+            requests.append(definition.build_add_request(added))
+        if removed:
+            requests.append(definition.build_delete_request(removed))
+        if not requests:
+            return dg.SensorResult(skip_reason="the same keys as before", cursor=stamp)
+        return dg.SensorResult(dynamic_partitions_requests=requests, cursor=stamp)
+
+    return dg.SensorDefinition(
+        name=f"keys_of_{_slug(source.definition_name)}",
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Keeps the partitions that {source.definition_name} lists up to date.",
+    )

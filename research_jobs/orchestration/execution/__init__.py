@@ -1,0 +1,1 @@
+"""A run: the executor, a step, its logs, its IO manager, what it reports."""

@@ -1,0 +1,190 @@
+"""The IO manager: publishes what a notebook's process staged, and hands outputs to other assets.
+
+A notebook's value, as far as Dagster is concerned, is a `StagedRun`: names and paths, no data.
+Publishing it renames files; nothing of the data passes through the run worker. What another asset
+gets is a mapping that reads an output when it is first asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import OutputError
+from research_jobs.orchestration.compat.assets import table_types
+from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.model.partitions import partition_key_of
+from research_jobs.project import Project
+from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.store.codec import read_output
+from research_jobs.store.commit import PublishedOutput, Staging, publish, reject
+
+__all__ = [
+    "IO_MANAGER_KEY",
+    "NotebookIOManager",
+    "PublishedPartitions",
+    "StagedRun",
+    "asset_value",
+]
+
+IO_MANAGER_KEY = "notebook_io_manager"
+"""The resource that notebook assets use unless the manifest names another.
+
+Not ``io_manager``: other assets of the deployment keep theirs.
+"""
+
+
+@dataclass(frozen=True)
+class StagedRun:
+    """The staged outputs of one run, to be published together or not at all.
+
+    Parameters
+    ----------
+    store, notebook, run_id : str
+    outputs : tuple of StagedOutput
+    staging : Staging
+    partition : PartitionKey or None
+    keep : mapping of str to int
+        Output to the number of old versions kept.
+    """
+
+    store: str
+    notebook: str
+    run_id: str
+    outputs: tuple[StagedOutput, ...]
+    staging: Staging
+    partition: PartitionKey | None = None
+    keep: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def publish(self) -> tuple[PublishedOutput, ...]:
+        """Make the outputs what everybody reads; the staging folder is gone afterwards."""
+        with self.staging:
+            return publish(
+                self.store,
+                self.notebook,
+                self.outputs,
+                staging=self.staging,
+                partition=self.partition,
+                keep=self.keep,
+                run_id=self.run_id,
+            )
+
+    def reject(self) -> Path | str:
+        """Keep the outputs aside: a check refused them; where (a URL in a remote store)."""
+        with self.staging:
+            return reject(
+                self.store,
+                self.notebook,
+                self.outputs,
+                staging=self.staging,
+                partition=self.partition,
+                run_id=self.run_id,
+            )
+
+
+@dataclass(frozen=True)
+class PublishedPartitions:
+    """What a step hands on when nothing is left to publish: how many partitions it published."""
+
+    count: int = 0
+
+
+def asset_value(manager: Any, run: StagedRun) -> Any:
+    """What an IO manager that is not ours gets for a run: a mapping of the loaded outputs.
+
+    A manager of tables (Dagster's DuckDB, Snowflake, BigQuery..., dagster-polars) takes no
+    mapping. It gets the table of the one output, as the kind of frame that it knows.
+
+    Raises
+    ------
+    OutputError
+        When a manager of tables is given a notebook without exactly one output.
+    """
+    types = table_types(manager)
+    if types is None or any(issubclass(dict, kind) for kind in types):
+        return {output.name: read_output(Path(output.path)) for output in run.outputs}
+    if len(run.outputs) != 1:
+        names = ", ".join(output.name for output in run.outputs)
+        raise OutputError(
+            f"{run.notebook} has {len(run.outputs)} outputs ({names}), and its io_manager, a "
+            f"{type(manager).__name__}, keeps one table for each asset",
+            hint="Split the notebook, or take another io_manager.",
+        )
+    path = Path(run.outputs[0].path)
+    value = read_output(path)
+    if isinstance(value, tuple(types)):
+        return value
+    libraries = {kind.__module__.partition(".")[0] for kind in types}
+    library = next((name for name in ("pandas", "polars") if name in libraries), None)
+    return read_output(path, as_=library) if library else value
+
+
+class NotebookIOManager(dg.IOManager):
+    """Keeps notebooks' outputs as Parquet in the project's store.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    @property
+    def project(self) -> Project:
+        """Project: whose store it is."""
+        return self._catalog.project
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Publish a run's outputs: all, or none.
+
+        Parameters
+        ----------
+        context : OutputContext
+        obj : StagedRun or PublishedPartitions
+        """
+        if isinstance(obj, PublishedPartitions):
+            return
+        if not isinstance(obj, StagedRun):
+            raise OutputError(
+                f"{context.asset_key.to_user_string()} gave a {type(obj).__name__} to the IO "
+                f"manager '{IO_MANAGER_KEY}', which keeps the outputs of notebooks only",
+                hint="Give that asset another io_manager_key.",
+            )
+        published = obj.publish()
+        for position, output in enumerate(published):
+            if output.rows is not None and output.previous_rows is not None:
+                name = "rows_change" if position == 0 else f"{output.name}/rows_change"
+                context.add_output_metadata({name: output.rows - output.previous_rows})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """What another asset gets that takes a notebook as an input.
+
+        Returns
+        -------
+        Outputs or dict of str to Outputs
+            A mapping from output to value, read when asked for. For several partitions, or where
+            the asset has no partitions and the notebook has: one such mapping for each partition
+            that is there, by key.
+        """
+        from research_jobs.store.load import Outputs, stored_partitions
+
+        name = "/".join(context.asset_key.path)
+        entry = self._catalog.entries[name]
+        if not entry.partitioned:
+            return Outputs(self.project.store, name)
+        keys = list(context.asset_partition_keys)
+        if len(keys) == 1 and context.has_partition_key:
+            return Outputs(
+                self.project.store, name, partition=partition_key_of(entry.spec, keys[0])
+            )
+        there = {stored.key for stored in stored_partitions(self.project.store, name)}
+        return {
+            key: Outputs(self.project.store, name, partition=partition_key_of(entry.spec, key))
+            for key in keys
+            if key in there
+        }

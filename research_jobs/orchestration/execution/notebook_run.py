@@ -1,0 +1,203 @@
+"""What the asset of a notebook does: one run, or one for each partition of a range.
+
+The step's thread asks the supervisor for a run and sleeps until it ended. Then it says what
+became of it: published outputs, an observation where there was nothing to do, or a failure whose
+first line is the place in the notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import PartitionError, ResearchJobsError
+from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration.compat.assets import (
+    DagsterExecutionInterruptedError,
+    output_io_manager,
+)
+from research_jobs.orchestration.execution.attempts import (
+    step_cancel_token,
+    step_log_streams,
+    step_place,
+)
+from research_jobs.orchestration.execution.io_manager import (
+    IO_MANAGER_KEY,
+    PublishedPartitions,
+    StagedRun,
+    asset_value,
+)
+from research_jobs.orchestration.execution.partition_range import PartitionRange
+from research_jobs.orchestration.execution.work import (
+    SKIPPED,
+    Ended,
+    Work,
+    fail_at_once,
+    failure,
+    observation,
+    refusal,
+    set_aside,
+)
+from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.checks import CheckTally
+from research_jobs.orchestration.model.config import PARTITIONS_FIELD, RESULT
+from research_jobs.orchestration.model.metadata import fit
+from research_jobs.protocol import Ending
+
+__all__ = ["run_step"]
+
+
+def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Materialise a notebook: what Dagster is to know, as it happens.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    entry : Entry
+    context : AssetExecutionContext
+
+    Raises
+    ------
+    dagster.Failure
+        When the run, or a run of the range, did not succeed.
+    """
+    if entry.error is not None:
+        fail_at_once(entry.error)
+    try:
+        config = dict(context.op_execution_context.op_config or {})
+        asked = config.pop(PARTITIONS_FIELD, None)
+        keys = _partitions(context, entry, asked)
+        streams = step_log_streams(context)
+        work = Work(
+            catalog=catalog,
+            entry=entry,
+            run_id=context.run.run_id,
+            step_key=context.op_execution_context.op.name,
+            parameters=_parameters(entry, config),
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+        )
+    except ResearchJobsError as error:
+        fail_at_once(error)
+    if keys is None or (len(keys) == 1 and asked is None):
+        yield from _run_single(context, work, keys[0] if keys else None)
+    else:
+        yield from PartitionRange(context, work, keys).run(RESULT)
+
+
+def _parameters(entry: Entry, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a run sets: those that differ from what the notebook says itself.
+
+    Its own defaults are left to it, which keeps their exact type and a notebook that runs as in
+    the editor.
+    """
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in entry.notebook.parameters
+        if parameter.has_default
+    }
+    given = {
+        name: value
+        for name, value in config.items()
+        if name in entry.parameters or name not in defaults or defaults[name] != value
+    }
+    return convert_parameters(entry.notebook.parameters, given, notebook=entry.name)
+
+
+def _partitions(
+    context: dg.AssetExecutionContext, entry: Entry, asked: Sequence[str] | None
+) -> list[str] | None:
+    """The partitions of this step; None for a notebook that has none."""
+    definition = context.assets_def.partitions_def
+    if definition is None:
+        return None
+    if not context.has_partition_key and not context.has_partition_key_range:
+        raise PartitionError(
+            f"{entry.name} has partitions, and this run says none",
+            hint="Choose partitions where you launch it, or use research-jobs backfill.",
+        )
+    with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+        keys = list(context.partition_keys) if asked is None else _spanned(definition, asked)
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        # What is logged for a key of this class is tagged with its dimensions.
+        return [definition.get_partition_key_from_str(str(key)) for key in keys]
+    return keys
+
+
+def _spanned(definition: dg.PartitionsDefinition[Any], spans: Sequence[str]) -> list[str]:
+    """The keys of a list of keys and of spans ``first...last``."""
+    keys: list[str] = []
+    for span in spans:
+        first, dots, last = span.partition("...")
+        if dots:
+            keys += definition.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
+        else:
+            keys.append(first)
+    return list(dict.fromkeys(keys))
+
+
+def _run_single(context: dg.AssetExecutionContext, work: Work, key: str | None) -> Iterator[Any]:
+    """One run, published by the asset's IO manager as Dagster means it."""
+    spec = work.entry.spec
+    # A pool of its own, or an IO manager of its own, may mean the writing as well.
+    keeps_place = spec.pool is not None or spec.io_manager is not None
+    place = None if keeps_place else step_place(context)
+    try:
+        ended = work.run(key, step_cancel_token(context), place)
+    except ResearchJobsError as error:
+        fail_at_once(error)
+    if ended.staged is None:
+        yield from _conclude(context, work, ended, key, None)
+        return
+    # Whatever happens while Dagster has the word (it publishes then), nothing is left behind.
+    with ended.staged.staging:
+        yield from _conclude(context, work, ended, key, ended.staged)
+
+
+def _conclude(
+    context: dg.AssetExecutionContext,
+    work: Work,
+    ended: Ended,
+    key: str | None,
+    staged: StagedRun | None,
+) -> Iterator[Any]:
+    asset = context.asset_key
+    ending = ended.result.ending
+    if ending is Ending.CANCELLED:
+        raise DagsterExecutionInterruptedError
+    if ending is Ending.SKIPPED:
+        yield observation(asset, key, SKIPPED, ended.result.skip_reason or "", ended)
+        return
+    if ending is not Ending.SUCCEEDED:
+        raise failure(work, ended)
+    checks = CheckTally(asset, [check.name for check in context.selected_asset_check_keys])
+    checks.add(key, ended.result.checks)
+    if ended.refused:
+        extra = set_aside(staged)
+        yield from checks.results(extra)
+        entries = {"ending": dg.MetadataValue.text("refused"), **ended.report, **extra}
+        raise dg.Failure(description=refusal(work.entry.name, ended, extra), metadata=fit(entries))
+    manager = work.entry.spec.io_manager or IO_MANAGER_KEY
+    if staged is None:
+        value: Any = PublishedPartitions()
+    elif manager == IO_MANAGER_KEY:
+        value = staged
+    else:
+        value = _foreign_value(context, staged)
+    context.add_asset_metadata(work.metadata(ended, {}, stored=value is staged))
+    yield dg.MaterializeResult(
+        asset_key=asset,
+        value=value,
+        data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
+    )
+    yield from checks.results()
+
+
+def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun) -> Any:
+    """The loaded outputs, for an IO manager that is not ours: here they pass through memory."""
+    try:
+        return asset_value(output_io_manager(context, RESULT), staged)
+    except ResearchJobsError as error:
+        fail_at_once(error)

@@ -1,0 +1,317 @@
+"""A step over many partitions of a notebook: a few runs at a time, each logged as it finishes.
+
+Whatever ends the step later, what is published stays published and recorded. A partition that
+fails does not stop the others; in the end the step fails and names it, and only it is missing.
+What is kept in memory does not grow with the number of partitions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.errors import ParameterError, PartitionError, ResearchJobsError
+from research_jobs.orchestration.compat.assets import (
+    DagsterExecutionInterruptedError,
+    provenance_tags,
+    quiet_output,
+)
+from research_jobs.orchestration.execution.attempts import step_cancel_token
+from research_jobs.orchestration.execution.io_manager import PublishedPartitions
+from research_jobs.orchestration.execution.work import (
+    FAILED,
+    SKIPPED,
+    Ended,
+    Work,
+    fail_at_once,
+    materialization,
+    observation,
+    publish,
+    refusal,
+    set_aside,
+)
+from research_jobs.orchestration.model.checks import CheckTally
+from research_jobs.orchestration.model.metadata import fit
+from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.process import usable_cores
+from research_jobs.protocol import Ending
+from research_jobs.supervisor.run import CancelToken
+
+__all__ = ["CONCURRENCY_TAG", "PartitionRange"]
+
+CONCURRENCY_TAG = "research_jobs/concurrency"
+"""Tag of a run: how many partitions a step runs at a time."""
+
+SHOWN = 20
+REMEMBERED_STEPS = 256
+
+# Partitions that were skipped, by run and notebook: what reads them in the same run skips too.
+_skipped: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One partition, done with."""
+
+    key: str
+    ended: Ended | None = None
+    previous: Mapping[str, int] = field(default_factory=dict[str, int])
+    failed: str | None = None
+    skipped: str | None = None
+    aside: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class _Slot:
+    """A thread's right to run a notebook's process.
+
+    It is taken before the next partition is chosen, so that partitions begin in order, and given
+    back when the process has ended: what follows keeps no other from running.
+    """
+
+    def __init__(self, slots: threading.Semaphore) -> None:
+        self._slots = slots
+        self._held = False
+
+    def take(self) -> None:
+        """Wait for a right, unless it is held already."""
+        if not self._held:
+            self._slots.acquire()
+            self._held = True
+
+    def give(self) -> None:
+        """Give it back, if it is held."""
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *error: object) -> None:
+        self.give()
+
+
+class PartitionRange:
+    """The runs of one step over many partitions.
+
+    Parameters
+    ----------
+    context : AssetExecutionContext
+    work : Work
+    keys : sequence of str
+        In the order in which they are begun.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, work: Work, keys: Sequence[str]) -> None:
+        self._context = context
+        self._work = work
+        self._count = len(keys)
+        self._left = deque(keys)
+        self._done: SimpleQueue[_Done | BaseException | None] = SimpleQueue()
+        self._stop = CancelToken()
+        self._upstream_skipped = _skipped_upstream(work)
+        width = self._width()
+        self._slots = threading.Semaphore(width)
+        # While one thread publishes and writes its report, another runs the next partition. One
+        # that reads the partition before must wait until that is published.
+        self._threads = 1 if work.entry.reads_itself else 2 * width
+
+    def run(self, output_name: str) -> Iterator[Any]:
+        """Run them all, and yield what Dagster is to know.
+
+        Parameters
+        ----------
+        output_name : str
+            Name of the op's output that stands for the asset.
+        """
+        context, asset = self._context, self._context.asset_key
+        tags = provenance_tags(context, asset)
+        checks = CheckTally(asset, [check.name for check in context.selected_asset_check_keys])
+        failed: dict[str, str] = {}
+        aside: dict[str, Any] = {}
+        skipped: set[str] = set()
+        published = 0
+        cancel = step_cancel_token(context)
+        with cancel.listening(self._stop.cancel):
+            for done in self._all():
+                if done.ended is not None:
+                    checks.add(done.key, done.ended.result.checks)
+                if done.failed is not None:
+                    failed[done.key] = done.failed
+                    aside |= done.aside
+                    yield observation(asset, done.key, FAILED, done.failed, done.ended)
+                elif done.skipped is not None:
+                    skipped.add(done.key)
+                    yield observation(asset, done.key, SKIPPED, done.skipped, done.ended)
+                elif done.ended is not None:
+                    published += 1
+                    yield materialization(
+                        asset, done.key, self._work, done.ended, done.previous, tags
+                    )
+        if cancel.is_cancelled:
+            raise DagsterExecutionInterruptedError
+        _remember_skipped(self._work, skipped)
+        if failed:
+            yield from checks.results(aside)
+            raise self._failure(failed, aside)
+        if published:
+            yield quiet_output(PublishedPartitions(published), output_name)
+            yield from checks.results()
+
+    def _all(self) -> Iterator[_Done]:
+        """The partitions as they are done with, a few of them running at any time."""
+        threads = [
+            threading.Thread(target=self._run_some, name=f"partitions-{number}")
+            for number in range(min(self._threads, self._count))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            running = len(threads)
+            while running:
+                done = self._done.get()
+                if done is None:
+                    running -= 1
+                elif isinstance(done, BaseException):
+                    raise done
+                else:
+                    yield done
+        except ResearchJobsError as error:
+            fail_at_once(error)
+        finally:
+            self._stop.cancel()
+            for thread in threads:
+                thread.join()
+
+    def _width(self) -> int:
+        """How many run at a time.
+
+        One where each partition reads the one before, and one in a pool, for the step holds one
+        slot of it.
+        """
+        entry = self._work.entry
+        if entry.reads_itself or entry.spec.pool is not None:
+            return 1
+        tag = self._context.run.tags.get(CONCURRENCY_TAG, "")
+        if tag.isdigit() and int(tag) > 0:
+            return int(tag)
+        return self._work.catalog.manifest.defaults.concurrency or usable_cores()
+
+    def _run_some(self) -> None:
+        """One thread: partition after partition, until none is left or all is to stop."""
+        slot = _Slot(self._slots)
+        try:
+            while True:
+                slot.take()
+                key = self._next()
+                if key is None:
+                    return
+                done = self._run_one(key, slot)
+                if done is not None:
+                    self._done.put(done)
+        except BaseException as error:  # noqa: BLE001 - handed to the step's thread
+            # Not this partition's fault: the store, the interpreter, ourselves.
+            self._stop.cancel()
+            self._done.put(error)
+        finally:
+            slot.give()
+            self._done.put(None)
+
+    def _next(self) -> str | None:
+        """The partition to begin with now; None when there is none, or all is to stop."""
+        if self._stop.is_cancelled:
+            return None
+        try:
+            return self._left.popleft()
+        except IndexError:
+            return None
+
+    def _run_one(self, key: str, slot: _Slot) -> _Done | None:
+        """One partition, tried as often as the manifest says; None when it was cancelled."""
+        upstream = next((name for name, keys in self._upstream_skipped if key in keys), None)
+        if upstream is not None:
+            return _Done(key, skipped=f"{upstream} was skipped for it")
+        policy = self._context.op_execution_context.op_def.retry_policy
+        attempt = 0
+        while True:
+            done = self._attempt(key, slot)
+            if done is None or done.failed is None or policy is None:
+                return done
+            attempt += 1
+            if attempt > policy.max_retries or not self._wait(policy.calculate_delay(attempt)):
+                return done
+
+    def _attempt(self, key: str, slot: _Slot) -> _Done | None:
+        try:
+            ended = self._work.run(key, self._stop, slot)
+        except (ParameterError, PartitionError) as error:
+            return _Done(key, failed=error.headline)
+        result = ended.result
+        if result.ending is Ending.CANCELLED:
+            return None
+        if result.ending is Ending.SKIPPED:
+            return _Done(key, ended, skipped=result.skip_reason or "")
+        if result.ending is not Ending.SUCCEEDED:
+            headline = result.failure.headline if result.failure else str(result.ending)
+            return _Done(key, ended, failed=headline)
+        if ended.refused:
+            aside = set_aside(ended.staged)
+            return _Done(
+                key, ended, failed=refusal(self._work.entry.name, ended, aside), aside=aside
+            )
+        return _Done(key, ended, previous=publish(ended))
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait between two attempts; False when all is to stop."""
+        stopped = threading.Event()
+        with self._stop.listening(stopped.set):
+            return not stopped.wait(seconds)
+
+    def _failure(self, failed: Mapping[str, str], aside: Mapping[str, Any]) -> dg.Failure:
+        keys = sorted(failed)
+        named = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
+        lines = [f"- {key}: {failed[key]}" for key in keys[:SHOWN]]
+        return dg.Failure(
+            description=(
+                f"{self._work.entry.name}: {len(failed)} of {self._count} partitions failed "
+                f"({named}). {keys[0]}: {failed[keys[0]]}"
+            ),
+            metadata=fit(
+                {
+                    "ending": dg.MetadataValue.text("failed"),
+                    "failed_partitions": dg.MetadataValue.int(len(failed)),
+                    "failures": dg.MetadataValue.text("\n".join(lines)),
+                    **aside,
+                }
+            ),
+            # Each was tried as often as it may be; the others are done.
+            allow_retries=False,
+        )
+
+
+def _remember_skipped(work: Work, keys: set[str]) -> None:
+    if keys:
+        _skipped[work.run_id, work.entry.name] = keys
+        while len(_skipped) > REMEMBERED_STEPS:
+            _skipped.popitem(last=False)
+
+
+def _skipped_upstream(work: Work) -> list[tuple[str, set[str]]]:
+    """Notebooks with the same partitions that skipped some of them in this very run."""
+    found: list[tuple[str, set[str]]] = []
+    for name in work.entry.upstream:
+        keys = _skipped.get((work.run_id, name))
+        if keys and _definition(work, name) == _definition(work, work.entry.name):
+            found.append((name, keys))
+    return found
+
+
+def _definition(work: Work, name: str) -> dg.PartitionsDefinition[Any] | None:
+    catalog = work.catalog
+    return build_partitions(catalog.entries[name].spec, cache=catalog.project.state / "cache")

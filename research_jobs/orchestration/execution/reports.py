@@ -1,0 +1,146 @@
+"""The report of a run, and the metadata that leads to it. Nothing here ever fails a run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import dagster as dg
+
+from research_jobs.orchestration.execution.gallery import notebook_card
+from research_jobs.orchestration.model.addresses import reports_address, run_page
+from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.metadata import Metadata
+from research_jobs.project import Project
+from research_jobs.protocol import PartitionKey, RunResult
+from research_jobs.report.build import Report, build_report, report_folder
+from research_jobs.report.gallery import GalleryEntry, update_gallery
+from research_jobs.report.header import header_of
+
+__all__ = ["git_commit", "report_entries", "run_folder"]
+
+logger = logging.getLogger("research_jobs")
+
+
+def run_folder(project: Project, run_id: str, step_key: str, partition: str | None) -> Path:
+    """Where a run keeps what it needs while it lasts, made."""
+    name = step_key
+    if partition is not None:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", partition)[:60]
+        name += f"-{plain}-{hashlib.sha256(partition.encode()).hexdigest()[:8]}"
+    folder = project.state / "runs" / run_id / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def report_entries(
+    catalog: Catalog,
+    entry: Entry,
+    result: RunResult,
+    *,
+    capture: Path,
+    run_id: str,
+    step_key: str,
+    partition: PartitionKey | None,
+) -> Metadata:
+    """Build the report of a run.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    entry : Entry
+    result : RunResult
+    capture : Path
+        What the notebook's cells showed. Its folder is removed once the report is there.
+    run_id, step_key : str
+    partition : PartitionKey or None
+
+    Returns
+    -------
+    dict
+        Metadata that leads to the report; of a report that could not be built, why.
+    """
+    project = catalog.project
+    try:
+        header = header_of(
+            result,
+            notebook=entry.name,
+            run_id=run_id,
+            run_url=run_page(catalog, run_id, step_key),
+            path=project.display(entry.notebook.path),
+            partition=partition.key if partition else None,
+            code_version=entry.notebook.code_version or None,
+            git_commit=git_commit(project.root),
+            timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
+        )
+        report = build_report(
+            capture if capture.exists() else None,
+            header,
+            report_folder(project.reports, header),
+            reports=project.reports,
+            notebook_path=entry.notebook.path,
+        )
+        update_gallery(
+            project.reports,
+            GalleryEntry(notebook_card(catalog, entry), header, report),
+            keep=catalog.manifest.reports.keep,
+        )
+    except Exception as error:
+        logger.exception("%s: the report could not be built", entry.name)
+        return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
+    shutil.rmtree(capture.parent, ignore_errors=True)
+    with suppress(OSError):
+        capture.parent.parent.rmdir()  # the run's folder, once its last step is done
+    return _links(catalog, report)
+
+
+def _links(catalog: Catalog, report: Report) -> Metadata:
+    """A link where reports are served, else the path; and the first chart, shown inline."""
+    project = catalog.project
+    base = reports_address(catalog)
+    if base is None:
+        return {"report": dg.MetadataValue.path(str(report.html))}
+    links: Metadata = {
+        "report": dg.MetadataValue.url(report.address(project.reports, base)),
+    }
+    if report.thumbnail is not None:
+        place = report.thumbnail.relative_to(project.reports).as_posix()
+        links["chart"] = dg.MetadataValue.md(f"![first chart]({base}/{place})")
+    return links
+
+
+@lru_cache(maxsize=8)
+def git_commit(root: Path) -> str | None:
+    """The commit that a folder is at, read from its ``.git``; None where there is none."""
+    for folder in (root, *root.parents):
+        git = folder / ".git"
+        if git.is_file():  # a worktree or submodule: "gitdir: <path>"
+            git = (folder / git.read_text().partition(":")[2].strip()).resolve()
+        if git.is_dir():
+            with suppress(OSError, UnicodeDecodeError):
+                return _commit_of(git)
+            return None
+    return None
+
+
+def _commit_of(git: Path) -> str | None:
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref:"):
+        return head or None
+    name = head.partition(":")[2].strip()
+    common = git / "commondir"
+    shared = (git / common.read_text().strip()).resolve() if common.is_file() else git
+    for place in (git, shared):
+        if (place / name).is_file():
+            return (place / name).read_text().strip()
+    packed = shared / "packed-refs"
+    for line in packed.read_text().splitlines() if packed.is_file() else ():
+        commit, _, ref = line.partition(" ")
+        if ref == name:
+            return commit
+    return None

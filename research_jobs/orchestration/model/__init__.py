@@ -1,0 +1,1 @@
+"""What all floors speak of: the catalog, partitions, status, addresses."""

@@ -1,0 +1,369 @@
+"""A manifest's partitions as Dagster's, and a partition key as what a run needs to know of it.
+
+Time is local time in the partitions' zone: a day is from midnight to midnight there, 23 or 25
+hours long where clocks change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from research_jobs.errors import PartitionError, did_you_mean
+from research_jobs.manifest import DimensionSpec, NotebookSpec
+from research_jobs.orchestration.model.calendars import closed_days
+from research_jobs.protocol import PartitionKey
+
+__all__ = [
+    "VARIANT",
+    "build_partitions",
+    "dimension_specs",
+    "keys_with",
+    "newest_keys",
+    "parameter_values",
+    "partition_key_of",
+    "partition_key_record",
+    "time_dimension",
+]
+
+# The dimension that a notebook's variants make.
+VARIANT = "variant"
+
+_CRONS = {
+    "hour": "{minute} * * * *",
+    "day": "{minute} {hour} * * *",
+    "week": "{minute} {hour} * * 1",  # ISO weeks: from Monday
+    "month": "{minute} {hour} 1 * *",
+    "quarter": "{minute} {hour} 1 1,4,7,10 *",
+    "year": "{minute} {hour} 1 1 *",
+}
+
+
+def dimension_specs(spec: NotebookSpec) -> Mapping[str, DimensionSpec]:
+    """A notebook's dimensions by column name, in Dagster's order; empty when it has none.
+
+    Variants are a dimension of values of their own, called ``variant``.
+    """
+    columns = dict(spec.partitions.columns) if spec.partitions is not None else {}
+    if spec.variants:
+        if VARIANT in columns:
+            raise PartitionError(
+                f"a dimension is called '{VARIANT}', as the one that variants make",
+                hint="Rename its parameter.",
+            )
+        columns[VARIANT] = DimensionSpec(values=tuple(spec.variants))
+    return {name: columns[name] for name in sorted(columns)}
+
+
+def build_partitions(
+    spec: NotebookSpec, *, cache: Path | None = None, now: datetime | None = None
+) -> dg.PartitionsDefinition[Any] | None:
+    """A notebook's partitions as Dagster defines them.
+
+    Parameters
+    ----------
+    spec : NotebookSpec
+        With defaults merged in.
+    cache : Path, optional
+        Folder in which exchange calendars are kept (``project.state / "cache"``); without it a
+        notebook with ``calendar`` takes seconds to load.
+    now : datetime, optional
+        For tests: which year an open-ended calendar runs to.
+
+    Returns
+    -------
+    dagster.PartitionsDefinition or None
+        Equal specs give the same object.
+
+    Raises
+    ------
+    PartitionError
+        When Dagster or the calendar refuses.
+    """
+    dimensions = dimension_specs(spec)
+    if not dimensions:
+        return None
+    made = {name: _dimension(dimension, cache, now) for name, dimension in dimensions.items()}
+    if len(made) == 1:
+        return next(iter(made.values()))
+    try:
+        return dg.MultiPartitionsDefinition(made)
+    except Exception as error:
+        raise PartitionError(f"partitions cannot be made: {error}") from error
+
+
+def time_dimension(
+    definition: dg.PartitionsDefinition[Any] | None,
+) -> tuple[str | None, dg.TimeWindowPartitionsDefinition] | None:
+    """The dimension of time: its name (None when it is the only one) and its definition."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return None, definition
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        for dimension in definition.partitions_defs:
+            if isinstance(dimension.partitions_def, dg.TimeWindowPartitionsDefinition):
+                return dimension.name, dimension.partitions_def
+    return None
+
+
+def newest_keys(definition: dg.PartitionsDefinition[Any]) -> list[str]:
+    """The keys of the newest window of time; all keys where there is no time. May be none.
+
+    Listed keys want a ``partition_loading_context`` around it.
+    """
+    timed = time_dimension(definition)
+    if timed is None:
+        return [str(key) for key in definition.get_partition_keys()]
+    name, window = timed
+    last = window.get_last_partition_key()
+    return [] if last is None else keys_with(definition, name, last)
+
+
+def keys_with(definition: dg.PartitionsDefinition[Any], name: str | None, part: str) -> list[str]:
+    """All keys of one window of time: more than one where there is a second dimension."""
+    if name is None:
+        return [part]
+    assert isinstance(definition, dg.MultiPartitionsDefinition)
+    names = definition.partition_dimension_names
+    other = next(n for n in names if n != name)
+    return [
+        str(dg.MultiPartitionKey({name: part, other: key}))
+        for key in definition.get_partitions_def_for_dimension(other).get_partition_keys()
+    ]
+
+
+def _dimension(
+    spec: DimensionSpec, cache: Path | None, now: datetime | None
+) -> dg.PartitionsDefinition[Any]:
+    try:
+        if spec.dynamic is not None:
+            return dg.DynamicPartitionsDefinition(name=spec.dynamic.definition_name)
+        if spec.values is not None:
+            return _static(spec.values)
+        return _time(spec, cache, now)
+    except PartitionError:
+        raise
+    except Exception as error:
+        # Dagster's own refusals: invalid definitions, check failures
+        raise PartitionError(f"partitions cannot be made: {error}") from error
+
+
+@lru_cache(maxsize=256)
+def _static(values: tuple[str, ...]) -> dg.StaticPartitionsDefinition:
+    return dg.StaticPartitionsDefinition(values)
+
+
+def _time(
+    spec: DimensionSpec, cache: Path | None, now: datetime | None
+) -> dg.TimeWindowPartitionsDefinition:
+    if spec.start is None or spec.by is None:
+        raise PartitionError("partitions of time need by and start")
+    minutes = int(spec.shift // 60)
+    cron = spec.cron or _CRONS[spec.by].format(minute=minutes % 60, hour=minutes // 60)
+    exclusions: tuple[str | datetime, ...] = ()
+    if spec.calendar is not None:
+        today = now or datetime.now(ZoneInfo(spec.timezone or "UTC"))
+        last = spec.end or datetime(today.year + 1, 12, 31)  # noqa: DTZ001 - local days
+        exclusions = _exclusions(
+            spec, minutes, closed_days(spec.calendar, spec.start.date(), last.date(), cache=cache)
+        )
+    return _window(
+        cron, spec.start, spec.end, spec.timezone or "UTC", spec.key_format, spec.offset, exclusions
+    )
+
+
+@lru_cache(maxsize=256)
+def _window(
+    cron: str,
+    start: datetime,
+    end: datetime | None,
+    timezone: str,
+    form: str,
+    offset: int,
+    exclusions: tuple[str | datetime, ...],
+) -> dg.TimeWindowPartitionsDefinition:
+    definition = dg.TimeWindowPartitionsDefinition(
+        cron_schedule=cron,
+        start=start,
+        end=end,
+        timezone=timezone,
+        fmt=form,
+        end_offset=offset,
+        exclusions=exclusions or None,
+    )
+    definition.validate_partition_definition()
+    return definition
+
+
+def _exclusions(
+    spec: DimensionSpec, minutes: int, closed: Sequence[date]
+) -> tuple[str | datetime, ...]:
+    """Closed days as Dagster takes them: weekdays that are always closed as one cron expression."""
+    assert spec.start is not None
+    first = spec.start.date()
+    last = closed[-1] if closed else first
+    closed_set = set(closed)
+    weekdays: set[int] = set(range(7))
+    for offset in range((last - first).days + 1):
+        day = first + timedelta(days=offset)
+        if day not in closed_set:
+            weekdays.discard(day.weekday())
+    if len(weekdays) == 7:
+        raise PartitionError(
+            f"calendar {spec.calendar} has no open day from {first} on",
+            hint="Check start and end.",
+        )
+    rest = [
+        datetime(d.year, d.month, d.day) + timedelta(minutes=minutes)  # noqa: DTZ001 - zone follows
+        for d in closed
+        if d.weekday() not in weekdays
+    ]
+    if not weekdays:
+        return tuple(rest)
+    listed = ",".join(str((day + 1) % 7) for day in sorted(weekdays))
+    return (f"{minutes % 60} {minutes // 60} * * {listed}", *rest)
+
+
+def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:
+    """What a run is told of its partition.
+
+    Parameters
+    ----------
+    spec : NotebookSpec
+    key : str
+        Dagster's key, ``a|b`` where there are two dimensions.
+
+    Returns
+    -------
+    PartitionKey
+        ``dimensions`` by column name; ``start`` and ``end`` of the window of time, where there is
+        one, as ISO 8601 with the offset that holds at each.
+
+    Raises
+    ------
+    PartitionError
+        When it is not a key of such partitions.
+    """
+    dimensions = dimension_specs(spec)
+    parts = _parts(key, list(dimensions))
+    timed = [(name, dimension) for name, dimension in dimensions.items() if dimension.is_time]
+    if not timed:
+        return PartitionKey(key=str(key), dimensions=parts)
+    name, dimension = timed[0]
+    # A calendar leaves days out; it does not move the windows of those that stay.
+    definition = _time(dimension.model_copy(update={"calendar": None}), None, None)
+    start, end = _window_of(definition, parts[name])
+    return PartitionKey(key=str(key), dimensions=parts, start=start, end=end)
+
+
+def partition_key_record(
+    definition: dg.PartitionsDefinition[Any], spec: NotebookSpec, key: str
+) -> PartitionKey:
+    """As `partition_key_of`, for a key that must exist in `definition` by now."""
+    record = partition_key_of(spec, key)
+    timed = time_dimension(definition)
+    if timed is not None:
+        name, window = timed
+        part = record.dimensions[name] if name is not None else key
+        if not window.has_partition_key(part):
+            raise PartitionError(
+                f"there is no partition '{part}'",
+                hint=(
+                    f"They run from {window.get_first_partition_key()}"
+                    f" to {window.get_last_partition_key()}."
+                ),
+            )
+    return record
+
+
+def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[str, str]:
+    try:
+        window = definition.time_window_for_partition_key(key)
+    except ValueError as error:
+        raise PartitionError(
+            f"'{key}' is not a partition key of the form {definition.fmt}",
+            hint=f"Write it as {example_key(definition)}.",
+        ) from error
+    return window.start.isoformat(), window.end.isoformat()
+
+
+def _parts(key: str, names: Sequence[str]) -> dict[str, str]:
+    pieces = str(key).split("|") if len(names) > 1 else [str(key)]
+    if len(pieces) != len(names):
+        raise PartitionError(
+            f"'{key}' is not a key of the dimensions {' and '.join(names)}",
+            hint=f"Write it as {'|'.join(f'<{name}>' for name in names)}.",
+        )
+    return dict(zip(names, pieces, strict=True))
+
+
+def example_key(definition: dg.TimeWindowPartitionsDefinition) -> str:
+    return definition.start.strftime(definition.fmt)
+
+
+def parameter_values(
+    spec: NotebookSpec,
+    partition: PartitionKey,
+    types: Mapping[str, str],
+) -> dict[str, Any]:
+    """The parameters that a partition sets, as JSON values.
+
+    Parameters
+    ----------
+    spec : NotebookSpec
+    partition : PartitionKey
+        As `partition_key_record` makes it.
+    types : mapping of str to str
+        The declared type of each of the notebook's parameters (``"date"``, ``"int"``...).
+
+    Returns
+    -------
+    dict
+        A date or moment for parameters of such a type, where the partition is one of time: the
+        window's start, in local time. Partitions of an hour or less carry their offset, so that
+        an hour that the clocks repeat has one meaning; longer ones are without, as dates in data
+        mostly are. Else the key itself, for the parameter's type to convert.
+
+    Raises
+    ------
+    PartitionError
+        When a named parameter is none of the notebook's.
+    """
+    values: dict[str, Any] = {}
+    for name, dimension in dimension_specs(spec).items():
+        part = partition.dimensions[name]
+        if name == VARIANT and spec.variants:
+            values.update(spec.variants.get(part, {}))
+            continue
+        parameter = dimension.parameter
+        if parameter is None:
+            # a dimension (one of two) is called as its parameter, where there is such a one
+            if spec.partitions is None or spec.partitions.dimensions is None or name not in types:
+                continue
+            parameter = name
+        elif parameter not in types:
+            raise PartitionError(
+                f"the partition's parameter '{parameter}' is not one of the notebook's",
+                hint=did_you_mean(parameter, types, label="Parameters")
+                or 'Assign it in a cell tagged: # %% tags=["parameters"].',
+            )
+        values[parameter] = _typed(part, dimension, partition, types[parameter])
+    return values
+
+
+def _typed(part: str, dimension: DimensionSpec, partition: PartitionKey, type_: str) -> Any:
+    if not dimension.is_time or partition.start is None:
+        return part
+    start = datetime.fromisoformat(partition.start)
+    if type_ == "date":
+        return start.date().isoformat()
+    if type_ in ("datetime", "timestamp"):
+        if dimension.by == "hour" or (dimension.by == "cron" and "%H" in dimension.key_format):
+            return start.isoformat()
+        return start.replace(tzinfo=None).isoformat()
+    return part

@@ -1,0 +1,654 @@
+"""Backfills without a daemon: many partitions of a few notebooks, in a few runs of this process.
+
+One Dagster run for each level of dependencies. Its tags say the range from the first partition to
+the last, as Dagster wants them; its config says which of the range are meant, so that a range
+with gaps is one run too. Every partition is published and recorded as it finishes: whatever ends
+the process, the same call with ``only="missing"`` goes on where it was.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any, Literal, TypeAlias
+
+import dagster as dg
+from dagster import DagsterEventType
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+from research_jobs.errors import PartitionError
+from research_jobs.orchestration.compat.assets import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    EXTERNALLY_MANAGED_ASSETS_TAG,
+    PARTITION_NAME_TAG,
+    DagsterExecutionInterruptedError,
+    execute_run,
+    job_origin,
+    report_planned,
+)
+from research_jobs.orchestration.compat.storage import held_connections
+from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
+from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY
+from research_jobs.orchestration.execution.partition_range import CONCURRENCY_TAG
+from research_jobs.orchestration.execution.work import FAILED, SKIPPED, observation
+from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.model.config import PARTITIONS_FIELD
+from research_jobs.orchestration.model.instance import LOCATION
+from research_jobs.orchestration.model.mappings import partition_mapping
+from research_jobs.orchestration.model.selection import select_partitions
+from research_jobs.orchestration.model.status import partition_status
+from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
+from research_jobs.orchestration.operations.staleness import stale_partitions
+
+__all__ = [
+    "BACKFILL_TAG",
+    "INTERRUPTED",
+    "Backfill",
+    "BackfillSummary",
+    "Only",
+    "PartitionOutcome",
+    "PlannedNotebook",
+    "backfill",
+    "plan_backfill",
+]
+
+BACKFILL_TAG = "research_jobs/backfill"
+"""Tag of the runs of one backfill: its id."""
+
+INTERRUPTED = "interrupted"
+"""Why a partition did not run, when somebody stopped the backfill."""
+
+Only: TypeAlias = Literal["all", "missing", "failed", "stale"]
+
+
+@dataclass(frozen=True)
+class PlannedNotebook:
+    """What a backfill is going to do with one notebook.
+
+    Parameters
+    ----------
+    notebook : str
+    keys : tuple of str
+        The partitions to run, in order.
+    selected : int
+        How many were selected before `keys` were picked out.
+    skipped_before : int
+        Those among them that an earlier run skipped, and that are therefore left out.
+    """
+
+    notebook: str
+    keys: tuple[str, ...]
+    selected: int
+    skipped_before: int = 0
+
+
+@dataclass(frozen=True)
+class PartitionOutcome:
+    """What became of one partition of one notebook.
+
+    Parameters
+    ----------
+    notebook, partition : str
+    ending : str
+        ``"succeeded"``, ``"skipped"``, ``"failed"`` or ``"not run"``.
+    reason : str
+        Of those that did not succeed, one line.
+    run_id : str or None
+    report : str or None
+        Where its report is.
+    """
+
+    notebook: str
+    partition: str
+    ending: str
+    reason: str = ""
+    run_id: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True)
+class BackfillSummary:
+    """What became of a backfill.
+
+    Parameters
+    ----------
+    id : str
+        As the runs' tag ``research_jobs/backfill`` says.
+    plan : tuple of PlannedNotebook
+        Dependencies first.
+    run_ids : tuple of str
+    counts : mapping of str to int
+        Ending to the number of partitions.
+    problems : tuple of PartitionOutcome
+        Those that failed or were not run.
+    interrupted : bool
+    duration_s : float
+    """
+
+    id: str
+    plan: tuple[PlannedNotebook, ...]
+    run_ids: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    problems: tuple[PartitionOutcome, ...] = ()
+    interrupted: bool = False
+    duration_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """bool: whether every partition succeeded or was skipped."""
+        return not self.problems and not self.interrupted
+
+
+def plan_backfill(
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    definitions: dg.Definitions,
+    notebooks: Sequence[str],
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    keys: Sequence[str] = (),
+    only: Only = "all",
+) -> tuple[PlannedNotebook, ...]:
+    """The partitions that a backfill would run, dependencies first.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    definitions : Definitions
+        Of `research_jobs.orchestration.definitions.factory.catalog_defs`.
+    notebooks : sequence of str
+        Names, as in the catalog.
+    first, last, keys
+        As `research_jobs.orchestration.model.selection.select_partitions` takes them; none of them
+        selects all partitions.
+    only : {"all", "missing", "failed", "stale"}
+        Which of the selected. ``missing`` are those without data, failed ones included and those
+        that a notebook itself skipped left out.
+
+    Raises
+    ------
+    PartitionError
+        For a notebook without partitions, and a selection that selects nothing.
+    """
+    graph = definitions.get_repository_def().asset_graph
+    wanted = {asset_key(name): name for name in notebooks}
+    planned: list[PlannedNotebook] = []
+    for key in graph.toposorted_asset_keys:
+        if key not in wanted:
+            continue
+        name = wanted[key]
+        definition = graph.get(key).partitions_def
+        if definition is None:
+            broken = catalog.entries[name].error
+            if broken is not None:
+                raise broken
+            raise PartitionError(f"{name} has no partitions", hint="Use research-jobs run.")
+        selected = select_partitions(
+            definition, first=first, last=last, keys=keys, instance=instance
+        )
+        chosen, skipped = _only(instance, definitions, key, selected, only)
+        if only == "missing":
+            idle = _skipped_upstream(instance, graph, catalog.entries[name].upstream, key, chosen)
+            chosen = [item for item in chosen if item not in idle]
+            skipped += len(idle)
+        if only == "stale":
+            behind = _behind(instance, graph, catalog.entries[name].upstream, key, planned)
+            behind |= set(chosen)
+            chosen = [item for item in selected if item in behind]
+        planned.append(PlannedNotebook(name, tuple(chosen), len(selected), skipped))
+    return tuple(planned)
+
+
+def _only(
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
+    key: dg.AssetKey,
+    selected: list[str],
+    only: Only,
+) -> tuple[list[str], int]:
+    """Those of the selected partitions that are to run; how many were skipped before."""
+    if only == "all":
+        return selected, 0
+    status = partition_status(instance, key, selected)
+    if only == "stale":
+        stale = stale_partitions(instance, definitions, key, sorted(status.materialized))
+        return [item for item in selected if item in stale], 0
+    chosen = status.failed if only == "failed" else frozenset(status.missing)
+    return [item for item in selected if item in chosen], len(status.skipped)
+
+
+def _skipped_upstream(
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    upstream: Sequence[str],
+    key: dg.AssetKey,
+    chosen: Sequence[str],
+) -> frozenset[str]:
+    """Partitions that a notebook with the same ones, which this one reads, skipped."""
+    found: frozenset[str] = frozenset()
+    for name in upstream:
+        if graph.get(asset_key(name)).partitions_def == graph.get(key).partitions_def:
+            found |= partition_status(instance, asset_key(name), chosen).skipped
+    return found
+
+
+def _behind(
+    instance: dg.DagsterInstance,
+    graph: AssetGraph,
+    upstream: Sequence[str],
+    key: dg.AssetKey,
+    planned: Sequence[PlannedNotebook],
+) -> frozenset[str]:
+    """Partitions that are there and read one that this very backfill is going to make anew."""
+    definition = graph.get(key).partitions_def
+    assert definition is not None
+    found: set[str] = set()
+    for other in planned:
+        theirs = graph.get(asset_key(other.notebook)).partitions_def
+        if other.notebook not in upstream or not other.keys or theirs is None:
+            continue
+        mapping = partition_mapping(theirs, definition, names=(other.notebook, "/".join(key.path)))
+        assert mapping is not None, "both have partitions"
+        with dg.partition_loading_context(dynamic_partitions_store=instance):
+            read = mapping.get_downstream_partitions_for_partitions(
+                theirs.subset_with_partition_keys(other.keys), theirs, definition
+            )
+            found.update(read.get_partition_keys())
+    return frozenset(found & instance.get_materialized_partitions(key)) if found else frozenset()
+
+
+def backfill(
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    notebooks: Sequence[str],
+    *,
+    definitions: dg.Definitions | None = None,
+    first: str | None = None,
+    last: str | None = None,
+    keys: Sequence[str] = (),
+    only: Only = "all",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    concurrency: int | None = None,
+    dry_run: bool = False,
+    on_plan: Callable[[tuple[PlannedNotebook, ...]], None] | None = None,
+    on_progress: Callable[[PartitionOutcome], None] | None = None,
+) -> BackfillSummary:
+    """Run notebooks over many partitions, in this process.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    notebooks : sequence of str
+    definitions : Definitions, optional
+        Of the catalog, where they are made already.
+    first, last, keys, only
+        As in `plan_backfill`.
+    parameters : mapping, optional
+        Notebook to the config of its op.
+    concurrency : int, optional
+        How many partitions run at a time; by default the manifest's, else the number of cores.
+    dry_run : bool
+        Plan only.
+    on_plan, on_progress : callable, optional
+        Called with the plan before anything runs, and with each partition as it is done with.
+
+    Returns
+    -------
+    BackfillSummary
+
+    Raises
+    ------
+    PartitionError
+        As `plan_backfill`. What goes wrong later is in the summary.
+    """
+    definitions = definitions or catalog_defs(catalog)
+    plan = plan_backfill(
+        instance, catalog, definitions, notebooks, first=first, last=last, keys=keys, only=only
+    )
+    if on_plan is not None:
+        on_plan(plan)
+    now = datetime.now(timezone.utc)
+    summary = BackfillSummary(id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", plan=plan)
+    if dry_run:
+        return summary
+    run = Backfill(instance, catalog, definitions, summary.id, concurrency, parameters or {})
+    started = time.monotonic()
+    counts: dict[str, int] = {}
+    problems: list[PartitionOutcome] = []
+    for outcome in run.run(plan):
+        counts[outcome.ending] = counts.get(outcome.ending, 0) + 1
+        if outcome.ending in ("failed", "not run"):
+            problems.append(outcome)
+        if on_progress is not None:
+            on_progress(outcome)
+    return replace(
+        summary,
+        run_ids=tuple(run.run_ids),
+        counts=counts,
+        problems=tuple(problems),
+        interrupted=run.interrupted,
+        duration_s=time.monotonic() - started,
+    )
+
+
+@dataclass
+class _Part:
+    """One notebook's share of a run."""
+
+    notebook: str
+    key: dg.AssetKey
+    op: str
+    keys: list[str]
+    definition: dg.PartitionsDefinition[Any]
+
+
+class Backfill:
+    """The runs of one backfill.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    definitions : Definitions
+    id : str
+    concurrency : int or None
+    parameters : mapping
+        Notebook to the config of its op.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        catalog: Catalog,
+        definitions: dg.Definitions,
+        id: str,  # noqa: A002 - what it is
+        concurrency: int | None,
+        parameters: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.run_ids: list[str] = []
+        self.interrupted = False
+        self._instance = instance
+        self._catalog = catalog
+        self._repository = definitions.get_repository_def()
+        self._graph = self._repository.asset_graph
+        self._id = id
+        self._concurrency = concurrency
+        self._parameters = parameters
+        # What cannot serve those downstream: partition to why, by notebook.
+        self._lacking: dict[str, dict[str, PartitionOutcome]] = {}
+
+    def run(self, plan: Sequence[PlannedNotebook]) -> Iterator[PartitionOutcome]:
+        """Run what was planned; an outcome for each partition, as it is done with."""
+        for level in self._levels(plan):
+            parts: list[_Part] = []
+            for planned in level:
+                part = self._part(planned)
+                yield from self._leave_out(part)
+                if part.keys:
+                    parts.append(part)
+            for group in _groups(parts):
+                yield from self._run_group(group)
+
+    def _levels(self, plan: Sequence[PlannedNotebook]) -> list[list[PlannedNotebook]]:
+        """Notebooks that do not need each other, those that they need before them."""
+        depth: dict[str, int] = {}
+        for planned in plan:  # dependencies come first
+            needs = self._catalog.entries[planned.notebook].upstream
+            depth[planned.notebook] = max((depth[n] + 1 for n in needs if n in depth), default=0)
+        return [
+            [planned for planned in plan if depth[planned.notebook] == level]
+            for level in range(max(depth.values(), default=-1) + 1)
+        ]
+
+    def _part(self, planned: PlannedNotebook) -> _Part:
+        key = asset_key(planned.notebook)
+        definition = self._graph.get(key).partitions_def
+        assert definition is not None
+        op = self._repository.assets_defs_by_key[key].node_def.name
+        return _Part(planned.notebook, key, op, list(planned.keys), definition)
+
+    def _leave_out(self, part: _Part) -> Iterator[PartitionOutcome]:
+        """Drop the partitions for which something upstream is lacking since this backfill."""
+        for name in self._catalog.entries[part.notebook].upstream:
+            lacking = self._lacking.get(name)
+            if not lacking:
+                continue
+            upstream = self._graph.get(asset_key(name)).partitions_def
+            for key in list(part.keys):
+                found = _first_lacking(lacking, upstream, part, key, name)
+                if found is None:
+                    continue
+                part.keys.remove(key)
+                skipped = found.ending == "skipped"
+                verb = {"skipped": "was skipped", "failed": "failed"}.get(
+                    found.ending, "did not run"
+                )
+                outcome = PartitionOutcome(
+                    part.notebook,
+                    key,
+                    "skipped" if skipped else "not run",
+                    f"{name} {verb} for {found.partition}",
+                )
+                self._note(outcome)
+                if skipped:
+                    # no run says so, and it is not to be asked for again
+                    self._instance.report_runless_asset_event(
+                        observation(part.key, key, SKIPPED, outcome.reason, None)
+                    )
+                yield outcome
+
+    def _note(self, outcome: PartitionOutcome) -> None:
+        if outcome.ending != "succeeded":
+            self._lacking.setdefault(outcome.notebook, {})[outcome.partition] = outcome
+
+    def _run_group(self, parts: Sequence[_Part]) -> Iterator[PartitionOutcome]:
+        """Parts that can share a run: one run, or one a partition where an IO manager wants it."""
+        if self._one_by_one(parts[0]):
+            part = parts[0]
+            for key in part.keys:
+                yield from self._run([replace(part, keys=[key])])
+        else:
+            yield from self._run(parts)
+
+    def _one_by_one(self, part: _Part) -> bool:
+        manager = self._catalog.entries[part.notebook].spec.io_manager
+        return manager not in (None, IO_MANAGER_KEY)
+
+    def _run(self, parts: Sequence[_Part]) -> Iterator[PartitionOutcome]:
+        left = {part.op: dict.fromkeys(part.keys) for part in parts}
+        by_op = {part.op: part for part in parts}
+        run_id: str | None = None
+        reasons: dict[str, str] = {}
+        if not self.interrupted:
+            try:
+                job, run = self._create(parts)
+                run_id = run.run_id
+                for event in execute_run(job, run, self._instance):
+                    if event.event_type is DagsterEventType.RUN_CANCELED:
+                        self.interrupted = True
+                    outcome = _outcome(event, by_op, run_id, reasons)
+                    if outcome is not None:
+                        left[str(event.step_key)].pop(outcome.partition, None)
+                        self._note(outcome)
+                        yield outcome
+            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                self.interrupted = True
+            finally:
+                if run_id is not None:
+                    self._instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        default = INTERRUPTED if self.interrupted else "its step did not run"
+        for op, keys in left.items():
+            for key in keys:
+                alone = len(by_op[op].keys) == 1 and op in reasons
+                outcome = PartitionOutcome(
+                    by_op[op].notebook,
+                    key,
+                    "failed" if alone else "not run",
+                    reasons.get(op, default),
+                    run_id,
+                )
+                self._note(outcome)
+                yield outcome
+
+    def _create(self, parts: Sequence[_Part]) -> tuple[dg.JobDefinition, dg.DagsterRun]:
+        assets = frozenset(part.key for part in parts)
+        job = self._repository.get_implicit_job_def_for_assets(list(assets))
+        assert job is not None, "Dagster has one job over all assets"
+        keys = list(dict.fromkeys(key for part in parts for key in part.keys))
+        one = len(keys) == 1
+        ops: dict[str, Any] = {}
+        for part in parts:
+            config = dict(self._parameters.get(part.notebook, {}))
+            if not one:
+                config[PARTITIONS_FIELD] = _spans(part.definition, part.keys, self._instance)
+            if config:
+                ops[part.op] = {"config": config}
+        # A run begins with an event for each of its partitions.
+        run_id = str(uuid.uuid4())
+        with held_connections(self._instance, one_transaction=True):
+            run = self._instance.create_run_for_job(
+                job_def=job,
+                run_id=run_id,
+                run_config={
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                    "ops": ops,
+                },
+                tags=self._tags(run_id, parts, keys),
+                asset_selection=assets,
+                remote_job_origin=job_origin(job.name, LOCATION),
+            )
+            self.run_ids.append(run.run_id)
+            if not one:
+                report_planned(
+                    self._instance, run, [(part.op, part.key, part.keys) for part in parts]
+                )
+        return job, run
+
+    def _tags(self, run_id: str, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
+        tags = {BACKFILL_TAG: self._id, PROCESS_TAG: process_tag(run_id)}
+        if self._concurrency is not None:
+            tags[CONCURRENCY_TAG] = str(max(1, -(-self._concurrency // len(parts))))
+        if len(keys) == 1:
+            return tags | {PARTITION_NAME_TAG: keys[0]}
+        ordered = _in_order(parts[0].definition, keys, self._instance)
+        return tags | {
+            ASSET_PARTITION_RANGE_START_TAG: ordered[0],
+            ASSET_PARTITION_RANGE_END_TAG: ordered[-1],
+            # Dagster would plan all of the range; we plan what we are going to make of it.
+            EXTERNALLY_MANAGED_ASSETS_TAG: "true",
+        }
+
+
+def _groups(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Parts that can share a run have the same partitions."""
+    groups: list[list[_Part]] = []
+    for part in parts:
+        for group in groups:
+            if group[0].definition == part.definition:
+                group.append(part)
+                break
+        else:
+            groups.append([part])
+    return groups
+
+
+def _outcome(
+    event: dg.DagsterEvent, parts: Mapping[str, _Part], run_id: str, reasons: dict[str, str]
+) -> PartitionOutcome | None:
+    """What an event says of a partition."""
+    part = parts.get(event.step_key or "")
+    if part is None:
+        return None
+    if event.event_type is DagsterEventType.STEP_FAILURE:
+        data = event.step_failure_data
+        said = data.user_failure_data
+        if data.error and data.error.cls_name == DagsterExecutionInterruptedError.__name__:
+            return None  # not the step's own doing: the run says that it was interrupted
+        error = data.error.message if data.error else ""
+        text = (said.description if said else None) or error or "failed"
+        reasons[part.op] = text.strip().split("\n", 1)[0]
+        return None
+    if event.partition is None or event.asset_key != part.key:
+        return None
+    if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+        metadata = event.materialization.metadata
+        return PartitionOutcome(
+            part.notebook, event.partition, "succeeded", "", run_id, _report(metadata)
+        )
+    if event.event_type is DagsterEventType.ASSET_OBSERVATION:
+        observed = event.asset_observation_data.asset_observation
+        reason = observed.description or ""
+        for tag, ending in ((FAILED, "failed"), (SKIPPED, "skipped")):
+            if tag in observed.metadata:
+                return PartitionOutcome(
+                    part.notebook,
+                    event.partition,
+                    ending,
+                    reason,
+                    run_id,
+                    _report(observed.metadata),
+                )
+    return None
+
+
+def _report(metadata: Mapping[str, Any]) -> str | None:
+    value = getattr(metadata.get("report"), "value", None)
+    return str(value) if value else None
+
+
+def _first_lacking(
+    lacking: Mapping[str, PartitionOutcome],
+    upstream: dg.PartitionsDefinition[Any] | None,
+    part: _Part,
+    key: str,
+    name: str,
+) -> PartitionOutcome | None:
+    """The partition upstream that `key` reads and that is lacking, if any."""
+    if upstream is None:
+        return None
+    if upstream == part.definition:
+        return lacking.get(key)
+    mapping = partition_mapping(upstream, part.definition, names=(name, part.notebook))
+    if mapping is None:
+        return None
+    subset = part.definition.subset_with_partition_keys([key])
+    read = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        subset, part.definition, upstream
+    )
+    keys = read.partitions_subset.get_partition_keys()
+    return next((lacking[item] for item in keys if item in lacking), None)
+
+
+def _in_order(
+    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], instance: dg.DagsterInstance
+) -> list[str]:
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        wanted = set(keys)
+        return [str(key) for key in definition.get_partition_keys() if key in wanted]
+
+
+def _spans(
+    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], instance: dg.DagsterInstance
+) -> list[str]:
+    """Keys as spans ``first...last`` where they stand next to each other."""
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return list(keys)  # a span of those is a rectangle, not a stretch of the list
+    wanted = set(keys)
+    spans: list[str] = []
+    run: list[str] = []
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        for key in (*definition.get_partition_keys(), None):
+            if key is not None and key in wanted:
+                run.append(str(key))
+            elif run:
+                spans.append(run[0] if len(run) == 1 else f"{run[0]}...{run[-1]}")
+                run = []
+    return spans

@@ -1,0 +1,157 @@
+"""One call of ``research-jobs run``: the runs that a selection takes, one after another.
+
+Most are one Dagster run. It takes several where notebooks have different partitions, and where
+one of them lists the partitions of another, which are known only when it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import dagster as dg
+
+from research_jobs.errors import PartitionError
+from research_jobs.orchestration.definitions.factory import asset_key
+from research_jobs.orchestration.model.dynamic_keys import dynamic_sources
+from research_jobs.orchestration.model.selection import none_yet
+from research_jobs.orchestration.operations.launch import Outcome, Seen
+from research_jobs.orchestration.operations.plan import Batch, choose_partitions, plan_batches
+from research_jobs.orchestration.operations.session import Session
+
+__all__ = ["Call"]
+
+
+class Call:
+    """Runs notebooks, dependencies first.
+
+    Parameters
+    ----------
+    session : Session
+    keys : sequence of AssetKey
+    partition : str, optional
+        For all that have one.
+    values : mapping, optional
+        Parameters from the command line.
+    named : bool
+        Whether a person named these notebooks. Of others (``--all``), one that has no partition
+        yet is skipped and does not stop the rest.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        keys: Sequence[dg.AssetKey],
+        *,
+        partition: str | None = None,
+        values: Mapping[str, str] | None = None,
+        named: bool = True,
+    ) -> None:
+        self.expected = 0
+        self._session = session
+        self._graph = session.launcher.graph
+        self._partition = partition
+        self._named = named
+        self._config = session.run_config(keys, values or {})
+        self._waves = self._cut(keys)
+        # What did not succeed in this call; None for all partitions of a notebook.
+        self._lost: set[tuple[dg.AssetKey, str | None]] = set()
+        self._interrupted = False
+
+    def run(self) -> Iterator[Seen]:
+        """Run them; `expected` says how many outcomes are known to come.
+
+        Raises
+        ------
+        PartitionError
+            For a wrong call, before anything runs.
+        """
+        for number, wave in enumerate(self._waves):
+            chosen: dict[dg.AssetKey, list[str | None]] = {}
+            # what was known of listed keys is old, now that others have run
+            self._session.forget_keys()
+            for key in wave:
+                found = self._choose(key)
+                if isinstance(found, list):
+                    chosen[key] = found
+                    continue
+                error, ending = found
+                if self._named and number == 0:
+                    raise error
+                self.expected += 1
+                yield self._unrun(key, None, ending, error.headline)
+            batches = plan_batches(self._graph, chosen)
+            self.expected += sum(len(batch.keys) for batch in batches)
+            for batch in batches:
+                yield from self._run(batch)
+
+    def _cut(self, keys: Sequence[dg.AssetKey]) -> list[list[dg.AssetKey]]:
+        """The selection, cut where one has to end before another's partitions are known."""
+        wave = dict.fromkeys(keys, 0)
+        for _ in keys:  # at the latest then nothing moves any more
+            before = dict(wave)
+            for key in (key for key in self._graph.toposorted_asset_keys if key in wave):
+                behind = [wave.get(parent, 0) for parent in self._graph.get(key).parent_keys]
+                listed = [wave[source] + 1 for source in self._listed_by(key) if source in wave]
+                wave[key] = min(max([0, *behind, *listed]), len(keys))
+            if wave == before:
+                break
+        numbers = sorted(set(wave.values()))
+        return [[key for key in keys if wave[key] == number] for number in numbers]
+
+    def _listed_by(self, key: dg.AssetKey) -> set[dg.AssetKey]:
+        entry = self._session.catalog.entries.get("/".join(key.path))
+        sources = dynamic_sources(entry.spec) if entry else ()
+        return {asset_key(source.notebook) for source in sources}
+
+    def _choose(self, key: dg.AssetKey) -> list[str | None] | tuple[PartitionError, str]:
+        """The partitions to run; or why there are none, and the ending that this is."""
+        name = "/".join(key.path)
+        try:
+            self._session.refresh_keys([name])
+            found = choose_partitions(self._graph, key, self._partition, self._session.instance)
+        except PartitionError as error:
+            return error, "not started"
+        if found:
+            return found
+        definition = self._graph.get(key).partitions_def
+        assert definition is not None, "what has no partitions runs without one"
+        return (
+            PartitionError(f"'{name}' has no partition yet", hint=none_yet(definition)),
+            "skipped",
+        )
+
+    def _run(self, batch: Batch) -> Iterator[Seen]:
+        held = set(batch.keys) if self._interrupted else self._held_back(batch)
+        for key in (key for key in batch.keys if key in held):
+            part = self._session.launcher.partition_for(key, batch)
+            why = "interrupted" if self._interrupted else "what it depends on failed"
+            yield self._unrun(key, part, "not run", why)
+        left = tuple(key for key in batch.keys if key not in held)
+        if not left:
+            return
+        for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
+            if isinstance(seen, Outcome) and not seen.ok:
+                self._interrupted = self._interrupted or seen.ending == "cancelled"
+                self._lost.add((asset_key(seen.notebook), seen.partition))
+            yield seen
+
+    def _held_back(self, batch: Batch) -> set[dg.AssetKey]:
+        """Those that would read what an earlier run of this call did not make."""
+        held: set[dg.AssetKey] = set()
+        for key in batch.keys:  # dependencies first
+            node = self._graph.get(key)
+            for parent, part in self._lost:
+                if parent not in node.parent_keys:
+                    continue
+                own = node.partitions_def
+                alike = own is not None and own == self._graph.get(parent).partitions_def
+                if not alike or part in (None, batch.partition):
+                    held.add(key)
+            if held & node.parent_keys:
+                held.add(key)
+        return held
+
+    def _unrun(self, key: dg.AssetKey, partition: str | None, ending: str, why: str) -> Outcome:
+        self._lost.add((key, partition))
+        return Outcome("/".join(key.path), ending, "", partition=partition, error=why)
