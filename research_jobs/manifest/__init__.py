@@ -8,6 +8,7 @@ from research_jobs.manifest.models import (
     Defaults,
     FreshnessSpec,
     NotebookSpec,
+    ProjectSpec,
     ReportsSpec,
     ScheduleSpec,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "OutputSpec",
     "PartitionsSpec",
     "Problem",
+    "ProjectSpec",
     "ReportsSpec",
     "RetrySpec",
     "ScheduleSpec",

@@ -15,7 +15,13 @@ from pydantic_core import ErrorDetails
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
 from research_jobs.manifest.document import Document, Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
-from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
+from research_jobs.manifest.models import (
+    Defaults,
+    NotebookSpec,
+    ProjectSpec,
+    ReportsSpec,
+    ScheduleSpec,
+)
 from research_jobs.manifest.values import RefusedValueError
 from research_jobs.manifest.words import (
     example_of,
@@ -31,6 +37,7 @@ __all__ = ["load_manifest"]
 
 SEARCH_LIMIT = 20
 SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
+TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
 
 
 def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
@@ -83,12 +90,13 @@ class _Loader:
         schedules = self._schedules(root.children.get("schedules"), defaults)
         secrets = self._secrets(root.children.get("secrets"))
         reports = self._lenient(ReportsSpec, root.children.get("reports"), "reports")[0]
+        project = self._project(root)
         if self.unreadable is not None:
             notebooks, schedules = {}, {}
-        return self._finish(defaults, notebooks, schedules, secrets, reports)
+        return self._finish(defaults, notebooks, schedules, secrets, reports, project)
 
     def _finish(self, *parts: Any) -> Manifest:
-        names = ("defaults", "notebooks", "schedules", "secrets", "reports")
+        names = (*SECTIONS, "project")
         ordered = sorted(
             self.problems,
             key=lambda p: (
@@ -113,10 +121,10 @@ class _Loader:
                 else:
                     self._problem("manifest", None, defect.what, where, defect.hint)
         for key, child in root.items():
-            if key in SECTIONS:
+            if key in TOP_LEVEL:
                 continue
             where = self.document.where(root.keys.get(key, child.mark))
-            hint = suggest_key(key, SECTIONS, {"notebook": "notebooks", "schedule": "schedules"})
+            hint = suggest_key(key, TOP_LEVEL, {"notebook": "notebooks", "schedule": "schedules"})
             what = f"unknown section '{key}'"
             if "'notebooks'" in hint and "notebooks" not in root.children:
                 self._block(what, where, hint)
@@ -124,6 +132,21 @@ class _Loader:
                 if not hint.startswith("Did") and key in self.known:
                     hint = f"Put the notebook '{key}' under notebooks, indented."
                 self._problem("manifest", None, what, where, hint)
+
+    def _project(self, root: Node) -> ProjectSpec:
+        """The keys at the top; without its prefix no notebook may run, as it has another key."""
+        data = {key: child.data for key, child in root.items() if key in ProjectSpec.model_fields}
+        try:
+            return ProjectSpec.model_validate(data)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._explain("manifest", None, ProjectSpec, (), detail)
+                data.pop(str(detail["loc"][0]))
+            if "prefix" in root.children and "prefix" not in data:
+                self.unreadable = next(
+                    p for p in self.problems if p.error.what.startswith("prefix:")
+                )
+            return ProjectSpec.model_validate(data)
 
     def _defaults(self, node: Node | None) -> Defaults:
         defaults, broken = self._lenient(Defaults, node, "defaults")
@@ -383,7 +406,7 @@ class _Loader:
     ) -> None:
         loc = detail["loc"]
         kind = detail["type"]
-        label = f"{scope} {name}" if name is not None else path[0]
+        label = f"{scope} {name}" if name is not None else "".join(path[:1])
         place = ".".join(str(part) for part in loc if isinstance(part, str))
         value = detail.get("input")
         whole = self.document.locate((*path, *loc))
@@ -412,11 +435,11 @@ class _Loader:
             hint = refusal.hint if isinstance(refusal, RefusedValueError) else None
             # a name in a list stands for itself: point at it rather than at the list
             whole = self._closest((*path, *loc), what)
-            prefix = f"{label}, {place}" if place else label
+            prefix = ", ".join(filter(None, (label, place)))
             self._problem(scope, name, f"{prefix}: {what}", whole, hint)
             return
         what, hint = plain_words(kind, detail, value)
-        prefix = f"{label}, {place}" if place else label
+        prefix = ", ".join(filter(None, (label, place)))
         self._problem(scope, name, f"{prefix}: {what}", whole, hint)
 
     def _closest(self, path: tuple[str | int, ...], what: str) -> SourceLocation:

@@ -8,7 +8,13 @@ from typing import Any, Literal, TypeAlias
 
 from research_jobs.errors import ManifestError, SourceLocation
 from research_jobs.manifest.document import Document
-from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
+from research_jobs.manifest.models import (
+    Defaults,
+    NotebookSpec,
+    ProjectSpec,
+    ReportsSpec,
+    ScheduleSpec,
+)
 from research_jobs.project import notebook_name
 
 __all__ = ["Manifest", "Problem", "Scope", "with_defaults"]
@@ -49,6 +55,8 @@ class Manifest:
     secrets : tuple of str
         Environment variables whose values are masked.
     reports : ReportsSpec
+    project : ProjectSpec
+        ``prefix`` and ``group``.
     problems : tuple of Problem
         In the order of the file.
     unreadable : Problem or None
@@ -62,6 +70,7 @@ class Manifest:
     schedules: Mapping[str, ScheduleSpec] = field(default_factory=dict[str, ScheduleSpec])
     secrets: tuple[str, ...] = ()
     reports: ReportsSpec = field(default_factory=ReportsSpec)
+    project: ProjectSpec = field(default_factory=ProjectSpec)
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None
     document: Document | None = field(default=None, repr=False, compare=False)

@@ -50,6 +50,7 @@ __all__ = [
     "Defaults",
     "FreshnessSpec",
     "NotebookSpec",
+    "ProjectSpec",
     "ReportsSpec",
     "ScheduleSpec",
 ]
@@ -457,3 +458,34 @@ class ReportsSpec(Spec):
                 f"'{value}' is no address", "Write it as https://reports.example.com."
             )
         return value.rstrip("/") if value is not None else None
+
+
+class ProjectSpec(Spec):
+    """What holds for the project as a whole, at the top of the manifest."""
+
+    prefix: StrictStr | None = Field(
+        default=None,
+        description="Put before asset keys and pools, so that projects can share an instance.",
+    )
+    group: StrictStr | None = Field(
+        default=None, description="A Unix group that may read the store and the reports."
+    )
+
+    @field_validator("prefix")
+    @classmethod
+    def _check_prefix(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", value):
+            raise RefusedValueError(
+                f"'{value}' is not a prefix", "Use up to 50 letters, digits, _ and -: research."
+            )
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _check_unix_group(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", value):
+            raise RefusedValueError(
+                f"'{value}' is not the name of a Unix group",
+                "Write a name that `getent group` has.",
+            )
+        return value

@@ -8,13 +8,19 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from research_jobs.manifest.fields import Spec, Texts
-from research_jobs.manifest.models import Defaults, NotebookSpec, ReportsSpec, ScheduleSpec
+from research_jobs.manifest.fields import Texts
+from research_jobs.manifest.models import (
+    Defaults,
+    NotebookSpec,
+    ProjectSpec,
+    ReportsSpec,
+    ScheduleSpec,
+)
 
 __all__ = ["manifest_schema", "schema_text"]
 
 
-class ManifestModel(Spec):
+class ManifestModel(ProjectSpec):
     """What notebooks/manifest.yaml may say."""
 
     # Without `| None`, which the loader allows: an editor's message would lose its place.

@@ -339,3 +339,26 @@ def test_the_samples_manifest_has_no_mistake():
     ]
     manifest = load_manifest(find_project(root), names)
     assert [str(p.error) for p in manifest.problems] == []
+
+
+def test_the_projects_own_keys_are_read(load):
+    """`prefix` and `group` stand at the top; without them there is neither."""
+    project = load("prefix: desk-a\ngroup: research\n").project
+    assert (project.prefix, project.group) == ("desk-a", "research")
+    assert (load("").project.prefix, load("").project.group) == (None, None)
+
+
+def test_a_wrong_prefix_stops_every_notebook(load):
+    """To run a notebook under another asset key than was meant would be wrong."""
+    manifest = load("notebooks: {market_data: {outputs: [prices]}}\nprefix: a b\n")
+    assert manifest.unreadable is not None
+    assert str(manifest.unreadable.error.where) == "notebooks/manifest.yaml:2:9"
+    assert manifest.notebooks == {}
+
+
+def test_a_wrong_group_is_lost_alone(load):
+    """Nothing is shared with a group by mistake, and the notebooks still run."""
+    manifest = load("notebooks: {market_data: {outputs: [prices]}}\ngroup: 'a:b'\nprefix: x\n")
+    assert [str(p.error.where) for p in manifest.problems] == ["notebooks/manifest.yaml:2:8"]
+    assert list(manifest.notebooks) == ["market_data"]
+    assert (manifest.project.group, manifest.project.prefix) == (None, "x")
