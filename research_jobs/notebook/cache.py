@@ -96,31 +96,19 @@ class FactsCache:
         self._keep(path, entry[2:])
         return remembered
 
-    def knows(self, path: Path) -> bool:
-        """Whether there is anything about a file, true of it still or not."""
-        return str(path) in self._old
-
-    def accept(self, path: Path, answer: list[Any], read_at: int) -> Remembered:
-        """What another process has read of a file, as of `to_json`; it is remembered.
-
-        `read_at` is a time before that (Unix time, nanoseconds).
-        """
-        self._keep(path, answer, read_at)
-        return from_json(answer)
-
     def put(self, path: Path, remembered: Remembered) -> None:
         """Remember a file."""
         if self.enabled:
             self._keep(path, to_json(remembered))
 
-    def _keep(self, path: Path, rest: list[Any], read_at: int | None = None) -> None:
+    def _keep(self, path: Path, rest: list[Any]) -> None:
         key = str(path)
         known = self._stats.get(key)
         if known is None:
             return
         stat, now = known
         # The times were taken before the file was read: a change since then shows next time.
-        settled = (read_at or now) - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
+        settled = now - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
         self._new[key] = [_signature(stat), settled, *rest]
         self._changed = True
 

@@ -6,16 +6,16 @@ notebook can reach count, or every notebook would depend on everything that any 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NoReturn
+import contextlib
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
-from research_jobs.errors import DependencyCycleError, SourceLocation
 from research_jobs.notebook.facts import FileFacts, Unit
 from research_jobs.notebook.interface import LoadCall
 from research_jobs.notebook.local_modules import Imported
 
-__all__ = ["find_cycle", "raise_cycle", "reached_loads"]
+__all__ = ["reached_loads", "shortest_cycle", "strongly_connected"]
 
 _START = ""
 
@@ -136,93 +136,79 @@ class _Reach:
         return known
 
 
-def find_cycle(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None:
-    """A circle among dependencies.
+def strongly_connected(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """The loops of a graph: sets of nodes that all reach each other.
 
     Parameters
     ----------
-    dependencies : mapping of str to iterable of str
-        Notebook to the notebooks that it reads. Names that are no key are ignored.
+    graph : mapping of str to collection of str
+        Node to the nodes that it needs. Names that are not keys, and nodes that need themselves,
+        are ignored.
 
     Returns
     -------
-    tuple of str or None
-        The loop in reading order with its start repeated at the end, beginning with the name
-        that sorts first: ``("a", "b", "a")``. The same for the same input.
+    list of list of str
+        Each with at least two nodes; all sorted.
     """
-    done: set[str] = set()
-    for start in sorted(dependencies):
-        if start in done:
-            continue
-        path: list[str] = []
-        on_path: dict[str, int] = {}
-        stack: list[tuple[str, list[str]]] = [(start, _sorted(dependencies, start))]
-        path.append(start)
-        on_path[start] = 0
-        while stack:
-            name, rest = stack[-1]
-            if not rest:
-                stack.pop()
-                path.pop()
-                del on_path[name]
-                done.add(name)
-                continue
-            following = rest.pop()
-            if following in on_path:
-                loop = path[on_path[following] :]
-                first = loop.index(min(loop))
-                loop = loop[first:] + loop[:first]
-                return (*loop, loop[0])
-            if following not in done:
-                on_path[following] = len(path)
-                path.append(following)
-                stack.append((following, _sorted(dependencies, following)))
-    return None
+    forward = {name: {o for o in graph[name] if o in graph and o != name} for name in graph}
+    backward: dict[str, set[str]] = {name: set() for name in graph}
+    for name, needed in forward.items():
+        for other in needed:
+            backward[other].add(name)
+    # What can be ordered from either end is in no loop: usually everything.
+    rest = _unordered(forward) & _unordered(backward)
+    loops: list[list[str]] = []
+    while rest:
+        start = min(rest)
+        loop = _reach(start, forward, rest) & _reach(start, backward, rest)
+        rest -= loop
+        if len(loop) > 1:
+            loops.append(sorted(loop))
+    return loops
 
 
-def _sorted(dependencies: Mapping[str, Iterable[str]], name: str) -> list[str]:
-    return sorted({d for d in dependencies[name] if d in dependencies}, reverse=True)
+def _unordered(graph: Mapping[str, Collection[str]]) -> set[str]:
+    """The nodes in a loop, and those that need one."""
+    sorter = TopologicalSorter(graph)
+    # After the error the sorter still gives every node that no loop blocks.
+    with contextlib.suppress(CycleError):
+        sorter.prepare()
+    left = set(graph)
+    while ready := sorter.get_ready():
+        left.difference_update(ready)
+        sorter.done(*ready)
+    return left
 
 
-def raise_cycle(cycle: tuple[str, ...], loads: Mapping[str, Iterable[LoadCall]]) -> NoReturn:
-    """Raise the error that shows a loop.
+def _reach(start: str, graph: Mapping[str, Collection[str]], within: Collection[str]) -> set[str]:
+    reached = {start}
+    todo = [start]
+    while todo:
+        further = {other for other in graph[todo.pop()] if other in within} - reached
+        reached |= further
+        todo += further
+    return reached
 
-    Parameters
-    ----------
-    cycle : tuple of str
-        From `find_cycle`.
-    loads : mapping of str to iterable of LoadCall
-        The calls of each notebook in it, for the lines to look at.
+
+def shortest_cycle(start: str, graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """A shortest way from a node back to itself, without its return: ``["a", "b"]``.
 
     Raises
     ------
-    DependencyCycleError
-        Always.
+    ValueError
+        When the node is in no loop.
     """
-    raise cycle_error(cycle, loads)
-
-
-def cycle_error(
-    cycle: tuple[str, ...], loads: Mapping[str, Iterable[LoadCall]]
-) -> DependencyCycleError:
-    """The error of `raise_cycle`, for those who collect errors."""
-    steps: list[str] = []
-    where: SourceLocation | None = None
-    for reader, read in itertools.pairwise(cycle):
-        call = next((c for c in loads.get(reader, ()) if c.notebook == read), None)
-        if call is None:
-            steps.append(f"  {reader} waits for {read}")
-            continue
-        location = SourceLocation(call.path, call.line, call.column)
-        where = where or location
-        steps.append(f"  {reader} loads {read} at {location}")
-    if len(set(cycle)) == 1:
-        what = f"{cycle[0]} depends on itself"
-    else:
-        what = f"notebooks depend on each other in a circle: {' -> '.join(cycle)}"
-    return DependencyCycleError(
-        what,
-        where=where,
-        hint="Move what both need into a notebook of its own, and load that.",
-        details="\n".join(steps),
-    )
+    came_from: dict[str, str] = {}
+    queue = deque([start])
+    while queue:
+        name = queue.popleft()
+        for other in graph.get(name, ()):
+            if other == start:
+                way = [name]
+                while way[-1] != start:
+                    way.append(came_from[way[-1]])
+                return way[::-1]
+            if other not in came_from:
+                came_from[other] = name
+                queue.append(other)
+    raise ValueError(f"'{start}' is in no loop")

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from research_jobs.errors import NotebookError
-from research_jobs.notebook.cache import FactsCache
-from research_jobs.notebook.cells import decode_source, has_marker, read_bytes
+from research_jobs.notebook.cache import FactsCache, Remembered
+from research_jobs.notebook.cells import (
+    NotebookText,
+    decode_source,
+    has_marker,
+    notebook_cells,
+    read_bytes,
+)
 from research_jobs.notebook.discovery import (
-    Folder,
     SourceFile,
     not_found,
     notebook_file,
     sort_out,
     walk_folder,
 )
-from research_jobs.notebook.facts import FileFacts
+from research_jobs.notebook.facts import FileFacts, read_facts
 from research_jobs.notebook.interface import LoadCall, Parameter
 from research_jobs.notebook.lineage import reached_loads
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
-from research_jobs.notebook.reading_ahead import ReadAhead, read_file
 from research_jobs.notebook.version import code_version
 from research_jobs.process import uncollected
 from research_jobs.project import Project, notebook_name
@@ -171,6 +174,30 @@ def _marked(data: bytes, path: Path) -> bool:
     return has_marker(text)
 
 
+def read_file(path: Path, data: bytes, sha256: str, shown: str) -> Remembered:
+    """What a scan keeps of a file.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+        What is in it, and `sha256` of that.
+    sha256 : str
+    shown : str
+        The file as a person should see it.
+
+    Raises
+    ------
+    NotebookError
+        When it is not text or does not parse.
+    """
+    text = decode_source(data, path)
+    cells = notebook_cells(text)
+    marked = cells is not None
+    notebook = NotebookText(path, text, sha256, cells or ())
+    return Remembered(sha256, marked, read_facts(notebook, notebook=marked, shown=shown))
+
+
 @dataclass(frozen=True)
 class _Read:
     """One file, read or remembered."""
@@ -192,11 +219,6 @@ class _Scanner:
 
     def run(self) -> Scan:
         folder = walk_folder(self.project.notebooks)
-        unknown = [str(file.path) for file in folder.files if not self.cache.knows(file.path)]
-        with closing(ReadAhead(self.project, unknown)) as self.ahead:
-            return self._of(folder)
-
-    def _of(self, folder: Folder) -> Scan:
         problems = list(folder.problems)
         notebooks: list[tuple[SourceFile, _Read]] = []
         helpers: list[Path] = []
@@ -235,9 +257,6 @@ class _Scanner:
         data = b""
         try:
             remembered = self.cache.get(path, stat)
-            answer = self.ahead.get(str(path)) if remembered is None else None
-            if answer is not None:
-                remembered = self.cache.accept(path, answer, self.ahead.began_at)
             if remembered is None:
                 data = read_bytes(path)
                 sha256 = hashlib.sha256(data).hexdigest()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research_jobs.errors import DependencyCycleError
-from research_jobs.notebook.interface import LoadCall
-from research_jobs.notebook.lineage import find_cycle, raise_cycle
+from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.scan import scan
 from research_jobs.project import Project
 
@@ -137,59 +135,56 @@ def test_helpers_that_import_each_other(make_project: MakeProject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dependencies", "cycle"),
+    ("graph", "loops"),
     [
-        ({}, None),
-        ({"a": ["b"], "b": []}, None),
-        ({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}, None),
-        ({"a": ["missing"]}, None),
-        ({"a": ["a"]}, ("a", "a")),
-        ({"b": ["a"], "a": ["b"]}, ("a", "b", "a")),
-        ({"x": ["c"], "c": ["b"], "b": ["a"], "a": ["c"]}, ("a", "c", "b", "a")),
+        ({}, []),
+        ({"a": ["b"], "b": []}, []),
+        ({"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": []}, []),
+        ({"a": ["missing"]}, []),
+        ({"a": ["a"]}, []),
+        ({"b": ["a"], "a": ["b"]}, [["a", "b"]]),
+        ({"x": ["c"], "c": ["b"], "b": ["a"], "a": ["c", "y"], "y": []}, [["a", "b", "c"]]),
+        # what lies between two loops is in neither
+        ({"a": "b", "b": "am", "m": "c", "c": "d", "d": "c"}, [["a", "b"], ["c", "d"]]),
     ],
-)
-def test_find_cycle(dependencies: dict[str, list[str]], cycle: tuple[str, ...] | None) -> None:
-    """The loop in reading order, from the name that sorts first."""
-    assert find_cycle(dependencies) == cycle
+)  # fmt: skip
+def test_loops(graph: dict[str, Collection[str]], loops: list[list[str]]) -> None:
+    """Each set of nodes that reach each other, and nothing that merely leads there."""
+    assert strongly_connected(graph) == loops
 
 
 def test_a_long_chain_is_no_recursion() -> None:
     """Ten thousand notebooks in a row are walked without a stack of calls."""
     chain = {str(n): [str(n + 1)] for n in range(10_000)}
-    assert find_cycle(chain | {"10000": []}) is None
-    assert len(find_cycle(chain | {"10000": ["0"]}) or ()) == 10_002
+    assert strongly_connected(chain | {"10000": []}) == []
+    (loop,) = strongly_connected(chain | {"10000": ["0"]})
+    assert len(loop) == 10_001
+    assert len(shortest_cycle("0", chain | {"10000": ["0"]})) == 10_001
 
 
 @given(st.dictionaries(st.integers(0, 8).map(str), st.lists(st.integers(0, 8).map(str))))
-def test_a_cycle_is_one(dependencies: dict[str, list[str]]) -> None:
-    """Each step of what is found is a dependency; none found means the rest can be ordered."""
-    cycle = find_cycle(dependencies)
-    if cycle is not None:
-        assert cycle[0] == cycle[-1]
-        assert all(b in dependencies[a] for a, b in itertools.pairwise(cycle))
-        return
-    left = {name: set(reads) & dependencies.keys() for name, reads in dependencies.items()}
-    while left:
-        ready = {name for name, reads in left.items() if not reads}
-        assert ready
-        left = {name: reads - ready for name, reads in left.items() if name not in ready}
+def test_loops_are_what_reaches_itself(graph: dict[str, list[str]]) -> None:
+    """Two nodes are in one loop when each reaches the other, and a shortest cycle is a way."""
+    reach = {name: {other for other in graph[name] if other in graph} for name in graph}
+    for _ in graph:
+        reach = {
+            name: set().union(near, *(reach[other] for other in near))
+            for name, near in reach.items()
+        }
+    expected = {frozenset(b for b in graph if b in reach[a] and a in reach[b]) | {a} for a in graph}
+    loops = strongly_connected(graph)
+    assert {frozenset(loop) for loop in loops} == {loop for loop in expected if len(loop) > 1}
+    for loop in loops:
+        for name in loop:
+            way = shortest_cycle(name, graph)
+            assert way[0] == name
+            assert set(way) <= set(loop)
+            assert all(b in graph[a] for a, b in itertools.pairwise([*way, name]))
 
 
-def test_the_error_shows_the_loop() -> None:
-    """With the line of each call."""
-    loads = {
-        "a": [LoadCall("b", "x", "notebooks/a.py", 3, 5)],
-        "b": [LoadCall("a", None, "notebooks/b.py", 7, 1)],
-    }
-    with pytest.raises(DependencyCycleError) as caught:
-        raise_cycle(("a", "b", "a"), loads)
-    assert str(caught.value).splitlines() == [
-        (
-            "notebooks/a.py:3:5: notebooks depend on each other in a circle: a -> b -> a. "
-            "Move what both need into a notebook of its own, and load that."
-        ),
-        "  a loads b at notebooks/a.py:3:5",
-        "  b loads a at notebooks/b.py:7:1",
-    ]
-    with pytest.raises(DependencyCycleError, match="a depends on itself"):
-        raise_cycle(("a", "a"), {})
+def test_a_shortest_cycle_is_shortest() -> None:
+    """Of two ways round the shorter is shown; a node outside of loops has none."""
+    graph = {"a": ["b", "x"], "b": ["c"], "c": ["a"], "x": ["a"], "end": []}
+    assert shortest_cycle("a", graph) == ["a", "x"]
+    with pytest.raises(ValueError, match="'end' is in no loop"):
+        shortest_cycle("end", graph)

@@ -16,7 +16,6 @@ import pytest
 
 from research_jobs.errors import NotebookError, NotebookNotFoundError, NotebookSyntaxError
 from research_jobs.notebook import facts as facts_module
-from research_jobs.notebook import reading_ahead
 from research_jobs.notebook import scan as scan_module
 from research_jobs.notebook.cells import NotebookText
 from research_jobs.notebook.scan import scan
@@ -218,7 +217,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(text.path.name)
         return facts_module.read_facts(text, notebook=notebook, shown=shown)
 
-    monkeypatch.setattr(reading_ahead, "read_facts", count)
+    monkeypatch.setattr(scan_module, "read_facts", count)
     return names
 
 

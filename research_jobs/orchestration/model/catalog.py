@@ -18,6 +18,7 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
+from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
 from research_jobs.project import Project
@@ -214,12 +215,12 @@ def _needs(
 def _break_cycles(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Notebooks that need each other cannot run; they lose the dependencies among themselves."""
     fixed = dict(entries)
-    for loop in _loops({name: entry.upstream for name, entry in entries.items()}):
+    for loop in strongly_connected({name: entry.upstream for name, entry in entries.items()}):
         members = set(loop)
         for name in loop:
             entry = entries[name]
             cyclic = [other for other in entry.upstream if other in members]
-            way = _way_round(name, {member: entries[member].upstream for member in members})
+            way = shortest_cycle(name, {member: entries[member].upstream for member in members})
             fixed[name] = replace(
                 entry,
                 error=entry.error or _cycle_error(entries, way),
@@ -242,79 +243,3 @@ def _cycle_error(entries: Mapping[str, Entry], way: Sequence[str]) -> Dependency
         hint="Take one of these load() calls out, or move what both need into a third notebook.",
         details="\n".join(lines),
     )
-
-
-def _way_round(start: str, graph: Mapping[str, Sequence[str]]) -> list[str]:
-    """A shortest way from a notebook back to itself, within its loop."""
-    came_from: dict[str, str] = {}
-    frontier = [start]
-    while frontier:
-        following: list[str] = []
-        for name in frontier:
-            for other in graph[name]:
-                if other == start:
-                    way = [name]
-                    while way[-1] != start:
-                        way.append(came_from[way[-1]])
-                    return way[::-1]
-                if other in graph and other not in came_from:
-                    came_from[other] = name
-                    following.append(other)
-        frontier = following
-    return [start]
-
-
-def _loops(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:  # noqa: C901 - one algorithm
-    """Sets of notebooks that reach each other (Tarjan's components of more than one).
-
-    With a stack of its own: a chain of a thousand notebooks is deeper than Python's.
-    """
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    on_path: set[str] = set()
-    path: list[str] = []
-    found: list[list[str]] = []
-    for root in graph:
-        if root in index:
-            continue
-        work: list[tuple[str, Iterator[str]]] = []
-        _enter(root, index, low, path, on_path)
-        work.append((root, iter(graph[root])))
-        while work:
-            name, others = work[-1]
-            for other in others:
-                if other not in graph:
-                    continue
-                if other not in index:
-                    _enter(other, index, low, path, on_path)
-                    work.append((other, iter(graph[other])))
-                    break
-                if other in on_path:
-                    low[name] = min(low[name], index[other])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
-                if low[name] == index[name]:
-                    component = _leave(name, path, on_path)
-                    if len(component) > 1:
-                        found.append(sorted(component))
-    return found
-
-
-def _enter(
-    name: str, index: dict[str, int], low: dict[str, int], path: list[str], on_path: set[str]
-) -> None:
-    index[name] = low[name] = len(index)
-    path.append(name)
-    on_path.add(name)
-
-
-def _leave(name: str, path: list[str], on_path: set[str]) -> list[str]:
-    component: list[str] = []
-    while True:
-        member = path.pop()
-        on_path.discard(member)
-        component.append(member)
-        if member == name:
-            return component
