@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import secrets
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -81,9 +82,12 @@ def install_plotly(reports: Path, named: str | None) -> str | None:
     path = f"{ASSETS}/plotly-{digest}.min.js"
     if not (reports / path).exists():
         (reports / ASSETS).mkdir(parents=True, exist_ok=True)
-        temporary = reports / ASSETS / f".{os.getpid()}-{digest}.part"
-        shutil.copyfile(source, temporary)
-        temporary.replace(reports / path)
+        temporary = _temporary(reports / path)
+        try:
+            shutil.copyfile(source, temporary)
+            temporary.replace(reports / path)
+        finally:
+            temporary.unlink(missing_ok=True)
     write_atomically(mark, path.encode())
     return path
 
@@ -107,10 +111,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         Its folder is made where it is missing.
     content : bytes
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    temporary = _temporary(path)
     try:
-        temporary.write_bytes(content)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-    temporary.replace(path)
+        try:
+            temporary.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other thread or process uses."""
+    return path.parent / f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}.part"

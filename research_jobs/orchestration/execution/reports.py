@@ -28,12 +28,15 @@ logger = logging.getLogger("research_jobs")
 
 
 def run_folder(project: Project, run_id: str, step_key: str, partition: str | None) -> Path:
-    """Where a run keeps what it needs while it lasts, made."""
-    name = step_key
-    if partition is not None:
-        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", partition)[:60]
-        name += f"-{plain}-{hashlib.sha256(partition.encode()).hexdigest()[:8]}"
-    folder = project.state / "runs" / run_id / name
+    """Make the folder for what a run needs while it lasts.
+
+    The folder is the run's alone and shares no parent that another run removes.
+    """
+    name = f"{run_id}-{step_key}" if partition is None else f"{run_id}-{step_key}-{partition}"
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    if plain != name or len(name) > 150:
+        plain = f"{plain[:120]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    folder = project.state / "runs" / plain
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -94,8 +97,6 @@ def report_entries(
         logger.exception("%s: the report could not be built", entry.name)
         return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
     shutil.rmtree(capture.parent, ignore_errors=True)
-    with suppress(OSError):
-        capture.parent.parent.rmdir()  # the run's folder, once its last step is done
     return _links(catalog, report)
 
 
