@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
 from research_jobs.orchestration.model.status import (
     SKIPPED_METADATA,
@@ -150,3 +152,36 @@ def test_an_attempt_after_a_skip_takes_it_back(instance):
     run(instance, "2026-01-03")
     status = partition_status(instance, KEY, DAYS)
     assert (status.failed, status.skipped) == ({"2026-01-03"}, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("beats", "tags", "pending"),
+    [
+        (0.0, {"dagster/will_retry": "true"}, True),
+        (0.0, {"dagster/will_retry": "false"}, False),
+        (0.0, {}, False),
+        (0.0, {"dagster/will_retry": "true", "dagster/auto_retry_run_id": "other"}, False),
+        (1000.0, {"dagster/will_retry": "true"}, False),  # the daemon was last seen long ago
+        (None, {"dagster/will_retry": "true"}, False),  # and never
+    ],
+)
+def test_a_failed_run_that_the_daemon_is_about_to_retry_is_in_progress(
+    instance, beats, tags, pending
+):
+    """Nobody else starts that partition meanwhile; without a daemon it is simply failed."""
+    if beats is not None:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - beats, "SCHEDULER", None))
+    run(instance, "2026-01-03", tags=tags)
+    status = partition_status(instance, KEY, DAYS[2:3])
+    assert (status.in_progress, status.failed) == (
+        ({"2026-01-03"}, frozenset()) if pending else (frozenset(), {"2026-01-03"})
+    )
+
+
+def test_a_retry_that_never_came_is_not_waited_for(instance, monkeypatch):
+    """A failed run that the daemon has left alone for minutes counts as failed."""
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() + 300, "SCHEDULER", None))
+    run(instance, "2026-01-03", tags={"dagster/will_retry": "true"})
+    later = time.time() + 300
+    monkeypatch.setattr("research_jobs.orchestration.model.status.time.time", lambda: later)
+    assert partition_status(instance, KEY, DAYS[2:3]).failed == {"2026-01-03"}

@@ -67,6 +67,19 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "pools": {"granularity": "op"},
             "runs": {"max_concurrent_runs": 10},
         },
+        "run_coordinator": {
+            "module": "dagster.core.run_coordinator",
+            "class": "QueuedRunCoordinator",
+            "config": {
+                "max_user_code_failure_retries": 20,
+                "user_code_failure_retry_delay": 15,
+            },
+        },
+        "run_retries": {
+            "enabled": True,
+            "max_retries": 2,
+            "retry_on_asset_or_op_failure": False,
+        },
         "run_launcher": {
             "module": "research_jobs.orchestration.execution.run_launcher",
             "class": "WorkerRunLauncher",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ SKIPPED_METADATA = "research_jobs/skipped"
 FAILED_METADATA = "research_jobs/failed"
 
 PARTITION_TAG = "dagster/partition"
+# Dagster's own, on a failed run: the daemon runs it again, and has.
+_WILL_RETRY_TAG = "dagster/will_retry"
+_RETRIED_TAG = "dagster/auto_retry_run_id"
+_RETRY_DUE_S = 120.0
+_HEARTBEAT_S = 90.0
 # More keys than this are not named one by one in a query; all observations are read instead.
 _NAMED_KEYS = 400
 _PAGE = 1000
@@ -129,14 +135,26 @@ def _endings(
     ids = list(of_run)
     for start in range(0, len(ids), _RUNS_AT_ONCE):
         chunk = ids[start : start + _RUNS_AT_ONCE]
-        for run in instance.get_runs(dg.RunsFilter(run_ids=chunk)):
-            if not run.is_finished:
+        for record in instance.get_run_records(dg.RunsFilter(run_ids=chunk)):
+            run = record.dagster_run
+            if not run.is_finished or _retry_is_due(instance, run, record.end_time):
                 in_progress |= of_run[run.run_id]
             elif run.is_failure:
                 failed |= of_run[run.run_id]
             elif run.is_success:
                 idle |= of_run[run.run_id]
     return failed, in_progress, idle
+
+
+def _retry_is_due(instance: DagsterInstance, run: dg.DagsterRun, ended: float | None) -> bool:
+    """Whether the daemon is about to run this failed run again, and has not yet begun to."""
+    if run.tags.get(_WILL_RETRY_TAG) != "true" or _RETRIED_TAG in run.tags:
+        return False
+    now = time.time()
+    if ended is None or now - ended > _RETRY_DUE_S:
+        return False  # it would have done so by now
+    beats = instance.get_daemon_heartbeats().values()
+    return any(now - beat.timestamp < _HEARTBEAT_S for beat in beats)
 
 
 def _skipped(

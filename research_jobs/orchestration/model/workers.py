@@ -11,10 +11,12 @@ from pathlib import Path
 
 from dagster import DagsterRun
 
-__all__ = ["PROCESS_TAG", "Worker", "process_tag", "worker_of"]
+__all__ = ["PROCESS_TAG", "Worker", "command_tags", "process_tag", "worker_of"]
 
 PROCESS_TAG = "research_jobs/process"
 """Tag that says which process works on a run: run, machine, pid, and when that started."""
+
+_MAX_RETRIES_TAG = "dagster/max_retries"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class Worker:
 def process_tag(run_id: str) -> str:
     """The value of `PROCESS_TAG` for a run that the calling process works on."""
     return f"{run_id[:8]}:{_machine()}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def command_tags(run_id: str) -> dict[str, str]:
+    """The tags of a run that a command works on.
+
+    Such a run is not retried when the command is killed: whoever started it decides.
+    """
+    return {PROCESS_TAG: process_tag(run_id), _MAX_RETRIES_TAG: "0"}
 
 
 def worker_of(run: DagsterRun) -> Worker | None:

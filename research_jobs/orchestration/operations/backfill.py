@@ -42,7 +42,7 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
-from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
+from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.staleness import stale_partitions
 
 __all__ = [
@@ -533,7 +533,7 @@ class Backfill:
         return job, run
 
     def _tags(self, run_id: str, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
-        tags = {BACKFILL_TAG: self._id, PROCESS_TAG: process_tag(run_id)}
+        tags = {BACKFILL_TAG: self._id, **command_tags(run_id)}
         if self._concurrency is not None:
             tags[CONCURRENCY_TAG] = str(max(1, -(-self._concurrency // len(parts))))
         if len(keys) == 1:

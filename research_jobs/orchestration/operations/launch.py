@@ -28,7 +28,7 @@ from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import rows_of
-from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
+from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
 from research_jobs.process import collect_again
 
@@ -158,7 +158,7 @@ class Launcher:
             raise RuntimeError("Dagster made no job of the project's assets")
         selection = frozenset(batch.keys)
         run_id = str(uuid.uuid4())
-        tags = {PROCESS_TAG: process_tag(run_id)}
+        tags = command_tags(run_id)
         if batch.partition is not None:
             tags[PARTITION_NAME_TAG] = batch.partition
         # A run begins with an event for each of its assets.
