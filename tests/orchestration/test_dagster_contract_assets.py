@@ -126,7 +126,7 @@ def test_the_io_manager_of_an_output_can_be_asked_for(instance: dg.DagsterInstan
 
     @dg.asset(io_manager_key="mine")
     def a(context) -> None:
-        seen.append(private.output_io_manager(context, "result"))
+        seen.append(private.output_io_manager(context, "result", "mine"))
 
     dg.materialize([a], instance=instance, resources={"mine": manager})
     assert seen == [manager]
@@ -136,7 +136,7 @@ def test_an_interrupted_run_is_cancelled(instance: dg.DagsterInstance) -> None:
     """Else: what Ctrl-C ends would stand in the UI as failed."""
 
     def compute(step: Any, inputs: Any) -> Any:
-        raise private.DagsterExecutionInterruptedError
+        raise dg.DagsterExecutionInterruptedError
         yield
 
     defs = dg.Definitions(assets=[definition(compute)], executor=dg.in_process_executor)
@@ -154,19 +154,38 @@ def test_staleness_is_that_of_the_ui(instance: dg.DagsterInstance) -> None:
     @dg.asset(code_version="1")
     def a() -> None: ...
 
-    resolver = private.stale_resolver(instance, dg.Definitions(assets=[a]))
-    assert resolver.get_status(dg.AssetKey("a")) is private.StaleStatus.MISSING
+    status = private.stale_resolver(instance, dg.Definitions(assets=[a]))
+    assert status(dg.AssetKey("a"), None) == "MISSING"
     dg.materialize([a], instance=instance)
-    resolver = private.stale_resolver(instance, dg.Definitions(assets=[a]))
-    assert resolver.get_status(dg.AssetKey("a")) is private.StaleStatus.FRESH
+    status = private.stale_resolver(instance, dg.Definitions(assets=[a]))
+    assert status(dg.AssetKey("a"), None) == "FRESH"
 
     @dg.asset(name="a", code_version="2")
     def changed() -> None: ...
 
-    resolver = private.stale_resolver(instance, dg.Definitions(assets=[changed]))
-    assert resolver.get_status(dg.AssetKey("a")) is private.StaleStatus.STALE
+    status = private.stale_resolver(instance, dg.Definitions(assets=[changed]))
+    assert status(dg.AssetKey("a"), None) == "STALE"
     (record,) = instance.fetch_materializations(dg.AssetKey("a"), limit=1).records
     assert private.code_version_of(record) == "1"
+
+
+def test_tags_are_those_that_dagster_writes() -> None:
+    """Else: what is recorded for a partition would not be found by Dagster.
+
+    The module writes them out: they are data in every history.
+    """
+    from dagster._core.definitions import data_version
+    from dagster._core.definitions.source_asset import (
+        SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION,
+    )
+    from dagster._core.storage import tags
+
+    for name in private.__dict__:
+        if name.endswith("_TAG"):
+            theirs = getattr(tags, name, None) or getattr(data_version, name)
+            assert getattr(private, name) == theirs, name
+    made = private.quiet_output(None, "result").metadata
+    assert list(made) == [SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION]
 
 
 def test_dimensions_are_tagged() -> None:

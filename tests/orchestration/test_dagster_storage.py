@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
-from research_jobs.orchestration.compat import storage as _dagster_storage
-from research_jobs.orchestration.compat.storage import held_connections, remembered_migrations
+from research_jobs.orchestration.compat import connections
+from research_jobs.orchestration.compat.storage import held_connections
 
 
 @pytest.fixture
@@ -142,7 +140,7 @@ def test_long_burst_lets_others_write(
     instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A burst is committed now and then, so that nobody waits for its end."""
-    monkeypatch.setattr(_dagster_storage, "LONGEST_TRANSACTION_S", -1.0)
+    monkeypatch.setattr(connections, "LONGEST_TRANSACTION_S", -1.0)
     run = DagsterRun(job_name="job", run_id="a-run")
     instance.add_run(run)
     instance.report_engine_event("1", run)
@@ -231,17 +229,3 @@ def test_rows_are_as_dagster_writes_them(new_instance: Any) -> None:
         for entry in entries[1:]:
             ours.event_log_storage.store_event(entry)
     assert rows(ours, result.run_id) == rows(plain, result.run_id)
-
-
-def test_migrations_are_read_once(tmp_path: Path) -> None:
-    """An instance that is made and opened with remembered migrations is as any other."""
-    before = ScriptDirectory.__dict__["from_config"]
-    with remembered_migrations():
-        for _ in range(2):
-            with DagsterInstance.local_temp(str(tmp_path)) as made:
-                run = DagsterRun(job_name="job")
-                made.add_run(run)
-                made.report_engine_event("here", run)
-    assert ScriptDirectory.__dict__["from_config"] == before
-    with DagsterInstance.local_temp(str(tmp_path)) as again:
-        assert len(again.get_runs()) == 2

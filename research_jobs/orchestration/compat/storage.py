@@ -1,58 +1,21 @@
-"""Storing events without a new database connection for each.
+"""Fewer database connections and statements for each event, where Dagster's storage allows it.
 
-Dagster's SQLite storage makes an engine, opens the file, writes one row and closes the file again,
-whereupon SQLite folds its write-ahead log back: 5 ms for an event and 12 ms for a
-materialisation, of which a step has about eight. Over a connection that stays open the same
-statements take 0.8 and 2.6 ms. Postgres is connected to anew for every statement as well.
-
-While a run lasts, the run worker keeps its connections, and what it has once seen of the database's
-tables and columns. Everything else is Dagster's own: the statements, the transactions, the lock,
-and how safely SQLite writes (``synchronous`` is untouched). The statement that stores most events,
-one row in the run's file, is built once instead of for each. Only the events with which a run is
-planned, one for each asset before anything has happened, are one transaction.
+How it is done, and what it rests on, is in `connections`; what it cannot be done for is left as
+Dagster does it.
 """
-
-# Private names are what this module is for.
-# pyright: reportPrivateUsage=false
-# ruff: noqa: SLF001
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from dagster import DagsterInstance
-from dagster._core.events import (
-    ASSET_CHECK_EVENTS,
-    ASSET_EVENTS,
-    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
-)
-from dagster._core.storage.event_log.schema import (
-    ConcurrencySlotsTable,
-    PendingStepsTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.sql import create_engine
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from sqlalchemy.pool import QueuePool, StaticPool
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-    from dagster import EventLogEntry
-    from sqlalchemy.engine import Connection, Engine
+from research_jobs.orchestration.compat.fallback import lacking
 
-__all__ = ["hand_over_slot", "held_connections", "remembered_migrations"]
+__all__ = ["hand_over_slot", "held_connections"]
 
-# An idle connection may be cut by what lies between, so it is tried before use, and renewed.
-POSTGRES_RECYCLE_S = 300
-# Other processes that want to write wait for it, and do not mind this long.
-LONGEST_TRANSACTION_S = 0.5
+_SLOWER = "each event opens a database connection of its own"
 
 
 def held_connections(
@@ -60,7 +23,7 @@ def held_connections(
 ) -> AbstractContextManager[None]:
     """Within this context, keep the connections to the instance's event log open.
 
-    Storages that are not Dagster's SQLite or Postgres one are left as they are.
+    Storages other than Dagster's own for SQLite and Postgres are left as they are.
 
     Parameters
     ----------
@@ -69,68 +32,23 @@ def held_connections(
         On SQLite, commit once, at the end: for a burst of events that nobody waits for. Others
         cannot write meanwhile.
     """
-    storage = instance.event_log_storage
-    if isinstance(storage, SqliteEventLogStorage):
-        return _held_sqlite(storage, one_transaction=one_transaction)
-    if type(storage).__name__ == "PostgresEventLogStorage":
-        return _held_postgres(storage)
-    return nullcontext()
-
-
-@contextmanager
-def remembered_migrations() -> Generator[None]:
-    """Within this context, read each storage's list of migrations once.
-
-    Dagster compares a database's revision with them whenever it opens one that it has not seen, so
-    four times for a command that runs something, and reads a hundred files each time.
-    """
-    original = ScriptDirectory.__dict__["from_config"]
-    read = ScriptDirectory.from_config
-    found: dict[str | None, ScriptDirectory] = {}
-
-    def from_config(config: Config) -> ScriptDirectory:
-        place = config.get_main_option("script_location")
-        if place not in found:
-            found[place] = read(config)
-        return found[place]
-
-    patched: Any = ScriptDirectory
-    patched.from_config = staticmethod(from_config)
+    storage: Any = instance.event_log_storage
+    kind = type(storage).__name__
+    if kind not in ("SqliteEventLogStorage", "PostgresEventLogStorage"):
+        return nullcontext()
+    sqlite = kind == "SqliteEventLogStorage"
     try:
-        yield
-    finally:
-        patched.from_config = original
-
-
-# What SQLite's storage keeps in a second file, for all runs, besides the run's own.
-_MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
-_INSERT = SqlEventLogStorageTable.insert()
-
-_slots, _steps = ConcurrencySlotsTable.c, PendingStepsTable.c
-
-# A step that holds a slot has two rows: its slot's, and its own among those that asked for one.
-_RENAME_SLOT = (
-    ConcurrencySlotsTable.update()
-    .values(step_key=sa.bindparam("to"))
-    .where(
-        _slots.concurrency_key == sa.bindparam("pool"),
-        _slots.run_id == sa.bindparam("run"),
-        _slots.step_key == sa.bindparam("from"),
-        _slots.deleted == sa.false(),
-        ~sa.exists().where(
-            _steps.concurrency_key == sa.bindparam("pool"), _steps.assigned_timestamp.is_(None)
-        ),
-    )
-)
-_RENAME_STEP = (
-    PendingStepsTable.update()
-    .values(step_key=sa.bindparam("to"), priority=sa.bindparam("its_priority"))
-    .where(
-        _steps.concurrency_key == sa.bindparam("pool"),
-        _steps.run_id == sa.bindparam("run"),
-        _steps.step_key == sa.bindparam("from"),
-    )
-)
+        from research_jobs.orchestration.compat import connections
+    except ImportError as error:
+        lacking(error, _SLOWER)
+        return nullcontext()
+    missing = connections.lacks(storage, sqlite=sqlite)
+    if missing is not None:
+        lacking(AttributeError(f"{kind} has no {missing}"), _SLOWER)
+        return nullcontext()
+    if sqlite:
+        return connections.held_sqlite(storage, one_transaction=one_transaction)
+    return connections.held_postgres(storage)
 
 
 def hand_over_slot(
@@ -150,143 +68,14 @@ def hand_over_slot(
     Returns
     -------
     bool
-        False when it has to be freed and claimed: somebody waits, the pool was made smaller, or
-        the storage is none of Dagster's on SQL.
+        False when the slot has to be freed and claimed: somebody waits, the pool was made
+        smaller, or the storage is not one of Dagster's on SQL.
     """
-    if not isinstance(storage, SqlEventLogStorage):
+    if not hasattr(storage, "index_connection"):
         return False
-    values: dict[str, Any] = {"pool": pool, "run": run_id, "from": from_step, "to": to_step}
-    with storage.index_connection() as connection:
-        if connection.execute(_RENAME_SLOT, values).rowcount != 1:
-            return False
-        connection.execute(_RENAME_STEP, {**values, "its_priority": priority})
-    return True
-
-
-@contextmanager
-def _held_sqlite(storage: SqliteEventLogStorage, *, one_transaction: bool) -> Generator[None]:
-    opens = storage._connect
-    engines: dict[str, Engine] = {}
-    transactions = _Transactions()
-
-    @contextmanager
-    def connect(shard: str) -> Generator[Connection]:
-        if shard not in storage._initialized_dbs:
-            with opens(shard) as connection:  # makes the file where there is none
-                yield connection
-            return
-        # As in the original, one thread at a time: that is what lets them share a connection.
-        with storage._db_lock:
-            engine = engines.get(shard)
-            if engine is None:
-                engine = engines[shard] = create_engine(
-                    storage.conn_string_for_shard(shard),
-                    poolclass=StaticPool,
-                    connect_args={
-                        "timeout": SQLITE_BUSY_TIMEOUT_SECONDS,
-                        "check_same_thread": False,
-                    },
-                )
-            if one_transaction:
-                yield transactions.on(engine)
-                return
-            with engine.connect() as connection, connection.begin():
-                yield connection
-
-    stores = storage.store_event
-
-    def store_event(event: EventLogEntry) -> None:
-        if event.is_dagster_event and event.dagster_event_type in _MIRRORED:
-            stores(event)
-            return
-        row = storage._event_to_row(event)
-        with storage.run_connection(event.run_id) as connection:
-            connection.execute(_INSERT, row)
-
-    patched: Any = storage
-    patched._connect = connect
-    patched.store_event = store_event
-    _remember_schema(patched)
     try:
-        with transactions:
-            yield
-    finally:
-        if patched.__dict__.get("_connect") is connect:
-            for name in ("_connect", "store_event", *_SCHEMA):
-                patched.__dict__.pop(name, None)
-        with storage._db_lock:
-            for engine in engines.values():
-                engine.dispose()
-
-
-class _Transactions:
-    """Transactions that many statements share, none of them for long."""
-
-    def __init__(self) -> None:
-        self._begun: dict[Engine, tuple[Connection, float]] = {}
-
-    def on(self, engine: Engine) -> Connection:
-        """The open transaction of a database; one that is old is committed first."""
-        connection, since = self._begun.get(engine) or (engine.connect(), 0.0)
-        now = time.monotonic()
-        if now - since > LONGEST_TRANSACTION_S:
-            if connection.in_transaction():
-                connection.commit()
-            connection.begin()
-            self._begun[engine] = (connection, now)
-        return connection
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for connection, _since in self._begun.values():
-            with connection:
-                if kind is None:
-                    connection.commit()
-
-
-_SCHEMA = ("has_table", "_has_asset_key_index_cols_on_connection")
-
-
-def _remember_schema(storage: Any) -> None:
-    """Ask once whether a table or column is there: each materialisation asks for two of them."""
-    for name in _SCHEMA:
-        asks = getattr(storage, name)
-        known: set[str] = set()
-
-        def ask(what: Any, *, asks: Any = asks, known: set[str] = known) -> bool:
-            key = what if isinstance(what, str) else ""  # a connection: the question is the same
-            if key not in known:
-                if not asks(what):
-                    return False
-                known.add(key)
-            return True
-
-        setattr(storage, name, ask)
-
-
-@contextmanager
-def _held_postgres(storage: Any) -> Generator[None]:
-    from dagster_postgres.utils import create_pg_engine
-
-    opens: Engine = storage._engine
-    query = opens.url.query.get("options")
-    held = create_pg_engine(
-        storage.postgres_url,
-        storage._token_provider,
-        isolation_level="AUTOCOMMIT",
-        poolclass=QueuePool,
-        pool_size=2,
-        max_overflow=30,
-        pool_pre_ping=True,
-        pool_recycle=POSTGRES_RECYCLE_S,
-        **({"connect_args": {"options": query}} if query else {}),
-    )
-    storage._engine = held
-    try:
-        yield
-    finally:
-        if storage._engine is held:
-            storage._engine = opens
-        held.dispose()
+        from research_jobs.orchestration.compat import connections
+    except ImportError as error:
+        lacking(error, "each step frees its pool's slot and claims one")
+        return False
+    return connections.hand_over_slot(storage, pool, run_id, from_step, to_step, priority)

@@ -30,7 +30,6 @@ from research_jobs.errors import (
 )
 from research_jobs.manifest import FreshnessSpec, NotebookSpec, Problem, RetrySpec
 from research_jobs.notebook.parameters import convert_parameters
-from research_jobs.orchestration.compat.assets import resolve_dagster_type
 from research_jobs.orchestration.definitions.automation import automation_condition
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook, notebook_jobs, op_names
 from research_jobs.orchestration.definitions.schedules import BuiltSchedules, build_schedules
@@ -61,7 +60,9 @@ KINDS_LIMIT = 10
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
 # With its type resolved: Dagster looks at every type that Python can write before it finds Any.
-_ANY = resolve_dagster_type(Any)
+# Resolved once: each output of each notebook would resolve it again.
+_ANYTHING: Any = Any
+_ANY = dg.Out(_ANYTHING).dagster_type
 _RESULT_OUT = dg.Out(_ANY, is_required=False, io_manager_key=IO_MANAGER_KEY)
 _CHECK_OUT = dg.Out(_ANY, is_required=False)
 

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import (
-        UnresolvedAssetJobDefinition,
-    )
+    from research_jobs.orchestration.compat.assets import UnresolvedAssetJobDefinition
 
 __all__ = ["ALL_ASSETS_JOB", "JOB_NAME", "ScheduledNotebook", "notebook_jobs", "op_names"]
 

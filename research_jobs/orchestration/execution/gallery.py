@@ -8,8 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from dagster._utils.schedules import schedule_execution_time_iterator
-
+from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.model.addresses import asset_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.report.gallery import NotebookCard, list_notebooks
@@ -62,7 +61,7 @@ def next_ticks(crons: Sequence[str], timezone: str, hour: int) -> tuple[float, .
     hour : int
         Hours since 1970 began: ticks from there on.
     """
-    ticks = schedule_execution_time_iterator(hour * HOUR, list(crons), timezone)
+    ticks = cron_ticks(crons, timezone, hour * HOUR)
     return tuple(moment.timestamp() for moment in islice(ticks, TICKS))
 
 

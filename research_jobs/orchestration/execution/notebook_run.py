@@ -15,7 +15,6 @@ import dagster as dg
 from research_jobs.errors import PartitionError, ResearchJobsError
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration.compat.assets import (
-    DagsterExecutionInterruptedError,
     output_io_manager,
 )
 from research_jobs.orchestration.execution.attempts import (
@@ -166,7 +165,7 @@ def _conclude(
     asset = context.asset_key
     ending = ended.result.ending
     if ending is Ending.CANCELLED:
-        raise DagsterExecutionInterruptedError
+        raise dg.DagsterExecutionInterruptedError
     if ending is Ending.SKIPPED:
         yield observation(asset, key, SKIPPED, ended.result.skip_reason or "", ended)
         return
@@ -185,7 +184,7 @@ def _conclude(
     elif manager == IO_MANAGER_KEY:
         value = staged
     else:
-        value = _foreign_value(context, staged)
+        value = _foreign_value(context, staged, manager)
     context.add_asset_metadata(work.metadata(ended, {}, stored=value is staged))
     yield dg.MaterializeResult(
         asset_key=asset,
@@ -195,9 +194,9 @@ def _conclude(
     yield from checks.results()
 
 
-def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun) -> Any:
+def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun, manager: str) -> Any:
     """The loaded outputs, for an IO manager that is not ours: here they pass through memory."""
     try:
-        return asset_value(output_io_manager(context, RESULT), staged)
+        return asset_value(output_io_manager(context, RESULT, manager), staged)
     except ResearchJobsError as error:
         fail_at_once(error)

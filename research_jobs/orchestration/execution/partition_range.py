@@ -18,7 +18,6 @@ import dagster as dg
 
 from research_jobs.errors import ParameterError, PartitionError, ResearchJobsError
 from research_jobs.orchestration.compat.assets import (
-    DagsterExecutionInterruptedError,
     provenance_tags,
     quiet_output,
 )
@@ -155,7 +154,7 @@ class PartitionRange:
                         asset, done.key, self._work, done.ended, done.previous, tags
                     )
         if cancel.is_cancelled:
-            raise DagsterExecutionInterruptedError
+            raise dg.DagsterExecutionInterruptedError
         _remember_skipped(self._work, skipped)
         if failed:
             yield from checks.results(aside)

@@ -4,18 +4,18 @@ A run that a command works on was launched by nobody, so Dagster can neither end
 notice that it is dead. And whoever launched the others (the code server) may be dead as well. All
 runs on our executor name their process, and that is enough for both.
 
-``dagster.yaml`` names this class; where it does not, Dagster's own is in its place. What it says of
-a process's health are private names of Dagster's.
+``dagster.yaml`` names this class; where it does not, Dagster's own is in its place.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 from dagster import DagsterRun, DefaultRunLauncher
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 
+from research_jobs.orchestration.compat.instance import worker_health
 from research_jobs.orchestration.model.workers import worker_of
 
 __all__ = ["WorkerRunLauncher"]
@@ -53,7 +53,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         """Bool: whether run monitoring may ask after the processes of runs."""
         return True
 
-    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: DagsterRun) -> Any:
         """Whether the process of a run is there, as run monitoring asks.
 
         Parameters
@@ -62,6 +62,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         """
         worker = worker_of(run)
         if worker is None or worker.alive:
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
-        told = f"process {worker.pid}, which worked on it, is gone"
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, told)
+            return worker_health(alive=True)
+        return worker_health(
+            alive=False, message=f"process {worker.pid}, which worked on it, is gone"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from research_jobs.notebook.interface import Parameter
-from research_jobs.orchestration.compat.assets import LazyConfigSchema
+from research_jobs.orchestration.compat.assets import lazy_config_schema
 from research_jobs.orchestration.model.catalog import Entry
 from research_jobs.orchestration.model.partitions import dimension_specs
 
@@ -46,7 +46,7 @@ _HINTS = {
 }
 
 
-def config_schema(entry: Entry, op_name: str) -> LazyConfigSchema | None:
+def config_schema(entry: Entry, op_name: str) -> Any:
     """The config of a notebook's op; None when there is nothing to set.
 
     Parameters
@@ -57,7 +57,7 @@ def config_schema(entry: Entry, op_name: str) -> LazyConfigSchema | None:
     """
     if not entry.notebook.parameters and not entry.partitioned:
         return None
-    return LazyConfigSchema(partial(config_fields, entry, op_name))
+    return lazy_config_schema(partial(config_fields, entry, op_name))
 
 
 def config_fields(entry: Entry, op_name: str) -> dict[str, dg.Field]:

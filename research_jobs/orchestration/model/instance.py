@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.secrets.env_file import get_env_var_dict
+from dotenv import dotenv_values
 
+from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.model.workers import worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project
 
@@ -54,13 +54,11 @@ def default_config(folder: str | Path) -> dict[str, Any]:
     return {
         "storage": {"sqlite": {"base_dir": base}},
         "compute_logs": {
-            "module": "dagster._core.storage.local_compute_log_manager",
-            "class": "LocalComputeLogManager",
+            **compat.STATE_CLASSES["compute_logs"],
             "config": {"base_dir": f"{base}/storage"},
         },
         "local_artifact_storage": {
-            "module": "dagster._core.storage.root",
-            "class": "LocalArtifactStorage",
+            **compat.STATE_CLASSES["local_artifact_storage"],
             "config": {"base_dir": base},
         },
         "concurrency": {
@@ -106,7 +104,10 @@ def enter_project(project: Project) -> None:
     """
     os.chdir(project.root)
     os.environ[PROJECT_VARIABLE] = str(project.root)
-    os.environ.update(get_env_var_dict(str(project.root)))
+    file = project.root / ".env"
+    if file.is_file():
+        values = dotenv_values(file)
+        os.environ.update({name: value for name, value in values.items() if value is not None})
 
 
 def state_folder(project: Project) -> Path:
@@ -116,23 +117,22 @@ def state_folder(project: Project) -> Path:
     return folder
 
 
-def instance_ref(project: Project) -> InstanceRef:
-    """Where the instance is, by the rules at the top of this module."""
-    home = os.environ.get("DAGSTER_HOME")
-    if home:
-        return InstanceRef.from_dir(str(Path(home).expanduser()))
-    folder = state_folder(project)
-    if (project.root / "dagster.yaml").is_file():
-        return InstanceRef.from_dir(str(folder), config_dir=str(project.root))
-    return InstanceRef.from_dir(
-        str(folder), config_filename="none.yaml", overrides=default_config(folder)
-    )
-
-
 @contextmanager
 def open_instance(project: Project) -> Generator[DagsterInstance]:
-    """The project's instance, as a context; call `enter_project` first."""
-    with DagsterInstance.from_ref(instance_ref(project)) as instance:
+    """The project's instance, as a context; call `enter_project` first.
+
+    Where it is, the rules at the top of this module say.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if home:
+        opened = compat.open_instance(Path(home).expanduser())
+    else:
+        folder = state_folder(project)
+        if (project.root / "dagster.yaml").is_file():
+            opened = compat.open_instance(folder, config_dir=project.root)
+        else:
+            opened = compat.open_instance(folder, config=default_config(folder))
+    with opened as instance:
         yield instance
 
 

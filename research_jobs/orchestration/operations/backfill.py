@@ -14,11 +14,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import dagster as dg
 from dagster import DagsterEventType
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.compat.assets import (
@@ -26,7 +25,6 @@ from research_jobs.orchestration.compat.assets import (
     ASSET_PARTITION_RANGE_START_TAG,
     EXTERNALLY_MANAGED_ASSETS_TAG,
     PARTITION_NAME_TAG,
-    DagsterExecutionInterruptedError,
     execute_run,
     job_origin,
     report_planned,
@@ -44,6 +42,9 @@ from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.staleness import stale_partitions
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.compat.assets import AssetGraph
 
 __all__ = [
     "BACKFILL_TAG",
@@ -479,7 +480,7 @@ class Backfill:
                         left[str(event.step_key)].pop(outcome.partition, None)
                         self._note(outcome)
                         yield outcome
-            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 self.interrupted = True
             finally:
                 if run_id is not None:
@@ -570,7 +571,7 @@ def _outcome(
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
         said = data.user_failure_data
-        if data.error and data.error.cls_name == DagsterExecutionInterruptedError.__name__:
+        if data.error and data.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
             return None  # not the step's own doing: the run says that it was interrupted
         error = data.error.message if data.error else ""
         text = (said.description if said else None) or error or "failed"

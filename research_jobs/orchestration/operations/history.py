@@ -9,18 +9,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterRunStatus, RunsFilter
-from dagster._core.scheduler.instigation import InstigatorStatus
-from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import (
+from dagster import DagsterEventType, DagsterRunStatus, RunRecord, RunsFilter
+
+from research_jobs.errors import PartitionError
+from research_jobs.orchestration.compat.assets import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
     PARTITION_NAME_TAG,
 )
-from dagster._utils.schedules import get_next_cron_tick
-
-from research_jobs.errors import PartitionError
-from research_jobs.orchestration.compat.assets import DagsterExecutionInterruptedError
+from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.definitions.factory import asset_key
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
@@ -249,7 +246,7 @@ class StepEndings:
                 endings[event.step_key] = ("succeeded", None)
                 continue
             failure = event.step_failure_data.error
-            if failure and failure.cls_name == DagsterExecutionInterruptedError.__name__:
+            if failure and failure.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 endings[event.step_key] = ("cancelled", None)
                 continue
             said = event.step_failure_data.user_failure_data
@@ -304,19 +301,18 @@ def next_ticks(
     """When each notebook's schedules that are on fire next, by notebook."""
     moment = now or datetime.now(UTC)
     switched = {
-        state.instigator_name: state.status
+        state.instigator_name: state.status.value
         for state in instance.all_instigator_state()
-        if state.status != InstigatorStatus.DECLARED_IN_CODE
+        if state.status.value != "DECLARED_IN_CODE"
     }
     ticks: dict[str, datetime] = {}
     for name, schedule in catalog.manifest.schedules.items():
-        on = switched.get(name, InstigatorStatus.RUNNING if schedule.enabled else None)
-        if on != InstigatorStatus.RUNNING:
+        on = switched.get(name, "RUNNING" if schedule.enabled else None)
+        if on != "RUNNING":
             continue
         crons = (schedule.cron,) if isinstance(schedule.cron, str) else schedule.cron
         zone = schedule.timezone or "UTC"
-        tick = min(get_next_cron_tick(cron, moment, zone) for cron in crons)
-        tick = tick.astimezone(ZoneInfo(zone))
+        tick = next(cron_ticks(crons, zone, moment.timestamp())).astimezone(ZoneInfo(zone))
         for notebook in schedule.notebooks:
             if notebook not in ticks or tick < ticks[notebook]:
                 ticks[notebook] = tick

@@ -15,15 +15,13 @@ from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType as Kind
-from dagster._core.execution.plan.objects import StepFailureData
-from dagster._core.storage.tags import PARTITION_NAME_TAG
-from dagster._utils.interrupts import capture_interrupts
 
 from research_jobs.orchestration.compat.assets import (
-    DagsterExecutionInterruptedError,
+    PARTITION_NAME_TAG,
     execute_run,
     job_origin,
 )
+from research_jobs.orchestration.compat.instance import capture_interrupts
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.instance import LOCATION
@@ -181,7 +179,7 @@ class Launcher:
                 collect_again()
                 for event in execute_run(job, run, self.instance):
                     yield from watch.see(event)
-            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 watch.interrupted = True
             finally:
                 self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
@@ -263,9 +261,9 @@ class _Watch:
                 why = "interrupted" if self.interrupted else "what it depends on failed"
                 yield self._ended(step, "not run", error=why)
 
-    def _failed(self, step: str, data: StepFailureData) -> Outcome:
+    def _failed(self, step: str, data: Any) -> Outcome:
         error = data.error
-        if error is not None and error.cls_name == DagsterExecutionInterruptedError.__name__:
+        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
             return self._ended(step, "cancelled", error="interrupted")
         said = data.user_failure_data
         metadata = said.metadata if said else {}

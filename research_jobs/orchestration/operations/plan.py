@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.model.partitions import newest_keys
 from research_jobs.orchestration.model.selection import existing, has_key
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.compat.assets import AssetGraph
 
 __all__ = ["Batch", "choose_partitions", "plan_batches"]
 

@@ -17,7 +17,6 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.notebook.parameters import convert_parameters
-from research_jobs.orchestration.compat.storage import remembered_migrations
 from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.execution.supervisors import remember_preload
@@ -184,6 +183,6 @@ class Session:
 def open_session(project: Project) -> Generator[Session]:
     """A session, as a context; the process becomes one of the project's."""
     enter_project(project)
-    with remembered_migrations(), open_instance(project) as instance:
+    with open_instance(project) as instance:
         end_dead_runs(instance)
         yield Session(project, instance, load_catalog(project))

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from research_jobs.orchestration.compat.assets import (
-    StaleStatus,
     code_version_of,
     stale_resolver,
 )
@@ -36,7 +35,7 @@ def stale_notebooks(
         reads did; what stands behind a stale one is not stale yet, so it is added here. For one
         with partitions, its newest one counts.
     """
-    resolver = stale_resolver(instance, definitions)
+    stale = stale_resolver(instance, definitions)
     graph = definitions.get_repository_def().asset_graph
     found: dict[dg.AssetKey, None] = {}
     with dg.partition_loading_context(dynamic_partitions_store=instance):
@@ -52,7 +51,7 @@ def stale_notebooks(
                 newest = node.partitions_def.get_last_partition_key()
                 if newest is None:
                     continue
-            if resolver.get_status(key, newest) != StaleStatus.FRESH:
+            if stale(key, newest) != "FRESH":
                 found[key] = None
     return tuple(found)
 
@@ -81,9 +80,9 @@ def stale_partitions(
         made_of = _code_versions(instance, key, partitions)
         stale = {item for item in partitions if made_of.get(item) != node.code_version}
     if node.parent_keys:
-        resolver = stale_resolver(instance, definitions)
+        status = stale_resolver(instance, definitions)
         for item in partitions:
-            if item not in stale and resolver.get_status(key, item) == StaleStatus.STALE:
+            if item not in stale and status(key, item) == "STALE":
                 stale.add(item)
     return frozenset(stale)
 

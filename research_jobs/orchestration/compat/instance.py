@@ -1,0 +1,112 @@
+"""What instance, run launcher and clocks need of Dagster and Dagster does not promise."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from research_jobs.orchestration.compat.fallback import lacking
+
+__all__ = ["STATE_CLASSES", "capture_interrupts", "cron_ticks", "open_instance", "worker_health"]
+
+# As a dagster.yaml names them.
+STATE_CLASSES = {
+    "compute_logs": {
+        "module": "dagster._core.storage.local_compute_log_manager",
+        "class": "LocalComputeLogManager",
+    },
+    "local_artifact_storage": {
+        "module": "dagster._core.storage.root",
+        "class": "LocalArtifactStorage",
+    },
+}
+
+
+def open_instance(
+    folder: Path, *, config_dir: Path | None = None, config: Mapping[str, Any] | None = None
+) -> dg.DagsterInstance:
+    """Open the instance whose state is in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    config_dir : Path, optional
+        The folder of its dagster.yaml; by default `folder`.
+    config : mapping, optional
+        What a dagster.yaml would say, for an instance that has none.
+    """
+    try:
+        from dagster._core.instance.ref import InstanceRef
+    except ImportError as error:
+        lacking(error, "an instance without a dagster.yaml is given one")
+        if config is not None:
+            import yaml
+
+            (folder / "dagster.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+        return dg.DagsterInstance.from_config(str(config_dir or folder))
+    if config is not None:
+        ref = InstanceRef.from_dir(str(folder), config_filename="none.yaml", overrides=dict(config))
+    else:
+        ref = InstanceRef.from_dir(str(folder), config_dir=str(config_dir) if config_dir else None)
+    return dg.DagsterInstance.from_ref(ref)
+
+
+def worker_health(*, alive: bool, message: str | None = None) -> Any:
+    """What run monitoring is told of the process that works on a run."""
+    try:
+        from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+    except ImportError as error:
+        lacking(error, "run monitoring does not notice a killed worker")
+        return None
+    return CheckRunHealthResult(WorkerStatus.RUNNING if alive else WorkerStatus.NOT_FOUND, message)
+
+
+def capture_interrupts() -> AbstractContextManager[None]:
+    """A context in which Ctrl-C waits until Dagster asks for it."""
+    try:
+        from dagster._utils.interrupts import capture_interrupts as capture
+    except ImportError as error:
+        lacking(error, "Ctrl-C ends a run at once, not in order")
+        return nullcontext()
+    return capture()
+
+
+def cron_ticks(crons: Sequence[str], timezone: str, after: float) -> Iterator[datetime]:
+    """The ticks of cron expressions, as Dagster's scheduler keeps them, in order.
+
+    Parameters
+    ----------
+    crons : sequence of str
+    timezone : str
+    after : float
+        Unix time. The first tick is the next one at or after it.
+    """
+    try:
+        from dagster._utils.schedules import schedule_execution_time_iterator
+    except ImportError as error:
+        lacking(error, "the next ticks of schedules are found more slowly")
+        yield from heapq.merge(*(_window_starts(cron, timezone, after) for cron in crons))
+        return
+    yield from schedule_execution_time_iterator(after, list(crons), timezone)
+
+
+def _window_starts(cron: str, timezone: str, after: float) -> Iterator[datetime]:
+    """The ticks of one cron expression as the starts of Dagster's time windows."""
+    start = datetime.fromtimestamp(after, UTC)
+    for_ever = start + timedelta(days=365 * 40)
+    while True:
+        windows = dg.TimeWindowPartitionsDefinition(
+            start=start, cron_schedule=cron, timezone=timezone, fmt="%Y-%m-%dT%H:%M:%S%z"
+        )
+        with dg.partition_loading_context(effective_dt=for_ever):
+            window = windows.get_first_partition_window()
+        if window is None:
+            return
+        yield window.start
+        start = window.end
