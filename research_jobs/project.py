@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.errors import ProjectError
+from research_jobs.filesystem import make_folder, make_private
 
 __all__ = ["Project", "find_project", "module_name", "notebook_name"]
 
@@ -54,6 +55,24 @@ class Project:
     def state(self) -> Path:
         """Path: the one ignored folder of state (Dagster's instance, caches, run folders)."""
         return self.root / ".research_jobs"
+
+    def make_state_folder(self, *parts: str) -> Path:
+        """Make a folder below `state` that only this user may enter, whatever the umask.
+
+        Parameters
+        ----------
+        *parts : str
+            Names below the state folder.
+
+        Returns
+        -------
+        Path
+        """
+        make_folder(self.state, private=True)
+        make_private(self.state)  # an earlier version made it by the umask
+        folder = self.state.joinpath(*parts)
+        make_folder(folder, private=True)
+        return folder
 
     @property
     def store_is_local(self) -> bool:

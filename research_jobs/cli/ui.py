@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
+from research_jobs.filesystem import open_private
 from research_jobs.process import collect_again
 from research_jobs.project import (
     PROJECT_VARIABLE,
@@ -71,10 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     ui_address, reports_address = address(host, port), address(host, reports_port)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stop)
-    log = project.state / "ui.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = project.make_state_folder() / "ui.log"
     with contextlib.ExitStack() as stack:
-        sink = None if arguments.verbose else stack.enter_context(log.open("wb"))
+        sink = None if arguments.verbose else stack.enter_context(open_private(log))
         environment = dict(os.environ)
         environment[PROJECT_VARIABLE] = str(project.root)
         try:

@@ -13,13 +13,13 @@ import functools
 import json
 import os
 import sys
-import threading
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.filesystem import write_atomically
 from research_jobs.notebook.facts import FileFacts, facts_from_json, facts_to_json
 from research_jobs.project import Project
 
@@ -136,16 +136,8 @@ class FactsCache:
             return
         body = json.dumps(self._new, separators=(",", ":")).encode()
         head = json.dumps({"stamp": self._stamp(), "checksum": zlib.crc32(body)}).encode()
-        # a name that no other thread or process takes, with the permissions of any new file
-        unique = f".scan-{os.getpid()}-{threading.get_ident()}"
-        temporary = self.path.with_name(unique)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(head + b"\n" + body)
-            temporary.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, head + b"\n" + body, private=True)
 
 
 @functools.cache

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-import secrets
 import shutil
 from functools import lru_cache
 from pathlib import Path
+
+from research_jobs.filesystem import make_folder, temporary_path, write_atomically
 
 __all__ = ["ASSETS", "asset_text", "install_asset", "install_plotly", "write_atomically"]
 
@@ -81,8 +81,8 @@ def install_plotly(reports: Path, named: str | None) -> str | None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:10]
     path = f"{ASSETS}/plotly-{digest}.min.js"
     if not (reports / path).exists():
-        (reports / ASSETS).mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(reports / path)
+        make_folder(reports / ASSETS)
+        temporary = temporary_path(reports / path)
         try:
             shutil.copyfile(source, temporary)
             temporary.replace(reports / path)
@@ -100,29 +100,3 @@ def _plotly_script(named: str | None) -> Path | None:
     if spec is not None and spec.origin is not None:
         candidates.append(Path(spec.origin).parent / "package_data" / "plotly.min.js")
     return next((path for path in candidates if path.is_file()), None)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder is made where it is missing.
-    content : bytes
-    """
-    temporary = _temporary(path)
-    try:
-        try:
-            temporary.write_bytes(content)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """A name beside `path` that no other thread or process uses."""
-    return path.parent / f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}.part"

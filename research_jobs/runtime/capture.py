@@ -202,7 +202,7 @@ class FileRecorder(Recorder):
 
     def __init__(self, path: str, masker: Masker, limits: Limits) -> None:
         self._file = os.open(
-            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644
+            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         self._masker = masker
         self._limits = limits

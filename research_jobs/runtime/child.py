@@ -30,6 +30,7 @@ from research_jobs.errors import (
     SourceLocation,
     did_you_mean,
 )
+from research_jobs.failpoints import failpoint
 from research_jobs.notebook.cells import Cell, NotebookText, read_notebook_text
 from research_jobs.protocol import (
     CheckOutcome,
@@ -48,7 +49,6 @@ from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
-from research_jobs.store.files import crash_point
 
 __all__ = ["run_child"]
 
@@ -109,9 +109,9 @@ def run_child(request: RunRequest, descriptor: int) -> NoReturn:
     status = 1
     try:
         result = _run(request, channel)
-        crash_point("child-before-record")
+        failpoint("child-before-record")
         channel.send(_frame(result))
-        crash_point("child-after-record")
+        failpoint("child-after-record")
         status = 0 if result.ending.ok else 1
     except BaseException:  # noqa: BLE001 - nothing is left that could handle it
         with contextlib.suppress(Exception):
@@ -257,7 +257,7 @@ def _stage(
     outputs: list[StagedOutput] = []
     checks: list[CheckOutcome] = []
     for output in request.outputs:
-        crash_point("child-before-output")
+        failpoint("child-before-output")
         staged = _write(request, output, namespace[output.name])
         outputs.append(staged)
         if output.checks:

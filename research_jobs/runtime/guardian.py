@@ -33,6 +33,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from research_jobs.failpoints import failpoint
 from research_jobs.protocol import (
     Ending,
     ProtocolError,
@@ -55,7 +56,6 @@ from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.notebook_process import SPARE_NAME, NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
-from research_jobs.store.files import crash_point
 
 __all__ = ["Surroundings", "run_guardian", "start_guardian"]
 
@@ -270,7 +270,7 @@ class _Guardian:
         if not (self.begun or self.record or self.broken or self.reason):
             return False  # killed before it took its orders: the supervisor may ask again
         result = self._result(left)
-        crash_point("guardian-before-result")
+        failpoint("guardian-before-result")
         if self.supervisor_gone:
             return False
         with contextlib.suppress(OSError):

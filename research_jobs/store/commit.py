@@ -28,8 +28,10 @@ from pathlib import Path
 from types import TracebackType
 
 from research_jobs.errors import CorruptOutputError, ResearchJobsError, StoreError
+from research_jobs.failpoints import failpoint
+from research_jobs.filesystem import attempts
 from research_jobs.protocol import PartitionKey, StagedOutput
-from research_jobs.store.files import Files, FolderLock, crash_point, is_plain_file
+from research_jobs.store.files import Files, FolderLock, is_plain_file
 from research_jobs.store.layout import (
     PART,
     PARTITIONS,
@@ -55,10 +57,10 @@ from research_jobs.store.versions import (
     version_ids,
 )
 
-__all__ = ["CRASH_POINTS", "PublishedOutput", "Staging", "open_staging", "publish", "reject"]
+__all__ = ["FAILPOINTS", "PublishedOutput", "Staging", "open_staging", "publish", "reject"]
 
 # Where a test can have the process killed; see docs/outputs.md.
-CRASH_POINTS = (
+FAILPOINTS = (
     "publish.begin",
     "publish.locked",
     "publish.noted",
@@ -241,13 +243,23 @@ def _make_links(unit: Unit, outputs: Mapping[str, object]) -> list[Path]:
     made: list[Path] = []
     try:
         for name in missing:
-            FILES.link(unit.link(name), unit.link_target(name))
+            _make_link(unit.link(name), unit.link_target(name))
             made.append(unit.link(name))
-            crash_point("publish.linked_one")
+            failpoint("publish.linked_one")
     except BaseException:
         _drop_links(unit, made)
         raise
     return made
+
+
+def _make_link(link: Path, target: str) -> None:
+    for _ in attempts(link):
+        try:
+            FILES.link(link, target)
+        except FileNotFoundError:  # noqa: PERF203 - another partition removed the empty folder
+            FILES.make_folders(link.parent)
+        else:
+            return
 
 
 def _needs_link(unit: Unit, output: str) -> bool:
@@ -343,13 +355,13 @@ def publish(
     if is_remote(store):
         return _publish_remote(store, notebook, staged, partition, keep or {}, run_id)
     unit = unit_of(store, notebook, partition)
-    crash_point("publish.begin")
+    failpoint("publish.begin")
     try:
         FILES.make_folders(unit.versions)
         _refuse_overlap(unit, staged)
         with FolderLock(unit.versions) as lock:
             lock.exclusive()
-            crash_point("publish.locked")
+            failpoint("publish.locked")
             _repair(unit)
             return _publish(unit, staged, folder, partition, keep or {}, run_id)
     except OSError as error:
@@ -423,7 +435,7 @@ def _publish(
         FILES.sync_file(staging / NOTE)
         FILES.sync_folder(staging)
         FILES.sync_folder(staging.parent)
-    crash_point("publish.noted")
+    failpoint("publish.noted")
 
     outputs = {item.name: item for item in staged}
     fresh = unit.versions / f".current-{version}"
@@ -435,27 +447,27 @@ def _publish(
         FILES.sync_folder(unit.versions)
         for name in unlinked:  # what can fail or takes time is done before the first link
             FILES.make_folders(unit.link(name).parent)
-        crash_point("publish.prepared")
+        failpoint("publish.prepared")
         made = _make_links(unit, outputs)
-        crash_point("publish.linked")
+        failpoint("publish.linked")
         FILES.rename(fresh, unit.current)
         committed = True
-        crash_point("publish.committed")
+        failpoint("publish.committed")
         FILES.sync_folder(unit.versions)
         for link in made:
             FILES.sync_folder(link.parent)
-        crash_point("publish.durable")
+        failpoint("publish.durable")
     except BaseException:
         _undo(unit, version, fresh, made, before, committed=committed)
         raise
     # From here on the new outputs stand: what cannot be tidied up is left for the next publish.
     with contextlib.suppress(OSError, ResearchJobsError):
         _remove_dead_links(unit, outputs)
-        crash_point("publish.unlinked")
+        failpoint("publish.unlinked")
         _prune(unit, version, keep)
     with contextlib.suppress(OSError):
         FILES.remove(staging / NOTE)
-    crash_point("publish.done")
+    failpoint("publish.done")
     return tuple(
         _published(
             item,
@@ -477,12 +489,12 @@ def _fill_version(
 ) -> None:
     folder = unit.versions / version
     FILES.make_folder(folder)
-    crash_point("publish.folder")
+    failpoint("publish.folder")
     for item in outputs.values():
         target = folder / f"{item.name}{SUFFIX}"
         FILES.rename(Path(item.path), target)  # its content is on the disk
-        crash_point("publish.moved_one")
-    crash_point("publish.moved")
+        failpoint("publish.moved_one")
+    failpoint("publish.moved")
     record = {
         "format": FORMAT,
         "version": version,
@@ -498,9 +510,9 @@ def _fill_version(
     }
     FILES.write(folder / MANIFEST, json.dumps(record, indent=1).encode())
     FILES.sync_file(folder / MANIFEST)
-    crash_point("publish.described")
+    failpoint("publish.described")
     FILES.sync_folder(folder)
-    crash_point("publish.synced")
+    failpoint("publish.synced")
 
 
 def _window(partition: PartitionKey | None) -> list[str] | None:
@@ -550,7 +562,7 @@ def _prune(unit: Unit, current: str, keep: Mapping[str, int]) -> None:
             seen[output] = seen.get(output, 0) + 1
         if not wanted:
             _remove_version(unit.versions / name)
-            crash_point("publish.pruned_one")
+            failpoint("publish.pruned_one")
 
 
 def _remove_version(folder: Path) -> None:

@@ -9,26 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import stat
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["CRASH_VARIABLE", "Files", "FolderLock", "crash_point", "is_plain_file"]
+from research_jobs.filesystem import attempts, refuse_other_than_folder
 
-CRASH_VARIABLE = "RESEARCH_JOBS_CRASH_AT"
-
-
-def crash_point(name: str) -> None:
-    """Die here, without any cleaning up, when a test asks for it by name.
-
-    Parameters
-    ----------
-    name : str
-        The point's name; nothing happens unless ``RESEARCH_JOBS_CRASH_AT`` is exactly that.
-    """
-    if os.environ.get(CRASH_VARIABLE) == name:
-        os.kill(os.getpid(), signal.SIGKILL)
+__all__ = ["Files", "FolderLock", "is_plain_file"]
 
 
 def is_plain_file(path: Path) -> bool:
@@ -83,13 +70,20 @@ class Files:
             os.close(descriptor)
 
     def make_folders(self, path: Path) -> None:
-        """Make a folder and its missing parents, each made durable in its parent."""
-        if path.is_dir():
-            return
-        self.make_folders(path.parent)
-        with contextlib.suppress(FileExistsError):  # somebody else may make it at the same time
-            self.make_folder(path)
-        self.sync_folder(path.parent)
+        """Make a folder and its missing parents, each made durable in its parent.
+
+        Others may make and remove empty folders on the way at the same time.
+        """
+        for _ in attempts(path):
+            if path.is_dir():
+                return
+            self.make_folders(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    self.make_folder(path)
+                except FileExistsError:
+                    refuse_other_than_folder(path)
+                self.sync_folder(path.parent)
 
     def remove_tree(self, path: Path) -> None:
         """Remove a folder and all below it; links are removed, never followed."""

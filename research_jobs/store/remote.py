@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
+from research_jobs.failpoints import failpoint
 from research_jobs.protocol import PartitionKey, StagedOutput
-from research_jobs.store.files import FolderLock, crash_point
+from research_jobs.store.files import FolderLock
 from research_jobs.store.layout import (
     PART,
     PARTITIONS,
@@ -267,11 +268,11 @@ def publish(
         before = _pointer(unit)
         number = max((int(item.id.split("-")[0]) for item in before), default=0) + 1
         name = f"{number:06d}-{suffix}-{secrets.token_hex(3)}"
-        crash_point("publish.begin")
+        failpoint("publish.begin")
         for item in staged:
             unit.system.makedirs(f"{unit.versions}/{name}", exist_ok=True)
             unit.system.put_file(item.path, f"{unit.versions}/{name}/{item.name}{SUFFIX}")
-            crash_point("publish.moved_one")
+            failpoint("publish.moved_one")
         record = {
             "version": name,
             "run_id": run_id,
@@ -288,7 +289,7 @@ def publish(
         text = json.dumps({"format": FORMAT, "versions": [record, *map(_record, kept)]}, indent=1)
         with unit.system.transaction:  # a file that is half written must never be the pointer
             unit.system.pipe_file(f"{unit.versions}/{POINTER}", text.encode())
-        crash_point("publish.committed")
+        failpoint("publish.committed")
         for item in staged:
             unit.system.makedirs(unit.plain(item.name).rsplit("/", 1)[0], exist_ok=True)
             unit.system.put_file(item.path, unit.plain(item.name))

@@ -544,16 +544,16 @@ def test_trouble_after_the_record(lab: Lab, name: str) -> None:
 @pytest.mark.parametrize("point", ["child-before-output", "child-before-record"])
 def test_killed_before_the_record(lab: Lab, point: str) -> None:
     """Killed at any point before its record is sent, the run has not succeeded."""
-    environment = {"RESEARCH_JOBS_CRASH_AT": point}
-    outcome = lab.run("assigns_two_outputs", outputs=("frame", "summary"), environment=environment)
+    environment = {"KILL_AT": point}
+    outcome = lab.run("killed_at_a_point", outputs=("frame", "summary"), environment=environment)
     assert outcome.result.ending is Ending.CRASHED
     assert outcome.result.outputs == ()
 
 
 def test_killed_after_the_record(lab: Lab) -> None:
     """Killed after its record was sent, the run has succeeded, with a note."""
-    environment = {"RESEARCH_JOBS_CRASH_AT": "child-after-record"}
-    outcome = lab.run("assigns_two_outputs", outputs=("frame", "summary"), environment=environment)
+    environment = {"KILL_AT": "child-after-record"}
+    outcome = lab.run("killed_at_a_point", outputs=("frame", "summary"), environment=environment)
     assert outcome.result.ending is Ending.SUCCEEDED
     assert [output.name for output in outcome.result.outputs] == ["frame", "summary"]
 

@@ -18,16 +18,17 @@ from typing import Any
 
 import pytest
 
+from research_jobs import failpoints
 from research_jobs.protocol import PartitionKey
 from research_jobs.store import commit
 from research_jobs.store.codec import api, read_output, write_output
-from research_jobs.store.commit import CRASH_POINTS, open_staging, publish
-from research_jobs.store.files import CRASH_VARIABLE, Files
+from research_jobs.store.commit import FAILPOINTS, open_staging, publish
+from research_jobs.store.files import Files
 from research_jobs.store.layout import unit_of
 from research_jobs.store.load import load
 
 DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
-POINTS = (*api.WRITE_CRASH_POINTS, *CRASH_POINTS)
+POINTS = (*api.WRITE_FAILPOINTS, *FAILPOINTS)
 
 
 def publish_and_die(put: Any, values: dict[str, Any], day: PartitionKey | None, point: str) -> None:
@@ -37,7 +38,7 @@ def publish_and_die(put: Any, values: dict[str, Any], day: PartitionKey | None, 
         child = os.fork()
     if child == 0:
         try:
-            os.environ[CRASH_VARIABLE] = point
+            failpoints.install(lambda name: os.kill(os.getpid(), 9) if name == point else None)
             put("nb", values, day)
         finally:
             os._exit(1)
@@ -61,7 +62,7 @@ def seen(store: str, day: PartitionKey | None, names: str) -> dict[str, Any]:
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_point(store: str, put: Any, point: str, day: PartitionKey | None) -> None:
     """Old or new, all outputs or none, first on an empty store and then over an old version."""
-    committed = point in CRASH_POINTS[CRASH_POINTS.index("publish.committed") :]
+    committed = point in FAILPOINTS[FAILPOINTS.index("publish.committed") :]
     pruning = point == "publish.pruned_one"
     if not pruning:  # the first publish has nothing to prune
         publish_and_die(put, {"x": 1, "y": 1}, day, point)
@@ -286,6 +287,7 @@ def test_a_file_replaced_while_it_is_read(
 WRITER = """
 import sys
 import warnings
+from research_jobs import failpoints
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish

@@ -36,9 +36,7 @@ def run_folder(project: Project, run_id: str, step_key: str, partition: str | No
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     if plain != name or len(name) > 150:
         plain = f"{plain[:120]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    folder = project.state / "runs" / plain
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return project.make_state_folder("runs", plain)
 
 
 def report_entries(

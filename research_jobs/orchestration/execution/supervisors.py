@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from research_jobs.errors import ResearchJobsError
+from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.supervisor.process import fork_is_possible
 from research_jobs.supervisor.run import Supervisor
@@ -77,10 +78,7 @@ def remember_preload(project: Project, modules: Sequence[str]) -> None:
         supervisor.close()
     path = project.state / "cache" / PRELOAD_FILE
     with contextlib.suppress(OSError):  # it only costs the next command a second
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(list(modules)), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, json.dumps(list(modules)).encode(), private=True)
 
 
 def _remembered(project: Project) -> tuple[str, ...] | None:

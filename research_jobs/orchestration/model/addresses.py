@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from research_jobs.filesystem import open_private, temporary_path
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.project import (
     REPORTS_PORT,
@@ -73,17 +74,15 @@ def announced(project: Project, *, ui: str, reports: str) -> Generator[None]:
     ui, reports : str
         Addresses.
     """
-    path = project.state / ANNOUNCEMENT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Another `ui` of the same project keeps its own file: the last one started is found.
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, json.dumps({"ui": ui, "reports": reports}).encode())
+    path = project.make_state_folder() / ANNOUNCEMENT
+    temporary = temporary_path(path)
+    with open_private(temporary, "xb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"ui": ui, "reports": reports}).encode())
+        file.flush()
+        # Another `ui` of the same project keeps its own file: the last one started is found.
+        temporary.replace(path)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _ui_address(catalog: Catalog) -> str | None:

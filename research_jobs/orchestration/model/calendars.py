@@ -6,11 +6,10 @@ asks it, once for each calendar and span of years, and the answer is kept as a s
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import lru_cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import PartitionError, did_you_mean
+from research_jobs.filesystem import write_atomically
 
 __all__ = ["closed_days"]
 
@@ -131,11 +131,5 @@ def _sessions(
 
 def _keep(path: Path, days: list[str]) -> None:
     """Write beside and rename, so that a reader sees a whole answer or none."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(days, file)
-        Path(name).replace(path)
-    except OSError:
-        pass  # a cache that cannot be kept costs time, nothing else
+    with contextlib.suppress(OSError):  # a cache that cannot be kept costs time, nothing else
+        write_atomically(path, json.dumps(days).encode(), private=True)

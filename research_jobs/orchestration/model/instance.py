@@ -19,6 +19,7 @@ import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dotenv import dotenv_values
 
+from research_jobs.filesystem import write_atomically
 from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.model.workers import worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project
@@ -112,9 +113,7 @@ def enter_project(project: Project) -> None:
 
 def state_folder(project: Project) -> Path:
     """The folder of the embedded instance, made if need be."""
-    folder = project.state / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return project.make_state_folder("dagster")
 
 
 @contextmanager
@@ -170,9 +169,7 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(content), sort_keys=False)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, text.encode(), private=True)
 
 
 def end_dead_runs(instance: DagsterInstance) -> list[str]:

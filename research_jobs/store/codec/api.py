@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.errors import OutputError, ResearchJobsError, StoreError
+from research_jobs.failpoints import failpoint
+from research_jobs.filesystem import temporary_path
 from research_jobs.protocol import StagedOutput
-from research_jobs.store.files import Files, crash_point
+from research_jobs.store.files import Files
 
 if TYPE_CHECKING:
     from research_jobs.store.codec.base import Encoded, Place
     from research_jobs.store.codec.parquet import Header
 
-__all__ = ["FORMS", "WRITE_CRASH_POINTS", "read_file_header", "read_output", "write_output"]
+__all__ = ["FORMS", "WRITE_FAILPOINTS", "read_file_header", "read_output", "write_output"]
 
 FILES = Files()
-WRITE_CRASH_POINTS = ("write.begin", "write.written", "write.synced", "write.renamed")
+WRITE_FAILPOINTS = ("write.begin", "write.written", "write.synced", "write.renamed")
 FORMS = ("native", "pandas", "polars", "arrow", "path", "lazy")
 
 
@@ -61,8 +63,8 @@ def write_output(
 
     encoded = encode_value(name, value)
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    crash_point("write.begin")
+    temporary = temporary_path(path)
+    failpoint("write.begin")
     try:
         try:
             parquet.write_encoded(encoded, temporary, parquet.WriteOptions.of(options), metadata)
@@ -71,16 +73,16 @@ def write_output(
         except Exception as error:
             # Streams and lazy frames run the notebook's own code here: anything may come out.
             raise _not_parquet(name, value, error) from error
-        crash_point("write.written")
+        failpoint("write.written")
         if encoded.frame is not None:
             from research_jobs.store.codec import polars_codec
 
             polars_codec.check_schema(encoded.frame, temporary, _place(name))
         staged = describe(name, temporary)
         FILES.sync_file(temporary)
-        crash_point("write.synced")
+        failpoint("write.synced")
         FILES.rename(temporary, path)
-        crash_point("write.renamed")  # the name need not last: publishing moves the file
+        failpoint("write.renamed")  # the name need not last: publishing moves the file
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
