@@ -47,8 +47,9 @@ class Parameter:
     ----------
     name : str
     type : str
-        ``int float bool str date datetime timestamp list list[<one of these>] dict literal enum``
-        or ``any``.
+        ``int float bool str date datetime timestamp list list[<one of these>] dict literal
+        enum``, ``computed`` where only the default's class tells it when the notebook runs, else
+        ``any``.
     optional : bool
         Whether ``None`` is a value.
     has_default : bool
@@ -278,9 +279,10 @@ def _parameter(
         kind = type_of_default(value, names)
     else:  # pragma: no cover - an assignment has one or the other
         raise AssertionError(statement)
+    computed = kind.type == "computed" and value is not None and default is MISSING
     return Parameter(
         name=target.id,
-        type=kind.type,
+        type=kind.type if kind.type != "computed" or computed else "any",
         # `start: date = None` is common and means `date | None`
         optional=kind.optional or default is None,
         has_default=default is not MISSING,

@@ -120,7 +120,8 @@ def type_of_annotation(  # noqa: C901 - one branch a kind of annotation
         return TypeOf("list")
     if dotted == "pathlib.Path":
         return TypeOf("str")
-    return TypeOf()
+    # some class: the default that it has when the notebook runs says what a value has to be
+    return TypeOf("any" if last in ("Any", "object", "") else "computed")
 
 
 def _flatten(node: ast.expr) -> list[ast.expr]:
@@ -241,8 +242,8 @@ def type_of_default(node: ast.expr, names: Names) -> TypeOf:  # noqa: C901 - as 
         # the day of a moment
         if isinstance(node.func, ast.Attribute) and node.func.attr == "date" and not node.args:
             inner = type_of_default(node.func.value, names).type
-            return TypeOf("date" if inner in _TEMPORAL.values() else "any")
-        return TypeOf()
+            return TypeOf("date" if inner in _TEMPORAL.values() else "computed")
+        return TypeOf("computed")
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         kinds = {type_of_default(element, names).type for element in node.elts}
         if kinds == {"int", "float"}:
@@ -261,13 +262,13 @@ def type_of_default(node: ast.expr, names: Names) -> TypeOf:  # noqa: C901 - as 
         left = type_of_default(node.left, names).type
         if isinstance(node.op, (ast.Add, ast.Sub)) and left in _TEMPORAL.values():
             right = type_of_default(node.right, names).type
-            return TypeOf("any" if right in _TEMPORAL.values() else left)
-        return TypeOf()
+            return TypeOf("computed" if right in _TEMPORAL.values() else left)
+        return TypeOf("computed")
     if value is None:
         return TypeOf(optional=True)
     if value is not MISSING and type(value).__name__ in _SCALARS:
         return TypeOf(type(value).__name__)
-    return TypeOf()
+    return TypeOf("computed")
 
 
 def default_value(node: ast.expr, names: Names) -> Any:

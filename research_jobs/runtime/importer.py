@@ -480,16 +480,14 @@ class _Loader(importlib.machinery.SourceFileLoader):
             self._display.result(value)
 
     def _set_parameters(self, compiled: CompiledCell, module: ModuleType) -> None:
-        from research_jobs.notebook.parameters import (
-            restore_parameter,
-        )
+        from research_jobs.notebook.restoring import restore_parameter
 
         namespace = module.__dict__
         for name, value in self._parameters.items():
             default = namespace.get(name)
             kind = self._parameter_types.get(name, "any")
             annotation = _annotation(module, name) if kind == "enum" else None
-            namespace[name] = restore_parameter(value, kind, default, annotation)
+            namespace[name] = restore_parameter(value, kind, default, annotation, name=name)
         names = dict.fromkeys((*compiled.assigned, *self._parameters))
         self.used.update({name: _short(namespace[name]) for name in names if name in namespace})
 

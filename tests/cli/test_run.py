@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from research_jobs import load
 
 
 def test_names_run_in_order_of_dependence(say: Any, project: Path) -> None:
@@ -54,6 +58,47 @@ def test_what_waits_for_a_failure_is_not_run(say: Any, project: Path) -> None:
     endings = {outcome["notebook"]: outcome["ending"] for outcome in said.json}
     assert endings == {"numbers_table": "failed", "reports/total": "not run"}
     assert "ZeroDivisionError" in said.json[0]["error"]
+
+
+def test_values_for_computed_defaults(say: Any, project: Path) -> None:
+    """A value arrives as what the default is, wherever it comes from, or is refused."""
+    (project / "notebooks" / "study.py").write_text(
+        textwrap.dedent(
+            """
+            # %% tags=["parameters"]
+            from datetime import timedelta
+
+            import numpy as np
+
+            threshold = np.float64(1.5)
+            share = np.pi
+            count = max(1, 2)
+            label = str.upper("a")
+            anything = None
+            window = timedelta(days=3)
+            # %%
+            out = [repr(each) for each in (threshold * 2, share, count, label, anything)]
+            """
+        ),
+        encoding="utf-8",
+    )
+    manifest = project / "notebooks" / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(
+        text.replace(
+            "notebooks:\n", "notebooks:\n  study: {outputs: [out], parameters: {share: 0.5}}\n", 1
+        ),
+        encoding="utf-8",
+    )
+    values = ["threshold=2.5", "count=7", "label=007", "anything=2.5"]
+    said = say("run", "study", *(word for value in values for word in ("-p", value)))
+    assert said.code == 0, said.err
+    assert load("study", "out", project=project) == [
+        repr(np.float64(5.0)), "0.5", "7", "'007'", "2.5",
+    ]  # fmt: skip
+    refused = say("run", "study", "-p", "window=5")
+    assert refused.code == 1
+    assert "window = '5' is not a timedelta, as the notebook's default is." in refused.out
 
 
 def test_parameters_and_partitions(say: Any, project: Path) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,14 +22,21 @@ from hypothesis import strategies as st
 from research_jobs.errors import ParameterError
 from research_jobs.notebook.cells import NotebookText
 from research_jobs.notebook.interface import Parameter, read_interface
-from research_jobs.notebook.parameters import (
-    convert_parameters,
-    missing_parameters,
-    restore_parameter,
-)
+from research_jobs.notebook.parameters import convert_parameters, missing_parameters
+from research_jobs.notebook.restoring import restore_parameter
 
 Make = Callable[..., NotebookText]
 DAY = dt.date(2018, 11, 1)
+
+
+class Mode(enum.Enum):
+    FAST = "fast"
+    TWO = 2
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
 
 
 def parameter(kind: str, **fields: Any) -> Parameter:
@@ -139,7 +147,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("list[int]", 5, "x = 5 is not a list"),
         ("list[str]", "[SPY", "It begins with [ and has no ] at its end."),
         ("dict", "a=1", "x = 'a=1' is not a mapping. An example: {\"SPY\": 0.5}."),
-        ("dict", {1: 2}, "Its keys must be text, and 1 is none."),
+        ("dict", {1: 2}, "Its keys must be text, and 1 is not."),
         ("any", object, "A type cannot be handed to another process"),
         ("any", b"x", "A bytes cannot be handed"),
     ],
@@ -152,6 +160,166 @@ def test_values_that_do_not_convert(kind: str, value: Any, message: str) -> None
     assert text.startswith("notebooks/momentum.py:8:1: momentum: x = ")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2.5", 2.5),
+        ("5", 5),
+        ("-5", -5),
+        ("+5", 5),
+        ("0", 0),
+        ("1_000", 1000),
+        ("0x10", 16),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e3", 1000.0),
+        ("-1.5E-2", -0.015),
+        ("true", True),
+        ("FALSE", False),
+        ("null", None),
+        ("~", None),
+        ("[1, a, 2.5]", [1, "a", 2.5]),
+        ('["1", 1]', ["1", 1]),
+        ('{"a": 1}', {"a": 1}),
+        # text, for it is quoted or not what the others are
+        ('"5"', "5"),
+        ("'5'", "5"),
+        ("'it''s'", "it's"),
+        ('"open', '"open'),
+        ("007", "007"),
+        ("1__0", "1__0"),
+        ("2018-11-01", "2018-11-01"),
+        ("1.5.2", "1.5.2"),
+        ("no", "no"),
+        ("nan", "nan"),
+        ("e3", "e3"),
+        ("1,2", "1,2"),
+        ("", ""),
+        ("9" * 301, "9" * 301),
+    ],
+)
+def test_text_for_a_parameter_of_unknown_type(text: str, expected: Any) -> None:
+    """A command line's text is read as YAML; the same text from YAML or Python means text."""
+    one = parameter("any")
+    result = convert_parameters([one], {"x": text}, notebook="study", text=True)["x"]
+    assert (result, type(result)) == (expected, type(expected))
+    assert convert(one, text) == text
+    # where the default is computed its class decides, so the text travels as it is
+    assert convert_parameters([parameter("computed")], {"x": text}, notebook="n", text=True) == (
+        {"x": text}
+    )
+
+
+@pytest.mark.parametrize("text", ["{a: 1}", "[1, 2", "[[1], x]", "1e999"])
+def test_text_that_only_looks_like_a_value(text: str) -> None:
+    """It is refused rather than taken for text."""
+    with pytest.raises(ParameterError, match="is not a value that JSON can hold"):
+        convert_parameters([parameter("any")], {"x": text}, notebook="study", text=True)
+
+
+def test_items_of_a_list_of_unknown_types() -> None:
+    """`-p xs=1,2` gives numbers where nothing says that text is meant."""
+    assert convert(parameter("list"), "1,2.5,a,true") == [1, 2.5, "a", True]
+    assert convert(parameter("list"), ["1", 2]) == ["1", 2]
+    assert convert(parameter("list[str]"), "1,2") == ["1", "2"]
+
+
+class Price(float):
+    """A number of a class of its own."""
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "expected"),
+    [
+        ("2.5", 1.5, 2.5),
+        (2, 1.5, 2.0),
+        ("2.5", np.float64(1.5), np.float64(2.5)),
+        ("nan", 1.5, math.nan),
+        ("2.5", Price(1), Price(2.5)),
+        ("5", 1, 5),
+        ("5", np.int32(1), np.int32(5)),
+        ("no", True, False),
+        ("yes", np.bool_(False), np.bool_(True)),
+        ("5", "a", "5"),
+        ("2.50", "a", "2.50"),
+        ("2.5", None, 2.5),
+        ("eu", None, "eu"),
+        ("2018-11-01", DAY, DAY),
+        ("2018-11-01", dt.datetime(2018, 1, 1), dt.datetime(2018, 11, 1)),  # noqa: DTZ001
+        ("2018-11-01", pd.Timestamp("2018-01-01"), pd.Timestamp("2018-11-01")),
+        ("09:30", dt.time(1), dt.time(9, 30)),
+        ("3 days", pd.Timedelta(days=1), pd.Timedelta(days=3)),
+        ("0.1", decimal.Decimal(1), decimal.Decimal("0.1")),
+        (0.1, decimal.Decimal(1), decimal.Decimal("0.1")),
+        ("a/b", Path("c"), Path("a/b")),
+        ("fast", Mode.TWO, Mode.FAST),
+        ('{"a": 1}', {"b": 2}, {"a": 1}),
+        ({"a": 1}, {"b": 2}, {"a": 1}),
+        ("1,2", [0], [1, 2]),
+        ("[1, 2]", (0,), (1, 2)),
+        ("a", {"b"}, {"a"}),
+        ([1, 2], frozenset(), frozenset({1, 2})),
+        ("1,2", range(3), [1, 2]),
+        ([3, 4], Pair(0, 0), Pair(3, 4)),
+    ],
+)
+def test_computed_defaults_decide(value: Any, default: Any, expected: Any) -> None:
+    """A value of a parameter whose default is computed gets the class that the default has."""
+    restored = restore_parameter(value, "computed", default, name="x")
+    assert type(restored) is type(expected)
+    assert restored == expected or (restored != restored and expected != expected)  # noqa: PLR0124
+
+
+def test_an_array_as_computed_default() -> None:
+    """An array takes a list, in its own type."""
+    restored = restore_parameter("1,2", "computed", np.array([0.5]), name="x")
+    assert (restored.dtype, restored.tolist()) == (np.dtype("float64"), [1.0, 2.0])
+    with pytest.raises(ParameterError, match="x = 'a' is not a ndarray"):
+        restore_parameter("a", "computed", np.array([0.5]), name="x")
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "message"),
+    [
+        ("abc", 1.5, "x = 'abc' is not a number, as the notebook's default 1.5 is"),
+        ("5%", np.float64(1), "Write it as 0.05."),
+        (2.5, 1, "x = 2.5 is not a whole number"),
+        ("abc", True, "is not true or false"),
+        (5, "a", 'Put it in quotes: "5"'),
+        (5, dt.timedelta(days=1), "is not a timedelta"),
+        ("5", pd.Timedelta(days=1), "is not a Timedelta"),
+        ("5 parsecs", pd.Timedelta(days=1), "is not a Timedelta"),
+        ("9 o'clock", dt.time(1), "is not a time"),
+        ("x", DAY, "is not a date"),
+        ("x", pd.Timestamp("2018-01-01"), "is not a Timestamp"),
+        ("x", decimal.Decimal(1), "is not a Decimal"),
+        (True, decimal.Decimal(1), "is not a Decimal"),
+        (5, Path("c"), "is not a PosixPath"),
+        ("SLOW", Mode.TWO, "'SLOW' is not a member of Mode"),
+        ("a", {"b": 2}, "is not a mapping"),
+        (5, [0], "is not a list"),
+        ([[1]], {1}, "is not a set"),
+        ([1], Pair(0, 0), "It has the fields a, b."),
+        ("x", object(), "is not an object"),
+        ("x", pd.DataFrame(), "Make it from a parameter of a plain type"),
+        ("x", len, "is not a builtin_function_or_method"),
+    ],
+)
+def test_values_that_a_computed_default_refuses(value: Any, default: Any, message: str) -> None:
+    """One line that names the parameter, the value and what the default is."""
+    with pytest.raises(ParameterError) as caught:
+        restore_parameter(value, "computed", default, name="x")
+    assert message in caught.value.headline
+    assert "\n" not in caught.value.headline
+
+
+def test_none_for_a_computed_default() -> None:
+    """`null` needs an annotation that allows it."""
+    with pytest.raises(ParameterError, match="declare its type"):
+        convert(parameter("computed"), None)
+    assert convert(parameter("computed", optional=True), "null") is None
 
 
 def test_a_value_that_contains_itself() -> None:
@@ -225,16 +393,6 @@ def test_choices() -> None:
     assert convert(parameter("enum"), "SOME") == "SOME"
 
 
-class Mode(enum.Enum):
-    FAST = "fast"
-    TWO = 2
-
-
-class Pair(NamedTuple):
-    a: int
-    b: int
-
-
 @pytest.mark.parametrize(
     ("value", "kind", "default", "expected"),
     [
@@ -273,7 +431,7 @@ def test_restoring_an_enum_by_its_annotation() -> None:
     """Where the default is None only the annotation knows the class."""
     assert restore_parameter("FAST", "enum", None, Mode | None) is Mode.FAST
     assert restore_parameter("FAST", "enum", None) == "FAST"
-    with pytest.raises(ParameterError, match=r"no member of Mode. Did you mean 'FAST'\?"):
+    with pytest.raises(ParameterError, match=r"not a member of Mode. Did you mean 'FAST'\?"):
         restore_parameter("FATS", "enum", Mode.TWO)
 
 
@@ -288,7 +446,7 @@ def test_missing_values(as_notebook: Make) -> None:
 def test_pandas_is_imported_only_for_a_timestamp() -> None:
     """The fresh process pays for it only where a value needs it."""
     code = (
-        "import sys; from research_jobs.notebook.parameters import restore_parameter as r;"
+        "import sys; from research_jobs.notebook.restoring import restore_parameter as r;"
         "r('2018-11-01', 'date', None); assert 'pandas' not in sys.modules;"
         "assert type(r('2018-11-01', 'timestamp', None)).__name__ == 'Timestamp'"
     )
@@ -308,14 +466,16 @@ def test_moments_survive_the_way(value: dt.datetime) -> None:
 
 @given(
     st.sampled_from(["int", "float", "bool", "str", "date", "datetime", "timestamp", "list[int]",
-                     "list[date]", "list", "dict", "literal", "enum", "any"]),
+                     "list[date]", "list", "dict", "literal", "enum", "any", "computed"]),
     st.text() | st.none() | st.booleans() | st.integers() | st.floats() | st.dates()
     | st.lists(st.integers()) | st.dictionaries(st.text(), st.integers()),
+    st.booleans(),
 )  # fmt: skip
-def test_any_value_converts_or_is_an_error_of_ours(kind: str, value: Any) -> None:
+def test_any_value_converts_or_is_an_error_of_ours(kind: str, value: Any, text: bool) -> None:
     """And what converts is JSON."""
+    one = parameter(kind, choices=("a", 1) if kind == "literal" else ())
     try:
-        result = convert(parameter(kind, choices=("a", 1) if kind == "literal" else ()), value)
+        result = convert_parameters([one], {"x": value}, notebook="study", text=text)
     except ParameterError as error:
         result = error.headline
     json.dumps(result)

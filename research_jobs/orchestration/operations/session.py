@@ -155,6 +155,7 @@ class Session:
                         {name: value},
                         notebook=entry.name,
                         where=f"-p {name}",
+                        text=True,
                     )
         return found
 
