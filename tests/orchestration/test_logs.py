@@ -17,10 +17,10 @@ from dagster._core.storage.compute_log_manager import ComputeIOType, ComputeLogM
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
-from research_jobs.orchestration.execution.logs import (
+from research_jobs.orchestration.execution.logs import RunLogs
+from research_jobs.orchestration.execution.step_log import (
     WORKER_STREAMS,
     RoutedStream,
-    RunLogs,
     route_output,
     writing_to,
 )

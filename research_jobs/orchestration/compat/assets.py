@@ -200,7 +200,7 @@ def execute_run(
         from dagster._core.definitions.job_base import InMemoryJob
         from dagster._core.execution.api import execute_run_iterator
     except ImportError as error:
-        lacking(error, "a command runs one notebook after the other")
+        lacking(error, "a command works on one notebook at a time")
         yield from _execute_in_process(job, run, instance)
         return
     for event in execute_run_iterator(InMemoryJob(job), run, instance):

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from dagster import AssetCheckExecutionContext, AssetExecutionContext, OpExecutionContext
 from dagster._core.definitions.metadata import MetadataValue
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
 from dagster._core.events import DagsterEvent, EngineEventData
@@ -83,7 +82,6 @@ __all__ = [
     "PlanOrchestrationContext",
     "RetryMode",
     "SerializableErrorInfo",
-    "StepContext",
     "StepDependencyConfig",
     "StepExecutionContext",
     "StepFailureData",
@@ -96,7 +94,6 @@ __all__ = [
     "get_step_dependency_config_field",
     "get_tag_concurrency_limits_config",
     "pin_console_loggers",
-    "step_identity",
     "trigger_hooks",
     "use_event_loop",
 ]
@@ -106,15 +103,6 @@ def error_info(error: BaseException) -> SerializableErrorInfo:
     """An exception as Dagster stores it in an event."""
     exc_info: Any = (type(error), error, error.__traceback__)
     return serializable_error_info_from_exc_info(exc_info)
-
-
-StepContext = AssetExecutionContext | AssetCheckExecutionContext | OpExecutionContext
-
-
-def step_identity(context: StepContext) -> tuple[str, str]:
-    """The run id and the step key of a running asset, asset check or op."""
-    step_context = context.get_step_execution_context()
-    return step_context.run_id, step_context.step.key
 
 
 def trigger_hooks(

@@ -34,7 +34,7 @@ from research_jobs.orchestration.definitions.automation import automation_condit
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook, notebook_jobs, op_names
 from research_jobs.orchestration.definitions.schedules import BuiltSchedules, build_schedules
 from research_jobs.orchestration.definitions.sensors import BuiltSensors, build_sensors
-from research_jobs.orchestration.execution.executor import NOTEBOOKS_POOL, notebook_executor
+from research_jobs.orchestration.execution.default_executor import default_executor
 from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY, NotebookIOManager
 from research_jobs.orchestration.execution.step import NotebookStep
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
@@ -47,6 +47,7 @@ from research_jobs.orchestration.model.config import (
 )
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
 from research_jobs.project import Project, find_project
 
 __all__ = ["asset_key", "build_defs", "catalog_defs", "definition_problems"]
@@ -143,7 +144,7 @@ def catalog_defs(
         schedules=[*timed.schedules, *schedules],
         sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
-        executor=executor or _executor(catalog),
+        executor=executor or default_executor(catalog.manifest.defaults.concurrency),
     )
 
 
@@ -227,15 +228,6 @@ def _scheduled(
         )
         for name, entry in entries.items()
     }
-
-
-def _executor(catalog: Catalog) -> dg.ExecutorDefinition:
-    concurrency = catalog.manifest.defaults.concurrency
-    if concurrency is None:
-        return notebook_executor
-    return notebook_executor.configured(
-        {"max_concurrent": concurrency, "notebook_slots": concurrency}, name="notebooks"
-    )
 
 
 def asset_key(name: str) -> dg.AssetKey:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from research_jobs.orchestration.compat import execution as private
-from research_jobs.orchestration.execution.logs import (
+from research_jobs.orchestration.compat.steps import StepContext, step_identity
+from research_jobs.orchestration.execution.step_log import (
     WORKER_STREAMS,
     LogStreams,
     StepLog,
@@ -108,7 +108,7 @@ def running(attempt: Attempt) -> Generator[None]:
         _attempts.pop(identity, None)
 
 
-def step_log_streams(context: private.StepContext) -> LogStreams:
+def step_log_streams(context: StepContext) -> LogStreams:
     """Where a process that the step starts is to write its stdout and stderr.
 
     Parameters
@@ -122,7 +122,7 @@ def step_log_streams(context: private.StepContext) -> LogStreams:
         stay open until the step ends. Under Dagster's own executors they are the process's own,
         1 and 2, which Dagster captures there.
     """
-    attempt = _attempts.get(private.step_identity(context))
+    attempt = _attempts.get(step_identity(context))
     # What was printed before belongs before what the process is going to write.
     if attempt is not None and attempt.log.is_captured:
         attempt.log.flush()
@@ -133,7 +133,7 @@ def step_log_streams(context: private.StepContext) -> LogStreams:
 
 
 @contextmanager
-def step_place(context: private.StepContext) -> Generator[None]:
+def step_place(context: StepContext) -> Generator[None]:
     """The step's place among those that run at once, given back at the end of this context.
 
     What a step does after that (publishing, its report) keeps no other from running. Under
@@ -146,12 +146,12 @@ def step_place(context: private.StepContext) -> Generator[None]:
     try:
         yield
     finally:
-        attempt = _attempts.get(private.step_identity(context))
+        attempt = _attempts.get(step_identity(context))
         if attempt is not None:
             attempt.release()
 
 
-def step_cancel_token(context: private.StepContext) -> CancelToken:
+def step_cancel_token(context: StepContext) -> CancelToken:
     """The token that is cancelled when the run is to stop.
 
     Parameters
@@ -165,7 +165,7 @@ def step_cancel_token(context: private.StepContext) -> CancelToken:
         new one that nobody cancels: there the step runs in the main thread, where an interrupt
         is raised as an exception out of whatever the step waits for.
     """
-    attempt = _attempts.get(private.step_identity(context))
+    attempt = _attempts.get(step_identity(context))
     if attempt is not None:
         return attempt.token()
     from research_jobs.supervisor.run import CancelToken

@@ -36,7 +36,9 @@ from research_jobs.orchestration.execution.attempts import (
     step_cancel_token,
     step_log_streams,
 )
-from research_jobs.orchestration.execution.logs import LogStreams, RunLogs, route_output
+from research_jobs.orchestration.execution.logs import RunLogs
+from research_jobs.orchestration.execution.step_log import LogStreams, route_output
+from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 from research_jobs.process import usable_cores
 
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_CONCURRENT_VARIABLE",
-    "NOTEBOOKS_POOL",
     "LogStreams",
     "NotebookExecutor",
     "notebook_executor",
@@ -67,7 +68,6 @@ __all__ = [
 T = TypeVar("T")
 
 MAX_CONCURRENT_VARIABLE = "RESEARCH_JOBS_MAX_CONCURRENT"
-NOTEBOOKS_POOL = "notebooks"
 
 # A signal sets a flag of Dagster's and wakes no queue, so the flag is looked at this often.
 SIGNAL_INTERVAL_S = 0.25
@@ -531,7 +531,7 @@ class _Run:
         if attempt.number == 1 or not log.reported:
             log.reported = True
             yield private.DagsterEvent.capture_logs(
-                self._job_context, [step.key], log.key, log.context
+                self._job_context, [step.key], log.key, private.CapturedLogContext(log.key)
             )
         context = self._job_context.for_step(step, known)
         private.confine_python_logs(context, lambda: running_attempt() not in (None, attempt))

@@ -1,11 +1,8 @@
-"""The log of each step, while many steps run in one process.
+"""The logs of a run's steps, while many steps run in one process.
 
 Dagster's own capture replaces the descriptors 1 and 2 of the whole process, so it cannot tell
-steps in threads apart. Here each step has two streams of its own, opened from the instance's
-compute log manager:
-
-- a notebook's process writes straight into their descriptors (`step_log_streams`);
-- what an ordinary asset prints in the run worker is routed to them by context (`RoutedStream`).
+steps in threads apart. Here each step has two streams of its own (`step_log`), opened from the
+instance's compute log manager.
 
 All attempts of a step share one log: the UI shows the first capture that names a step, so a
 capture for each attempt would hide every attempt but the first.
@@ -14,101 +11,22 @@ capture for each attempt would hide every attempt but the first.
 from __future__ import annotations
 
 import io
-import os
-import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from contextvars import ContextVar
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TextIO
+from typing import IO, Any
 
 from research_jobs.orchestration.compat.execution import (
-    CapturedLogContext,
     CloudStorageComputeLogManager,
     ComputeIOType,
     ComputeLogManager,
     LocalComputeLogManager,
     create_compute_log_file_key,
 )
+from research_jobs.orchestration.execution.step_log import WORKER_STREAMS, LogStreams, StepLog
 
-__all__ = ["LogStreams", "RoutedStream", "RunLogs", "StepLog", "route_output", "writing_to"]
-
-WORKER_STDOUT, WORKER_STDERR = 1, 2
-
-
-class LogStreams(NamedTuple):
-    """Two open descriptors. Whoever gets them writes to them and does not close them."""
-
-    stdout: int
-    stderr: int
-
-
-WORKER_STREAMS = LogStreams(WORKER_STDOUT, WORKER_STDERR)
-
-
-class StepLog:
-    """The log of one step, for all of its attempts.
-
-    Parameters
-    ----------
-    key : sequence of str
-        The compute log manager's key of it.
-    streams : LogStreams
-        Where a process started by the step writes.
-    """
-
-    def __init__(self, key: Sequence[str], streams: LogStreams) -> None:
-        self.key = key
-        self.streams = streams
-        self.context = CapturedLogContext(key)
-        self.reported = False
-        self._texts: dict[int, TextIO] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def is_captured(self) -> bool:
-        """bool: False where the step writes to the run worker's own streams."""
-        return self.streams is not WORKER_STREAMS
-
-    def text(self, descriptor: int) -> TextIO:
-        """A text stream onto one of the two descriptors (1 or 2), made when first asked for."""
-        with self._lock:
-            text = self._texts.get(descriptor)
-            if text is None:
-                text = self._texts[descriptor] = open(  # noqa: SIM115 - closed in `close`
-                    self.streams[descriptor - 1],
-                    "w",
-                    buffering=1,
-                    encoding="utf-8",
-                    errors="backslashreplace",
-                    closefd=False,
-                )
-            return text
-
-    def begin_attempt(self, number: int) -> None:
-        """Say in both streams that a further attempt of the step begins."""
-        if number == 1:
-            return
-        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        line = f"--- attempt {number}, {now} ---\n".encode()
-        self.flush()
-        for descriptor in self.streams:
-            os.write(descriptor, line)
-
-    def flush(self) -> None:
-        """Write out what the run worker's side still holds."""
-        with self._lock:
-            for text in self._texts.values():
-                text.flush()
-
-    def close(self) -> None:
-        """Flush, and drop the text streams (not the descriptors)."""
-        with self._lock:
-            for text in self._texts.values():
-                text.close()
-            self._texts.clear()
+__all__ = ["RunLogs"]
 
 
 class RunLogs:
@@ -287,105 +205,3 @@ class _Uploads:
         for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR):
             self._manager.upload_to_cloud_storage(key, kind)
         self._manager.local_manager.delete_logs(log_key=key)
-
-
-_writing_to: ContextVar[StepLog | None] = ContextVar("research_jobs_step_log", default=None)
-
-
-@contextmanager
-def writing_to(log: StepLog) -> Generator[None]:
-    """Within this context, ``print`` and everything else by ``sys.stdout`` goes to `log`."""
-    token = _writing_to.set(log)
-    try:
-        yield
-    finally:
-        _writing_to.reset(token)
-        log.flush()
-
-
-class RoutedStream(io.TextIOBase):
-    """Stands for ``sys.stdout`` or ``sys.stderr``: each step writes to its own log.
-
-    Who writes is told by a context variable, which a thread that a step starts does not inherit:
-    such a thread writes to the run worker's own stream, as does a process that inherits
-    the descriptors 1 and 2.
-
-    Parameters
-    ----------
-    original : text stream
-        Where what no step wrote goes.
-    descriptor : int
-        1 or 2.
-    """
-
-    def __init__(self, original: TextIO, descriptor: int) -> None:
-        super().__init__()
-        self.original = original
-        self._descriptor = descriptor
-
-    def _target(self) -> TextIO:
-        log = _writing_to.get()
-        return self.original if log is None or not log.is_captured else log.text(self._descriptor)
-
-    def write(self, text: str, /) -> int:
-        return self._target().write(text)
-
-    def writelines(self, lines: Any, /) -> None:
-        self._target().writelines(lines)
-
-    def flush(self) -> None:
-        self._target().flush()
-
-    def fileno(self) -> int:
-        return self._target().fileno()
-
-    def isatty(self) -> bool:
-        return self._target().isatty()
-
-    def writable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Nothing: the stream is the process's, not the caller's."""
-
-    @property
-    def buffer(self) -> Any:
-        return self._target().buffer
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._target().encoding
-
-    @property
-    def errors(self) -> str | None:  # type: ignore[override]
-        return self._target().errors
-
-    def __getattr__(self, name: str) -> Any:
-        # what only some streams have: `reconfigure`, `mode`, `name`, `line_buffering`
-        return getattr(self._target(), name)
-
-
-_routing = threading.Lock()
-_routed = 0
-
-
-@contextmanager
-def route_output() -> Generator[None]:
-    """Have ``sys.stdout`` and ``sys.stderr`` tell steps apart, for as long as a run lasts."""
-    global _routed
-    with _routing:
-        _routed += 1
-        for name, descriptor in (("stdout", WORKER_STDOUT), ("stderr", WORKER_STDERR)):
-            stream = getattr(sys, name)
-            if not isinstance(stream, RoutedStream):
-                setattr(sys, name, RoutedStream(stream, descriptor))
-    try:
-        yield
-    finally:
-        with _routing:
-            _routed -= 1
-            for name in ("stdout", "stderr"):
-                stream = getattr(sys, name)
-                # not where someone else replaced it meanwhile
-                if _routed == 0 and isinstance(stream, RoutedStream):
-                    setattr(sys, name, stream.original)
