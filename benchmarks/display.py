@@ -95,7 +95,8 @@ NOTE = (
 REPORT = """\
 import json, sys, time
 from pathlib import Path
-from research_jobs.report.build import build_report, report_folder
+from research_jobs.report.build import build_report
+from research_jobs.report.layout import report_folder
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import ReportHeader
 capture, reports = Path(sys.argv[1]), Path(sys.argv[2])

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
     """The reports of a notebook that are kept, newest first."""
-    from research_jobs.report.build import RUNS
+    from research_jobs.report.layout import RUNS
 
     folder = project.reports / notebook / RUNS
     if not folder.is_dir():

@@ -6,20 +6,19 @@ import base64
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from research_jobs.report.assets import install_asset, install_plotly, write_atomically
-from research_jobs.report.header import ReportHeader, local_time
+from research_jobs.report.header import ReportHeader
 from research_jobs.report.ipynb import notebook_json
+from research_jobs.report.layout import Report
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.page import Links, page_policy, render_body, render_page
 from research_jobs.report.record import read_capture
 
-__all__ = ["Report", "build_report", "report_folder", "standalone"]
+__all__ = ["build_report", "standalone"]
 
-RUNS = "_runs"
 PICTURE_LIMIT = 4 * 1024 * 1024
 _PICTURES = {
     ".png": "image/png",
@@ -29,70 +28,6 @@ _PICTURES = {
     ".webp": "image/webp",
     ".svg": "image/svg+xml",
 }
-
-
-@dataclass(frozen=True)
-class Report:
-    """The files of one run's report.
-
-    Parameters
-    ----------
-    folder : Path
-    ipynb, html : Path
-    thumbnail : Path or None
-        The first chart: PNG, JPEG or SVG.
-    anchor : str or None
-        The failing cell: ``report.html#cell-7`` opens at it.
-    """
-
-    folder: Path
-    ipynb: Path
-    html: Path
-    thumbnail: Path | None
-    anchor: str | None
-
-    def address(self, reports: Path, base: str | None = None) -> str:
-        """Where the page is found.
-
-        Parameters
-        ----------
-        reports : Path
-            The reports' folder.
-        base : str, optional
-            Public address of that folder; without one a ``file://`` address is given.
-
-        Returns
-        -------
-        str
-            With the failing cell's anchor.
-        """
-        if base is None:
-            address = self.html.resolve().as_uri()
-        else:
-            address = f"{base.rstrip('/')}/{self.html.relative_to(reports).as_posix()}"
-        return f"{address}#{self.anchor}" if self.anchor else address
-
-
-def report_folder(reports: Path, header: ReportHeader) -> Path:
-    """The folder of one run's report: sorted by time, distinct for every attempt.
-
-    Parameters
-    ----------
-    reports : Path
-        The reports' folder.
-    header : ReportHeader
-
-    Returns
-    -------
-    Path
-        ``<reports>/<notebook>/_runs/<time>-<run>``; not made yet.
-    """
-    moment = local_time(header.started_at, "UTC")
-    seed = f"{header.run_id}\0{header.partition}\0{header.started_at!r}"
-    tail = hashlib.sha256(seed.encode()).hexdigest()[:8]
-    run = re.sub(r"[^0-9A-Za-z]", "", header.run_id)[:8]
-    name = "-".join(part for part in (f"{moment:%Y%m%dT%H%M%S}", run, tail) if part)
-    return reports / header.notebook / RUNS / name
 
 
 def build_report(
@@ -143,16 +78,15 @@ def build_report(
     )
     for frame in renderer.frames:
         write_atomically(folder / "frames" / frame.name, frame.document.encode())
-    ipynb = folder / "notebook.ipynb"
-    write_atomically(ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
+    report = Report(folder)
+    write_atomically(report.ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
     thumbnail: Path | None = None
     if renderer.thumbnail is not None:
         thumbnail = folder / f"thumbnail{renderer.thumbnail.suffix}"
         write_atomically(thumbnail, renderer.thumbnail.content)
-    html = folder / "report.html"
     text = render_page(page, header, links, evaluates=renderer.evaluates)
-    write_atomically(html, text.encode("utf-8", "replace"))
-    return Report(folder, ipynb, html, thumbnail, page.anchor)
+    write_atomically(report.html, text.encode("utf-8", "replace"))
+    return Report(folder, thumbnail, page.anchor)
 
 
 def _bokeh_script(named: str | None) -> Path | None:

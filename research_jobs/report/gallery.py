@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.report.assets import asset_text, install_asset, write_atomically
-from research_jobs.report.build import RUNS, Report
 from research_jobs.report.header import ReportHeader
+from research_jobs.report.layout import RUNS, Report
 
 __all__ = ["GalleryEntry", "NotebookCard", "apply_retention", "list_notebooks", "update_gallery"]
 

@@ -19,7 +19,7 @@ from research_jobs.report.sanitize import clean_html
 from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail
 from research_jobs.runtime.vega import specification
 
-__all__ = ["FRAME_POLICY", "Frame", "Renderer", "frame_document"]
+__all__ = ["FRAME_POLICY", "Frame", "Renderer", "frame_document", "warm_up"]
 
 BOKEH = "application/vnd.bokehjs_exec.v0+json"
 
@@ -278,6 +278,11 @@ class Renderer:
             f'<div class="rj-plotly" style="min-height:{pixels:.0f}px">'
             f'<script type="application/json">{encoded}</script>{still}</div>'
         )
+
+
+def warm_up() -> None:
+    """Import and prepare everything that outputs may need."""
+    render_markdown("*a* $x$", anchor="a")
 
 
 def frame_document(body: str) -> str:

@@ -18,8 +18,9 @@ import pytest
 from browser import open_browser
 
 from research_jobs.protocol import Failure
-from research_jobs.report.build import build_report, report_folder, standalone
+from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.report.layout import report_folder
 from research_jobs.report.server import ReportServer
 
 pytestmark = pytest.mark.browser

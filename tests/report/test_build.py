@@ -8,8 +8,9 @@ import nbformat
 import pytest
 
 from research_jobs.protocol import Failure
-from research_jobs.report.build import build_report, report_folder, standalone
+from research_jobs.report.build import build_report, standalone
 from research_jobs.report.header import OutputLine
+from research_jobs.report.layout import report_folder
 
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a") + b"x").decode()
 JPEG = bytes.fromhex("ffd8ffe000040000ffc20011080190") + (800).to_bytes(2) + bytes(9)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from research_jobs.report.build import build_report, report_folder
+from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
     NotebookCard,
@@ -16,6 +16,7 @@ from research_jobs.report.gallery import (
     list_notebooks,
     update_gallery,
 )
+from research_jobs.report.layout import report_folder
 
 START = 1717400000.0
 CARD = NotebookCard("volatility/garch")
@@ -200,7 +201,8 @@ def test_several_processes_at_once(captures, reports):
     script = """
 import sys
 from pathlib import Path
-from research_jobs.report.build import build_report, report_folder
+from research_jobs.report.build import build_report
+from research_jobs.report.layout import report_folder
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import ReportHeader
 reports, capture, worker = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -7,7 +7,7 @@ gets is a mapping that reads an output when it is first asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ class StagedRun:
     partition : PartitionKey or None
     keep : mapping of str to int
         Output to the number of old versions kept.
+    report : callable or None
+        Makes the run's report once that is settled, and returns metadata. It takes None, or why
+        nothing was published.
     """
 
     store: str
@@ -59,6 +62,7 @@ class StagedRun:
     staging: Staging
     partition: PartitionKey | None = None
     keep: Mapping[str, int] = field(default_factory=dict[str, int])
+    report: Callable[[str | None], Mapping[str, Any]] | None = None
 
     def publish(self) -> tuple[PublishedOutput, ...]:
         """Make the outputs what everybody reads; the staging folder is gone afterwards."""
@@ -155,7 +159,14 @@ class NotebookIOManager(dg.IOManager):
                 f"manager '{IO_MANAGER_KEY}', which keeps the outputs of notebooks only",
                 hint="Give that asset another io_manager_key.",
             )
-        published = obj.publish()
+        try:
+            published = obj.publish()
+        except Exception as error:
+            if obj.report is not None:
+                obj.report(getattr(error, "headline", None) or f"{type(error).__name__}: {error}")
+            raise
+        if obj.report is not None:
+            context.add_output_metadata(obj.report(None))
         for position, output in enumerate(published):
             if output.rows is not None and output.previous_rows is not None:
                 name = "rows_change" if position == 0 else f"{output.name}/rows_change"

@@ -8,6 +8,7 @@ first line is the place in the notebook.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -162,8 +163,10 @@ def _conclude(
     key: str | None,
     staged: StagedRun | None,
 ) -> Iterator[Any]:
-    asset = context.asset_key
+    asset, cancel = context.asset_key, step_cancel_token(context)
     ending = ended.result.ending
+    if ending is not Ending.SUCCEEDED:
+        ended = work.reported(ended, cancel)
     if ending is Ending.CANCELLED:
         raise dg.DagsterExecutionInterruptedError
     if ending is Ending.SKIPPED:
@@ -176,22 +179,42 @@ def _conclude(
     if ended.refused:
         extra = set_aside(staged)
         yield from checks.results(extra)
+        reason = refusal(work.entry.name, ended, extra)
+        ended = work.reported(ended, cancel, refused=reason)
         entries = {"ending": dg.MetadataValue.text("refused"), **ended.report, **extra}
-        raise dg.Failure(description=refusal(work.entry.name, ended, extra), metadata=fit(entries))
+        raise dg.Failure(description=reason, metadata=fit(entries))
+    yield from _published(context, work, ended, staged)
+    yield from checks.results()
+
+
+def _published(
+    context: dg.AssetExecutionContext, work: Work, ended: Ended, staged: StagedRun | None
+) -> Iterator[Any]:
+    """Hand the outputs to the asset's IO manager; the report is made after that."""
+    cancel = step_cancel_token(context)
     manager = work.entry.spec.io_manager or IO_MANAGER_KEY
+    ours = staged is not None and manager == IO_MANAGER_KEY
     if staged is None:
+        ended = work.reported(ended, cancel)
         value: Any = PublishedPartitions()
-    elif manager == IO_MANAGER_KEY:
-        value = staged
+    elif ours:
+        value = replace(
+            staged, report=lambda error: work.reported(ended, cancel, failed=error).report
+        )
     else:
         value = _foreign_value(context, staged, manager)
-    context.add_asset_metadata(work.metadata(ended, {}, stored=value is staged))
-    yield dg.MaterializeResult(
-        asset_key=asset,
-        value=value,
-        data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
-    )
-    yield from checks.results()
+    context.add_asset_metadata(work.metadata(ended, {}, stored=ours))
+    failed: str | None = f"the IO manager '{manager}' did not store the outputs"
+    try:
+        yield dg.MaterializeResult(
+            asset_key=context.asset_key,
+            value=value,
+            data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
+        )
+        failed = None
+    finally:
+        if staged is not None and not ours:
+            work.reported(ended, cancel, failed=failed)
 
 
 def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun, manager: str) -> Any:

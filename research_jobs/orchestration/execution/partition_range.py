@@ -252,6 +252,8 @@ class PartitionRange:
         except (ParameterError, PartitionError) as error:
             return _Done(key, failed=error.headline)
         result = ended.result
+        if result.ending is not Ending.SUCCEEDED:
+            ended = self._work.reported(ended, self._stop)
         if result.ending is Ending.CANCELLED:
             return None
         if result.ending is Ending.SKIPPED:
@@ -261,10 +263,15 @@ class PartitionRange:
             return _Done(key, ended, failed=headline)
         if ended.refused:
             aside = set_aside(ended.staged)
-            return _Done(
-                key, ended, failed=refusal(self._work.entry.name, ended, aside), aside=aside
-            )
-        return _Done(key, ended, previous=publish(ended))
+            reason = refusal(self._work.entry.name, ended, aside)
+            ended = self._work.reported(ended, self._stop, refused=reason)
+            return _Done(key, ended, failed=reason, aside=aside)
+        try:
+            previous = publish(ended)
+        except ResearchJobsError as error:
+            self._work.reported(ended, self._stop, failed=error.headline)
+            raise
+        return _Done(key, self._work.reported(ended, self._stop), previous=previous)
 
     def _wait(self, seconds: float) -> bool:
         """Wait between two attempts; False when all is to stop."""

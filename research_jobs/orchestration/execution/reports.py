@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from research_jobs.orchestration.model.addresses import reports_address, run_pag
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
 from research_jobs.project import Project
-from research_jobs.protocol import PartitionKey, RunResult
-from research_jobs.report.build import Report, build_report, report_folder
-from research_jobs.report.gallery import GalleryEntry, update_gallery
-from research_jobs.report.header import header_of
+from research_jobs.protocol import Ending, Failure, PartitionKey, RunResult
+from research_jobs.report.header import ReportHeader, header_of
+from research_jobs.report.layout import Report, report_folder
+from research_jobs.report.making import ReportOrder, make_report
+from research_jobs.supervisor.run import CancelToken
 
 __all__ = ["git_commit", "report_entries", "run_folder"]
 
@@ -48,8 +50,11 @@ def report_entries(
     run_id: str,
     step_key: str,
     partition: PartitionKey | None,
+    unpublished: str | None = None,
+    ending: str | None = None,
+    cancel: CancelToken,
 ) -> Metadata:
-    """Build the report of a run.
+    """Make the report of a run whose outputs are published, or will not be.
 
     Parameters
     ----------
@@ -60,42 +65,54 @@ def report_entries(
         What the notebook's cells showed. Its folder is removed once the report is there.
     run_id, step_key : str
     partition : PartitionKey or None
+    unpublished : str or None
+        Why the outputs of a notebook that succeeded were not published.
+    ending : str or None
+        The ending that this means: ``"refused"`` (by a check) or ``"failed"``.
+    cancel : CancelToken
+        The run's: once it is cancelled, the report has a few seconds left.
 
     Returns
     -------
     dict
-        Metadata that leads to the report; of a report that could not be built, why.
+        Metadata that leads to the report; of a report that could not be written, why.
     """
     project = catalog.project
+    header = header_of(
+        result,
+        notebook=entry.name,
+        run_id=run_id,
+        run_url=run_page(catalog, run_id, step_key),
+        path=project.display(entry.notebook.path),
+        partition=partition.key if partition else None,
+        code_version=entry.notebook.code_version or None,
+        git_commit=git_commit(project.root),
+        timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
+    )
+    if unpublished is not None and result.ending is Ending.SUCCEEDED:
+        header = replace(
+            header, ending=ending or "failed", failure=Failure(headline=unpublished), outputs=()
+        )
     try:
-        header = header_of(
-            result,
-            notebook=entry.name,
-            run_id=run_id,
-            run_url=run_page(catalog, run_id, step_key),
-            path=project.display(entry.notebook.path),
-            partition=partition.key if partition else None,
-            code_version=entry.notebook.code_version or None,
-            git_commit=git_commit(project.root),
-            timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
-        )
-        report = build_report(
-            capture if capture.exists() else None,
-            header,
-            report_folder(project.reports, header),
-            reports=project.reports,
-            notebook_path=entry.notebook.path,
-        )
-        update_gallery(
-            project.reports,
-            GalleryEntry(notebook_card(catalog, entry), header, report),
-            keep=catalog.manifest.reports.keep,
-        )
+        report = make_report(_order(catalog, entry, header, capture), stop=cancel.listening)
     except Exception as error:
-        logger.exception("%s: the report could not be built", entry.name)
+        logger.exception("%s: the report could not be written", entry.name)
         return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
     shutil.rmtree(capture.parent, ignore_errors=True)
     return _links(catalog, report)
+
+
+def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) -> ReportOrder:
+    reports = catalog.project.reports
+    return ReportOrder(
+        header=header,
+        folder=report_folder(reports, header),
+        reports=reports,
+        capture=capture if capture.exists() else None,
+        notebook=entry.notebook.path,
+        card=asdict(notebook_card(catalog, entry)),
+        keep=catalog.manifest.reports.keep,
+    )
 
 
 def _links(catalog: Catalog, report: Report) -> Metadata:
@@ -107,7 +124,7 @@ def _links(catalog: Catalog, report: Report) -> Metadata:
     links: Metadata = {
         "report": dg.MetadataValue.url(report.address(project.reports, base)),
     }
-    if report.thumbnail is not None:
+    if report.thumbnail is not None and report.thumbnail.suffix != ".js":
         place = report.thumbnail.relative_to(project.reports).as_posix()
         links["chart"] = dg.MetadataValue.md(f"![first chart]({base}/{place})")
     return links

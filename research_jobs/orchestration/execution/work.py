@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import dagster as dg
@@ -29,6 +30,7 @@ from research_jobs.orchestration.model.partitions import parameter_values, parti
 from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
 from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
+from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging
 from research_jobs.store.layout import output_path
 from research_jobs.supervisor.request import build_request
@@ -60,14 +62,17 @@ class Ended:
     staged : StagedRun or None
         Its outputs, not published yet; None when it has none.
     data_version : str or None
+    capture : Path or None
+        What its cells showed.
     report : dict
-        Metadata that leads to its report.
+        Metadata that leads to its report, once `Work.reported` has made it.
     """
 
     partition: PartitionKey | None
     result: RunResult
     staged: StagedRun | None = None
     data_version: str | None = None
+    capture: Path | None = None
     report: Metadata = field(default_factory=dict[str, Any])
 
     @property
@@ -124,6 +129,7 @@ class Work:
                 staging=str(staging.path) if staging else None,
                 capture_path=str(folder / "capture.jsonl"),
             )
+            start_maker()  # warm by the time that the notebook has ended
             with slot or nullcontext():
                 result = shared_supervisor(self.catalog.preload).run(
                     request,
@@ -138,15 +144,7 @@ class Work:
                 result,
                 self._staged(result, staging, partition),
                 content_version(result.outputs),
-                report_entries(
-                    self.catalog,
-                    self.entry,
-                    result,
-                    capture=folder / "capture.jsonl",
-                    run_id=self.run_id,
-                    step_key=self.step_key,
-                    partition=partition,
-                ),
+                folder / "capture.jsonl",
             )
         except BaseException:
             if staging is not None:
@@ -155,6 +153,44 @@ class Work:
         if staging is not None and ended.staged is None:
             staging.close()
         return ended
+
+    def reported(
+        self,
+        ended: Ended,
+        cancel: CancelToken,
+        *,
+        refused: str | None = None,
+        failed: str | None = None,
+    ) -> Ended:
+        """Make a run's report, once its outputs are published or will not be.
+
+        Parameters
+        ----------
+        ended : Ended
+        cancel : CancelToken
+        refused, failed : str or None
+            Why the outputs are not published: a check, or an error of the store.
+
+        Returns
+        -------
+        Ended
+            With the metadata that leads to the report.
+        """
+        if ended.capture is None:
+            return ended
+        entries = report_entries(
+            self.catalog,
+            self.entry,
+            ended.result,
+            capture=ended.capture,
+            run_id=self.run_id,
+            step_key=self.step_key,
+            partition=ended.partition,
+            unpublished=refused or failed,
+            ending="refused" if refused else "failed",
+            cancel=cancel,
+        )
+        return replace(ended, report=entries)
 
     def _parameters_of(self, partition: PartitionKey | None) -> dict[str, Any]:
         """The run's parameters: those of the step, and those that the partition sets."""

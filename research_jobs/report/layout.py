@@ -1,0 +1,86 @@
+"""Where the files of a run's report are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from research_jobs.report.header import ReportHeader, local_time
+
+__all__ = ["RUNS", "Report", "report_folder"]
+
+RUNS = "_runs"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of one run's report.
+
+    Parameters
+    ----------
+    folder : Path
+    thumbnail : Path or None
+        The first chart: a picture (``.png``, ``.jpg``, ``.svg``), or ``.js`` for a figure that
+        the gallery draws itself.
+    anchor : str or None
+        The failing cell: ``report.html#cell-7`` opens at it.
+    """
+
+    folder: Path
+    thumbnail: Path | None = None
+    anchor: str | None = None
+
+    @property
+    def html(self) -> Path:
+        """Path: the page."""
+        return self.folder / "report.html"
+
+    @property
+    def ipynb(self) -> Path:
+        """Path: the executed notebook."""
+        return self.folder / "notebook.ipynb"
+
+    def address(self, reports: Path, base: str | None = None) -> str:
+        """Where the page is.
+
+        Parameters
+        ----------
+        reports : Path
+            The folder of all reports.
+        base : str, optional
+            Public address of that folder; without one the result is a ``file://`` address.
+
+        Returns
+        -------
+        str
+            With the failing cell's anchor.
+        """
+        if base is None:
+            address = self.html.resolve().as_uri()
+        else:
+            address = f"{base.rstrip('/')}/{self.html.relative_to(reports).as_posix()}"
+        return f"{address}#{self.anchor}" if self.anchor else address
+
+
+def report_folder(reports: Path, header: ReportHeader) -> Path:
+    """The folder of one run's report: sorted by time, distinct for every attempt.
+
+    Parameters
+    ----------
+    reports : Path
+        The folder of all reports.
+    header : ReportHeader
+
+    Returns
+    -------
+    Path
+        ``<reports>/<notebook>/_runs/<time>-<run>``; not made yet.
+    """
+    moment = local_time(header.started_at, "UTC")
+    seed = f"{header.run_id}\0{header.partition}\0{header.started_at!r}"
+    tail = hashlib.sha256(seed.encode()).hexdigest()[:8]
+    run = re.sub(r"[^0-9A-Za-z]", "", header.run_id)[:8]
+    name = "-".join(part for part in (f"{moment:%Y%m%dT%H%M%S}", run, tail) if part)
+    return reports / header.notebook / RUNS / name

@@ -1,0 +1,103 @@
+"""How much time and memory a report may take.
+
+The limits hold in the process that makes one report and nothing else. In any other process, a
+test's or a benchmark's, `budget` does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Limits", "OverBudgetError", "budget", "limit_this_process"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one report may take.
+
+    Parameters
+    ----------
+    seconds : float
+        Wall time, after which the process is killed.
+    outputs_s, output_s : float
+        CPU time for all cells and outputs together, and for one of them. What takes longer is
+        replaced by a note.
+    memory_bytes : int
+        Address space beyond what the process starts with.
+    """
+
+    seconds: float = 60.0
+    outputs_s: float = 20.0
+    output_s: float = 5.0
+    memory_bytes: int = 2 << 30
+
+
+class OverBudgetError(BaseException):
+    """One output takes too long. Not an `Exception`: no parser's handler swallows it."""
+
+
+_output_s = 0.0
+_left: float | None = None
+
+
+def limit_this_process(limits: Limits) -> None:
+    """Hold this process to `limits` from now on. Its main thread calls this once.
+
+    Parameters
+    ----------
+    limits : Limits
+    """
+    import resource
+
+    global _left, _output_s
+    _left, _output_s = limits.outputs_s, limits.output_s
+    signal.signal(signal.SIGPROF, _over)
+    # The default action of both signals ends the process: nothing here can hold them up.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds)
+    cpu = int(limits.seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    memory = _address_space() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+@contextmanager
+def budget() -> Generator[None]:
+    """Within this context, at most the CPU time of one output passes.
+
+    Raises
+    ------
+    OverBudgetError
+        When it takes longer, or when all outputs together already took what they may.
+    """
+    global _left
+    if _left is None:
+        yield
+        return
+    if _left <= 0:
+        raise OverBudgetError
+    begun = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, min(_output_s, _left))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _left -= time.process_time() - begun
+
+
+def _over(*_args: object) -> None:
+    raise OverBudgetError
+
+
+def _address_space() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        return 1 << 30
+    return pages * os.sysconf("SC_PAGESIZE")

@@ -1,0 +1,126 @@
+"""The process that makes reports: warm, with one thread, and forked once for each report.
+
+It imports what a page needs and waits. For each report it gets a socket and forks. The copy reads
+its order from the socket, limits itself, writes the report and answers with a few names. It dies
+when the other end of its socket is closed, and this process ends when the one that started it does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+from pathlib import Path
+from typing import Any, NoReturn
+
+from research_jobs.protocol import Failure
+from research_jobs.report.build import build_report
+from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.report.header import OutputLine, ReportHeader
+from research_jobs.report.limits import Limits, limit_this_process
+from research_jobs.report.outputs import warm_up
+from research_jobs.runtime.processes import name_process
+
+__all__ = ["serve"]
+
+LENGTH = struct.Struct("!I")
+
+
+def serve(descriptor: int) -> None:
+    """Make reports until the other end of the socket is closed.
+
+    Parameters
+    ----------
+    descriptor : int
+        A Unix socket over which a descriptor comes for each report.
+    """
+    control = socket.socket(fileno=descriptor)
+    name_process("rj-reports")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects the copies
+    warm_up()
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        for received in descriptors:
+            if os.fork() == 0:
+                control.close()
+                _make_one(socket.socket(fileno=received))
+            os.close(received)
+
+
+def _make_one(reply: socket.socket) -> NoReturn:
+    try:
+        gc.disable()
+        name_process("rj-report")
+        # A parser that aborts says so on stderr, which belongs to the run.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 2)
+        order = json.loads(_receive(reply))
+        _end_with(reply)
+        limit_this_process(Limits(**order["limits"]))
+        try:
+            answer = _make(order)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the run worker writes a page
+            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+        reply.sendall(json.dumps(answer).encode())
+    finally:
+        os._exit(0)
+
+
+def _receive(reply: socket.socket) -> bytes:
+    with reply.makefile("rb") as file:
+        (length,) = LENGTH.unpack(file.read(LENGTH.size))
+        return file.read(length)
+
+
+def _end_with(reply: socket.socket) -> None:
+    """Have the kernel end this process when nobody waits for the report any more.
+
+    Nothing more is sent to us, so the only thing that can happen on the socket is its end, and
+    SIGIO ends a process by default.
+    """
+    fcntl.fcntl(reply, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(reply, fcntl.F_SETFL, fcntl.fcntl(reply, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        closed = reply.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return
+    if closed:
+        os._exit(0)
+
+
+def _make(order: dict[str, Any]) -> dict[str, Any]:
+    header = _header(order["header"])
+    reports = Path(order["reports"])
+    report = build_report(
+        _path(order["capture"]),
+        header,
+        Path(order["folder"]),
+        reports=reports,
+        notebook_path=_path(order["notebook"]),
+    )
+    card = NotebookCard(**order["card"])
+    update_gallery(reports, GalleryEntry(card, header, report), keep=order["keep"])
+    thumbnail = report.thumbnail.name if report.thumbnail is not None else None
+    return {"anchor": report.anchor, "thumbnail": thumbnail}
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
+
+
+def _header(fields: dict[str, Any]) -> ReportHeader:
+    values: dict[str, Any] = dict(fields)
+    if values["failure"] is not None:
+        values["failure"] = Failure(**values["failure"])
+    values["outputs"] = tuple(OutputLine(**item) for item in values["outputs"])
+    values["notes"] = tuple(values["notes"])
+    return ReportHeader(**values)

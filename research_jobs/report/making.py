@@ -1,0 +1,313 @@
+"""Reports from a run worker's side: it asks another process, waits, and never parses an output.
+
+Whatever becomes of that process, a page exists: when it fails, is killed or takes too long, a
+plain page is written here that says so and touches nothing that the notebook showed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, cast
+
+from research_jobs.report.header import ReportHeader
+from research_jobs.report.layout import Report
+from research_jobs.report.limits import Limits
+
+__all__ = ["Listening", "ReportOrder", "close_maker", "make_report", "start_maker"]
+
+Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Has a function called once the run is to stop; see `CancelToken.listening`."""
+
+# How long a report may still take once its run was cancelled, and how long after its own limit
+# its process counts as lost: seconds.
+AFTER_CANCEL = 3.0
+SLACK = 5.0
+ANSWER_LIMIT = 64 * 1024
+_THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg")
+_ROOT = str(Path(__file__).parents[2])
+_START = (
+    f"import sys; sys.path.append({_ROOT!r}); "
+    "from research_jobs.report.maker import serve; serve(int(sys.argv[1]))"
+)
+
+
+@dataclass(frozen=True)
+class ReportOrder:
+    """One report to make.
+
+    Parameters
+    ----------
+    header : ReportHeader
+    folder : Path
+        See `research_jobs.report.layout.report_folder`.
+    reports : Path
+        The folder that all reports share.
+    capture : Path or None
+        What the notebook's cells showed.
+    notebook : Path or None
+        The notebook's file.
+    card : dict
+        Fields of the gallery's `NotebookCard`.
+    keep : int or None
+        How many reports of the notebook are kept.
+    """
+
+    header: ReportHeader
+    folder: Path
+    reports: Path
+    capture: Path | None
+    notebook: Path | None
+    card: dict[str, Any]
+    keep: int | None
+
+
+class _LostError(Exception):
+    """Why a report was not made."""
+
+
+def make_report(
+    order: ReportOrder, *, stop: Listening | None = None, limits: Limits | None = None
+) -> Report:
+    """Make a report in another process, or a plain page where that fails.
+
+    Parameters
+    ----------
+    order : ReportOrder
+    stop : callable, optional
+        Says when the run is to stop: the report then has a few seconds left.
+    limits : Limits, optional
+
+    Returns
+    -------
+    Report
+        Its page exists.
+
+    Raises
+    ------
+    OSError
+        When not even a plain page can be written.
+    """
+    try:
+        answer = _ask(order, limits or Limits(), stop or (lambda _: contextlib.nullcontext()))
+    except _LostError as error:
+        return _write_plain_report(order, str(error))
+    if "error" in answer:
+        return _write_plain_report(order, str(answer["error"]))
+    return _report_of(order, answer)
+
+
+def _ask(order: ReportOrder, limits: Limits, stop: Listening) -> dict[str, Any]:
+    message = json.dumps(
+        {
+            "header": asdict(order.header),
+            "folder": str(order.folder),
+            "reports": str(order.reports),
+            "capture": str(order.capture) if order.capture is not None else None,
+            "notebook": str(order.notebook) if order.notebook is not None else None,
+            "card": order.card,
+            "keep": order.keep,
+            "limits": asdict(limits),
+        }
+    ).encode()
+    reply = _maker.connect()
+    waker, woken = socket.socketpair()
+    with reply, waker, woken:
+        waker.setblocking(False)
+
+        def wake() -> None:
+            with contextlib.suppress(OSError):
+                waker.send(b"x")
+
+        with stop(wake):
+            try:
+                reply.sendall(len(message).to_bytes(4) + message)
+                payload = _receive(reply, woken, limits.seconds + SLACK)
+            except OSError as error:
+                raise _LostError(f"its process ended ({error.strerror or error})") from None
+    try:
+        answer = json.loads(payload)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise _LostError(
+            f"its process was killed, for it may take {limits.seconds:g} s and "
+            f"{limits.memory_bytes / 2**30:.3g} GiB"
+        )
+    return cast("dict[str, Any]", answer)
+
+
+def _receive(reply: socket.socket, woken: socket.socket, seconds: float) -> bytes:
+    """Everything that comes until the other side is through, within a limit."""
+    poller = select.poll()
+    poller.register(reply, select.POLLIN)
+    poller.register(woken, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    payload = bytearray()
+    stopped = False
+    while len(payload) <= ANSWER_LIMIT:
+        left = max(0.0, deadline - time.monotonic())
+        ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
+        if not ready:
+            reason = "the run was cancelled" if stopped else f"it took longer than {seconds:g} s"
+            raise _LostError(reason)
+        if woken.fileno() in ready:
+            poller.unregister(woken)
+            stopped = True
+            deadline = min(deadline, time.monotonic() + AFTER_CANCEL)
+        if reply.fileno() in ready:
+            chunk = reply.recv(ANSWER_LIMIT)
+            if not chunk:
+                break
+            payload += chunk
+    return bytes(payload)
+
+
+def _report_of(order: ReportOrder, answer: dict[str, Any]) -> Report:
+    """The report that an answer describes. Only names that we know are taken from it."""
+    anchor, thumbnail = answer.get("anchor"), answer.get("thumbnail")
+    return Report(
+        order.folder,
+        thumbnail=order.folder / thumbnail if thumbnail in _THUMBNAILS else None,
+        anchor=anchor if isinstance(anchor, str) and re.fullmatch(r"cell-\d+", anchor) else None,
+    )
+
+
+def _write_plain_report(order: ReportOrder, reason: str) -> Report:
+    from research_jobs.report.assets import write_atomically
+    from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+    from research_jobs.report.ipynb import notebook_json
+    from research_jobs.report.record import Recorded
+
+    header = order.header
+    order.folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"The run {header.run_id} ended: {header.ending}.",
+        header.failure.headline if header.failure is not None else header.skip_reason,
+        header.failure.traceback if header.failure is not None else None,
+        f"What the notebook showed is not here: {reason}.",
+    ]
+    kept = order.folder / "shown.jsonl"
+    if order.capture is not None:
+        with contextlib.suppress(OSError):
+            order.capture.replace(kept)
+            lines.append(f"It is kept as recorded in {kept.name}, beside this page.")
+    title = header.notebook + (f" · {header.partition}" if header.partition else "")
+    body = "".join(f"<pre>{escape(line)}</pre>\n" for line in lines if line)
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title>"
+        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;"
+        "padding:0 1rem}pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}</style>"
+        f"</head>\n<body><h1>{escape(title)}</h1>\n<main>{body}</main></body></html>\n"
+    )
+    report = Report(order.folder)
+    write_atomically(report.ipynb, notebook_json(Recorded(), header).encode("utf-8", "replace"))
+    write_atomically(report.html, page.encode("utf-8", "replace"))
+    entry = GalleryEntry(NotebookCard(**order.card), header, report)
+    update_gallery(order.reports, entry, keep=order.keep)
+    return report
+
+
+class _Maker:
+    """The process that makes reports, started when it is first needed and again when it ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it unless it runs; returns at once."""
+        # Whatever is wrong with it, the report that needs it will say so.
+        with self._lock, contextlib.suppress(OSError):
+            self._started()
+
+    def _started(self) -> socket.socket:
+        if self._control is not None and self._process is not None:
+            if self._process.poll() is None:
+                return self._control
+            self._control.close()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._control = ours
+        return ours
+
+    def connect(self) -> socket.socket:
+        """A socket to a copy of the process that waits for an order."""
+        for attempt in range(2):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    with self._lock:
+                        socket.send_fds(self._started(), [b"r"], [theirs.fileno()])
+                except OSError as error:
+                    ours.close()
+                    if attempt:
+                        raise _LostError(
+                            f"no process could be started for it ({error.strerror or error})"
+                        ) from None
+                    continue
+                return ours
+        raise AssertionError
+
+    def close(self) -> None:
+        """End it."""
+        with self._lock:
+            control, process = self._control, self._process
+            self._control = self._process = None
+        if control is not None:
+            control.close()
+        if process is not None:
+            try:
+                process.wait(1)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def forget(self) -> None:
+        """In a forked copy: the process belongs to the one that started it."""
+        self._lock = threading.Lock()
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.returncode = 0
+        self._control = self._process = None
+
+
+_maker = _Maker()
+start_maker = _maker.start
+close_maker = _maker.close
+
+atexit.register(close_maker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_maker.forget)
