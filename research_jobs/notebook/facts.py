@@ -11,16 +11,15 @@ from typing import Any
 from research_jobs.notebook.cells import NotebookText
 from research_jobs.notebook.interface import (
     ImportRef,
-    LoadCall,
     Parameter,
     assigned_names,
     description_of,
     import_refs,
-    load_calls,
     parameters_cell,
     parameters_of,
     type_checking_lines,
 )
+from research_jobs.notebook.loads import HiddenLoad, LoadCall, Loads, find_loads
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import Digest, Walk
 
@@ -40,12 +39,14 @@ class Unit:
     attributes : tuple of (str, str)
         ``helper.prices`` as ``("helper", "prices")``.
     loads : tuple of LoadCall
+    hidden : tuple of HiddenLoad
     """
 
     name: str | None
     uses: tuple[str, ...]
     attributes: tuple[tuple[str, str], ...]
     loads: tuple[LoadCall, ...]
+    hidden: tuple[HiddenLoad, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class FileFacts:
         One for a notebook, which runs as a whole.
     description, parameters, parameters_cell, assigned
         As in `Interface`; empty for a helper module.
+    load_names : tuple of str
+        Names in a helper module that stand for `load` itself.
     """
 
     digest: str
@@ -70,6 +73,7 @@ class FileFacts:
     parameters: tuple[Parameter, ...] = ()
     parameters_cell: int | None = None
     assigned: Mapping[str, int] | None = None
+    load_names: tuple[str, ...] = ()
 
 
 def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
@@ -109,35 +113,54 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
         known.update(bound for _, bound in ref.names)
         if ref.bound:
             known.add(ref.bound)
-    units = _units(walks, refs, known, shown)
+    cell = parameters_cell(text.cells) if notebook else None
+    parameters = parameters_of(text, tree, cell)
+    loads = find_loads(
+        tree,
+        [call for _, found in walks for call in found.calls],
+        refs,
+        text=text.text,
+        path=shown,
+        parameters=[parameter.name for parameter in parameters],
+    )
     if not notebook:
-        return FileFacts(digest.hexdigest(), refs, units)
-    cell = parameters_cell(text.cells)
+        units = _units(zip(tree.body, walks, strict=True), known, loads)
+        return FileFacts(digest.hexdigest(), refs, units, load_names=loads.names)
     return FileFacts(
         digest.hexdigest(),
         refs,
-        units,
+        (_unit(None, walks[0][1], known, loads),),
         description=description_of(text, tree),
-        parameters=parameters_of(text, tree, cell),
+        parameters=parameters,
         parameters_cell=cell.number if cell else None,
         assigned=assigned_names(tree, walks[0][1], walrus=":=" in text.text),
     )
 
 
 def _units(
-    walks: Iterable[tuple[str | None, Walk]],
-    refs: tuple[ImportRef, ...],
-    known: set[str],
-    shown: str,
+    statements: Iterable[tuple[ast.stmt, tuple[str | None, Walk]]], known: set[str], loads: Loads
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
-    for name, found in walks:
-        uses = found.names & known
-        attributes = {pair for pair in found.attributes if pair[0] in known}
-        loads = load_calls((found,), refs, shown)
-        if uses or attributes or loads or name:
-            units.append(Unit(name, tuple(sorted(uses)), tuple(sorted(attributes)), loads))
+    for statement, (name, found) in statements:
+        mine = loads
+        if loads.calls or loads.hidden:
+            decorators = getattr(statement, "decorator_list", ())
+            first = min([statement.lineno, *(node.lineno for node in decorators)])
+            mine = loads.within(first, statement.end_lineno or statement.lineno)
+        unit = _unit(name, found, known, mine)
+        if unit.uses or unit.attributes or unit.loads or unit.hidden or name:
+            units.append(unit)
     return tuple(units)
+
+
+def _unit(name: str | None, found: Walk, known: set[str], loads: Loads) -> Unit:
+    return Unit(
+        name,
+        tuple(sorted(found.names & known)),
+        tuple(sorted(pair for pair in found.attributes if pair[0] in known)),
+        loads.calls,
+        loads.hidden,
+    )
 
 
 # `dataclasses.astuple` copies every value deeply, and takes as long as parsing the file.
@@ -152,11 +175,21 @@ def facts_to_json(facts: FileFacts) -> list[Any]:
     return [
         facts.digest,
         [[r.module, r.level, r.names, r.bound, r.line] for r in facts.imports],
-        [[u.name, u.uses, u.attributes, [_load(c) for c in u.loads]] for u in facts.units],
+        [
+            [
+                u.name,
+                u.uses,
+                u.attributes,
+                [_load(c) for c in u.loads],
+                [_hidden(h) for h in u.hidden],
+            ]
+            for u in facts.units
+        ],
         facts.description,
         [[getattr(p, name) for name in _PARAMETER_FIELDS] for p in facts.parameters],
         facts.parameters_cell,
         facts.assigned,
+        facts.load_names,
     ]
 
 
@@ -164,9 +197,13 @@ def _load(call: LoadCall) -> list[Any]:
     return [call.notebook, call.output, call.path, call.line, call.column]
 
 
+def _hidden(load: HiddenLoad) -> list[Any]:
+    return [load.reason, load.path, load.line, load.column]
+
+
 def facts_from_json(value: list[Any]) -> FileFacts:
     """The inverse; raises what indexing and unpacking raise when the shape is another."""
-    digest, imports, units, description, parameters, cell, assigned = value
+    digest, imports, units, description, parameters, cell, assigned, load_names = value
     return FileFacts(
         digest,
         tuple(
@@ -179,13 +216,15 @@ def facts_from_json(value: list[Any]) -> FileFacts:
                 tuple(uses),
                 tuple((a, b) for a, b in attributes),
                 tuple(LoadCall(*call) for call in loads),
+                tuple(HiddenLoad(*load) for load in hidden),
             )
-            for name, uses, attributes, loads in units
+            for name, uses, attributes, loads, hidden in units
         ),
         description,
         tuple(_parameter(row) for row in parameters),
         cell,
         assigned,
+        tuple(load_names),
     )
 
 

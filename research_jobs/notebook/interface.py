@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from research_jobs.notebook.cells import Cell, CellKind, NotebookText, shown_path
+from research_jobs.notebook.loads import LoadCall, find_loads
 from research_jobs.notebook.parameter_types import (
     MISSING,
     Names,
@@ -22,7 +23,6 @@ from research_jobs.notebook.parameter_types import (
 from research_jobs.notebook.rst import rst_to_markdown
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import Walk, walk
-from research_jobs.project import notebook_name
 
 __all__ = [
     "ImportRef",
@@ -31,7 +31,6 @@ __all__ = [
     "Parameter",
     "description_of",
     "import_refs",
-    "load_calls",
     "parameters_of",
     "read_interface",
 ]
@@ -79,29 +78,6 @@ class Parameter:
     line: int
     column: int
     choice_values: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class LoadCall:
-    """A literal ``load("market_data", "prices")``.
-
-    Parameters
-    ----------
-    notebook : str
-        Normalised name.
-    output : str or None
-        ``None`` for all outputs, or where the text does not say which.
-    path : str
-        The file that holds the call, as a person should see it.
-    line, column : int
-        1-based.
-    """
-
-    notebook: str
-    output: str | None
-    path: str
-    line: int
-    column: int
 
 
 @dataclass(frozen=True)
@@ -169,11 +145,20 @@ def read_interface(text: NotebookText) -> Interface:
     refs = import_refs(found, skip=type_checking_lines(tree))
     cell = parameters_cell(text.cells)
     package = package_of(text.path)
+    parameters = parameters_of(text, tree, cell)
+    loads = find_loads(
+        tree,
+        found.calls,
+        refs,
+        text=text.text,
+        path=shown_path(text.path),
+        parameters=[parameter.name for parameter in parameters],
+    )
     return Interface(
         description=description_of(text, tree),
-        parameters=parameters_of(text, tree, cell),
+        parameters=parameters,
         parameters_cell=cell.number if cell else None,
-        loads=load_calls([found], refs, shown_path(text.path)),
+        loads=loads.calls,
         assigned=assigned_names(tree, found, walrus=":=" in text.text),
         imports=tuple(sorted({absolute(ref, package) for ref in refs} - {""})),
     )
@@ -383,7 +368,7 @@ def _is_auto(node: ast.expr, names: Names) -> bool:
     return isinstance(node, ast.Call) and names.dotted(node.func).rpartition(".")[2] == "auto"
 
 
-# --- imports and load() ------------------------------------------------------------------------
+# --- imports ------------------------------------------------------------------------------
 
 
 def type_checking_lines(tree: ast.Module) -> frozenset[int]:
@@ -425,82 +410,6 @@ def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[Imp
                 level = len(module) - len(module.lstrip("."))
                 refs.append(ImportRef(module[level:], level, (("*", "*"),), None, call.lineno))
     return tuple(refs)
-
-
-_PACKAGE = "research_jobs"
-_LOAD_HOMES = {"research_jobs", "research_jobs.store.load"}
-
-
-def load_calls(walks: Iterable[Walk], refs: Iterable[ImportRef], path: str) -> tuple[LoadCall, ...]:
-    """The literal `load` calls among walked statements, whatever name `load` was imported as."""
-    functions, modules = _names_of_load(refs)
-    if not functions and not modules:
-        return ()
-    calls: list[LoadCall] = []
-    for found in walks:
-        for call in found.calls:
-            if _is_load(call.func, functions, modules):
-                one = _load_call(call, path)
-                if one is not None:
-                    calls.append(one)
-    calls.sort(key=lambda call: (call.line, call.column))
-    return tuple(calls)
-
-
-def _names_of_load(refs: Iterable[ImportRef]) -> tuple[set[str], dict[str, str]]:
-    """Local names that mean `load`, and those that mean a module which has it."""
-    functions: set[str] = set()
-    modules: dict[str, str] = {}
-    for ref in refs:
-        if ref.level or ref.module.partition(".")[0] != _PACKAGE:
-            continue
-        if ref.bound is not None:
-            modules[ref.bound] = ref.module if ref.bound != _PACKAGE else _PACKAGE
-        for name, bound in ref.names:
-            if ref.module in _LOAD_HOMES and name in ("load", "*"):
-                functions.add("load" if name == "*" else bound)
-            elif f"{ref.module}.{name}" in _LOAD_HOMES:
-                modules[bound] = f"{ref.module}.{name}"
-    return functions, modules
-
-
-def _is_load(function: ast.expr, functions: set[str], modules: Mapping[str, str]) -> bool:
-    if isinstance(function, ast.Name):
-        return function.id in functions
-    if not isinstance(function, ast.Attribute) or function.attr != "load":
-        return False
-    parts: list[str] = []
-    node: ast.expr = function.value
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name) or node.id not in modules:
-        return False
-    return ".".join([modules[node.id], *parts]) in _LOAD_HOMES
-
-
-def _load_call(call: ast.Call, path: str) -> LoadCall | None:
-    arguments: dict[str, ast.expr] = {
-        keyword.arg: keyword.value for keyword in call.keywords if keyword.arg
-    }
-    for name, value in zip(("notebook", "output"), call.args, strict=False):
-        if isinstance(value, ast.Starred):
-            break
-        arguments[name] = value
-    notebook = _text(arguments.get("notebook"))
-    if notebook is None or not notebook_name(notebook):
-        return None
-    return LoadCall(
-        notebook_name(notebook),
-        _text(arguments.get("output")),
-        path,
-        call.lineno,
-        call.col_offset + 1,
-    )
-
-
-def _text(node: ast.expr | None) -> str | None:
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 # --- names -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from research_jobs.notebook.facts import FileFacts, Unit
-from research_jobs.notebook.interface import LoadCall
+from research_jobs.notebook.loads import HiddenLoad, LoadCall, Loads
 from research_jobs.notebook.local_modules import Imported
 
 __all__ = ["reached_loads", "shortest_cycle", "strongly_connected"]
@@ -21,8 +21,10 @@ _START = ""
 
 
 def reached_loads(
-    start: tuple[FileFacts, Imported], modules: Mapping[str, tuple[FileFacts, Imported]]
-) -> tuple[LoadCall, ...]:
+    start: tuple[FileFacts, Imported],
+    modules: Mapping[str, tuple[FileFacts, Imported]],
+    shown: str,
+) -> Loads:
     """The `load` calls that running a notebook can come to.
 
     Parameters
@@ -31,28 +33,43 @@ def reached_loads(
         The notebook.
     modules : mapping of str to (FileFacts, Imported)
         Every local module that it imports, directly or not.
+    shown : str
+        The notebook's file as a person should see it.
 
     Returns
     -------
-    tuple of LoadCall
-        The notebook's own first.
+    Loads
+        The notebook's own calls first.
     """
-    reach = _Reach({_START: start, **modules})
-    own = [call for unit in start[0].units for call in unit.loads]
-    if not any(unit.loads for facts, _ in modules.values() for unit in facts.units):
-        return tuple(own)
+    own = Loads(
+        tuple(call for unit in start[0].units for call in unit.loads),
+        tuple(load for unit in start[0].units for load in unit.hidden),
+    )
+    helpers = [facts for facts, _ in modules.values()]
+    if not any(
+        facts.load_names or any(unit.loads or unit.hidden for unit in facts.units)
+        for facts in helpers
+    ):
+        return own
+    reach = _Reach({_START: start, **modules}, shown)
     for name in [_START, *modules]:
         reach.top_level(name)
-    found = [call for call in reach.loads if call not in own]
-    return (*own, *sorted(found, key=lambda call: (call.path, call.line, call.column)))
+    calls = dict.fromkeys(call for call in reach.loads if call not in own.calls)
+    hidden = dict.fromkeys(load for load in reach.hidden if load not in own.hidden)
+    return Loads(
+        (*own.calls, *sorted(calls, key=lambda call: (call.path, call.line, call.column))),
+        (*own.hidden, *sorted(hidden, key=lambda load: (load.path, load.line, load.column))),
+    )
 
 
 class _Reach:
     """Which units of which modules are reached; errs on the side of reaching too many."""
 
-    def __init__(self, modules: Mapping[str, tuple[FileFacts, Imported]]) -> None:
+    def __init__(self, modules: Mapping[str, tuple[FileFacts, Imported]], shown: str) -> None:
         self.modules = modules
+        self.shown = shown
         self.loads: list[LoadCall] = []
+        self.hidden: list[HiddenLoad] = []
         self._bindings: dict[str, dict[str, list[tuple[str, str | None]]]] = {}
         self._seen: set[tuple[str, str | None]] = set()
 
@@ -73,6 +90,7 @@ class _Reach:
             units = [unit for unit in facts.units if unit.name == name]
             for unit in units:
                 self.loads += unit.loads
+                self.hidden += unit.hidden
                 todo += self._uses(module, unit)
             if name is None:
                 # what a star brings in is not told apart: take all of it
@@ -89,6 +107,8 @@ class _Reach:
     def _uses(self, module: str, unit: Unit) -> Iterator[tuple[str, str | None]]:
         bound = self._bound(module)
         defined = {other.name for other in self.modules[module][0].units if other.name}
+        if module == _START:
+            self._load_of_helpers(unit)
         for name in unit.uses:
             if name in defined:
                 yield module, name
@@ -102,6 +122,19 @@ class _Reach:
             for target, inner in bound.get(base, ()):
                 behind = self._module(target, inner)
                 yield (behind, attribute) if behind is not None else (target, inner)
+
+    def _load_of_helpers(self, unit: Unit) -> None:
+        """Note where a notebook takes `load` from a helper module, which hides its calls."""
+        used = {*unit.uses, *(base for base, _ in unit.attributes)}
+        for ref, target in self.modules[_START][1].targets:
+            if target not in self.modules:
+                continue
+            names = self.modules[target][0].load_names
+            taken = [name for name, bound in ref.names if name in names and bound in used]
+            taken += [name for base, name in unit.attributes if base == ref.bound and name in names]
+            for name in taken[:1]:
+                reason = f"'{name}' comes from {target}; import load from research_jobs"
+                self.hidden.append(HiddenLoad(reason, self.shown, ref.line, 1))
 
     def _module(self, target: str, name: str | None, depth: int = 0) -> str | None:
         """The module that a name in another module stands for; ``None`` when it is none."""

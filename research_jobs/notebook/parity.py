@@ -21,12 +21,12 @@ from research_jobs.notebook.interface import (
     PARAMETERS_TAG,
     assigned_names,
     import_refs,
-    load_calls,
     package_of,
     parameters_cell,
     parameters_of,
 )
 from research_jobs.notebook.interface import absolute as absolute_name
+from research_jobs.notebook.loads import find_loads
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import walk
 from research_jobs.project import notebook_name
@@ -47,6 +47,7 @@ CODES: Mapping[str, str] = {
     "exit-call": "ends the process, and with it the run",
     "chdir": "changes the working directory for all later cells",
     "loads-itself": "reads its own earlier outputs",
+    "hidden-load": "reads what only the run tells, which makes no dependency",
     "star-import": "assigns names that no reader sees",
     "relative-import": "works in batch and not in the editor",
     "imports-notebook": "runs another notebook anew instead of reading its outputs",
@@ -223,7 +224,18 @@ class _Check:
                         "write it in Python",
                     )
             yield from self.paths(call, name)
-        for one in load_calls([self.found], self.refs, str(self.text.path)):
+        first = parameters_cell(self.text.cells)
+        loads = find_loads(
+            self.tree,
+            self.found.calls,
+            self.refs,
+            text=self.text.text,
+            path=str(self.text.path),
+            parameters=[p.name for p in parameters_of(self.text, self.tree, first)],
+        )
+        for hidden in loads.hidden:
+            yield ParityFinding(hidden.line, hidden.column, "hidden-load", hidden.message)
+        for one in loads.calls:
             if one.notebook == self.notebook:
                 yield ParityFinding(
                     one.line,

@@ -29,8 +29,9 @@ from research_jobs.notebook.discovery import (
     walk_folder,
 )
 from research_jobs.notebook.facts import FileFacts, read_facts
-from research_jobs.notebook.interface import LoadCall, Parameter
+from research_jobs.notebook.interface import Parameter
 from research_jobs.notebook.lineage import reached_loads
+from research_jobs.notebook.loads import HiddenLoad, LoadCall
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
 from research_jobs.notebook.version import code_version
 from research_jobs.process import uncollected
@@ -55,7 +56,9 @@ class ScannedNotebook:
         Number of the cell tagged ``parameters``.
     loads : tuple of LoadCall
         Its own calls, then those that its helper modules make for it. Never of itself: reading
-        one's own earlier outputs is no dependency.
+        one's own earlier outputs is not a dependency.
+    hidden_loads : tuple of HiddenLoad
+        Uses of `load`, its own and its helpers', that may read more than the text tells.
     assigned : mapping of str to int
         Names bound at module level, to the line that first does.
     third_party : tuple of str
@@ -82,6 +85,7 @@ class ScannedNotebook:
     parameters: tuple[Parameter, ...] = ()
     parameters_cell: int | None = None
     loads: tuple[LoadCall, ...] = ()
+    hidden_loads: tuple[HiddenLoad, ...] = ()
     assigned: Mapping[str, int] = field(default_factory=dict[str, int], repr=False)
     third_party: tuple[str, ...] = ()
     third_party_members: tuple[str, ...] = ()
@@ -287,7 +291,8 @@ class _Scanner:
         start = self.imports(search, str(file.path), package, facts)
         modules, digests = self.closure(search, start)
         externals = [start, *(imported for _, imported in modules.values())]
-        loads = reached_loads((facts, start), modules)
+        reached = reached_loads((facts, start), modules, self.project.display(names.path))
+        loads = reached.calls
         return ScannedNotebook(
             name=names.name,
             module=names.module,
@@ -296,6 +301,7 @@ class _Scanner:
             parameters=facts.parameters,
             parameters_cell=facts.parameters_cell,
             loads=tuple(call for call in loads if call.notebook != names.name),
+            hidden_loads=reached.hidden,
             assigned=facts.assigned or {},
             third_party=tuple(sorted({name for i in externals for name in i.external})),
             third_party_members=tuple(sorted({name for i in externals for name in i.members})),
