@@ -1,13 +1,23 @@
-"""``research-jobs check``: what is wrong, and what will differ from the editor."""
+"""``research-jobs check``: what is wrong, and what differs from the editor."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from research_jobs.cli.output import print_json
-from research_jobs.errors import SourceLocation
+from research_jobs.cli.output import complain, print_json
+from research_jobs.errors import (
+    OutputNotAssignedError,
+    ResearchJobsError,
+    SourceLocation,
+    did_you_mean,
+)
 from research_jobs.project import find_project
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.model.catalog import Catalog, Entry
 
 __all__ = ["Finding", "add_arguments", "findings", "run"]
 
@@ -37,14 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read everything, run nothing, tell what was found."""
-    found, notebooks = findings(arguments.project)
+    """Read everything, run nothing, report what is wrong."""
+    found, notebooks, beside = findings(arguments.project)
     errors = sum(finding.level == "error" for finding in found)
     if arguments.json:
         print_json([asdict(finding) for finding in found])
         return 1 if errors else 0
     for finding in found:
         print(f"{finding.level}: {finding.text}")
+    if beside:
+        complain(beside)
     warnings = len(found) - errors
     print(
         f"{notebooks} notebook{'s' * (notebooks != 1)}, "
@@ -53,36 +65,75 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def findings(where: str | None) -> tuple[list[Finding], int]:
-    """All findings of a project, and how many notebooks it has."""
-    from research_jobs.notebook.cells import read_notebook_text
-    from research_jobs.notebook.parity import check_parity
+def findings(where: str | None) -> tuple[list[Finding], int, str | None]:
+    """All findings of a project, how many notebooks it has, and what lies beside them."""
+    from research_jobs.notebook.discovery import files_beside
     from research_jobs.orchestration.definitions.factory import definition_problems
     from research_jobs.orchestration.model.catalog import load_catalog
 
     project = find_project(where)
     catalog = load_catalog(project)
-    found: dict[Finding, None] = {}  # in order, each once
-    for problem in catalog.manifest.problems:
-        found[Finding("error", problem.name, problem.error.headline)] = None
-    for name, error in definition_problems(catalog):
-        found[Finding("error", name, error.headline)] = None
-    for error in catalog.scan.problems:
-        found[Finding("error", None, error.headline)] = None
+    found = [
+        Finding("error", problem.name, problem.error.headline)
+        for problem in catalog.manifest.problems
+    ]
+    found += [
+        Finding("error", name, error.headline) for name, error in definition_problems(catalog)
+    ]
+    found += [Finding("error", None, error.headline) for error in catalog.scan.problems]
     for entry in catalog:
         if entry.error is not None:
-            found[Finding("error", entry.name, entry.error.headline)] = None
-        for warning in entry.warnings:
-            found[Finding("warning", entry.name, warning)] = None
-        if entry.notebook.error is None:
-            text = read_notebook_text(entry.notebook.path)
-            for difference in check_parity(text, notebook=entry.name, notebooks=catalog.entries):
-                place = SourceLocation(
-                    project.display(entry.notebook.path), difference.line, difference.column
-                )
-                line = f"{place}: {difference.message} [{difference.code}]"
-                found[Finding("warning", entry.name, line)] = None
-    # One mistake is told once, whatever it is about.
-    told: set[str] = set()
-    unique = [f for f in found if f.text not in told and not told.add(f.text)]
-    return unique, len(catalog.entries)
+            found.append(Finding("error", entry.name, entry.error.headline))
+        found += [Finding("warning", entry.name, warning) for warning in entry.warnings]
+        found += _unassigned_outputs(catalog, entry)
+    found += _differences(catalog)
+    # One mistake is reported once, whatever it is about.
+    unique = {finding.text: finding for finding in reversed(found)}
+    ordered = [finding for finding in found if unique.pop(finding.text, None) is not None]
+    return ordered, len(catalog.entries), files_beside(catalog.scan, project.notebooks)
+
+
+def _differences(catalog: Catalog) -> Iterator[Finding]:
+    """What behaves differently in the editor and in batch, and loads that no one sees."""
+    from research_jobs.notebook.cells import read_notebook_text
+    from research_jobs.notebook.parity import check_parity, silenced
+    from research_jobs.notebook.undefined import UndefinedName, undefined_names
+
+    entries = [entry for entry in catalog if entry.notebook.error is None]
+    texts = [read_notebook_text(entry.notebook.path) for entry in entries]
+    undefined: list[tuple[UndefinedName, ...]] = [()] * len(texts)
+    try:
+        undefined = undefined_names(text.text for text in texts)
+    except ResearchJobsError as error:
+        yield Finding("warning", None, error.headline)
+    for entry, text, names in zip(entries, texts, undefined, strict=True):
+        shown = catalog.project.display(text.path)
+        for one in check_parity(
+            text, notebook=entry.name, notebooks=catalog.entries, undefined=names
+        ):
+            place = SourceLocation(shown, one.line, one.column)
+            yield Finding(one.level, entry.name, f"{place}: {one.message} [{one.code}]")
+        lines = text.text.split("\n")
+        for load in entry.notebook.hidden_loads:
+            if load.path == shown and silenced(lines[load.line - 1], "hidden-load"):
+                continue
+            place = SourceLocation(load.path, load.line, load.column)
+            yield Finding("warning", entry.name, f"{place}: {load.message} [hidden-load]")
+
+
+def _unassigned_outputs(catalog: Catalog, entry: Entry) -> Iterator[Finding]:
+    """Declared outputs that the notebook assigns nowhere, so that no run can succeed."""
+    from research_jobs.notebook.interface import may_assign_any_name
+
+    if entry.error is not None:
+        return
+    missing = [name for name in entry.spec.outputs if name not in entry.notebook.assigned]
+    if not missing or may_assign_any_name(entry.notebook.path):
+        return
+    for name in missing:
+        where = catalog.manifest.locate("notebooks", entry.name, "outputs", name, key=True)
+        hint = did_you_mean(name, entry.notebook.assigned, label="It assigns")
+        error = OutputNotAssignedError(
+            f"{entry.name} never assigns its output '{name}'", where=where, hint=hint or None
+        )
+        yield Finding("error", entry.name, error.headline)

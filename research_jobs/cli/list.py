@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return show_preload(project, as_json=arguments.json)
 
+    from research_jobs.notebook.discovery import files_beside
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.model.instance import enter_project, open_instance
     from research_jobs.orchestration.operations.history import (
@@ -63,8 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
             ]
         )
         return 0
+    beside = files_beside(catalog.scan, project.notebooks)
+    if beside:
+        complain(beside)
     if not catalog.entries:
-        complain(f"No notebooks in {project.notebooks}. Begin one: research-jobs new NAME")
         return 0
     now = time.time()
     rows: list[list[str]] = []

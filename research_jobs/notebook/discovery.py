@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research_jobs.errors import (
     NotebookError,
@@ -21,7 +22,19 @@ from research_jobs.errors import (
 from research_jobs.notebook.cells import decode_source, has_marker, read_bytes, shown_path
 from research_jobs.project import notebook_name
 
-__all__ = ["Discovery", "NotebookFile", "discover", "find_notebook", "not_found"]
+if TYPE_CHECKING:
+    from research_jobs.notebook.scan import Scan
+
+__all__ = [
+    "Discovery",
+    "NotebookFile",
+    "discover",
+    "files_beside",
+    "find_notebook",
+    "jupyter_notebooks",
+    "not_found",
+    "why_not",
+]
 
 
 @dataclass(frozen=True)
@@ -315,11 +328,9 @@ def find_notebook(notebooks: Path, name: str) -> NotebookFile:
     for problem in everything.problems:
         if problem.where is not None and problem.where.path.endswith(f"notebooks/{wanted}.py"):
             raise problem
-    if direct.is_file():
-        raise NotebookNotFoundError(
-            f"notebooks/{wanted}.py is a helper module and no notebook",
-            hint="A notebook has a line '# %%' and a name that does not begin with '_'.",
-        )
+    reason = why_not(notebooks, name)
+    if reason is not None:
+        raise reason
     raise not_found(name, (notebook.name for notebook in everything.notebooks))
 
 
@@ -340,6 +351,72 @@ def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
     except (OSError, NotebookError):
         return None
     return notebook_file(file)
+
+
+def jupyter_notebooks(notebooks: Path) -> list[Path]:
+    """The ``.ipynb`` files below a folder, hidden folders left out."""
+    found: list[Path] = []
+    for folder, folders, files in os.walk(notebooks):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in sorted(files) if name.endswith(".ipynb")]
+    return found
+
+
+def files_beside(scan: Scan, notebooks: Path) -> str | None:
+    """What in a folder looks like a notebook and is not one, and why; None for nothing.
+
+    Python files without a marker that no notebook imports and, where there are no notebooks at
+    all, ``.ipynb`` files.
+    """
+    lines: list[str] = []
+    imported = {name for notebook in scan.notebooks for name in notebook.local_modules}
+    unused: list[str] = []
+    for path in scan.helpers:
+        parts = path.relative_to(notebooks).with_suffix("").parts
+        private = any(part.startswith("_") for part in parts)
+        if not private and not imported & {".".join(parts), parts[-1]}:
+            unused.append("/".join(parts) + ".py")
+    if unused:
+        shown = ", ".join(unused[:5]) + (f" and {len(unused) - 5} more" if len(unused) > 5 else "")
+        lines.append(
+            f"No line '# %%', so not a notebook, and no notebook imports it: {shown}"
+            if len(unused) == 1
+            else f"No line '# %%', so not notebooks, and no notebook imports them: {shown}"
+        )
+    jupyter = [] if scan.notebooks else jupyter_notebooks(notebooks)
+    if jupyter:
+        what = "is not a notebook" if len(jupyter) == 1 else "are not notebooks"
+        lines.append(f"{len(jupyter)} .ipynb here {what} yet: research-jobs convert notebooks/")
+    if not scan.notebooks and not lines:
+        lines.append(f"No notebooks in {notebooks}. Begin one: research-jobs new NAME")
+    return "\n".join(lines) or None
+
+
+def why_not(notebooks: Path, name: str) -> NotebookNotFoundError | None:
+    """Why a file of a notebook's name is not a notebook; None where there is no such file."""
+    wanted = notebook_name(name)
+    if not wanted:
+        return None
+    path = notebooks.joinpath(*wanted.split("/")).with_suffix(".py")
+    shown = f"notebooks/{wanted}.py"
+    if path.is_file():
+        if any(part.startswith("_") for part in wanted.split("/")):
+            return NotebookNotFoundError(
+                f"{shown} is a helper module and not a notebook: its name begins with '_'",
+                hint="Rename it to run it.",
+            )
+        return NotebookNotFoundError(
+            f"{shown} is a helper module and not a notebook: it has no line '# %%'",
+            hint="Put '# %%' above its first cell.",
+        )
+    jupyter = Path(name if name.endswith(".ipynb") else path.with_suffix(".ipynb"))
+    for candidate in (jupyter, notebooks.parent / jupyter, notebooks / jupyter):
+        if candidate.is_file():
+            return NotebookNotFoundError(
+                f"{candidate} is a Jupyter notebook and not a notebook of the project yet",
+                hint=f"research-jobs convert {candidate}",
+            )
+    return None
 
 
 def not_found(name: str, known: Iterable[str]) -> NotebookNotFoundError:

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from research_jobs.notebook.cells import Cell, CellKind, NotebookText, shown_path
+from research_jobs.notebook.cells import (
+    Cell,
+    CellKind,
+    NotebookText,
+    read_notebook_text,
+    shown_path,
+)
 from research_jobs.notebook.loads import LoadCall, find_loads
 from research_jobs.notebook.parameter_types import (
     MISSING,
@@ -410,6 +416,28 @@ def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[Imp
                 level = len(module) - len(module.lstrip("."))
                 refs.append(ImportRef(module[level:], level, (("*", "*"),), None, call.lineno))
     return tuple(refs)
+
+
+def may_assign_any_name(path: Path) -> bool:
+    """Whether a notebook may bind names that its text does not show.
+
+    By a star import, ``exec``, ``globals()`` and the like.
+    """
+    tree = parse_source(read_notebook_text(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            return True
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            if name in _BINDING_CALLS:
+                return True
+    return False
+
+
+_BINDING_CALLS = frozenset({
+    "exec", "globals", "locals", "vars", "setattr", "__dict__", "modules", "get_ipython",
+    "run_line_magic", "run_cell", "push",
+})  # fmt: skip
 
 
 # --- names -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
-__all__ = ["CellKind", "Dialect", "Marker", "find_markers", "lexed"]
+__all__ = ["CellKind", "Dialect", "Marker", "find_markers", "lexed", "lines_like_markers"]
 
 
 class CellKind(str, Enum):
@@ -137,6 +137,22 @@ def find_markers(text: str, *, rules: bool = False) -> list[Marker]:
         if marker is not None:
             markers.append(marker)
     return markers
+
+
+def lines_like_markers(text: str) -> list[int]:
+    """Lines of strings that look like a marker: the editor, which goes by lines, begins a cell."""
+    candidates = [match for match in _MARKER.finditer(text) if match["databricks"] is None]
+    if not candidates:
+        return []
+    comments = {match.start() for match in lexed(text) if match.group().startswith("#")}
+    lines: list[int] = []
+    line, position = 1, 0
+    for match in candidates:
+        line += text.count("\n", position, match.start())
+        position = match.start()
+        if position not in comments and _read(match, line) is not None:
+            lines.append(line)
+    return lines
 
 
 def _read(match: re.Match[str], line: int) -> Marker | None:

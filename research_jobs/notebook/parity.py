@@ -1,24 +1,23 @@
 """What a notebook does differently in the editor and in batch, told before it is run.
 
-Found in the text alone, so every finding is a hint and none an error. A comment
-``# parity: ignore`` (or ``# parity: ignore[input-call, chdir]``) on a line silences it.
+Found in the text alone, so nearly every finding is a hint. A comment ``# parity: ignore`` (or
+``# parity: ignore[input-call, chdir]``) on a line silences it.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
+import bisect
 import re
-import symtable
 import sys
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from research_jobs.errors import NotebookSyntaxError
 from research_jobs.notebook.cells import Cell, CellKind, NotebookText, cell_at, cell_label
 from research_jobs.notebook.interface import (
     PARAMETERS_TAG,
+    ImportRef,
     assigned_names,
     import_refs,
     package_of,
@@ -27,7 +26,9 @@ from research_jobs.notebook.interface import (
 )
 from research_jobs.notebook.interface import absolute as absolute_name
 from research_jobs.notebook.loads import find_loads
+from research_jobs.notebook.markers import lines_like_markers
 from research_jobs.notebook.source import parse_source
+from research_jobs.notebook.undefined import KERNEL_NAMES, UndefinedName, undefined_names
 from research_jobs.notebook.walk import walk
 from research_jobs.project import notebook_name
 
@@ -49,7 +50,7 @@ CODES: Mapping[str, str] = {
     "loads-itself": "reads its own earlier outputs",
     "hidden-load": "reads what only the run tells, which makes no dependency",
     "star-import": "assigns names that no reader sees",
-    "relative-import": "works in batch and not in the editor",
+    "relative-import": "a relative import fails in the editor, and at the top in batch too",
     "imports-notebook": "runs another notebook anew instead of reading its outputs",
     "hides-module": "has the name of a module of the standard library",
     "used-before-assigned": "a cell uses what a later one assigns",
@@ -76,16 +77,23 @@ class ParityFinding:
         One of `CODES`.
     message : str
         One line: what differs, and what to do.
+    level : {"warning", "error"}
+        ``error`` for what fails in batch too.
     """
 
     line: int
     column: int
     code: str
     message: str
+    level: str = "warning"
 
 
 def check_parity(
-    text: NotebookText, *, notebook: str | None = None, notebooks: Collection[str] = ()
+    text: NotebookText,
+    *,
+    notebook: str | None = None,
+    notebooks: Collection[str] = (),
+    undefined: Iterable[UndefinedName] | None = None,
 ) -> tuple[ParityFinding, ...]:
     """Look for what behaves differently in the editor and in batch.
 
@@ -96,6 +104,8 @@ def check_parity(
         Its name; by default that of its path.
     notebooks : collection of str
         Names of all notebooks, to tell an import of one from an import of a helper.
+    undefined : iterable of UndefinedName, optional
+        What `undefined_names` says of the text; without it ruff is asked here.
 
     Returns
     -------
@@ -108,20 +118,25 @@ def check_parity(
         where = error.where
         hint = f". {error.hint}" if error.hint else ""
         line, column = (where.line or 1, where.column or 1) if where else (1, 1)
-        return (ParityFinding(line, column, "syntax", f"{error.what}{hint}"),)
+        return (ParityFinding(line, column, "syntax", f"{error.what}{hint}", "error"),)
     if notebook is None:
         package = package_of(text.path)
         notebook = ".".join([*([package] if package else []), text.path.stem])
-    check = _Check(text, tree, notebook_name(notebook), {notebook_name(n) for n in notebooks})
+    if undefined is None:
+        (undefined,) = undefined_names([text.text])
+    check = _Check(
+        text, tree, notebook_name(notebook), {notebook_name(n) for n in notebooks}, undefined
+    )
     lines = text.text.split("\n")
-    findings = {f for f in check.run() if not _silenced(lines[f.line - 1], f.code)}
+    findings = {f for f in check.run() if not silenced(lines[f.line - 1], f.code)}
     return tuple(sorted(findings, key=lambda f: (f.line, f.column, f.code)))
 
 
 _SILENCE = re.compile(r"#\s*parity:\s*ignore(?:\[([\w\-, ]*)\])?")
 
 
-def _silenced(line: str, code: str) -> bool:
+def silenced(line: str, code: str) -> bool:
+    """Whether a comment on a line silences a code."""
     found = _SILENCE.search(line)
     if found is None:
         return False
@@ -159,23 +174,23 @@ _CALLS = {
 }
 _SERVES = {"run_server", "serve_forever", "run_forever", "launch"}
 _APPS = {"app", "server", "dash_app", "flask_app", "demo", "uvicorn", "api"}
-_KERNEL_NAMES = {"In", "Out", "_", "__", "___", "_ih", "_oh", "_i", "_ii", "_dh"}
-_GIVEN = {
-    "__file__", "__name__", "__doc__", "__spec__", "__loader__", "__package__", "__builtins__",
-    "__annotations__", "__path__", "__cached__", "display", "get_ipython", "exit", "quit",
-    "copyright", "credits", "license", "help", "WindowsError",
-}  # fmt: skip
 _READS = re.compile(r"(?:open|read_\w+|scan_\w+|load\w*|Path|imread|loadtxt|genfromtxt|connect)$")
 
 
 class _Check:
     def __init__(
-        self, text: NotebookText, tree: ast.Module, notebook: str, notebooks: set[str]
+        self,
+        text: NotebookText,
+        tree: ast.Module,
+        notebook: str,
+        notebooks: set[str],
+        undefined: Iterable[UndefinedName],
     ) -> None:
         self.text = text
         self.tree = tree
         self.notebook = notebook
         self.notebooks = notebooks
+        self.undefined = undefined
         self.found = walk(tree)
         self.refs = import_refs(self.found)
         self.origins: dict[str, str] = {}
@@ -294,7 +309,7 @@ class _Check:
             elif (
                 isinstance(node, ast.Name)
                 and isinstance(node.ctx, ast.Load)
-                and node.id in _KERNEL_NAMES
+                and node.id in KERNEL_NAMES
                 and node.id not in self.assigned
                 and not self.is_local(node.id)
             ):
@@ -329,13 +344,7 @@ class _Check:
         package = package_of(self.text.path)
         for ref in self.refs:
             if ref.level:
-                yield ParityFinding(
-                    ref.line,
-                    1,
-                    "relative-import",
-                    "an import that begins with a dot works in batch and not in the editor; "
-                    "write the module's whole name",
-                )
+                yield self.relative_import(ref, package)
             module = absolute_name(ref, package)
             if ref.names and ref.names[0][0] == "*" and ref.bound is None:
                 yield ParityFinding(
@@ -366,6 +375,24 @@ class _Check:
                 "process then cannot import; rename it",
             )
 
+    def relative_import(self, ref: ImportRef, package: str) -> ParityFinding:
+        if ref.level <= len(package.split(".") if package else ()):
+            message = (
+                "an import that begins with a dot works in batch and not in the editor; "
+                "write the module's whole name"
+            )
+            return ParityFinding(ref.line, 1, "relative-import", message)
+        where = f"the package '{package}'" if package else "no package"
+        message = (
+            f"'{'.' * ref.level}{ref.module}' leads out of {where}: the import fails in the editor "
+            "and in batch; write the module's whole name"
+            if package
+            else "a notebook at the top of notebooks/ is in no package: an import that begins with "
+            "a dot fails in the editor and in batch; write the module's whole name"
+        )
+        level = "error" if ref.line in _always_run(self.tree.body) else "warning"
+        return ParityFinding(ref.line, 1, "relative-import", message, level)
+
     def cells(self) -> Iterator[ParityFinding]:
         previous: Cell | None = None
         for cell in self.text.cells:
@@ -393,18 +420,33 @@ class _Check:
                     "batch runs it; give it a marker '# %%'",
                 )
             previous = cell
-        markers = {cell.marker_line for cell in self.text.cells if cell.marker_line}
+        yield from self.split()
+
+    def split(self) -> Iterator[ParityFinding]:
+        """Markers inside a statement, and lines of a string that the editor takes for one."""
+        markers = sorted({cell.marker_line for cell in self.text.cells if cell.marker_line})
         for statement in self.tree.body:
+            decorators = getattr(statement, "decorator_list", ())
+            first = min([statement.lineno, *(node.lineno for node in decorators)])
             end = statement.end_lineno or statement.lineno
-            for line in sorted(markers):
-                if statement.lineno < line < end:
-                    yield ParityFinding(
-                        line,
-                        1,
-                        "split-statement",
-                        "this marker stands inside a statement: the editor runs half of it, "
-                        "batch the whole",
-                    )
+            for line in markers[bisect.bisect_right(markers, first) :]:
+                if line >= end:
+                    break
+                yield ParityFinding(
+                    line,
+                    1,
+                    "split-statement",
+                    "this marker stands inside a statement: the editor runs half of it, "
+                    "batch the whole",
+                )
+        for line in lines_like_markers(self.text.text):
+            yield ParityFinding(
+                line,
+                1,
+                "split-statement",
+                "the editor takes this line of a string for a marker and runs half of the "
+                "statement, batch the whole; indent the line",
+            )
 
     def runs(self, cell: Cell) -> bool:
         return any(cell.first_line <= s.lineno <= cell.last_line for s in self.tree.body)
@@ -458,26 +500,38 @@ class _Check:
 
     def order(self) -> Iterator[ParityFinding]:
         """Names used before they are assigned, or never assigned."""
-        if any(name == "*" for ref in self.refs for name, _ in ref.names):
-            return
-        known = set(dir(builtins)) | _GIVEN | _KERNEL_NAMES
-        # what a function declares global is bound whenever it is called
-        known.update(name for node in self.found.globals for name in node.names)
-        bound: set[str] = set()
-        reported: set[str] = set()
+        # What a function declares global is bound whenever that is called.
+        known = {name for node in self.found.globals for name in node.names}
+        uses = {
+            (node.lineno, node.col_offset): node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Name)
+        }
+        lines = self.text.text.split("\n")
+        for one in self.undefined:
+            node = uses.get((one.line, len(lines[one.line - 1][: one.column - 1].encode())))
+            # a name in a quoted annotation is never looked up; one that the statement itself
+            # binds may be bound when a loop comes by again
+            if node is None or one.name in known or one.name in self.bound_by(one.line):
+                continue
+            known.add(one.name)
+            yield self.unbound(node, one.name)
+
+    def bound_by(self, line: int) -> Collection[str]:
+        """The names that the top-level loop around a line binds."""
         for statement in self.tree.body:
-            here = {name for name, _ in assigned_in(statement)}
-            for node in _runs_now(statement):
-                name = node.id
-                if name in bound or name in known or name in here or name in reported:
-                    continue
-                reported.add(name)
-                yield self.unbound(node, name)
-            bound |= here
-        yield from self.unbound_in_functions(known | set(self.assigned) | reported)
+            if isinstance(statement, (ast.For, ast.AsyncFor, ast.While)) and (
+                statement.lineno <= line <= (statement.end_lineno or line)
+            ):
+                return assigned_names(ast.Module([statement], []))
+        return ()
 
     def unbound(self, node: ast.Name, name: str) -> ParityFinding:
         later = self.assigned.get(name)
+        if later is not None and later < node.lineno:
+            return self.at(
+                node, "undefined-name", f"'{name}' no longer exists here: it was deleted"
+            )
         if later is None:
             return self.at(
                 node,
@@ -494,80 +548,16 @@ class _Check:
             "are run out of order; move that cell up",
         )
 
-    def unbound_in_functions(self, known: Collection[str]) -> Iterator[ParityFinding]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                table = symtable.symtable(self.text.text, str(self.text.path), "exec")
-        except (SyntaxError, ValueError, RecursionError):
-            return
-        missing = {name for name in _globals_of(table) if name not in known}
-        if not missing:
-            return
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name) and node.id in missing:
-                missing.discard(node.id)
-                yield self.unbound(node, node.id)
 
-
-def assigned_in(statement: ast.stmt) -> Iterator[tuple[str, int]]:
-    """Names that one statement binds at module level."""
-    yield from assigned_names(ast.Module([statement], [])).items()
+def _always_run(body: Iterable[ast.stmt]) -> set[int]:
+    """Lines of statements that run on every import, and whose errors nothing catches."""
+    lines: set[int] = set()
+    for statement in body:
+        lines.add(statement.lineno)
+        if isinstance(statement, (ast.With, ast.ClassDef)):
+            lines |= _always_run(statement.body)
+    return lines
 
 
 def _names_in(node: ast.expr) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-
-
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
-def _runs_now(statement: ast.stmt) -> list[ast.Name]:
-    """Names that a statement reads when it runs: bodies of functions run later or never."""
-    found: list[ast.Name] = []
-    _collect(statement, frozenset(), found)
-    return found
-
-
-def _collect(node: ast.AST, hidden: frozenset[str], found: list[ast.Name]) -> None:
-    if isinstance(node, ast.Name):
-        if isinstance(node.ctx, ast.Load) and node.id not in hidden:
-            found.append(node)
-        return
-    inner: Sequence[ast.AST]
-    if isinstance(node, _DEFINITIONS):
-        # decorators and defaults run now
-        arguments = node.args
-        inner = [d for d in [*arguments.defaults, *arguments.kw_defaults] if d is not None]
-        inner += getattr(node, "decorator_list", [])
-    else:
-        inner = list(ast.iter_child_nodes(node))
-        if isinstance(node, _COMPREHENSIONS):
-            stored = (
-                n.id
-                for generator in node.generators
-                for n in ast.walk(generator.target)
-                if isinstance(n, ast.Name)
-            )
-            hidden |= frozenset(stored)
-        elif isinstance(node, ast.ClassDef):
-            hidden |= frozenset(assigned_names(ast.Module(node.body, [])))
-            hidden |= frozenset(p.name for p in getattr(node, "type_params", []))
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            hidden |= {node.name}
-        elif isinstance(node, ast.AnnAssign):
-            # annotations at module level run, but a quoted or postponed one does not: leave them
-            inner = [n for n in (node.target, node.value) if n is not None]
-    for child in inner:
-        _collect(child, hidden, found)
-
-
-def _globals_of(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that functions read from the module."""
-    for child in table.get_children():
-        if child.get_type() in ("function", "class"):
-            for symbol in child.get_symbols():
-                if symbol.is_referenced() and symbol.is_global():
-                    yield symbol.get_name()
-        yield from _globals_of(child)

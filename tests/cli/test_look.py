@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 
+def write(project: Path, notebooks: dict[str, str]) -> None:
+    """Write notebooks into a project."""
+    for name, text in notebooks.items():
+        (project / "notebooks" / name).write_text(text, encoding="utf-8")
+
+
 def test_list_before_and_after(say: Any, project: Path) -> None:
     """`list` tells each notebook's outputs, schedule, next tick, and how it last ended."""
     before = {line["notebook"]: line for line in say("list", "--json").json}
@@ -120,6 +126,100 @@ def test_check_finds_errors_and_differences(say: Any, project: Path) -> None:
         ("error", "half"),
         ("warning", "asks"),
     }
+
+
+def test_check_finds_outputs_that_are_never_assigned(say: Any, project: Path) -> None:
+    """With the manifest's line and column; a notebook that can bind any name is left alone."""
+    write(
+        project,
+        {
+            "typo.py": "# %%\nstats = 1\n",
+            "star.py": "# %%\nfrom math import *\n",
+            "dynamic.py": "# %%\nglobals()['out'] = 1\n",
+            "declared.py": "# %%\nout: int\n",
+            "either.py": "# %%\nif input:\n    out = 1\n",
+        },
+    )
+    manifest = project / "notebooks" / "manifest.yaml"
+    lines = "".join(
+        f"  {name}: {{outputs: [out]}}\n" for name in ("star", "dynamic", "declared", "either")
+    )
+    text = manifest.read_text(encoding="utf-8")
+    text = text.replace("schedules:\n", f"  typo: {{outputs: [stat]}}\n{lines}schedules:\n", 1)
+    manifest.write_text(text, encoding="utf-8")
+    said = say("check")
+    errors = [line for line in said.out.splitlines() if "never assigns" in line]
+    assert errors == [
+        "error: notebooks/manifest.yaml:11:24: declared never assigns its output 'out'",
+        (
+            "error: notebooks/manifest.yaml:8:19: typo never assigns its output 'stat'. "
+            "Did you mean 'stats'?"
+        ),
+    ]
+    assert said.code == 1
+
+
+@pytest.mark.parametrize(
+    ("partitions", "place"),
+    [
+        ("{values: [a], parameter: dya}", "8:48"),
+        ("{dimensions: {x: {values: [a], parameter: dya}, z: {values: [b]}}}", "8:65"),
+    ],
+)
+def test_check_finds_parameters_that_a_partition_cannot_set(
+    say: Any, project: Path, partitions: str, place: str
+) -> None:
+    """Every run would fail: it is an error of that notebook, with its place and a suggestion."""
+    write(project, {"keyed.py": "# %% tags=['parameters']\nday = 'x'\n"})
+    manifest = project / "notebooks" / "manifest.yaml"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(
+        text.replace("schedules:\n", f"  keyed: {{partitions: {partitions}}}\nschedules:\n", 1),
+        encoding="utf-8",
+    )
+    said = say("check")
+    assert (
+        f"error: notebooks/manifest.yaml:{place}: the partition's parameter 'dya' is not one of "
+        "keyed's. Did you mean 'day'?"
+    ) in said.out
+    assert said.code == 1
+
+
+def test_check_finds_loads_that_nobody_sees(say: Any, project: Path) -> None:
+    """Of the notebook and its helpers, each once; a comment silences the notebook's own."""
+    write(
+        project,
+        {
+            "reads.py": "# %%\nimport tools\ntools.get('a')\n",
+            "own.py": "# %%\nfrom research_jobs import load\nload(str.join)\n",
+            "quiet.py": "# %%\nfrom research_jobs import load\nload(str.join)  # parity: ignore\n",
+            "tools.py": "from research_jobs import load\ndef get(name):\n    return load(name)\n",
+        },
+    )
+    said = say("check")
+    found = [line for line in said.out.splitlines() if "[hidden-load]" in line]
+    assert [line.split(": this load()")[0] for line in found] == [
+        "warning: notebooks/own.py:3:1",
+        "warning: notebooks/tools.py:3:12",
+    ]
+    assert "files" not in said.err
+    assert "no notebook imports it: helper.py" in said.err
+
+
+def test_commands_say_why_a_file_is_not_a_notebook(say: Any, project: Path) -> None:
+    """By name, in the check and in the list; Jupyter's files are to be converted."""
+    said = say("run", "helper")
+    assert said.code == 2
+    assert "notebooks/helper.py is a helper module and not a notebook" in said.err
+    assert "helper.py" in say("list").err
+    for path in (project / "notebooks").rglob("*.py"):
+        path.rename(path.with_suffix(".ipynb"))
+    (project / "notebooks" / "manifest.yaml").unlink()
+    for words in (["check"], ["list"], ["run", "--all"]):
+        assert (
+            "5 .ipynb here are not notebooks yet: research-jobs convert notebooks/"
+            in say(*words).err
+        )
 
 
 def test_check_finds_what_only_definitions_show(say: Any, project: Path) -> None:

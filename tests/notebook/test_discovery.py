@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from research_jobs.errors import NotebookError, NotebookNotFoundError
-from research_jobs.notebook.discovery import discover, find_notebook
+from research_jobs.notebook.discovery import discover, files_beside, find_notebook, why_not
+from research_jobs.notebook.scan import scan
 from research_jobs.project import Project
 
 MakeProject = Callable[[Mapping[str, str]], Project]
@@ -173,9 +174,9 @@ def test_find_says_what_is_close_or_why_not(make_project: MakeProject) -> None:
     )
     with pytest.raises(NotebookNotFoundError, match=r"Did you mean 'market_data'\?"):
         find_notebook(project.notebooks, "marketdata")
-    with pytest.raises(NotebookNotFoundError, match="is a helper module and no notebook"):
+    with pytest.raises(NotebookNotFoundError, match="not a notebook: it has no line '# %%'"):
         find_notebook(project.notebooks, "helper")
-    with pytest.raises(NotebookNotFoundError, match="does not begin with '_'"):
+    with pytest.raises(NotebookNotFoundError, match="its name begins with '_'"):
         find_notebook(project.notebooks, "_draft")
     with pytest.raises(NotebookError, match=r"'vol' is the file vol\.py"):
         find_notebook(project.notebooks, "vol.garch")
@@ -189,3 +190,69 @@ def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
     """And no exception."""
     (problem,) = discover(tmp_path / "notebooks").problems
     assert "folder cannot be read: no such file or directory" in str(problem)
+
+
+def test_a_link_to_a_sibling_folder_leads_out(make_project: MakeProject) -> None:
+    """A folder whose name only begins like that of notebooks/ is not inside it."""
+    project = make_project(
+        {"notebooks/a.py": "# %%\n", "notebooks_old/b.py": "# %%\n", "notebooks_old/deep/c.py": ""}
+    )
+    (project.notebooks / "b.py").symlink_to(project.root / "notebooks_old" / "b.py")
+    (project.notebooks / "deep").symlink_to(project.root / "notebooks_old" / "deep")
+    (project.notebooks / "again.py").symlink_to(project.notebooks / "a.py")
+    found = discover(project.notebooks)
+    assert [notebook.name for notebook in found.notebooks] == ["a", "again"]
+    assert found.helpers == ()
+    assert [str(problem.where) for problem in found.problems] == [
+        "notebooks/b.py",
+        "notebooks/deep",
+    ]
+    assert all("outside of notebooks/" in problem.what for problem in found.problems)
+
+
+def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
+    """Without a marker, with a private name, of Jupyter: each with what to do."""
+    project = make_project(
+        {
+            "notebooks/plain.py": "x = 1\n",
+            "notebooks/_own.py": "# %%\n",
+            "notebooks/old.ipynb": "{}",
+        }
+    )
+    for name, told in (
+        ("plain", "it has no line '# %%'. Put '# %%' above its first cell."),
+        ("_own", "its name begins with '_'. Rename it to run it."),
+        (
+            "old",
+            "is a Jupyter notebook and not a notebook of the project yet. research-jobs convert",
+        ),
+        ("notebooks/old.ipynb", "research-jobs convert"),
+    ):
+        with pytest.raises(NotebookNotFoundError) as caught:
+            find_notebook(project.notebooks, name)
+        assert told in str(caught.value)
+    assert why_not(project.notebooks, "gone") is None
+    assert why_not(project.notebooks, "") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.py": "# %%\nimport used\n", "used.py": ""}, None),
+        ({"a.py": "# %%\n", "_own.py": ""}, None),
+        ({"a.py": "# %%\n", "b.ipynb": "{}"}, None),
+        ({"v/a.py": "# %%\nimport used\nfrom w import x\n", "v/used.py": "", "w/x.py": ""}, None),
+        ({"a.py": "# %%\n", "lone.py": ""}, "not a notebook, and no notebook imports it: lone.py"),
+        ({f"n{i}.py": "" for i in range(7)}, "n0.py, n1.py, n2.py, n3.py, n4.py and 2 more"),
+        ({"b.ipynb": "{}"}, "1 .ipynb here is not a notebook yet: research-jobs convert"),
+        ({"b.ipynb": "{}", "v/c.ipynb": "{}", ".x/b.ipynb": "{}"}, "2 .ipynb here are"),
+        ({}, "Begin one: research-jobs new NAME"),
+    ],
+)  # fmt: skip
+def test_what_lies_beside_the_notebooks(
+    make_project: MakeProject, files: dict[str, str], told: str | None
+) -> None:
+    """Files that look like notebooks and are not are named, with the reason."""
+    project = make_project({f"notebooks/{name}": text for name, text in files.items()})
+    said = files_beside(scan(project), project.notebooks)
+    assert said == told if told is None else told in (said or "")

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import NotebookText, parse_cells
 from research_jobs.notebook.parity import CODES, check_parity
+from research_jobs.notebook.scan import scan
+from research_jobs.notebook.undefined import UndefinedName, undefined_names
+from research_jobs.project import Project
 
 Make = Callable[..., NotebookText]
 
@@ -41,6 +45,7 @@ PARAMETERS = '# %% tags=["parameters"]\nx = 1\n'
         ("blocking-call", "# %%\nbreakpoint()\n", 2),
         ("exit-call", "# %%\nimport sys\nsys.exit(0)\n", 3),
         ("exit-call", "# %%\nexit()\n", 2),
+        ("hidden-load", "# %%\nfrom research_jobs import load\nload(str().join)\n", 3),
         ("chdir", "# %%\nimport os\nos.chdir('..')\n", 3),
         ("chdir", "# %%\nfrom os import chdir\nchdir('..')\n", 3),
         ("loads-itself", "# %%\nfrom research_jobs import load\nload('study', 'x')\n", 3),
@@ -68,6 +73,115 @@ def test_findings(as_notebook: Make, code: str, text: str, line: int) -> None:
     assert [(f.code, f.line) for f in found] == [(code, line)]
     assert found[0].code in CODES
     assert "\n" not in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "level"),
+    [
+        ("study", "from . import a", "error"),
+        ("study", "from .a import b", "error"),
+        ("study", "from .. import a", "error"),
+        ("vol/study", "from . import a", "warning"),
+        ("vol/study", "from .. import a", "error"),
+        ("a/b/study", "from .. import a", "warning"),
+        ("study", "try:\n    from . import a\nexcept ImportError:\n    a = 1", "warning"),
+        ("study", "def f():\n    from . import a\n    return a", "warning"),
+    ],
+)
+def test_relative_imports(as_notebook: Make, path: str, line: str, level: str) -> None:
+    """An error where the dots lead out of the top, for that fails in batch too."""
+    (one,) = check_parity(as_notebook(f"# %%\n{line}\n", f"/p/notebooks/{path}.py"))
+    assert (one.code, one.level) == ("relative-import", level)
+    if level == "error":
+        assert "in the editor and in batch" in one.message
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("# %%\n@f\n# %%\ndef g():\n    pass\n", [3]),
+        ("# %%\n@f\n# %%\n@f\n# %%\nasync def g():\n    pass\n", [3, 5]),
+        ("# %%\n@f\n# %%\nclass A:\n    pass\n", [3]),
+        ("# %%\nclass A:\n    x = 1\n# %%\n    y = 2\n", [4]),
+        ("# %%\nif 1:\n    x = 1\n# %%\nelse:\n    x = 2\n", [4]),
+        ("# %%\ntry:\n    x = 1\n# %%\nfinally:\n    x = 2\n", [4]),
+        ("# %%\nwith open('a'):\n    x = 1\n# %%\n    y = 2\n", [4]),
+        ("# %%\nx = [\n# %%\n1,\n# %%\n]\n", [3, 5]),
+        ("# %%\nx = (1 +\n# %%\n    1)\n", [3]),
+        ('# %%\nx = """\n# %%\n"""\n', [3]),
+        ("# %%\nx = '''\n#%% a\n# In[3]:\n'''\n", [3, 4]),
+        ('# %%\nx = """\n # %%\n# %%time\n"""\n', []),
+        ("# %%\nif 1:\n    x = 1\n# %%\ny = 2\n", []),
+        ("# %%\nx = 1\n# %%\n@f\ndef g():\n    pass\n", []),
+    ],
+)
+def test_markers_inside_statements(as_notebook: Make, text: str, lines: list[int]) -> None:
+    """Whatever statement a marker cuts in two, decorators and strings included, is reported."""
+    found = check_parity(as_notebook(f"f = abs\n{text}"), undefined=())
+    assert [(f.code, f.line - 1) for f in found] == [("split-statement", n) for n in lines]
+
+
+def test_a_continued_line_does_not_parse(as_notebook: Make) -> None:
+    """A marker behind a backslash is a mistake for Python itself."""
+    (one,) = check_parity(as_notebook("# %%\nx = 1 + \\\n# %%\n1\n"))
+    assert (one.code, one.level) == ("syntax", "error")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# %%\nx = 1\ndel x\nprint(x)\n", "'x' no longer exists here"),
+        ("# %%\ntry:\n    pass\nexcept OSError as e:\n    pass\nprint(e)\n", "nothing in the file"),
+        ("# %%\nx = [y for z in (1, 2)]\n", "nothing in the file assigns 'y'"),
+        ("# %%\n'é'; x = gone\n", "nothing in the file assigns 'gone'"),
+        ("# %%\nasync def f():\n    await gone()\nawait f()\n", "nothing in the file"),
+        ("# %%\nf'{gone}'\n", "nothing in the file assigns 'gone'"),
+        ("# %%\nx = 1  # noqa\ny = gone  # noqa: F821\n", "nothing in the file assigns 'gone'"),
+    ],
+)  # fmt: skip
+def test_names_that_nothing_binds(as_notebook: Make, text: str, told: str) -> None:
+    """What ruff finds is said in our words, whatever its own comments say."""
+    (one,) = check_parity(as_notebook(text))
+    assert one.code == "undefined-name"
+    assert told in one.message
+
+
+def test_the_names_of_many_files_in_one_call() -> None:
+    """Each file gets its own names, in order; none at all asks nobody."""
+    found = undefined_names(["x = a\n", "x = 1\n", "y = 1\nx = b\n"])
+    assert found == [(UndefinedName("a", 1, 5),), (), (UndefinedName("b", 2, 5),)]
+    assert undefined_names([]) == []
+
+
+def test_settings_of_the_project_are_not_ruffs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A project's own configuration of ruff changes nothing."""
+    (tmp_path / "ruff.toml").write_text('builtins = ["gone"]\nexclude = ["*"]\n')
+    monkeypatch.chdir(tmp_path)
+    assert undefined_names(["x = gone\n"]) == [(UndefinedName("gone", 1, 5),)]
+
+
+def test_ruff_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ruff the error says what to install."""
+    import ruff
+
+    monkeypatch.setattr(ruff, "find_ruff_bin", lambda: "/nowhere/ruff")
+    with pytest.raises(ResearchJobsError, match="pip install ruff"):
+        undefined_names(["x = 1\n"])
+
+
+def test_a_scan_never_starts_ruff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the check asks for names."""
+    import ruff
+
+    def fail() -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(ruff, "find_ruff_bin", fail)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "a.py").write_text("# %%\nx = gone\n")
+    assert scan(Project(tmp_path, store="")).notebooks[0].error is None
 
 
 def test_names_that_hide_a_module(as_notebook: Make) -> None:
@@ -132,6 +246,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(max_examples=30, deadline=None)  # each starts ruff
 @given(st.lists(LINES).map("\n".join))
 def test_any_text_is_checked(text: str) -> None:
     """It never raises, and its lines are lines of the file."""

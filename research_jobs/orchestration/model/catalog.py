@@ -13,6 +13,7 @@ from typing import Any
 
 from research_jobs.errors import (
     DependencyCycleError,
+    PartitionError,
     ResearchJobsError,
     SourceLocation,
     did_you_mean,
@@ -133,7 +134,7 @@ def _entry(
     if error is None and problems:
         error = problems[0].error
     parameters: dict[str, Any] = {}
-    if error is None and (spec.parameters or spec.variants):
+    if error is None:
         try:
             parameters = _parameters(manifest, notebook, spec)
         except ResearchJobsError as wrong:
@@ -174,7 +175,32 @@ def _parameters(
                 notebook=notebook.name,
                 where=str(where) if where else None,
             )
+    _check_partition_parameters(manifest, notebook, spec)
     return converted
+
+
+def _check_partition_parameters(
+    manifest: Manifest, notebook: ScannedNotebook, spec: NotebookSpec
+) -> None:
+    """Refuse a parameter that a partition is to set and the notebook does not have."""
+    if spec.partitions is None:
+        return
+    declared = [parameter.name for parameter in notebook.parameters]
+    for dimension in spec.partitions.columns.values():
+        name = dimension.parameter
+        if name is None or name in declared:
+            continue
+        path = ("notebooks", notebook.name, "partitions")
+        where = manifest.locate(*path, "parameter")
+        for key, inner in (spec.partitions.dimensions or {}).items():
+            if inner is dimension:
+                where = manifest.locate(*path, "dimensions", key, "parameter")
+        raise PartitionError(
+            f"the partition's parameter '{name}' is not one of {notebook.name}'s",
+            where=where,
+            hint=did_you_mean(name, declared, label="Parameters")
+            or 'Assign it in a cell tagged: # %% tags=["parameters"].',
+        )
 
 
 def _needs(

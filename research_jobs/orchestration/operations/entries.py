@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from research_jobs.errors import NotebookNotFoundError, did_you_mean
+from research_jobs.notebook.discovery import why_not
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.project import notebook_name
 
@@ -17,13 +18,16 @@ def find_entries(catalog: Catalog, names: Iterable[str]) -> list[Entry]:
     Raises
     ------
     NotebookNotFoundError
-        With close names.
+        With close names, or with the reason why a file of the name is not a notebook.
     """
     found: dict[str, Entry] = {}
     for text in names:
         name = notebook_name(text)
         entry = catalog.entries.get(name)
         if entry is None:
+            reason = why_not(catalog.project.notebooks, text)
+            if reason is not None:
+                raise reason
             raise NotebookNotFoundError(
                 f"there is no notebook '{text}' in {catalog.project.notebooks}",
                 hint=did_you_mean(name, catalog.entries, label="Notebooks")
