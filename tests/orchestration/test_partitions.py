@@ -151,6 +151,14 @@ def test_a_week_from_another_weekend(tmp_path: Path):
     }
 
 
+def test_every_open_day_of_a_short_span_has_a_partition(tmp_path: Path):
+    """Weekdays that come after the span's last closed day are open too."""
+    spec = notebook(by="day", start="2026-03-27", end="2026-04-02", calendar="XNYS")
+    assert keys(spec, datetime(2026, 5, 1, tzinfo=UTC), cache=tmp_path) == [
+        *("2026-03-27", "2026-03-30", "2026-03-31", "2026-04-01"),
+    ]
+
+
 def test_an_unknown_calendar_names_close_ones(tmp_path: Path):
     """A misspelt code is told with what was meant."""
     with pytest.raises(PartitionError, match="unknown calendar 'XNYSE'") as caught:

@@ -7,7 +7,7 @@ hours long where clocks change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import dagster as dg
 
 from research_jobs.errors import PartitionError, did_you_mean
 from research_jobs.manifest import DimensionSpec, NotebookSpec
+from research_jobs.orchestration.compat.windows import first_at_or_after, time_partitions
 from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
 
@@ -168,10 +169,9 @@ def _time(
     exclusions: tuple[str | datetime, ...] = ()
     if spec.calendar is not None:
         today = now or datetime.now(ZoneInfo(spec.timezone or "UTC"))
-        last = spec.end or datetime(today.year + 1, 12, 31)  # noqa: DTZ001 - local days
-        exclusions = _exclusions(
-            spec, minutes, closed_days(spec.calendar, spec.start.date(), last.date(), cache=cache)
-        )
+        last = spec.end.date() if spec.end is not None else date(today.year + 1, 12, 31)
+        closed = closed_days(spec.calendar, spec.start.date(), last, cache=cache)
+        exclusions = _exclusions(spec, minutes, closed, last)
     return _window(
         cron, spec.start, spec.end, spec.timezone or "UTC", spec.key_format, spec.offset, exclusions
     )
@@ -187,10 +187,10 @@ def _window(
     offset: int,
     exclusions: tuple[str | datetime, ...],
 ) -> dg.TimeWindowPartitionsDefinition:
-    definition = dg.TimeWindowPartitionsDefinition(
+    definition = time_partitions(
         cron_schedule=cron,
-        start=start,
-        end=end,
+        start=_local(start, timezone),
+        end=_local(end, timezone) if end is not None else None,
         timezone=timezone,
         fmt=form,
         end_offset=offset,
@@ -200,13 +200,18 @@ def _window(
     return definition
 
 
+def _local(moment: datetime, timezone: str) -> datetime:
+    """A local time that exists, as Dagster takes it: where clocks skip it, when they go on."""
+    return first_at_or_after(moment, ZoneInfo(timezone)).replace(tzinfo=None)
+
+
 def _exclusions(
-    spec: DimensionSpec, minutes: int, closed: Sequence[date]
+    spec: DimensionSpec, minutes: int, closed: Sequence[date], last: date
 ) -> tuple[str | datetime, ...]:
     """Closed days as Dagster takes them: weekdays that are always closed as one cron expression."""
     assert spec.start is not None
+    zone = spec.timezone or "UTC"
     first = spec.start.date()
-    last = closed[-1] if closed else first
     closed_set = set(closed)
     weekdays: set[int] = set(range(7))
     for offset in range((last - first).days + 1):
@@ -219,9 +224,11 @@ def _exclusions(
             hint="Check start and end.",
         )
     rest = [
-        datetime(d.year, d.month, d.day) + timedelta(minutes=minutes)  # noqa: DTZ001 - zone follows
+        moment
         for d in closed
         if d.weekday() not in weekdays
+        and (moment := _local(datetime.combine(d, time(minutes // 60, minutes % 60)), zone)).date()
+        == d
     ]
     if not weekdays:
         return tuple(rest)
@@ -282,13 +289,15 @@ def partition_key_record(
 
 
 def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[str, str]:
+    hint = f"Write it as {example_key(definition)}."
     try:
         window = definition.time_window_for_partition_key(key)
     except ValueError as error:
         raise PartitionError(
-            f"'{key}' is not a partition key of the form {definition.fmt}",
-            hint=f"Write it as {example_key(definition)}.",
+            f"'{key}' is not a partition key of the form {definition.fmt}", hint=hint
         ) from error
+    if definition.get_partition_key_for_timestamp(window.start.timestamp()) != key:
+        raise PartitionError(f"no partition begins at '{key}' in {definition.timezone}", hint=hint)
     return window.start.isoformat(), window.end.isoformat()
 
 
@@ -303,7 +312,10 @@ def _parts(key: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def example_key(definition: dg.TimeWindowPartitionsDefinition) -> str:
-    return definition.start.strftime(definition.fmt)
+    """The key of the first partition, whether or not it is over."""
+    first = definition.get_next_partition_window(definition.start, respect_bounds=False)
+    assert first is not None
+    return definition.get_partition_key_for_timestamp(first.start.timestamp())
 
 
 def parameter_values(

@@ -154,21 +154,26 @@ def _in_span(
     definition: dg.TimeWindowPartitionsDefinition, first: str | None, last: str | None
 ) -> list[str]:
     low = _span(definition, first)[0] if first is not None else None
-    high = _span(definition, last)[1] if last is not None else None
-    if low is not None and high is not None and low >= high:
+    until, high = _span(definition, last) if last is not None else (None, None)
+    # a date that a country left out begins where it ends
+    if low is not None and until is not None and high is not None and low >= high and low > until:
         raise PartitionError(f"'{first}' comes after '{last}'", hint="Swap them.")
     first_window = definition.get_first_partition_window()
     last_window = definition.get_last_partition_window()
     if first_window is None or last_window is None:
         raise PartitionError("there is no partition yet", hint=none_yet(definition))
     known = definition.get_partition_keys()
-    start_of = definition.start_time_for_partition_key  # by bisection: each call walks a cron
+
+    def start_of(key: str) -> float:  # by bisection: each call walks a cron
+        return definition.start_time_for_partition_key(key).timestamp()
+
     begin, end = 0, len(known)
     if low is not None:
         begin = bisect_left(known, low, key=start_of)
         # the one before began earlier, but may reach into the span
-        if begin > 0 and definition.time_window_for_partition_key(known[begin - 1]).end > low:
-            begin -= 1
+        if begin > 0:
+            before = definition.time_window_for_partition_key(known[begin - 1])
+            begin -= before.end.timestamp() > low
     if high is not None:
         end = bisect_left(known, high, key=start_of)
     found = list(known[begin:end])
@@ -191,40 +196,41 @@ _SPANS = (
 )
 
 
-def _span(definition: dg.TimeWindowPartitionsDefinition, text: str) -> tuple[datetime, datetime]:
-    """What a key, a date, a month, a year or a moment covers, in the partitions' zone."""
+def _span(definition: dg.TimeWindowPartitionsDefinition, text: str) -> tuple[float, float]:
+    """What a key, a date, a month, a year or a moment covers, as timestamps.
+
+    Not as local times: those of one zone compare by what clocks read, also where clocks change.
+    """
     text = text.strip()
     try:
-        start = definition.start_time_for_partition_key(text)
-        if start.strftime(definition.fmt) == text and not definition.is_window_start_excluded(
-            start
-        ):
-            window = definition.time_window_for_partition_key(text)
-            return window.start, window.end
+        window = definition.time_window_for_partition_key(text)
+        if definition.get_partition_key_for_timestamp(window.start.timestamp()) == text:
+            return window.start.timestamp(), window.end.timestamp()
     except ValueError:
         pass
-    zone = ZoneInfo(definition.timezone)
     kind = next((kind for pattern, kind in _SPANS if pattern.match(text)), None)
     try:
-        if kind == "year":
-            year = int(text)
-            return datetime(year, 1, 1, tzinfo=zone), datetime(year + 1, 1, 1, tzinfo=zone)
-        if kind == "month":
-            year, month = int(text[:4]), int(text[5:])
-            after = (year + 1, 1) if month == 12 else (year, month + 1)
-            return datetime(year, month, 1, tzinfo=zone), datetime(*after, 1, tzinfo=zone)
-        if kind == "day":
-            day = date.fromisoformat(text)
-            return (
-                datetime(day.year, day.month, day.day, tzinfo=zone),
-                datetime.combine(day + timedelta(days=1), datetime.min.time(), tzinfo=zone),
-            )
         if kind == "moment":
-            moment = datetime.fromisoformat(text).replace(tzinfo=zone)
-            return moment, moment + timedelta(microseconds=1)
+            moment = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(definition.timezone))
+            first, second = sorted((moment.timestamp(), moment.replace(fold=1).timestamp()))
+            return first, second + 1e-6
+        if kind is not None:
+            year, month, day = (int(part) for part in (f"{text}-01-01").split("-")[:3])
+            after = {
+                "year": (year + 1, 1, 1),
+                "month": (year + month // 12, month % 12 + 1, 1),
+                "day": (date(year, month, day) + timedelta(days=1)).timetuple()[:3],
+            }[kind]
+            return _midnight(definition, year, month, day), _midnight(definition, *after)
     except (ValueError, OverflowError):
         pass
     raise PartitionError(
         f"'{text}' is neither a partition nor a date",
         hint=f"Write a key, as {example_key(definition)}, or a date, as 2018-11-30.",
     )
+
+
+def _midnight(
+    definition: dg.TimeWindowPartitionsDefinition, year: int, month: int, day: int
+) -> float:
+    return datetime(year, month, day, tzinfo=ZoneInfo(definition.timezone)).timestamp()
