@@ -53,6 +53,8 @@ __all__ = [
 
 CAPTURE_VERSION = 1
 
+_STREAM_LINE = b'{"type": "stream", '
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -247,6 +249,9 @@ class FileRecorder(Recorder):
         )
 
     def begin_cell(self, number: int) -> None:
+        if os.getpid() != self._owner:
+            self._close()  # a forked copy goes on without us
+            return
         with self._lock:
             self._flush()
             self._cell = number
@@ -503,6 +508,8 @@ class FileRecorder(Recorder):
     def _write_line(self, line: bytes) -> None:
         if self._file < 0:
             return
+        if os.getpid() != self._owner and not line.startswith(_STREAM_LINE):
+            return  # a forked copy's prints are shown, as in the editor, and nothing else of it
         view = memoryview(line)
         try:
             while view:

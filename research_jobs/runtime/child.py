@@ -9,7 +9,6 @@ Standard library only at the top, Python 3.10 and later.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import re
@@ -19,6 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -49,6 +49,7 @@ from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
+from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
 
 __all__ = ["run_child"]
 
@@ -67,7 +68,6 @@ class _Channel:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._owner = os.getpid()
         self._identity = self._identify()
 
     def send(self, frame: bytes) -> None:
@@ -78,7 +78,7 @@ class _Channel:
         OSError
             When the notebook has closed the descriptor, which may be a file of its own by now.
         """
-        if os.getpid() != self._owner:
+        if not owns_run():
             return
         if self._identify() != self._identity:
             raise OSError(
@@ -105,6 +105,7 @@ def run_child(request: RunRequest, descriptor: int) -> NoReturn:
     descriptor : int
         A connected stream socket to the guardian.
     """
+    claim_run()
     channel = _Channel(descriptor)
     status = 1
     try:
@@ -117,7 +118,7 @@ def run_child(request: RunRequest, descriptor: int) -> NoReturn:
         with contextlib.suppress(Exception):
             traceback.print_exc()
     finally:
-        _leave(status)
+        leave(status)
 
 
 def _run(request: RunRequest, channel: _Channel) -> RunResult:
@@ -145,9 +146,13 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
             channel.send(_cell_message(cell))
 
     root = Path(request.project_root)
+
+    def told(error: BaseException) -> str:
+        return describe_failure(error, text, root).traceback
+
     outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
     try:
-        namespace, used, note = _import(request, text, recorder, on_cell)
+        namespace, used, note = as_owner(lambda: _import(request, text, recorder, on_cell), told)
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
         return replace(outcome, ending=Ending.SKIPPED, skip_reason=skipped.reason)
@@ -159,9 +164,9 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
-        outputs, checks = _stage(request, namespace)
-        results = hand_over(request, namespace)
-        _finish_threads()
+        outputs, checks = as_owner(lambda: _stage(request, namespace), told)
+        results = as_owner(lambda: hand_over(request, namespace), told)
+        as_owner(_finish_threads, told)
     except ResearchJobsError as error:
         return replace(_failed(request, error), source_sha256=text.sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
@@ -258,7 +263,7 @@ def _stage(
     checks: list[CheckOutcome] = []
     for output in request.outputs:
         failpoint("child-before-output")
-        staged = _write(request, output, namespace[output.name])
+        staged = as_owner(partial(_write, request, output, namespace[output.name]))
         outputs.append(staged)
         if output.checks:
             checks += _check(request, output, staged, namespace[output.name])
@@ -380,16 +385,3 @@ def _frame(result: RunResult) -> bytes:
         lean = tuple(replace(item, preview={}, statistics={}) for item in result.outputs)
         note = "previews and statistics were left out: the run's record was too large"
         return encode(replace(result, outputs=lean, notes=(*result.notes, note)))
-
-
-def _leave(status: int) -> NoReturn:
-    """Run what was registered for the interpreter's end, flush, and leave at once.
-
-    Tearing down a large interpreter costs more than many notebooks do, and nothing is left to do.
-    """
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no public way
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
-            stream.flush()
-    os._exit(status)

@@ -17,6 +17,7 @@ from research_jobs.errors import OutputError, SourceLocation
 from research_jobs.protocol import RunRequest
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project, modules_since_preload
+from research_jobs.runtime.ownership import as_owner
 
 __all__ = ["hand_over"]
 
@@ -44,15 +45,13 @@ def hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, .
         return ()
     names = tuple(name for name in request.results if name in namespace)
     dumps = _pickler(request)
-    with Path(request.results_path).open("wb") as file:
-        try:
-            file.write(dumps({name: namespace[name] for name in names}))
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, OSError)):
-                raise
-            for name in names:
-                _explain(request, name, namespace[name], dumps)
-            raise
+    try:
+        pickled = as_owner(lambda: dumps({name: namespace[name] for name in names}))
+    except Exception:
+        for name in names:
+            _explain(request, name, namespace[name], dumps)
+        raise
+    Path(request.results_path).write_bytes(pickled)
     return names
 
 

@@ -13,7 +13,6 @@ Standard library only, Python 3.10 and later: the fresh process imports this.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -21,15 +20,15 @@ import linecache
 import reprlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from types import CodeType, ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.errors import ParameterError, SourceLocation
-from research_jobs.notebook.cells import Cell, CellKind, NotebookText
+from research_jobs.notebook.cells import Cell, NotebookText
 from research_jobs.run_context import NotebookSkipped
 from research_jobs.runtime.capture import NullRecorder, Recorder, capture_streams
+from research_jobs.runtime.compiling import CompiledCell, awaits, compile_notebook
 from research_jobs.runtime.display import Display, open_display
 from research_jobs.runtime.failure import describe_failure
 
@@ -37,46 +36,13 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = [
-    "CompiledCell",
-    "CompiledNotebook",
     "NullRecorder",
     "Recorder",
-    "compile_notebook",
     "describe_failure",
     "import_notebook",
 ]
 
 PARAMETERS_TAG = "parameters"
-_ALLOW_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-_COROUTINE = 0x80 | 0x200  # inspect.CO_COROUTINE | CO_ASYNC_GENERATOR, without importing inspect
-
-
-@dataclass(frozen=True)
-class CompiledCell:
-    """One code cell, ready to run.
-
-    Parameters
-    ----------
-    cell : Cell
-    body : CodeType or None
-        Its statements, without the last where that is shown.
-    shown : CodeType or None
-        The bare last expression, whose value is shown.
-    assigned : tuple of str
-        Names that plain assignments at its top level give a value.
-    """
-
-    cell: Cell
-    body: CodeType | None
-    shown: CodeType | None
-    assigned: tuple[str, ...]
-
-    @property
-    def awaits(self) -> bool:
-        """bool: whether it awaits at the top level."""
-        return any(
-            code is not None and code.co_flags & _COROUTINE for code in (self.body, self.shown)
-        )
 
 
 def import_notebook(
@@ -86,6 +52,7 @@ def import_notebook(
     recorder: Recorder | None = None,
     parameters: Mapping[str, Any] = {},
     parameter_types: Mapping[str, str] = {},
+    on_module: Callable[[ModuleType], None] | None = None,
     on_cell: Callable[[Cell], None] | None = None,
 ) -> tuple[ModuleType, dict[str, str]]:
     """Import a notebook under a module name, cell by cell.
@@ -102,6 +69,8 @@ def import_notebook(
         JSON values set right after the cell tagged ``parameters`` ran.
     parameter_types : mapping of str to str
         The type each is restored to; without one, that of the cell's own value.
+    on_module : callable, optional
+        Called with the notebook's module before its first cell runs.
     on_cell : callable, optional
         Called with each code cell just before it runs.
 
@@ -121,7 +90,8 @@ def import_notebook(
     taker.start(text.cells)
     _prime_linecache(text)
     with capture_streams(taker), open_display(taker) as display:
-        loader = _Loader(module, text, taker, display, parameters, parameter_types, on_cell)
+        loader = _Loader(module, text, taker, display, parameters, parameter_types)
+        loader.on_module, loader.on_cell = on_module, on_cell
         finder = _Finder(module, loader)
         sys.meta_path.insert(0, finder)
         sys.modules.pop(module, None)
@@ -132,160 +102,12 @@ def import_notebook(
     return loaded, loader.used
 
 
-@dataclass(frozen=True)
-class CompiledNotebook:
-    """A whole notebook, ready to run.
-
-    Parameters
-    ----------
-    docstring : CodeType or None
-        Sets ``__doc__``, as the first statement of a module does.
-    cells : tuple of CompiledCell
-    """
-
-    docstring: CodeType | None
-    cells: tuple[CompiledCell, ...]
-
-
-def compile_notebook(text: NotebookText) -> CompiledNotebook:
-    """All code cells of a notebook, compiled: one parse, the file's own line numbers.
-
-    Raises
-    ------
-    SyntaxError
-        As a plain import would raise it, before any cell runs.
-    """
-    filename = str(text.path)
-    try:
-        tree = compile(
-            text.text, filename, "exec", ast.PyCF_ONLY_AST | _ALLOW_AWAIT, dont_inherit=True
-        )
-    except SyntaxError as error:
-        _explain_magic(error, text)
-        raise
-    # The docstring is the module's description wherever it stands, and never a value to show.
-    docstring: CodeType | None = None
-    statements = tree.body
-    if statements and _is_text(statements[0]):
-        docstring = compile(
-            ast.Module(body=statements[:1], type_ignores=[]), filename, "exec", dont_inherit=True
-        )
-        statements = statements[1:]
-    by_cell = _by_cell(text.cells, statements)
-    lines = text.text.split("\n")
-    compiled: list[CompiledCell] = []
-    flags = _ALLOW_AWAIT
-    for cell in text.cells:
-        if cell.kind is not CellKind.CODE:
-            continue
-        body = by_cell.get(cell.number, [])
-        for statement in body:
-            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
-                flags |= _future_flags(statement)
-        compiled.append(_compile_cell(cell, body, lines, filename, flags))
-    return CompiledNotebook(docstring, tuple(compiled))
-
-
-def _compile_cell(
-    cell: Cell,
-    body: list[ast.stmt],
-    lines: Sequence[str],
-    filename: str,
-    flags: int,
-) -> CompiledCell:
-    assigned = tuple(dict.fromkeys(_assigned(body)))
-    shown: CodeType | None = None
-    last = body[-1] if body else None
-    if isinstance(last, ast.Expr) and not _ends_quietly(last, lines):
-        expression = ast.Expression(last.value)
-        shown = compile(expression, filename, "eval", flags, dont_inherit=True)
-        body = body[:-1]
-    # A text that begins a cell must not become the module's docstring.
-    while body and _is_text(body[0]):
-        body = body[1:]
-    code: CodeType | None = None
-    if body:
-        module = ast.Module(body=body, type_ignores=[])
-        code = compile(module, filename, "exec", flags, dont_inherit=True)
-    return CompiledCell(cell, code, shown, assigned)
-
-
 def _annotation(module: ModuleType, name: str) -> Any:
     """A parameter's annotation: it alone knows the Enum whose default is ``None``."""
     try:
         return module.__annotations__.get(name)
     except (AttributeError, NameError):  # none at all, or one that cannot be evaluated
         return None
-
-
-def _by_cell(cells: Iterable[Cell], body: Iterable[ast.stmt]) -> dict[int, list[ast.stmt]]:
-    """Statements by the number of the cell that they begin in."""
-    found: dict[int, list[ast.stmt]] = {}
-    ordered = list(cells)
-    index = 0
-    for statement in body:
-        line = statement.lineno
-        decorators = getattr(statement, "decorator_list", None)
-        if decorators:
-            line = min(line, *(decorator.lineno for decorator in decorators))
-        while index < len(ordered) - 1 and ordered[index].last_line < line:
-            index += 1
-        # A text in a prose cell is that cell's prose, and does nothing.
-        if ordered[index].kind is CellKind.CODE or not _is_text(statement):
-            found.setdefault(ordered[index].number, []).append(statement)
-    return found
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
-def _ends_quietly(statement: ast.Expr, lines: Sequence[str]) -> bool:
-    """Whether a ``;`` stands behind the expression."""
-    assert statement.end_lineno is not None
-    assert statement.end_col_offset is not None
-    line = lines[statement.end_lineno - 1].encode()
-    return line[statement.end_col_offset :].lstrip().startswith(b";")
-
-
-def _future_flags(statement: ast.ImportFrom) -> int:
-    import __future__
-
-    flags = 0
-    for alias in statement.names:
-        feature = getattr(__future__, alias.name, None)
-        flags |= getattr(feature, "compiler_flag", 0)
-    return flags
-
-
-def _assigned(body: Iterable[ast.stmt]) -> Iterable[str]:
-    for statement in body:
-        targets: Sequence[ast.expr] = ()
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        for target in targets:
-            for node in ast.walk(target):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    yield node.id
-
-
-def _explain_magic(error: SyntaxError, text: NotebookText) -> None:
-    """Say what to do about a line that is IPython's and not Python's."""
-    if error.lineno is None:
-        return
-    lines = text.text.split("\n")
-    line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
-    if line.startswith(("%", "!", "?")) or line.endswith("?"):
-        error.msg = (
-            f"'{line[:60]}' is IPython's, not Python's: comment it out ('# {line[:60]}'), "
-            "the editor still runs it, and use Python here"
-        )
 
 
 def _prime_linecache(text: NotebookText) -> None:
@@ -355,7 +177,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         display: Display,
         parameters: Mapping[str, Any],
         parameter_types: Mapping[str, str],
-        on_cell: Callable[[Cell], None] | None,
     ) -> None:
         super().__init__(module, str(text.path))
         self.text = text
@@ -364,7 +185,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self._display = display
         self._parameters = parameters
         self._parameter_types = parameter_types
-        self._on_cell = on_cell
+        self.on_module: Callable[[ModuleType], None] | None = None
+        self.on_cell: Callable[[Cell], None] | None = None
         self._annotators: list[Callable[[Any], dict[str, Any]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -385,6 +207,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
                 hint='Tag the cell with their defaults: # %% tags=["parameters"].',
             )
         self._display.namespace(module.__dict__)
+        if self.on_module is not None:
+            self.on_module(module)
         if compiled.docstring is not None:
             exec(compiled.docstring, module.__dict__)  # noqa: S102 - running it is what we are for
         if any(cell.awaits for cell in cells):
@@ -430,8 +254,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
         cell = compiled.cell
         if compiled.body is None and compiled.shown is None and PARAMETERS_TAG not in cell.tags:
             return
-        if self._on_cell is not None:
-            self._on_cell(cell)
+        if self.on_cell is not None:
+            self.on_cell(cell)
         recorder = self._recorder
         recorder.begin_cell(cell.number)
         begun = time.perf_counter()
@@ -471,11 +295,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
     async def _run_code_async(self, compiled: CompiledCell, namespace: dict[str, Any]) -> None:
         if compiled.body is not None:
             pending = eval(compiled.body, namespace)  # noqa: S307 - likewise
-            if compiled.body.co_flags & _COROUTINE:
+            if awaits(compiled.body):
                 await pending
         if compiled.shown is not None:
             value = eval(compiled.shown, namespace)  # noqa: S307 - likewise
-            if compiled.shown.co_flags & _COROUTINE:
+            if awaits(compiled.shown):
                 value = await value
             self._display.result(value)
 

@@ -42,7 +42,7 @@ def rehearse() -> None:
 
 def _read(folder: Path) -> None:
     from research_jobs.notebook.cells import read_notebook_text
-    from research_jobs.runtime.importer import compile_notebook
+    from research_jobs.runtime.compiling import compile_notebook
 
     path = folder / "notebook.py"
     path.write_text(_NOTEBOOK, encoding="utf-8")
