@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -50,6 +50,7 @@ from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
+from research_jobs.runtime.workers import become_main
 
 __all__ = ["run_child"]
 
@@ -96,7 +97,7 @@ class _Channel:
         return status.st_dev, status.st_ino
 
 
-def run_child(request: RunRequest, descriptor: int) -> NoReturn:
+def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
     """Run the notebook in this process, which is fresh, and leave.
 
     Parameters
@@ -104,12 +105,14 @@ def run_child(request: RunRequest, descriptor: int) -> NoReturn:
     request : RunRequest
     descriptor : int
         A connected stream socket to the guardian.
+    refusals : int
+        A pipe to the guardian, for workers that are refused the notebook.
     """
     claim_run()
     channel = _Channel(descriptor)
     status = 1
     try:
-        result = _run(request, channel)
+        result = _run(request, channel, partial(become_main, refusals=refusals))
         failpoint("child-before-record")
         channel.send(_frame(result))
         failpoint("child-after-record")
@@ -121,10 +124,12 @@ def run_child(request: RunRequest, descriptor: int) -> NoReturn:
         leave(status)
 
 
-def _run(request: RunRequest, channel: _Channel) -> RunResult:
+def _run(
+    request: RunRequest, channel: _Channel, on_module: Callable[[ModuleType], None]
+) -> RunResult:
     recorder = open_recorder(request.capture_path, tuple(request.secrets.values()))
     try:
-        result = _import_and_stage(request, channel, recorder)
+        result = _import_and_stage(request, channel, recorder, on_module)
     except BaseException:
         recorder.end(str(Ending.FAILED))
         raise
@@ -132,7 +137,12 @@ def _run(request: RunRequest, channel: _Channel) -> RunResult:
     return result
 
 
-def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder) -> RunResult:
+def _import_and_stage(
+    request: RunRequest,
+    channel: _Channel,
+    recorder: Recorder,
+    on_module: Callable[[ModuleType], None],
+) -> RunResult:
     try:
         text = read_notebook_text(Path(request.path))
     except ResearchJobsError as error:
@@ -152,7 +162,9 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
 
     outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
     try:
-        namespace, used, note = as_owner(lambda: _import(request, text, recorder, on_cell), told)
+        namespace, used, note = as_owner(
+            lambda: _import(request, text, recorder, on_module, on_cell), told
+        )
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
         return replace(outcome, ending=Ending.SKIPPED, skip_reason=skipped.reason)
@@ -176,7 +188,11 @@ def _import_and_stage(request: RunRequest, channel: _Channel, recorder: Recorder
 
 
 def _import(
-    request: RunRequest, text: NotebookText, recorder: Recorder, on_cell: Any
+    request: RunRequest,
+    text: NotebookText,
+    recorder: Recorder,
+    on_module: Callable[[ModuleType], None],
+    on_cell: Callable[[Cell], None],
 ) -> tuple[Mapping[str, Any], dict[str, str], str | None]:
     """The notebook's names, the parameters used, and a note where it ended itself early."""
     try:
@@ -186,6 +202,7 @@ def _import(
             recorder=recorder,
             parameters=request.parameters,
             parameter_types=request.parameter_types,
+            on_module=on_module,
             on_cell=on_cell,
         )
     except SystemExit as left:

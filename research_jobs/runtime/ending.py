@@ -22,6 +22,13 @@ from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
 __all__ = ["Facts", "shown_path", "signal_name", "tell_ending", "user_stack"]
 
 
+_REFUSED = (
+    "a worker process wanted to import this notebook, which would run it again: this pool sends "
+    "functions and classes by name. Use joblib, or a pool of "
+    "multiprocessing.get_context('fork'), or move what workers call into a helper module"
+)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known when a run's process tree is gone.
@@ -123,6 +130,7 @@ def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
         Ending.TIMED_OUT: f"timed out after {facts.request.timeout_s or 0:g} s",
         Ending.CANCELLED: "cancelled",
         Ending.OUT_OF_MEMORY: _memory(facts),
+        Ending.FAILED: _REFUSED,
     }[reason]
     failure = facts.failure(told)
     record = facts.record

@@ -236,6 +236,8 @@ class _Guardian:
         self.notes: list[str] = []
         #: why the run is being ended by us
         self.reason: Ending | None = None
+        #: whether a worker of the notebook wanted to import it
+        self.refused = False
         self.supervisor_gone = False
         self.largest_process = 0
         #: what comes next, and when (monotonic seconds)
@@ -265,6 +267,7 @@ class _Guardian:
         finally:
             left = self._clear_tree(wake)
         self._read_record()
+        self._read_refusals()
         self._drain(pumps)
         self.watch.close()
         if not (self.begun or self.record or self.broken or self.reason):
@@ -294,7 +297,8 @@ class _Guardian:
         """Until the notebook's process has ended; blocks without a clock where nothing asks."""
         poller = select.poll()
         control, records = self.control.fileno(), self.process.channel.fileno()
-        watched = {wake, control, records}
+        refusals = self.process.refusals
+        watched = {wake, control, records, refusals}
         if self.around.parent_descriptor is not None:
             watched.add(self.around.parent_descriptor)
         for descriptor in watched:
@@ -308,6 +312,9 @@ class _Guardian:
                 self._read_record()
                 if self.records.closed or self.broken:
                     poller.unregister(records)
+            if refusals in ready:
+                poller.unregister(refusals)
+                self._read_refusals()
             if control in ready and not self._read_control():
                 poller.unregister(control)
             if self.around.parent_descriptor in ready:
@@ -369,6 +376,14 @@ class _Guardian:
                 # What follows cannot be told apart from noise: this run has no result.
                 self._escalate(time.monotonic(), (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
 
+    def _read_refusals(self) -> None:
+        """End the run when a worker of the notebook was refused to import it."""
+        if select.select([self.process.refusals], [], [], 0)[0] and os.read(
+            self.process.refusals, 64
+        ):
+            self.refused = True
+            self._end(Ending.FAILED)
+
     def _take(self, payload: bytes) -> None:
         value = parse_message(payload)
         kind = value.get("record")
@@ -419,7 +434,11 @@ class _Guardian:
 
     def _signal_tree(self, number: signal.Signals) -> None:
         """INT goes to the notebook's group, as from a terminal; TERM and KILL to the whole tree."""
-        processes.signal_group(self.child, number)
+        if number is signal.SIGINT and self.refused:
+            # Its workers are not interrupted: each would tell it in its own words.
+            processes.signal_all([self.child], number)
+        else:
+            processes.signal_group(self.child, number)
         if number is not signal.SIGINT:
             processes.signal_all(processes.descendants(os.getpid()), number)
         if number is not signal.SIGKILL:
@@ -519,7 +538,7 @@ class _Guardian:
             request=self.request,
             record=self.record,
             broken=self.broken,
-            reason=self.reason,
+            reason=self.reason or (Ending.FAILED if self.refused else None),
             status=self.status,
             cell=self.cell,
             staging=self.staging,

@@ -48,6 +48,8 @@ class NotebookProcess:
         Orders to it, its record from it.
     faults : int
         A file that takes Python's stack at a fault.
+    refusals : int
+        Reading end of a pipe on which a worker says that it was refused the notebook.
     """
 
     pid: int
@@ -55,6 +57,7 @@ class NotebookProcess:
     stderr: int
     channel: socket.socket
     faults: int
+    refusals: int
 
     @classmethod
     def fork(cls, path: tuple[str, ...]) -> NotebookProcess:
@@ -68,15 +71,17 @@ class NotebookProcess:
         out_reader, out_writer = os.pipe()
         err_reader, err_writer = os.pipe()
         ours, theirs = socket.socketpair()
+        refused_reader, refused_writer = os.pipe()
         faults = _memory_file()
         guardian = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _live(guardian, theirs, out_writer, err_writer, faults, path)
-        for descriptor in (out_writer, err_writer):
+            private = _Private(theirs, faults, refused_writer)
+            _live(guardian, private, out_writer, err_writer, path)
+        for descriptor in (out_writer, err_writer, refused_writer):
             os.close(descriptor)
         theirs.close()
-        return cls(pid, out_reader, err_reader, ours, faults)
+        return cls(pid, out_reader, err_reader, ours, faults, refused_reader)
 
     def order(self, start: dict[str, Any], request: bytes) -> None:
         """Tell it its run.
@@ -96,6 +101,7 @@ class NotebookProcess:
         """Let go of its descriptors, but for the pipes, which their readers close."""
         self.channel.close()
         os.close(self.faults)
+        os.close(self.refusals)
 
     def fault_text(self) -> str:
         """What was written at a fault."""
@@ -104,22 +110,32 @@ class NotebookProcess:
         return ""
 
 
+@dataclass(frozen=True)
+class _Private:
+    """What the notebook's process keeps open for us: its ends of channel, faults and refusals."""
+
+    channel: socket.socket
+    faults: int
+    refusals: int
+
+
 def _live(
     guardian: int,
-    channel: socket.socket,
+    private: _Private,
     stdout: int,
     stderr: int,
-    faults: int,
     path: tuple[str, ...],
 ) -> NoReturn:
     """The life of the notebook's process; ends with it."""
     status = 1
+    channel, faults = private.channel, private.faults
     try:
         processes.die_with_parent(guardian)
         os.setsid()
         processes.name_process(SPARE_NAME)
         processes.prefer_for_oom()
-        prepare(stdout=stdout, stderr=stderr, keep=(channel.fileno(), faults), faults=faults)
+        keep = (channel.fileno(), faults, private.refusals)
+        prepare(stdout=stdout, stderr=stderr, keep=keep, faults=faults)
         from research_jobs.runtime.child import run_child
 
         order = receive_message(channel)
@@ -129,7 +145,7 @@ def _live(
             assert isinstance(request, RunRequest)
             descriptor = channel.detach()
             _take_on(order, request, descriptor, path)
-            run_child(request, descriptor)
+            run_child(request, descriptor, private.refusals)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing is left that could handle it
         with contextlib.suppress(Exception):

@@ -35,6 +35,7 @@ from research_jobs.runtime.guardian import Surroundings, run_guardian
 from research_jobs.runtime.large_pages import use_large_pages
 from research_jobs.runtime.notebook_process import SPARE_NAME
 from research_jobs.runtime.preload import Preload, UnfitError
+from research_jobs.runtime.workers import remember_helpers
 
 __all__ = ["run_template"]
 
@@ -86,6 +87,7 @@ class _Template:
         self._end_with_supervisor(on=False)
         remember_matplotlib_settings()
         remember_modules()
+        remember_helpers()
         places = preload.places()
         sys.path[:] = self.path
         linecache.clearcache()
