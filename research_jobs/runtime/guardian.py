@@ -54,7 +54,7 @@ from research_jobs.runtime.channel import (
 from research_jobs.runtime.ending import Facts, tell_ending, user_stack
 from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
-from research_jobs.runtime.notebook_process import SPARE_NAME, NotebookProcess
+from research_jobs.runtime.notebook_process import NotebookProcess, name_after, name_spare
 from research_jobs.runtime.pump import BoundedLog, Pump
 
 __all__ = ["Surroundings", "run_guardian", "start_guardian"]
@@ -150,7 +150,6 @@ def _guard(
     stderr: int,
 ) -> bool:
     """Guard one run; whether nothing of it is left, so that another may follow."""
-    processes.name_process("rj-guardian")
     # What goes wrong here should be found in the run's log.
     os.dup2(stderr, 2)
     try:
@@ -161,6 +160,7 @@ def _guard(
                 return False
             request = decode(payload)
             assert isinstance(request, RunRequest)
+            name_after(request, guards=True)
             guardian = _Guardian(surroundings, connection, request, child)
             child.order(
                 {
@@ -181,7 +181,7 @@ def _forget_run(wake: int, errors: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(errors, 2)
     _empty(wake)
-    processes.name_process(SPARE_NAME)
+    name_spare()
     # Only what came after the template froze its own: nothing of the run's request stays.
     gc.collect()
 

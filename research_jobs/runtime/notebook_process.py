@@ -30,9 +30,23 @@ from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import FreshState, become_fresh, prepare
 from research_jobs.runtime.memory import enter_group
 
-__all__ = ["SPARE_NAME", "NotebookProcess"]
+__all__ = ["SPARE_NAME", "NotebookProcess", "name_after", "name_spare"]
 
 SPARE_NAME = "rj-spare"
+
+
+def name_spare() -> None:
+    """Have ``ps`` show that this process waits for a run."""
+    processes.name_process(SPARE_NAME, "research_jobs: waits for a run")
+
+
+def name_after(request: RunRequest, *, guards: bool) -> None:
+    """Have ``ps`` show the notebook that this process runs or guards."""
+    last = request.notebook.rpartition("/")[2]
+    if guards:
+        processes.name_process(f"rj:{last}", f"research_jobs: guards {request.notebook}")
+    else:
+        processes.name_process(last, f"research_jobs: {request.notebook}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def _live(
     try:
         processes.die_with_parent(guardian)
         os.setsid()
-        processes.name_process(SPARE_NAME)
+        name_spare()
         processes.prefer_for_oom()
         keep = (channel.fileno(), faults, private.refusals)
         prepare(stdout=stdout, stderr=stderr, keep=keep, faults=faults)
@@ -159,7 +173,7 @@ def _take_on(
 ) -> None:
     """Become the process of this run; says so itself when that fails."""
     try:
-        processes.name_process(request.module.rpartition(".")[2])
+        name_after(request, guards=False)
         if order.get("group"):
             enter_group(str(order["group"]))
         first = tuple(dict.fromkeys(request.sys_path))

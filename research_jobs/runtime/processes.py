@@ -74,9 +74,24 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def name_process(name: str) -> None:
-    """Set the short name that ``ps`` and ``top`` show (at most 15 bytes)."""
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+def name_process(name: str, command: str) -> None:
+    """Set what ``ps`` and ``top`` show of this process.
+
+    Parameters
+    ----------
+    name : str
+        The short name, of which the kernel keeps 15 bytes.
+    command : str
+        In place of the command line, as much as there is room for.
+    """
+    if not _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15])):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        # The kernel reads the command line from where the arguments lie in our own memory.
+        start, end = map(int, _stat_fields(os.getpid())[45:47])
+        room = end - start - 1
+        if room > 0:
+            ctypes.memmove(start, command.encode()[:room].ljust(room + 1, b"\0"), room + 1)
 
 
 def open_process(pid: int) -> int | None:

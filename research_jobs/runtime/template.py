@@ -33,7 +33,7 @@ from research_jobs.runtime.channel import (
 from research_jobs.runtime.fresh import remember_matplotlib_settings, remember_modules
 from research_jobs.runtime.guardian import Surroundings, run_guardian
 from research_jobs.runtime.large_pages import use_large_pages
-from research_jobs.runtime.notebook_process import SPARE_NAME
+from research_jobs.runtime.notebook_process import name_spare
 from research_jobs.runtime.preload import Preload, UnfitError
 from research_jobs.runtime.workers import remember_helpers
 
@@ -47,7 +47,7 @@ def run_template(control: int, parent: int) -> NoReturn:
         if os.getsid(0) != os.getpid():
             os.setsid()
         processes.adopt_orphans()
-        processes.name_process("rj-template")
+        processes.name_process("rj-template", "research_jobs: template")
         os.chdir("/")
         parent_descriptor = processes.open_process(parent)
         if os.getppid() == parent:
@@ -187,7 +187,7 @@ class _Template:
             return ours
         try:
             signal.set_wakeup_fd(-1)
-            processes.name_process(SPARE_NAME)
+            name_spare()
             self.control.close()
             # The others' ends too: that theirs has no other end is how they see us end.
             for other in (ours, *self.waiting, *self.busy.values()):

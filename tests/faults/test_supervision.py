@@ -435,7 +435,7 @@ def test_guardian_killed(lab: Lab, marker: str, isolation: str) -> None:
     def kill_guardian() -> None:
         wait_until(lambda: b"asleep" in lab.log(request))
         for pid, name in marked_names(marker):
-            if name == "rj-guardian":
+            if name == "rj:sleeps":
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 

@@ -72,8 +72,39 @@ def test_end_of_a_process() -> None:
 
 
 def test_signals_to_nobody() -> None:
-    """Signalling what has gone is no error."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    processes.signal_all([process.pid], signal.SIGTERM)
-    processes.signal_group(process.pid, signal.SIGTERM)
+    """A process that has gone neither is an error nor keeps a signal from those behind it."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    living = [subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2)]
+    processes.signal_all([gone.pid, living[0].pid], signal.SIGTERM)
+    for group in (gone.pid, living[1].pid):
+        processes.signal_group(group, signal.SIGUSR1)
+    assert [process.wait(60) for process in living] == [-signal.SIGTERM, -signal.SIGUSR1]
+
+
+def test_signal_to_a_group_reaches_all_of_it() -> None:
+    """What the leader of a group has started gets the group's signal too."""
+    leader = subprocess.Popen(["sh", "-c", "sleep 600 & wait"], start_new_session=True)
+    (child,) = wait_until(lambda: processes.descendants(leader.pid))
+    processes.signal_group(leader.pid, signal.SIGKILL)
+    assert leader.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not processes.alive(child))
+
+
+NAMES = """
+import os, sys
+from research_jobs.runtime.processes import command_of, name_process
+for name, command in (("a name", "a command"), ("n" * 40, "c" * 4000), ("", "")):
+    name_process(name, command)
+    print(open("/proc/self/comm").read().strip(), command_of(os.getpid()), sep="|")
+assert sys.orig_argv[-1] == "the last of the arguments", sys.orig_argv
+"""
+
+
+def test_names() -> None:
+    """A process shows the name and the command that it was given, cut to the room there is."""
+    arguments = [sys.executable, "-c", NAMES, "the last of the arguments"]
+    told = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert told[0] == "a name|a command"
+    assert told[1] == f"{'n' * 15}|{'c' * 77}..."
+    assert told[2] == "|"

@@ -59,6 +59,30 @@ def test_runs_share_guardians_and_nothing_else(lab: Lab, marker: str) -> None:
     assert [item["found"] for item in told] == [[]] * 8
 
 
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_names_in_ps(lab: Lab, isolation: str) -> None:
+    """A running notebook and its guardian are shown by the notebook's name, cold or warm."""
+    lab.write(
+        "folder/names",
+        """
+# %%
+import os
+for pid in (os.getpid(), os.getppid()):
+    print(open(f"/proc/{pid}/comm").read().strip())
+    print(open(f"/proc/{pid}/cmdline").read().strip(chr(0)))
+""",
+    )
+    for _ in range(2):
+        outcome = lab.run("folder/names", isolation=isolation)
+        assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+        assert outcome.stdout.decode().splitlines() == [
+            "names",
+            "research_jobs: folder/names",
+            "rj:names",
+            "research_jobs: guards folder/names",
+        ]
+
+
 def test_guardians_do_not_grow(lab: Lab) -> None:
     """Whatever becomes of a run, its guardian holds no descriptor of it, and waits again."""
     with Supervisor() as supervisor:
