@@ -13,13 +13,14 @@ import os
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.runtime.masking import Masker
 
-__all__ = ["Facts", "shown_path", "signal_name", "tell_ending", "user_stack"]
+__all__ = ["Facts", "mask_result", "shown_path", "signal_name", "tell_ending", "user_stack"]
 
 
 _REFUSED = (
@@ -165,6 +166,30 @@ def _memory(facts: Facts) -> str:
     told = f"out of memory: {_size(facts.memory_used)} used"
     limit = facts.request.memory_bytes
     return f"{told}, the limit is {_size(limit)}" if limit is not None else told
+
+
+# What names a file or an object elsewhere, and words of our own.
+_NOT_MASKED = frozenset(
+    {"check", "ending", "isolation", "name", "output", "path", "results", "severity", "signal"}
+)
+
+
+def mask_result(result: RunResult, masker: Masker) -> RunResult:
+    """The result without secrets, in whichever field a notebook has put them."""
+    return _masked(result, masker) if masker else result
+
+
+def _masked(value: Any, masker: Masker) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {
+            field.name: _masked(getattr(value, field.name), masker)
+            for field in fields(value)
+            if field.name not in _NOT_MASKED
+        }
+        return replace(value, **changed)
+    if isinstance(value, tuple):
+        return tuple(_masked(item, masker) for item in value)
+    return masker.value(value)
 
 
 def shown_path(request: RunRequest) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "command_of",
     "descendants",
     "die_with_parent",
+    "groups_of",
     "name_process",
     "oom_kills",
     "open_process",
@@ -221,6 +222,15 @@ def session_members(session: int) -> list[int]:
         and int(fields[3]) == session
         and fields[0] not in (b"Z", b"X")
     ]
+
+
+def groups_of(pids: Iterable[int]) -> set[int]:
+    """The process groups that the processes are in."""
+    groups: set[int] = set()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    return groups
 
 
 def command_of(pid: int) -> str:

@@ -31,7 +31,8 @@ from research_jobs.runtime.channel import (
     send_message,
 )
 from research_jobs.runtime.fresh import remember_matplotlib_settings, remember_modules
-from research_jobs.runtime.guardian import Surroundings, run_guardian
+from research_jobs.runtime.guarded_run import Surroundings
+from research_jobs.runtime.guardian import run_guardian
 from research_jobs.runtime.large_pages import use_large_pages
 from research_jobs.runtime.notebook_process import name_spare
 from research_jobs.runtime.preload import Preload, UnfitError

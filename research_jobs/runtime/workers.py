@@ -56,6 +56,8 @@ def become_main(module: ModuleType, refusals: int) -> None:
         Descriptor of the pipe on which a worker says that it was refused the notebook.
     """
     sys.modules["__main__"] = module
+    if "__mp_main__" in sys.modules:  # as multiprocessing's import leaves it
+        sys.modules["__mp_main__"] = module
     adapt = _Adapter(module, refusals)
     for helper in (*_preloaded, *(found for _name, found in modules_since_preload())):
         if _is_helper(helper.__name__):

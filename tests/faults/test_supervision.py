@@ -95,6 +95,17 @@ def test_row_3_memory_limit_over_the_tree(lab: Lab, processes: int) -> None:
     assert b"allocated" not in outcome.stdout
 
 
+def test_row_3_no_process_alone_is_over_the_limit(lab: Lab) -> None:
+    """Three processes that each stay well below the limit are over it together."""
+    outcome = lab.run(
+        "allocates",
+        memory_bytes=450 << 20,
+        environment={"ALLOCATE_BYTES": str(600 << 20), "PROCESSES": "3", "HOLD_S": "30"},
+    )
+    assert outcome.result.ending is Ending.OUT_OF_MEMORY, outcome.headline
+    assert "the limit is 450 MiB" in outcome.headline
+
+
 def test_row_3_shared_pages_count_once(lab: Lab) -> None:
     """Processes that share their pages are not ended for the sum of what each maps."""
     lab.write(

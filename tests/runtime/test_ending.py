@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
+import typing
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
 
-from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
-from research_jobs.runtime.ending import Facts, tell_ending, user_stack
+from research_jobs.protocol import Ending, Failure, RunRequest, RunResult, decode, encode
+from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
+from research_jobs.runtime.masking import Masker
 
 REQUEST = RunRequest(
     run_id="run",
@@ -155,3 +157,60 @@ def test_stack_at_a_fault() -> None:
     assert failure is not None
     assert (failure.line, failure.signal, failure.traceback) == (7, "SIGSEGV", stack)
     assert failure.headline.startswith('notebooks/vol/garch.py:7, cell 3 "Fit": crashed')
+
+
+SECRET = "s3cr3t-value"
+# Names by which files, outputs and checks are found again, and words of our own.
+PLAIN = {
+    "ending", "failure.signal", "outputs.name", "outputs.path", "checks.output", "checks.check",
+    "checks.severity", "isolation", "results",
+}  # fmt: skip
+
+
+def filled(hint: Any) -> Any:
+    """A value of a type that holds the secret wherever it can hold text."""
+    arguments = typing.get_args(hint)
+    if is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return hint(**{field.name: filled(hints[field.name]) for field in fields(hint)})
+    if isinstance(hint, type) and issubclass(hint, Ending):
+        return Ending.FAILED
+    if hint in (int, float, bool):
+        return hint(1)
+    if typing.get_origin(hint) is tuple:
+        return tuple(filled(item) for item in arguments if item is not ...)
+    if type(None) in arguments:
+        return filled(arguments[0])
+    if hint is str:
+        return f"before {SECRET} after"
+    return {f"key {SECRET}": [f"item {SECRET}", {"deep": (SECRET, {SECRET: 1})}]}
+
+
+def texts(value: Any, place: str = "") -> typing.Iterator[tuple[str, str]]:
+    """Every text in a decoded record, with the dotted names of the fields that lead to it."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from texts(getattr(value, field.name), f"{place}.{field.name}".lstrip("."))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield place, key
+            yield from texts(item, place)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from texts(item, place)
+    elif isinstance(value, str):
+        yield place, value
+
+
+def test_no_field_of_a_result_shows_a_secret() -> None:
+    """Every text of a result is masked, fields of later versions included, or listed here."""
+    result = filled(RunResult)
+    full = dict.fromkeys(place for place, text in texts(result) if SECRET in text)
+    assert {"skip_reason", "failure.headline", "checks.description", "outputs.columns"} <= {*full}
+    masked = mask_result(result, Masker([SECRET]))
+    assert {place for place, text in texts(masked) if SECRET in text} == PLAIN - {"ending"}
+    assert decode(encode(masked)[4:]) is not None
+    assert sorted(dict.fromkeys(place for place, _ in texts(masked))) == sorted(
+        dict.fromkeys(place for place, _ in texts(result))
+    )
+    assert mask_result(result, Masker([])) is result

@@ -90,6 +90,35 @@ def test_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.metadata["code_version"] == notebook.code_version != ""
 
 
+@pytest.mark.parametrize(
+    ("own", "inherited", "masked"),
+    [
+        ("own-value", None, {"API_KEY": "own-value"}),
+        (None, "inherited", {"API_KEY": "inherited"}),
+        ("own-value", "inherited", {"API_KEY": "own-value"}),
+        (None, None, {}),
+    ],
+)
+def test_secrets(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    own: str | None,
+    inherited: str | None,
+    masked: dict[str, str],
+) -> None:
+    """The value that the notebook will see is masked: its own before that of the worker."""
+    monkeypatch.delenv("API_KEY", raising=False)
+    if inherited is not None:
+        monkeypatch.setenv("API_KEY", inherited)
+    setting = f"{{API_KEY: {own}}}" if own else "{}"
+    text = MANIFEST.replace("{MODE: fast}", setting)
+    (project.notebooks / "manifest.yaml").write_text(text)
+    manifest = load_manifest(project, ["volatility/garch"])
+    spec = manifest.spec("volatility/garch")
+    notebook = scan(project).get("volatility/garch")
+    assert build_request(project, notebook, spec, manifest, run_id="run").secrets == masked
+
+
 def test_no_outputs_without_staging(project: Project) -> None:
     """A caller that publishes nothing asks for no outputs."""
     manifest = load_manifest(project, ["volatility/garch"])

@@ -117,6 +117,50 @@ def test_secrets_are_masked(lab: Lab, isolation: str) -> None:
 
 
 @BOTH
+def test_secrets_are_in_no_field(lab: Lab, isolation: str) -> None:
+    """A secret in data, checks, parameters or what is left running comes back masked."""
+    secret = "s3cr3t-value"
+    lab.write(
+        "leaks",
+        """
+# %% tags=["parameters"]
+login = "nobody"
+# %% Everywhere
+import os, subprocess
+import pandas as pd
+secret = os.environ["THE_SECRET"]
+frame = pd.DataFrame({"key": [secret, secret], f"of {secret}": [1, 2]})
+subprocess.Popen(["sh", "-c", f"sleep 600; : {secret}"], start_new_session=True)
+""",
+    )
+    checks = {"unique": ["key"], "severity": {"unique": "warn"}}
+    request = lab.request(
+        "leaks",
+        outputs=("frame",),
+        environment={"THE_SECRET": secret},
+        secrets={"THE_SECRET": secret},
+        parameters={"login": f"me:{secret}"},
+    )
+    outcome = lab.run(
+        replace(request, outputs=(OutputRequest("frame", checks=checks),)), isolation=isolation
+    )
+    result = outcome.result
+    assert result.ending is Ending.SUCCEEDED, outcome.headline
+    assert secret not in str(result)
+    assert result.parameters == {"login": "me:***"}
+    assert [name for name, _ in result.outputs[0].columns] == ["key", "of ***"]
+    assert "***" in result.checks[0].description + str(result.checks[0].metadata)
+    assert any("***" in note for note in result.notes)
+
+
+def test_a_reason_to_skip_shows_no_secret(lab: Lab) -> None:
+    """What a notebook says when it skips is masked too."""
+    lab.write("skips_why", "# %%\nimport research_jobs\nresearch_jobs.skip('no access: s3cr3t')\n")
+    outcome = lab.run("skips_why", secrets={"TOKEN": "s3cr3t"})
+    assert outcome.result.skip_reason == "no access: ***"
+
+
+@BOTH
 def test_pools(lab: Lab, isolation: str) -> None:
     """Pools run the notebook's own functions; what it did not wait for is waited for."""
     outcome = lab.run("uses_pools", isolation=isolation, timeout_s=60.0)

@@ -1,0 +1,448 @@
+"""One run, as its guardian sees it: from the request to the one result.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from research_jobs.failpoints import failpoint
+from research_jobs.protocol import (
+    Ending,
+    ProtocolError,
+    RunRequest,
+    RunResult,
+    decode,
+    encode,
+)
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import FrameReader, parse_message, send_message
+from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
+from research_jobs.runtime.masking import Masker
+from research_jobs.runtime.memory import MemoryWatch
+from research_jobs.runtime.notebook_process import NotebookProcess
+from research_jobs.runtime.pump import BoundedLog, Pump
+
+__all__ = ["GuardedRun", "Surroundings", "empty", "freeze"]
+
+# How long what the notebook left running may take to leave by itself: seconds.
+_QUIET = 1.0
+# How long orphans get between TERM and KILL, and the notebook after its supervisor died: seconds.
+_ORPHAN_GRACE = 0.5
+# How long the last steps may take before they are given up: seconds.
+_LAST_STEPS = 5.0
+_POLL_PARENT = 0.5
+# Kilobytes, but bytes on macOS.
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the guardian's process was given by its maker.
+
+    Parameters
+    ----------
+    next_run : callable
+        Waits for a run and gives the descriptors of the socket to the supervisor and of the two
+        logs, or None when no run comes. Its argument is readable when a child has ended.
+    parent : int
+        Pid of the supervisor.
+    parent_descriptor : int or None
+        Becomes readable when the supervisor ends.
+    path : tuple of str
+        The interpreter's own ``sys.path``.
+    isolation : str
+    """
+
+    next_run: Callable[[int], tuple[int, int, int] | None]
+    parent: int
+    parent_descriptor: int | None
+    path: tuple[str, ...]
+    isolation: str
+
+
+class GuardedRun:
+    """The run, once it is known.
+
+    Parameters
+    ----------
+    surroundings : Surroundings
+    control : socket
+        To the supervisor.
+    request : RunRequest
+    child : NotebookProcess
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        control: socket.socket,
+        request: RunRequest,
+        child: NotebookProcess,
+    ) -> None:
+        self.around = surroundings
+        self.control = control
+        self.request = request
+        self.process = child
+        self.child = child.pid
+        self.records = FrameReader(child.channel)
+        self.masker = Masker(tuple(request.secrets.values()))
+        self.status: int | None = None
+        #: whether it has taken its orders; the notebook may have run from then on
+        self.begun = False
+        self.cell: dict[str, Any] | None = None
+        self.staging = False
+        self.record: RunResult | None = None
+        self.broken: str | None = None
+        self.notes: list[str] = []
+        #: why the run is being ended by us
+        self.reason: Ending | None = None
+        #: whether a worker of the notebook wanted to import it
+        self.refused = False
+        self.supervisor_gone = False
+        self.largest_process = 0
+        #: what comes next, and when (monotonic seconds)
+        self.escalation: deque[tuple[float, signal.Signals]] = deque()
+        self.deadline: float | None = None
+        self.leave_deadline: float | None = None
+        self.started_at = time.time()
+        self.started = time.monotonic()
+        self.usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.oom_kills = processes.oom_kills()
+        self.watch = MemoryWatch(request.memory_bytes, request.run_id)
+
+    # -- the run --------------------------------------------------------------------------
+
+    def run(self, wake: int, stdout: int, stderr: int) -> bool:
+        """Watch the notebook's process until nothing of it is left, and say what became of it.
+
+        Returns whether that could be said, and no thread and no process of the run is left.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
+        pumps = self._start_pumps(stdout, stderr)
+        send_message(self.control, "Guarded", guardian=os.getpid())
+        if self.request.timeout_s is not None:
+            self.deadline = self.started + self.request.timeout_s
+        try:
+            self._wait(wake)
+        finally:
+            left = self._clear_tree(wake)
+        self._read_record()
+        self._read_refusals()
+        self._drain(pumps)
+        self.watch.close()
+        if not (self.begun or self.record or self.broken or self.reason):
+            return False  # killed before it took its orders: the supervisor may ask again
+        result = self._result(left)
+        failpoint("guardian-before-result")
+        if self.supervisor_gone:
+            return False
+        with contextlib.suppress(OSError):
+            self.control.sendall(encode(mask_result(result, self.masker)))
+        return not any(pump.is_alive() for pump in pumps) and not processes.descendants(os.getpid())
+
+    def _start_pumps(self, stdout: int, stderr: int) -> tuple[Pump, Pump]:
+        secrets = tuple(self.request.secrets.values())
+        limit = self.request.log_limit_bytes
+        pumps = (
+            Pump(self.process.stdout, BoundedLog(stdout, limit=limit, secrets=secrets)),
+            Pump(self.process.stderr, BoundedLog(stderr, limit=limit, secrets=secrets)),
+        )
+        for pump in pumps:
+            pump.start()
+        return pumps
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def _wait(self, wake: int) -> None:
+        """Until the notebook's process has ended; blocks without a clock where nothing asks."""
+        poller = select.poll()
+        control, records = self.control.fileno(), self.process.channel.fileno()
+        refusals = self.process.refusals
+        watched = {wake, control, records, refusals}
+        if self.around.parent_descriptor is not None:
+            watched.add(self.around.parent_descriptor)
+        for descriptor in watched:
+            poller.register(descriptor, select.POLLIN)
+        while self.status is None:
+            ready = {descriptor for descriptor, _events in poller.poll(self._patience())}
+            if wake in ready:
+                empty(wake)
+                self._reap()
+            if records in ready:
+                self._read_record()
+                if self.records.closed or self.broken:
+                    poller.unregister(records)
+            if refusals in ready:
+                poller.unregister(refusals)
+                self._read_refusals()
+            if control in ready and not self._read_control():
+                poller.unregister(control)
+            if self.around.parent_descriptor in ready:
+                poller.unregister(self.around.parent_descriptor)
+                self._lose_supervisor()
+            self._tick()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until something has to be looked at, None for ever."""
+        moments = [self.deadline, self.leave_deadline, self.watch.due]
+        if self.escalation:
+            moments.append(self.escalation[0][0])
+        if self.around.parent_descriptor is None:
+            moments.append(time.monotonic() + _POLL_PARENT)
+        known = [moment for moment in moments if moment is not None]
+        return max(0.0, (min(known) - time.monotonic()) * 1000 + 1) if known else None
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.around.parent_descriptor is None and not self.supervisor_gone:
+            self._poll_parent()
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            self._end(Ending.TIMED_OUT)
+        if self.leave_deadline is not None and now >= self.leave_deadline:
+            self.leave_deadline = None
+            self.notes.append("the process did not leave after its result, and was ended")
+            self._escalate(now, (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
+        while self.escalation and now >= self.escalation[0][0]:
+            self._signal_tree(self.escalation.popleft()[1])
+        if self.watch.due is not None and now >= self.watch.due:
+            over = self.watch.sample(processes.descendants(os.getpid()))
+            if over and self.record is None:
+                self._end(Ending.OUT_OF_MEMORY)
+
+    def _read_control(self) -> bool:
+        """Whether the supervisor is still there; anything that it sends means cancel."""
+        try:
+            data = self.control.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        if not data:
+            self._lose_supervisor()
+            return False
+        self._end(Ending.CANCELLED)
+        return True
+
+    def _read_record(self) -> None:
+        if self.broken:
+            return
+        try:
+            for payload in self.records.read():
+                self._take(payload)
+        except (ProtocolError, KeyError, TypeError, ValueError) as error:
+            self.broken = str(error)
+            if self.status is None:
+                # What follows cannot be told apart from noise: this run has no result.
+                self._escalate(time.monotonic(), (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
+
+    def _read_refusals(self) -> None:
+        """End the run when a worker of the notebook was refused to import it."""
+        if select.select([self.process.refusals], [], [], 0)[0] and os.read(
+            self.process.refusals, 64
+        ):
+            self.refused = True
+            self._end(Ending.FAILED)
+
+    def _take(self, payload: bytes) -> None:
+        value = parse_message(payload)
+        kind = value.get("record")
+        if kind == "Begun":
+            self.begun = True
+            send_message(self.control, "Started", pid=self.child)
+        elif kind in ("Cell", "Stage"):
+            # Where it was when we began to end it is what the ending tells.
+            if self.reason is None:
+                self.staging = kind == "Stage"
+                self.cell = self.cell if self.staging else value
+        else:
+            record = decode(payload)
+            if not isinstance(record, RunResult):
+                raise ProtocolError(f"a {kind} is no result")
+            self.record = record
+            self.deadline = None
+            self.leave_deadline = time.monotonic() + self.request.grace_s
+
+    # -- ending -----------------------------------------------------------------------------
+
+    def _end(self, reason: Ending) -> None:
+        """Begin to end the run, for this reason unless there is one already."""
+        if self.reason is not None or self.status is not None:
+            return
+        self.reason = reason
+        now = time.monotonic()
+        if reason is Ending.OUT_OF_MEMORY:
+            # Every second would take more of what others need.
+            self._escalate(now, (signal.SIGKILL,), 0)
+        else:
+            order = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+            self._escalate(now, order, self.request.grace_s)
+
+    def _lose_supervisor(self) -> None:
+        if self.supervisor_gone:
+            return
+        self.supervisor_gone = True
+        self.reason = self.reason or Ending.CANCELLED
+        self._escalate(time.monotonic(), (signal.SIGINT, signal.SIGKILL), _ORPHAN_GRACE)
+
+    def _poll_parent(self) -> None:
+        if not processes.alive(self.around.parent):
+            self._lose_supervisor()
+
+    def _escalate(self, now: float, order: tuple[signal.Signals, ...], grace: float) -> None:
+        self.escalation = deque((now + step * grace, number) for step, number in enumerate(order))
+
+    def _signal_tree(self, number: signal.Signals) -> None:
+        """INT goes to the notebook's group, as from a terminal; TERM and KILL to the whole tree."""
+        if number is signal.SIGINT and self.refused:
+            # Its workers are not interrupted: each would tell it in its own words.
+            processes.signal_all([self.child], number)
+        else:
+            processes.signal_group(self.child, number)
+        if number is not signal.SIGINT:
+            processes.signal_all(processes.descendants(os.getpid()), number)
+        if number is not signal.SIGKILL:
+            # A stopped process takes no signal but KILL until it goes on.
+            processes.signal_group(self.child, signal.SIGCONT)
+        else:
+            self.watch.kill()
+
+    def _reap(self) -> None:
+        """Collect everything that has ended: the notebook's process, and orphans of its tree."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self.largest_process = max(self.largest_process, usage.ru_maxrss * _MAXRSS_UNIT)
+            if pid == self.child:
+                self.status = status
+
+    def _clear_tree(self, wake: int) -> list[str]:
+        """End what is left of the tree, and say what that was."""
+        at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
+        if not at_once:
+            # Helpers of multiprocessing leave by themselves, and clean up as they do.
+            self._wait_until_empty(wake, _QUIET)
+        self._reap()
+        remaining = processes.descendants(os.getpid())
+        named = [command for pid in remaining if (command := processes.command_of(pid))]
+        if not processes.LINUX:
+            processes.signal_group(self.child, signal.SIGTERM)
+            processes.signal_group(self.child, signal.SIGKILL)
+        if remaining and not at_once:
+            processes.signal_all(remaining, signal.SIGTERM)
+            processes.signal_all(remaining, signal.SIGCONT)
+            self._wait_until_empty(wake, _ORPHAN_GRACE)
+        give_up = time.monotonic() + _LAST_STEPS
+        while remaining := freeze(os.getpid(), give_up):
+            processes.signal_all(remaining, signal.SIGKILL)
+            self.watch.kill()
+            self._wait_until_empty(wake, 0.05)
+            if time.monotonic() > give_up:
+                self.notes.append(f"{len(remaining)} processes could not be ended")
+                break
+        self._reap()
+        return named
+
+    def _wait_until_empty(self, wake: int, patience: float) -> None:
+        """Reap until no descendant is left, or for so many seconds."""
+        end = time.monotonic() + patience
+        while True:
+            self._reap()
+            remaining = end - time.monotonic()
+            if remaining <= 0 or not processes.descendants(os.getpid()):
+                return
+            if select.select([wake], [], [], remaining)[0]:
+                empty(wake)
+
+    def _drain(self, pumps: tuple[Pump, Pump]) -> None:
+        """Let the logs get the last of the output; who still holds a pipe does not hold the run."""
+        end = time.monotonic() + _LAST_STEPS
+        for name, pump in zip(("stdout", "stderr"), pumps, strict=True):
+            pump.join(max(0.0, end - time.monotonic()))
+            if pump.is_alive():
+                self.notes.append(f"{name} was still held open, its end may be missing")
+            if pump.log.error is not None:
+                self.notes.append(f"{name} could not be logged: {pump.log.error.strerror}")
+            if pump.log.dropped:
+                self.notes.append(f"{name}: {pump.log.dropped} bytes in its middle were left out")
+
+    # -- telling ----------------------------------------------------------------------------
+
+    def _result(self, left: list[str]) -> RunResult:
+        usage, before = resource.getrusage(resource.RUSAGE_CHILDREN), self.usage_before
+        if left:
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            self.notes.append(f"ended what was left running: {', '.join(left[:3])}{more}")
+        if self.watch.note:
+            self.notes.append(self.watch.note)
+        result = tell_ending(self._facts())
+        return replace(
+            result,
+            started_at=self.started_at,
+            duration_s=time.monotonic() - self.started,
+            cpu_s=usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
+            peak_memory_bytes=max(self.watch.peak, self.largest_process),
+            pid=self.child,
+            isolation=self.around.isolation,
+            notes=(*result.notes, *self.notes),
+        )
+
+    def _facts(self) -> Facts:
+        before, now = self.oom_kills, processes.oom_kills()
+        killed = before is not None and now is not None and now > before
+        return Facts(
+            request=self.request,
+            record=self.record,
+            broken=self.broken,
+            reason=self.reason or (Ending.FAILED if self.refused else None),
+            status=self.status,
+            cell=self.cell,
+            staging=self.staging,
+            stack=user_stack(self.process.fault_text()),
+            memory_used=self.watch.held_peak or self.largest_process,
+            killed_for_memory=killed or self.watch.was_killed,
+        )
+
+
+def freeze(root: int, until: float) -> set[int]:
+    """Stop every descendant until none is new: what forks all the time is caught only so.
+
+    The kernel stops a process group at once, so that none of it forks away meanwhile.
+
+    Parameters
+    ----------
+    root : int
+    until : float
+        When to give up, on the monotonic clock.
+    """
+    stopped: set[int] = set()
+    while (new := set(processes.descendants(root)) - stopped) and time.monotonic() < until:
+        for group in processes.groups_of(new) - {os.getpgid(root)}:
+            processes.signal_group(group, signal.SIGSTOP)
+        processes.signal_all(new, signal.SIGSTOP)
+        stopped |= new
+    return stopped
+
+
+def empty(descriptor: int) -> None:
+    """Read what is in a pipe that does not block, and let it go."""
+    with contextlib.suppress(BlockingIOError):
+        while os.read(descriptor, 4096):
+            pass

@@ -1,0 +1,44 @@
+"""How a guardian ends a tree: what forks meanwhile is caught."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+FORKER = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        break
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+"""
+FREEZER = f"""
+import os, signal, subprocess, sys, time
+from research_jobs.runtime import processes
+from research_jobs.runtime.guarded_run import freeze
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+processes.adopt_orphans()
+subprocess.Popen([sys.executable, "-c", {FORKER!r}], start_new_session=True)
+while len(processes.descendants(os.getpid())) < 6:
+    time.sleep(0.01)
+time.sleep(0.2)
+freeze(os.getpid(), time.monotonic() + 30)
+time.sleep(0.2)
+left = processes.descendants(os.getpid())
+states = [fields[0] for pid in left if (fields := processes._stat_fields(pid))]
+processes.signal_all(left, signal.SIGKILL)
+print(states.count(b"T"), sorted(set(states) - set((b"T", b"Z", b"X"))))
+"""
+
+
+def test_frozen_processes_stand_still() -> None:
+    """Processes that replace themselves all the time are caught, and stay where they are."""
+    told = subprocess.run(
+        [sys.executable, "-c", FREEZER], check=True, capture_output=True, text=True, timeout=60
+    )
+    stopped, others = told.stdout.split(maxsplit=1)
+    assert int(stopped) >= 6
+    assert others == "[]\n"
