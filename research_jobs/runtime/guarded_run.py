@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from research_jobs.failpoints import failpoint
 from research_jobs.protocol import (
     Ending,
     ProtocolError,
@@ -35,7 +34,7 @@ from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.notebook_process import NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
 
-__all__ = ["GuardedRun", "Surroundings", "empty", "freeze"]
+__all__ = ["GuardedRun", "Surroundings", "empty", "end_tree", "freeze"]
 
 # How long what the notebook left running may take to leave by itself: seconds.
 _QUIET = 1.0
@@ -146,7 +145,6 @@ class GuardedRun:
         if not (self.begun or self.record or self.broken or self.reason):
             return False  # killed before it took its orders: the supervisor may ask again
         result = self._result(left)
-        failpoint("guardian-before-result")
         if self.supervisor_gone:
             return False
         with contextlib.suppress(OSError):
@@ -349,16 +347,17 @@ class GuardedRun:
             processes.signal_all(remaining, signal.SIGTERM)
             processes.signal_all(remaining, signal.SIGCONT)
             self._wait_until_empty(wake, _ORPHAN_GRACE)
-        give_up = time.monotonic() + _LAST_STEPS
-        while remaining := freeze(os.getpid(), give_up):
-            processes.signal_all(remaining, signal.SIGKILL)
-            self.watch.kill()
-            self._wait_until_empty(wake, 0.05)
-            if time.monotonic() > give_up:
-                self.notes.append(f"{len(remaining)} processes could not be ended")
-                break
+        count = end_tree(
+            os.getpid(), time.monotonic() + _LAST_STEPS, lambda: self._after_kill(wake)
+        )
+        if count:
+            self.notes.append(f"{count} processes could not be ended")
         self._reap()
         return named
+
+    def _after_kill(self, wake: int) -> None:
+        self.watch.kill()
+        self._wait_until_empty(wake, 0.05)
 
     def _wait_until_empty(self, wake: int, patience: float) -> None:
         """Reap until no descendant is left, or for so many seconds."""
@@ -439,6 +438,29 @@ def freeze(root: int, until: float) -> set[int]:
         processes.signal_all(new, signal.SIGSTOP)
         stopped |= new
     return stopped
+
+
+def end_tree(root: int, until: float, reap: Callable[[], None]) -> int:
+    """Kill every descendant, each of them stopped before the first is killed.
+
+    Parameters
+    ----------
+    root, until
+        As for `freeze`.
+    reap : callable
+        Called after each round.
+
+    Returns
+    -------
+    int
+        How many are left when time is up.
+    """
+    while remaining := freeze(root, until):
+        processes.signal_all(remaining, signal.SIGKILL)
+        reap()
+        if time.monotonic() > until:
+            break
+    return len(processes.descendants(root))
 
 
 def empty(descriptor: int) -> None:

@@ -75,17 +75,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def name_process(name: str, command: str) -> None:
+def name_process(name: str, command: str | None = None) -> None:
     """Set what ``ps`` and ``top`` show of this process.
 
     Parameters
     ----------
     name : str
         The short name, of which the kernel keeps 15 bytes.
-    command : str
+    command : str, optional
         In place of the command line, as much as there is room for.
     """
-    if not _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15])):
+    if not _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15])) or command is None:
         return
     with contextlib.suppress(OSError, ValueError):
         # The kernel reads the command line from where the arguments lie in our own memory.
