@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,82 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@dataclass(frozen=True)
 class PostgresServer:
-    """A running PostgreSQL of this test session alone."""
+    """A PostgreSQL of this test session alone, in a folder of its own.
 
-    host: str
-    port: int
-    username: str
-    password: str
-    socket_folder: Path
+    Parameters
+    ----------
+    programs : Path
+        The folder of the server's programs.
+    """
+
+    host = "127.0.0.1"
+    username = "tester"
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # Not below pytest's own folder: that is closed to the user the server must run as. The
+        # path also has to be short, for the sake of the socket in it.
+        self.socket_folder = Path(tempfile.mkdtemp(prefix="rj-pg-"))
+        self.password = secrets.token_hex(16)
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        password_file = self.socket_folder / "password"
+        password_file.write_text(self.password)
+        as_user: list[str] = []
+        # setpriv also ends the server when this process is killed.
+        guarded = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
+        if os.geteuid() == 0:  # the server refuses to run as root
+            as_user = ["runuser", "-u", "postgres", "--"]
+            if guarded:
+                guarded += ["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
+            account = pwd.getpwnam("postgres")
+            for path in (self.socket_folder, password_file):
+                os.chown(path, account.pw_uid, account.pw_gid)
+        data = initialise(programs, self.socket_folder, password_file, as_user)
+        settings = {
+            "listen_addresses": self.host,
+            "unix_socket_directories": self.socket_folder,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "max_connections": 200,
+            "shared_buffers": "32MB",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        server = [programs / "postgres", "-D", data, "-p", str(self.port), *options]
+        self._command = [*(guarded or as_user), *server]
+
+    def start(self) -> None:
+        """Start it; it answers when this returns."""
+        log = self.socket_folder / "log"
+        with log.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                cwd=self.socket_folder,
+                start_new_session=True,  # Ctrl-C is for pytest alone
+            )
+        ready = [self._programs / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
+        deadline = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode != 0:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it as ``systemctl restart`` does: open connections are ended."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(timeout=30)
+
+    def close(self) -> None:
+        """End it for good; the data are thrown away."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(timeout=30)
+        shutil.rmtree(self.socket_folder, ignore_errors=True)
 
     def create_database(self) -> str:
         """Make an empty database and give its name."""
@@ -96,9 +162,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL server; ``postgres.storage()`` is ``storage:`` over a new database.
+def start_postgres() -> Iterator[PostgresServer]:
+    """A running server, ended at last.
 
     Missing server programs fail the test where ``CI=true`` and skip it elsewhere.
     """
@@ -108,59 +173,24 @@ def postgres() -> Iterator[PostgresServer]:
         if os.environ.get("CI", "").lower() in ("1", "true"):
             pytest.fail(message)
         pytest.skip(message)
-
-    # Not below pytest's own folder: that is closed to the user the server must run as. The path
-    # also has to be short, for the sake of the socket in it.
-    folder = Path(tempfile.mkdtemp(prefix="rj-pg-"))
-    password_file, log = folder / "password", folder / "log"
-    password = secrets.token_hex(16)
-    password_file.write_text(password)
-    as_user: list[str] = []
-    # setpriv also ends the server when this process is killed.
-    guarded = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = ["runuser", "-u", "postgres", "--"]
-        if guarded:
-            guarded += ["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-        account = pwd.getpwnam("postgres")
-        for path in (folder, password_file):
-            os.chown(path, account.pw_uid, account.pw_gid)
-
-    server = None
+    server = PostgresServer(programs)
     try:
-        data = initialise(programs, folder, password_file, as_user)
-        port = free_port()
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": folder,
-            "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
-            "max_connections": 200,
-            "shared_buffers": "32MB",
-        }
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [*(guarded or as_user), programs / "postgres", "-D", data, "-p", str(port)]
-        with log.open("wb") as log_file:
-            server = subprocess.Popen(
-                [*command, *options],
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                start_new_session=True,  # Ctrl-C is for pytest alone
-            )
-        ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-        deadline = time.monotonic() + 60
-        while subprocess.run(ready, check=False).returncode != 0:
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"PostgreSQL did not start:\n{log.read_text(errors='replace')}")
-            time.sleep(0.05)
-        yield PostgresServer("127.0.0.1", port, "tester", password, folder)
+        server.start()
+        yield server
     finally:
-        if server is not None and server.poll() is None:
-            server.send_signal(signal.SIGQUIT)  # at once: the data are thrown away
-            server.wait(timeout=30)
-        shutil.rmtree(folder, ignore_errors=True)
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; ``postgres.storage()`` is ``storage:`` over a new database."""
+    yield from start_postgres()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server of the test's own, which it may stop and start."""
+    yield from start_postgres()
 
 
 @pytest.fixture(scope="session")

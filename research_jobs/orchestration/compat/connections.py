@@ -37,6 +37,8 @@ from dagster._core.storage.event_log.schema import (
 from dagster._core.storage.sql import create_engine
 from sqlalchemy.pool import QueuePool, StaticPool
 
+from research_jobs.orchestration.compat.outages import wait_for_server
+
 if TYPE_CHECKING:
     from dagster import EventLogEntry
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -100,13 +102,19 @@ def hand_over_slot(
     Returns
     -------
     bool
-        False when it has to be freed and claimed: somebody waits, or the pool was made smaller.
+        False when it has to be freed and claimed: somebody waits, the pool was made smaller, or
+        the server went away (freeing and claiming waits for it).
     """
     values: dict[str, Any] = {"pool": pool, "run": run_id, "from": from_step, "to": to_step}
-    with storage.index_connection() as connection:
-        if connection.execute(_RENAME_SLOT, values).rowcount != 1:
-            return False
-        connection.execute(_RENAME_STEP, {**values, "its_priority": priority})
+    try:
+        with storage.index_connection() as connection:
+            if connection.execute(_RENAME_SLOT, values).rowcount != 1:
+                return False
+            connection.execute(_RENAME_STEP, {**values, "its_priority": priority})
+    except sa.exc.DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return False
     return True
 
 
@@ -251,6 +259,7 @@ def held_postgres(storage: Any) -> Generator[None]:
         pool_recycle=POSTGRES_RECYCLE_S,
         **({"connect_args": {"options": query}} if query else {}),
     )
+    wait_for_server(held)
     storage._engine = held
     try:
         yield

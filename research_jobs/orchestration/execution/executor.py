@@ -128,6 +128,11 @@ class NotebookExecutor(private.Executor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
         """Run the plan, and yield the events of the run."""
+        # Imports SQLAlchemy: not for those who only load the definitions.
+        from research_jobs.orchestration.compat.outages import ride_out_outages
+
+        # Not only for the steps: the run's last event is stored after them.
+        ride_out_outages(plan_context.instance)
         _sign(plan_context)
         step_keys = execution_plan.step_keys_to_execute
         yield private.DagsterEvent.engine_event(

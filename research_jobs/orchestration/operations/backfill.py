@@ -29,6 +29,7 @@ from research_jobs.orchestration.compat.assets import (
     job_origin,
     report_planned,
 )
+from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
 from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY
@@ -374,6 +375,7 @@ class Backfill:
         concurrency: int | None,
         parameters: Mapping[str, Mapping[str, Any]],
     ) -> None:
+        ride_out_outages(instance)
         self.run_ids: list[str] = []
         self.interrupted = False
         self._instance = instance

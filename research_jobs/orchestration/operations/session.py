@@ -17,6 +17,7 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.execution.supervisors import remember_preload
@@ -57,6 +58,7 @@ class Session:
     @cached_property
     def launcher(self) -> Launcher:
         """Launcher: runs notebooks in this process."""
+        ride_out_outages(self.instance)
         return Launcher(self.instance, self.catalog, self.definitions)
 
     def remember_preload(self) -> None:
