@@ -102,8 +102,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough (`| head`); keep Python from saying so again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        line = _outside_cause(error)
+        if line is None:
+            raise  # a mistake of ours: its traceback is what a report of it needs
+        print(f"research-jobs {name}: {line}", file=sys.stderr)
+        return 2
     finally:
         gc.unfreeze()  # for a program that calls us: what the command has set aside
+
+
+def _outside_cause(error: BaseException) -> str | None:
+    """The innermost cause in one line, where that is the file system's or a database's."""
+    innermost = error
+    while (inner := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = inner
+    if isinstance(innermost, OSError) or type(innermost).__name__ == "OperationalError":
+        line = str(innermost).strip().split("\n", 1)[0]
+        return line if isinstance(innermost, OSError) else f"the database: {line}"
+    return None
 
 
 def _without_command(words: list[str]) -> int:

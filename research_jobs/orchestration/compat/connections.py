@@ -35,6 +35,7 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.sql import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from research_jobs.orchestration.compat.outages import wait_for_server
@@ -111,7 +112,7 @@ def hand_over_slot(
             if connection.execute(_RENAME_SLOT, values).rowcount != 1:
                 return False
             connection.execute(_RENAME_STEP, {**values, "its_priority": priority})
-    except sa.exc.DBAPIError as error:
+    except DBAPIError as error:
         if not error.connection_invalidated:
             raise
         return False

@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
+from sqlalchemy import event as sa_event
+from sqlalchemy.exc import DBAPIError
 
 from research_jobs.errors import ProjectError
 from research_jobs.orchestration.compat.fallback import lacking
@@ -92,7 +94,7 @@ def patience() -> float:
 
 def wait_for_server(engine: Engine) -> None:
     """Have `engine` wait for its server when it connects."""
-    sa.event.listen(engine, "do_connect", _Outage().connect)
+    sa_event.listen(engine, "do_connect", _Outage().connect)
 
 
 class _Outage:
@@ -107,28 +109,33 @@ class _Outage:
         while True:
             try:
                 connection = dialect.connect(*arguments, **options)
-            except dialect.loaded_dbapi.OperationalError as error:
-                now = time.monotonic()
-                if self._since is None:
-                    self._since = now
-                    logger.warning(
-                        "The database cannot be reached; waiting up to %g s for it. %s",
-                        patience(),
-                        _first_line(error),
-                    )
-                # Once given up, nobody waits again before the server has been back.
-                if now - self._since >= patience():
-                    raise type(error)(
-                        f"the database has been away for {now - self._since:.0f} s: "
-                        f"{_first_line(error)} (set {PATIENCE_VARIABLE} to wait longer)"
-                    ) from None
-                time.sleep(min(delay, max(0.0, self._since + patience() - now)))
+            except dialect.loaded_dbapi.OperationalError as error:  # noqa: PERF203 - it is the loop
+                time.sleep(min(delay, self._time_left(error)))
                 delay = min(2 * delay, _LONGEST_DELAY_S)
             else:
                 since, self._since = self._since, None
                 if since is not None:
                     logger.warning("The database is back.")
                 return connection
+
+    def _time_left(self, error: Exception) -> float:
+        """How long to go on trying after `error`; raises it, with the time, when that is over."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            logger.warning(
+                "The database cannot be reached; waiting up to %g s for it. %s",
+                patience(),
+                _first_line(error),
+            )
+        left = self._since + patience() - now
+        # Once given up, nobody waits again before the server has been back.
+        if left <= 0:
+            raise type(error)(
+                f"the database has been away for {now - self._since:.0f} s: "
+                f"{_first_line(error)} (set {PATIENCE_VARIABLE} to wait longer)"
+            ) from None
+        return left
 
 
 def _first_line(error: BaseException) -> str:
@@ -171,7 +178,7 @@ def _repeated(
 
 
 class _Break:
-    """Within this context, a connection that breaks is noted and no error."""
+    """Within this context, a connection that breaks is noted and not an error."""
 
     def __init__(self) -> None:
         self.line = ""
@@ -180,7 +187,7 @@ class _Break:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        if not isinstance(error, sa.exc.DBAPIError) or not error.connection_invalidated:
+        if not isinstance(error, DBAPIError) or not error.connection_invalidated:
             return False
         self.line = _first_line(error)
         return True

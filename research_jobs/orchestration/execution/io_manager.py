@@ -17,6 +17,7 @@ import dagster as dg
 from research_jobs.errors import OutputError
 from research_jobs.orchestration.compat.assets import table_types
 from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.partitions import partition_key_of
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey, StagedOutput
@@ -160,7 +161,8 @@ class NotebookIOManager(dg.IOManager):
                 hint="Give that asset another io_manager_key.",
             )
         try:
-            published = obj.publish()
+            with single_errors():
+                published = obj.publish()
         except Exception as error:
             if obj.report is not None:
                 obj.report(getattr(error, "headline", None) or f"{type(error).__name__}: {error}")

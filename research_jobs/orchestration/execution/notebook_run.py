@@ -41,6 +41,7 @@ from research_jobs.orchestration.execution.work import (
     set_aside,
 )
 from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.checks import CheckTally
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD, RESULT
 from research_jobs.orchestration.model.metadata import fit
@@ -81,10 +82,11 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
         )
     except ResearchJobsError as error:
         fail_at_once(error)
-    if keys is None or (len(keys) == 1 and asked is None):
-        yield from _run_single(context, work, keys[0] if keys else None)
-    else:
-        yield from PartitionRange(context, work, keys).run(RESULT)
+    with single_errors():
+        if keys is None or (len(keys) == 1 and asked is None):
+            yield from _run_single(context, work, keys[0] if keys else None)
+        else:
+            yield from PartitionRange(context, work, keys).run(RESULT)
 
 
 def _parameters(entry: Entry, config: Mapping[str, Any]) -> dict[str, Any]:

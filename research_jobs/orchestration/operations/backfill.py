@@ -29,6 +29,7 @@ from research_jobs.orchestration.compat.assets import (
     job_origin,
     report_planned,
 )
+from research_jobs.orchestration.compat.execution import error_info
 from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
@@ -36,12 +37,19 @@ from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY
 from research_jobs.orchestration.execution.partition_range import CONCURRENCY_TAG
 from research_jobs.orchestration.execution.work import FAILED, SKIPPED, observation
 from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.model.causes import (
+    error_line,
+    failure_reason,
+    is_interruption,
+    run_failure_line,
+)
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
 from research_jobs.orchestration.model.workers import command_tags
+from research_jobs.orchestration.operations.launch import free_slots
 from research_jobs.orchestration.operations.staleness import stale_partitions
 
 if TYPE_CHECKING:
@@ -470,6 +478,7 @@ class Backfill:
         by_op = {part.op: part for part in parts}
         run_id: str | None = None
         reasons: dict[str, str] = {}
+        run_error: str | None = None
         if not self.interrupted:
             try:
                 job, run = self._create(parts)
@@ -477,6 +486,8 @@ class Backfill:
                 for event in execute_run(job, run, self._instance):
                     if event.event_type is DagsterEventType.RUN_CANCELED:
                         self.interrupted = True
+                    elif event.event_type is DagsterEventType.RUN_FAILURE:
+                        run_error = run_failure_line(event)
                     outcome = _outcome(event, by_op, run_id, reasons)
                     if outcome is not None:
                         left[str(event.step_key)].pop(outcome.partition, None)
@@ -484,15 +495,28 @@ class Backfill:
                         yield outcome
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 self.interrupted = True
+            except Exception as error:  # noqa: BLE001 - whatever broke the run, it is shown
+                run_error = error_line(error_info(error))
             finally:
                 if run_id is not None:
-                    self._instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-        default = INTERRUPTED if self.interrupted else "its step did not run"
+                    free_slots(self._instance, run_id)
+        default = INTERRUPTED if self.interrupted else run_error or "its step did not run"
+        yield from self._unfinished(by_op, left, reasons, default, run_id)
+
+    def _unfinished(
+        self,
+        parts: Mapping[str, _Part],
+        left: Mapping[str, Mapping[str, None]],
+        reasons: Mapping[str, str],
+        default: str,
+        run_id: str | None,
+    ) -> Iterator[PartitionOutcome]:
+        """The partitions of which no event of the run has said what became of them."""
         for op, keys in left.items():
             for key in keys:
-                alone = len(by_op[op].keys) == 1 and op in reasons
+                alone = len(parts[op].keys) == 1 and op in reasons
                 outcome = PartitionOutcome(
-                    by_op[op].notebook,
+                    parts[op].notebook,
                     key,
                     "failed" if alone else "not run",
                     reasons.get(op, default),
@@ -572,12 +596,8 @@ def _outcome(
         return None
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
-        said = data.user_failure_data
-        if data.error and data.error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-            return None  # not the step's own doing: the run says that it was interrupted
-        error = data.error.message if data.error else ""
-        text = (said.description if said else None) or error or "failed"
-        reasons[part.op] = text.strip().split("\n", 1)[0]
+        if not is_interruption(data):  # else not the step's own doing: the run says so
+            reasons[part.op] = failure_reason(data).line
         return None
     if event.partition is None or event.asset_key != part.key:
         return None

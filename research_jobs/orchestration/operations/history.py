@@ -21,6 +21,11 @@ from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.definitions.factory import asset_key
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.causes import (
+    failure_reason,
+    is_interruption,
+    run_failure_line,
+)
 from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.orchestration.operations.launch import number_of, text_of
 
@@ -220,43 +225,63 @@ class StepEndings:
         self._instance = instance
         self._ops = op_names(catalog.entries)
         self._known: dict[str, dict[str, tuple[str, str | None]]] = {}
+        self._run_errors: dict[str, str | None] = {}
 
     def of(self, run_id: str, notebook: str) -> tuple[str, str | None] | None:
         """Ending and line of a notebook in a run; None when it did not get so far."""
+        return self._steps(run_id).get(self._ops.get(notebook, notebook))
+
+    def run_error(self, run_id: str) -> str | None:
+        """Why the run as a whole failed; None where its steps say so."""
+        self._steps(run_id)
+        return self._run_errors[run_id]
+
+    def failed(self, run_id: str) -> list[str]:
+        """The notebooks that failed in a run."""
+        names = {op: name for name, op in self._ops.items()}
+        return [
+            names.get(op, op)
+            for op, (ending, _) in self._steps(run_id).items()
+            if ending not in ("succeeded", "cancelled")
+        ]
+
+    def _steps(self, run_id: str) -> dict[str, tuple[str, str | None]]:
         if run_id not in self._known:
             self._known[run_id] = self._read(run_id)
-        steps = self._known[run_id]
-        return steps.get(self._ops.get(notebook, notebook))
+        return self._known[run_id]
 
     def _read(self, run_id: str) -> dict[str, tuple[str, str | None]]:
         endings: dict[str, tuple[str, str | None]] = {}
+        self._run_errors[run_id] = None
         kinds = {
             DagsterEventType.STEP_START,
             DagsterEventType.STEP_SUCCESS,
             DagsterEventType.STEP_FAILURE,
+            DagsterEventType.RUN_FAILURE,
         }
         for log in self._instance.all_logs(run_id, of_type=kinds):
             event = log.dagster_event
-            if event is None or event.step_key is None:
+            if event is None:
                 continue
-            if event.event_type == DagsterEventType.STEP_START:
+            if event.event_type == DagsterEventType.RUN_FAILURE:
+                self._run_errors[run_id] = run_failure_line(event)
+            elif event.step_key is None:
+                continue
+            elif event.event_type == DagsterEventType.STEP_START:
                 endings.setdefault(event.step_key, _CUT_OFF)
-                continue
-            if event.event_type == DagsterEventType.STEP_SUCCESS:
+            elif event.event_type == DagsterEventType.STEP_SUCCESS:
                 endings[event.step_key] = ("succeeded", None)
-                continue
-            failure = event.step_failure_data.error
-            if failure and failure.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-                endings[event.step_key] = ("cancelled", None)
-                continue
-            said = event.step_failure_data.user_failure_data
-            line = said.description if said else None
-            if line is None and failure:
-                line = failure.message
-            ending = text_of(said.metadata.get("ending")) if said else None
-            first = (line or "").strip().split("\n", 1)[0]
-            endings[event.step_key] = (ending or "failed", first or None)
+            else:
+                endings[event.step_key] = _failed_ending(event.step_failure_data)
         return endings
+
+
+def _failed_ending(data: Any) -> tuple[str, str | None]:
+    if is_interruption(data):
+        return ("cancelled", None)
+    said = data.user_failure_data
+    ending = text_of(said.metadata.get("ending")) if said else None
+    return (ending or "failed", failure_reason(data).line)
 
 
 def run_ending(
@@ -264,10 +289,13 @@ def run_ending(
 ) -> tuple[str, str | None]:
     """How a notebook ended in a run, and the line that says why it did not succeed."""
     status = run.dagster_run.status
+    run_id = run.dagster_run.run_id
     if status == DagsterRunStatus.SUCCESS:
         return ("succeeded", None) if materialized else ("skipped", None)
-    known = steps.of(run.dagster_run.run_id, notebook)
-    if known is not None and (known != _CUT_OFF or status == DagsterRunStatus.FAILURE):
+    known = steps.of(run_id, notebook)
+    if known == _CUT_OFF and status == DagsterRunStatus.FAILURE:
+        return (_CUT_OFF[0], steps.run_error(run_id) or _CUT_OFF[1])
+    if known is not None and known != _CUT_OFF:
         if known[0] == "succeeded" and not materialized:
             return ("skipped", None)
         return known
@@ -275,7 +303,10 @@ def run_ending(
         return (_GOING[status], None)
     if status == DagsterRunStatus.CANCELED:
         return ("cancelled", None)
-    return ("not run", "what it depends on failed, or its run was killed before its turn")
+    failed = ", ".join(sorted(steps.failed(run_id)))
+    if failed:
+        return ("not run", f"what it depends on failed: {failed}")
+    return ("not run", steps.run_error(run_id) or "its run ended before its turn")
 
 
 def _count_partitions(

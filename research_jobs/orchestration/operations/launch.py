@@ -6,6 +6,7 @@ same code location as the runs that it launches itself.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping
@@ -21,14 +22,23 @@ from research_jobs.orchestration.compat.assets import (
     execute_run,
     job_origin,
 )
+from research_jobs.orchestration.compat.execution import error_info
 from research_jobs.orchestration.compat.instance import capture_interrupts
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.model.causes import (
+    error_line,
+    failure_reason,
+    is_interruption,
+    run_failure_line,
+)
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import rows_of
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
 from research_jobs.process import collect_again
+
+logger = logging.getLogger("research_jobs")
 
 __all__ = [
     "Launcher",
@@ -36,6 +46,7 @@ __all__ = [
     "Outcome",
     "Seen",
     "Started",
+    "free_slots",
     "interruptible",
     "number_of",
     "text_of",
@@ -181,8 +192,10 @@ class Launcher:
                     yield from watch.see(event)
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 watch.interrupted = True
+            except Exception as error:  # noqa: BLE001 - whatever broke the run, it is shown
+                watch.broke(error)
             finally:
-                self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                free_slots(self.instance, run.run_id)
         yield from watch.rest()
 
     def step_key(self, key: dg.AssetKey) -> str:
@@ -224,10 +237,18 @@ class _Watch:
         self._metadata: dict[str, Mapping[str, dg.MetadataValue[Any]]] = {}
         self._materialized: set[str] = set()
         self._descriptions: dict[str, str] = {}
+        self._unsuccessful: set[dg.AssetKey] = set()
+        self._run_error: str | None = None
+
+    def broke(self, error: Exception) -> None:
+        """Note that the run itself failed, and not one of its notebooks."""
+        self._run_error = error_line(error_info(error))
 
     def see(self, event: dg.DagsterEvent) -> Iterator[Seen]:
         """One event of the run."""
         step = event.step_key
+        if event.event_type is Kind.RUN_FAILURE:
+            self._run_error = run_failure_line(event) or self._run_error
         if step is None or step not in self._left:
             return
         match event.event_type:
@@ -235,7 +256,8 @@ class _Watch:
                 self._since.setdefault(step, time.monotonic())
                 yield Started(self._label(step))
             case Kind.STEP_UP_FOR_RETRY:
-                yield Note(f"{self._label(step)} failed, trying again: {_first_line(event)}")
+                why = failure_reason(event.event_specific_data).line
+                yield Note(f"{self._label(step)} failed, trying again: {why}")
             case Kind.ASSET_MATERIALIZATION:
                 self._materialized.add(step)
                 self._metadata[step] = event.materialization.metadata
@@ -257,27 +279,36 @@ class _Watch:
         for step in list(self._left):
             if self.interrupted and step in self._since:
                 yield self._ended(step, "cancelled", error="interrupted")
+            elif self.interrupted:
+                yield self._ended(step, "not run", error="interrupted")
+            elif step in self._since and self._run_error:
+                yield self._ended(step, "failed", error=self._run_error)
             else:
-                why = "interrupted" if self.interrupted else "what it depends on failed"
-                yield self._ended(step, "not run", error=why)
+                yield self._ended(step, "not run", error=self._why_not_run(self._steps[step]))
 
     def _failed(self, step: str, data: Any) -> Outcome:
-        error = data.error
-        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        if is_interruption(data):
             return self._ended(step, "cancelled", error="interrupted")
         said = data.user_failure_data
         metadata = said.metadata if said else {}
         self._metadata[step] = metadata
-        if said is not None and said.description:
-            headline, _, rest = said.description.partition("\n")
-        else:
-            headline, _, rest = (error.message if error else "failed").partition("\n")
+        reason = failure_reason(data)
         ending = text_of(metadata.get("ending")) or "failed"
         kept = (metadata.get(name) for name in ("traceback", "cell", "details"))
-        details = [rest, *(_unfenced(value) for value in kept)]
+        details = [reason.rest, *(_unfenced(value) for value in kept)]
+        self._unsuccessful.add(self._steps[step])
         return self._ended(
-            step, ending, error=headline.strip(), details="\n".join(filter(None, details)).strip()
+            step, ending, error=reason.line, details="\n".join(filter(None, details)).strip()
         )
+
+    def _why_not_run(self, key: dg.AssetKey) -> str:
+        """Why a notebook did not come to its turn: what it reads failed, or the run as a whole."""
+        graph = self._launcher.graph
+        failed = [other for other in self._unsuccessful if other in _upstream(graph, key)]
+        if failed:
+            names = ", ".join(sorted("/".join(other.path) for other in failed))
+            return f"what it depends on failed: {names}"
+        return self._run_error or "its run ended before its turn"
 
     def _ended(
         self, step: str, ending: str, *, error: str | None = None, details: str = ""
@@ -315,16 +346,25 @@ def text_of(value: Any) -> str | None:
     return str(found) if found not in (None, "") else None
 
 
-def _first_line(event: dg.DagsterEvent) -> str:
-    """Why a step is tried again."""
-    error = getattr(event.event_specific_data, "error", None)
-    while error is not None and error.cause is not None:
-        error = error.cause
-    message = error.message if error else ""
-    # Dagster puts the exception's class in front of our own line.
-    return (
-        message.strip().split("\n", 1)[0].removeprefix("dagster._core.definitions.events.Failure: ")
-    )
+def _upstream(graph: Any, key: dg.AssetKey) -> set[dg.AssetKey]:
+    """All that an asset reads, directly or not."""
+    found: set[dg.AssetKey] = set()
+    left = [key]
+    while left:
+        for parent in graph.get(left.pop()).parent_keys:
+            if parent not in found and graph.has(parent):
+                found.add(parent)
+                left.append(parent)
+    return found
+
+
+def free_slots(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Give back what an ended run holds in pools; a database that is away does so later."""
+    try:
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    except Exception as error:  # noqa: BLE001 - the run's own ending is what counts
+        why = error_line(error_info(error))
+        logger.warning("The slots of run %s could not be given back: %s", run_id, why)
 
 
 def _unfenced(value: Any) -> str:
