@@ -83,14 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         warm_up(project)
 
-    from research_jobs.orchestration.model.addresses import expect_ui
     from research_jobs.orchestration.operations.backfill import backfill
     from research_jobs.orchestration.operations.entries import find_entries
     from research_jobs.orchestration.operations.launch import interruptible
     from research_jobs.orchestration.operations.session import open_session
 
     with (
-        expect_ui(),
         open_session(project) as session,
         _Bar(quiet=arguments.json) as bar,
         interruptible(),

@@ -71,12 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     warm_up(project)
 
     from research_jobs.notebook.discovery import files_beside
-    from research_jobs.orchestration.model.addresses import expect_ui
     from research_jobs.orchestration.operations.call import Call
     from research_jobs.orchestration.operations.launch import Outcome
     from research_jobs.orchestration.operations.session import open_session
 
-    with expect_ui(), open_session(project) as session:
+    with open_session(project) as session:
         if not session.catalog.entries:
             beside = files_beside(session.catalog.scan, project.notebooks)
             complain(f"Nothing to run. {beside}")

@@ -1,7 +1,8 @@
 """``research-jobs ui``: Dagster's UI and daemon, and the reports, until Ctrl-C.
 
-The same as ``dagster dev`` in the project's root, and the server of the reports beside it. What
-Dagster has to say goes to ``.research_jobs/ui.log``, so that the two addresses stay in sight.
+The same as ``dagster dev`` in the project's root, with a guard before the UI
+(`research_jobs.orchestration.operations.guard`) and the server of the reports beside it. What
+Dagster says goes to ``.research_jobs/ui.log``, so that the two addresses stay in sight.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import IO, TYPE_CHECKING
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
 from research_jobs.filesystem import open_private
+from research_jobs.hosts import address, is_everywhere
 from research_jobs.process import collect_again
 from research_jobs.project import (
     PROJECT_VARIABLE,
@@ -35,26 +37,33 @@ from research_jobs.project import (
 if TYPE_CHECKING:
     from research_jobs.report.server import ReportServer
 
-__all__ = ["add_arguments", "address", "free_port", "run"]
+__all__ = ["add_arguments", "choose_port", "run"]
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
+LAST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
-        "--port", type=int, help=f"port of the UI (default: {UI_PORT}, or the next free one)"
+        "--port", type=_port, help=f"port of the UI (default: {UI_PORT}, or the next free one)"
     )
     parser.add_argument(
         "--reports-port",
-        type=int,
+        type=_port,
         help=f"port of the reports (default: {REPORTS_PORT}, or the next free one)",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="show what Dagster says instead of keeping it"
     )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port (1 to {LAST_PORT})")
+    return int(text)
 
 
 class _StopError(Exception):
@@ -63,28 +72,23 @@ class _StopError(Exception):
 
 def run(arguments: argparse.Namespace) -> int:
     """Start both, print where they are, wait, stop both."""
-    from research_jobs.orchestration.model.addresses import announced
-
     project = find_project(arguments.project)
     host: str = arguments.host
-    port = free_port(host, arguments.port, UI_PORT)
-    reports_port = free_port(host, arguments.reports_port, REPORTS_PORT, not_this=port)
-    ui_address, reports_address = address(host, port), address(host, reports_port)
+    port = choose_port(host, arguments.port, UI_PORT)
+    reports_port = choose_port(host, arguments.reports_port, REPORTS_PORT, taken=port)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stop)
-    log = project.make_state_folder() / "ui.log"
+    log = project.state / "ui.log"
     with contextlib.ExitStack() as stack:
-        sink = None if arguments.verbose else stack.enter_context(open_private(log))
-        environment = dict(os.environ)
-        environment[PROJECT_VARIABLE] = str(project.root)
         try:
+            project.make_state_folder()
+            sink = None if arguments.verbose else stack.enter_context(open_private(log))
             print("Starting…", flush=True)
-            stack.enter_context(announced(project, ui=ui_address, reports=reports_address))
-            stack.enter_context(_serve_reports(project, host, reports_port))
-            dagster = stack.enter_context(_dagster(project, host, port, environment, sink))
+            stack.enter_context(_serve_reports(project, host, reports_port, port))
+            dagster = stack.enter_context(_dagster(project, host, port, reports_port, sink))
             _wait_until_up(host, port, dagster)
-            print(f"Dagster's UI   {ui_address}")
-            print(f"Reports        {reports_address}")
+            print(f"Dagster's UI   {address(host, port)}")
+            print(f"Reports        {address(host, reports_port)}")
             if sink is not None:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
@@ -97,26 +101,39 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         except _DiedError as died:
             complain(f"research-jobs ui: {died}")
-            if sink is not None:
+            if not arguments.verbose:
                 complain(_tail(log))
             return 1
+        except OSError as error:
+            raise ProjectError(_told(project, error)) from error
+
+
+def _told(project: Project, error: OSError) -> str:
+    if error.filename is None:
+        return str(error)
+    return f"{project.display(os.fsdecode(error.filename))} cannot be written: {error.strerror}"
 
 
 @contextlib.contextmanager
 def _dagster(
-    project: Project, host: str, port: int, environment: dict[str, str], sink: IO[bytes] | None
+    project: Project, host: str, port: int, reports_port: int, sink: IO[bytes] | None
 ) -> Generator[subprocess.Popen[bytes]]:
     """``dagster dev`` on the project's instance and workspace, while the context lasts.
 
     Its keeper ends it when our end of the pipe is closed, which it is when we die, too.
     """
     from research_jobs.orchestration.model.instance import service_home, workspace_file
+    from research_jobs.orchestration.operations import webserver
 
+    environment = os.environ | {
+        PROJECT_VARIABLE: str(project.root),
+        webserver.REPORTS_PORT_VARIABLE: str(reports_port),
+    }
     home = service_home(project)
     keeper = subprocess.Popen(
         [
             *(sys.executable, "-m", "research_jobs.cli.keeper", str(STOP_TIMEOUT_S)),
-            *(sys.executable, "-m", "dagster", "dev"),
+            *(sys.executable, "-m", webserver.__name__, "dev"),
             *("--workspace", str(workspace_file(project))),
             *("--host", host, "--port", str(port), "--log-level", "warning"),
         ],
@@ -136,21 +153,21 @@ def _dagster(
         keeper.wait()
 
 
-def _serve_reports(project: Project, host: str, port: int) -> ReportServer:
+def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> ReportServer:
     """The reports, from a thread of this process: they are files, and few ask for them."""
     from research_jobs.orchestration.execution.gallery import list_catalog
+    from research_jobs.orchestration.model.addresses import public_addresses
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.report.server import ReportServer
 
     list_catalog(load_catalog(project))
-    try:
-        return ReportServer(project.reports, host, port)
-    except OSError as error:
-        raise ProjectError(f"the reports cannot be served on port {port}: {error}") from error
+    ui, reports = public_addresses(project)
+    public = (reports,) if reports else ()
+    return ReportServer(project.reports, host, port, public=public, ui=ui or ui_port)
 
 
 class _DiedError(Exception):
-    """Dagster ended, and should not have."""
+    """Dagster ended, or is not what we started."""
 
 
 def _check(dagster: subprocess.Popen[bytes]) -> None:
@@ -163,54 +180,61 @@ def _raise_stop(number: int, frame: FrameType | None) -> None:
     raise _StopError
 
 
-def free_port(host: str, wanted: int | None, default: int, *, not_this: int | None = None) -> int:
+def choose_port(host: str, wanted: int | None, default: int, *, taken: int | None = None) -> int:
     """The port asked for, or the first free one from the default on.
 
     Raises
     ------
     ProjectError
-        When the port asked for is taken, or none is free.
+        When the port asked for cannot be had, or none is free.
     """
-    if wanted:
-        if not _is_free(host, wanted):
-            raise ProjectError(f"port {wanted} is taken", hint="Name another, or none.")
+    if wanted is not None:
+        if wanted == taken:
+            raise ProjectError(
+                f"port {wanted} is named twice", hint="The UI and the reports need one each."
+            )
+        why = _try(host, wanted)
+        if why is not None:
+            raise ProjectError(
+                f"port {wanted} of '{host}': {why}", hint="Name another port, or none."
+            )
         return wanted
+    why = None
     for port in range(default, default + 100):
-        if port != not_this and _is_free(host, port):
+        if port != taken and (why := _try(host, port)) is None:
             return port
-    raise ProjectError(f"no free port from {default} on", hint="Name one with --port.")
+    raise ProjectError(f"no port of '{host}' is free from {default} on: {why}")
 
 
-def address(host: str, port: int) -> str:
-    """What links say for a server that listens on `host`."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound: every address of this machine
-        host = socket.gethostname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+def _try(host: str, port: int) -> str | None:
+    """Why a server cannot listen there; None where it can."""
+    if not host:
+        return "The host has no name"  # to a socket, every address of this machine
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except (OSError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 def _wait_until_up(host: str, port: int, dagster: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
+    reachable = "localhost" if is_everywhere(host) else host
     while time.monotonic() < deadline:
         _check(dagster)
-        connection = http.client.HTTPConnection(host, port, timeout=5)
+        connection = http.client.HTTPConnection(reachable, port, timeout=5)
         try:
             connection.request("GET", "/server_info")
-            connection.getresponse()
+            guarded = connection.getresponse().headers["X-Frame-Options"] is not None
         except OSError:
             time.sleep(0.2)
         else:
-            return
+            if guarded:
+                return
+            raise _DiedError(
+                "this version of Dagster cannot be guarded; `dagster dev` starts it bare"
+            )
         finally:
             connection.close()
     raise _DiedError(f"nothing answers on port {port} after {START_TIMEOUT_S:.0f} seconds")

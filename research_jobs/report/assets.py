@@ -14,9 +14,19 @@ from pathlib import Path
 
 from research_jobs.filesystem import make_folder, temporary_path, write_atomically
 
-__all__ = ["ASSETS", "asset_text", "install_asset", "install_plotly", "write_atomically"]
+__all__ = [
+    "ASSETS",
+    "UI_SCRIPT",
+    "asset_text",
+    "install_asset",
+    "install_plotly",
+    "write_atomically",
+]
 
 ASSETS = "assets"
+UI_SCRIPT = "ui.js"
+"""No file: a script, which the server makes for each reader, that says where Dagster's UI is."""
+
 _HERE = Path(__file__).parent / "assets"
 
 

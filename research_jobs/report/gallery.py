@@ -29,7 +29,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from research_jobs.report.assets import asset_text, install_asset, write_atomically
+from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
 
@@ -61,7 +61,7 @@ class NotebookCard:
     schedule : str or None
         When it runs, in words or as cron.
     url : str or None
-        Its page in Dagster.
+        Its page in Dagster: an address, or a path in the UI.
     """
 
     name: str
@@ -338,6 +338,7 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
         "<noscript>The gallery needs scripts; the reports themselves do not.</noscript>"
         f'<script src="{escape(script)}"></script>'
         + (f'<script src="{escape(up)}gallery.js"></script>' if up else "")
+        + f'<script src="{escape(up)}{UI_SCRIPT}"></script>'
         + f'<script src="{escape(data)}"></script></body></html>\n'
     )
     content = text.encode()

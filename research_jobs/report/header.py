@@ -49,7 +49,7 @@ class ReportHeader:
         A value of `research_jobs.protocol.Ending`.
     run_id : str
     run_url : str or None
-        Where the run is shown.
+        Where the run is shown: an address, or a path in Dagster's UI.
     path : str or None
         The notebook's file as a person should see it.
     partition : str or None

@@ -289,11 +289,15 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
 
 def _crumbs(header: ReportHeader, links: Links) -> str:
     parts: list[str] = []
+    ui_script = ""
     if links.gallery:
         parts.append(f'<a href="{escape(links.gallery)}">All notebooks</a>')
+        ui_address = links.gallery.removesuffix("index.html") + "ui.js"
+        ui_script = f'<script src="{escape(ui_address)}" defer></script>'
     if links.notebook:
         parts.append(f'<a href="{escape(links.notebook)}">{escape(header.notebook)}</a>')
-    return f'<nav class="rj-crumbs">{"<span>/</span>".join(parts)}</nav>' if parts else ""
+    shown = "<span>/</span>".join(parts)
+    return f'<nav class="rj-crumbs">{shown}{ui_script}</nav>' if parts else ""
 
 
 def _head(page: Page, header: ReportHeader) -> str:
@@ -319,15 +323,20 @@ def _head(page: Page, header: ReportHeader) -> str:
         f"<span>{readable_bytes(header.peak_memory_bytes)} peak memory</span>"
         if header.peak_memory_bytes
         else "",
-        f'<a href="{escape(header.run_url)}">Run in Dagster</a>'
-        if header.run_url and re.match(r"https?://", header.run_url)
-        else "",
+        _run_link(header.run_url or ""),
     ]
     return (
         f'<header class="rj-head"><h1 class="rj-name">{folder}{escape(name)}{partition}</h1>'
         f'<p class="rj-ending{kind}">{"".join(facts)}</p>{_alert(page, header)}'
         f"{_facts(header)}</header>"
     )
+
+
+def _run_link(url: str) -> str:
+    if re.match(r"https?://", url):
+        return f'<a href="{escape(url)}">Run in Dagster</a>'
+    # A path in the UI: the page's script shows the link where it knows the UI's address.
+    return f'<a data-ui="{escape(url)}" hidden>Run in Dagster</a>' if url.startswith("/") else ""
 
 
 def _alert(page: Page, header: ReportHeader) -> str:

@@ -1,72 +1,104 @@
 """Serve the reports' folder: files only, each with a policy that says what it may do.
 
-It stands on a port of its own, and so on an origin of its own: whatever a report holds, it cannot
-reach Dagster's pages. Standard library only.
+The server has a port of its own, and so an origin of its own: whatever a report holds, it cannot
+reach Dagster's pages.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import socket
 import threading
-from collections.abc import Callable, Collection
-from email.utils import formatdate, parsedate_to_datetime
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from email.utils import formatdate
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
-from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+from urllib.parse import quote
 
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from research_jobs.hosts import Authority, KnownHosts, address
+from research_jobs.report.assets import UI_SCRIPT
 from research_jobs.report.outputs import FRAME_POLICY
 
-__all__ = ["ReportServer", "find_file", "policy_for", "serve_reports"]
+__all__ = ["ReportServer", "find_file", "policy_for"]
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
     ".css": "text/css; charset=utf-8",
     ".png": "image/png",
     ".jpg": "image/jpeg",
     ".svg": "image/svg+xml",
     ".ipynb": "application/x-ipynb+json",
 }
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_INERT = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
+# What every answer has that says nothing else.
+_DEFAULTS = {
+    "Content-Security-Policy": _INERT,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 _CHUNK = 256 * 1024
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-def find_file(folder: Path, target: str) -> Path | None:
+
+def find_file(folder: Path, path: str) -> Path | None:
     """The file that an address names.
 
     Parameters
     ----------
     folder : Path
         The reports' folder, resolved.
-    target : str
-        The request's path, percent-encoded, with or without a query.
+    path : str
+        The request's path, decoded.
 
     Returns
     -------
     Path or None
-        Always a file inside `folder`, links followed; never a hidden one.
+        Always a file inside `folder`, links followed, and never a hidden one.
     """
-    path = unquote(urlsplit(target).path, errors="replace")
-    parts = PurePosixPath(path.lstrip("/")).parts
-    if "\0" in path or "\\" in path or any(part.startswith(".") for part in parts):
+    parts = path.removeprefix("/").split("/")
+    if parts[-1] == "":
+        parts.pop()
+    if any(not part or part.startswith(".") or "\\" in part for part in parts):
         return None
     try:
         found = folder.joinpath(*parts).resolve()
         if found.is_dir():
             found = (found / "index.html").resolve()
-        return found if found.is_relative_to(folder) and found.is_file() else None
-    except (OSError, ValueError):
+        inside = found.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in inside)
+        return found if not hidden and found.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, outside; a loop before 3.13
         return None
 
 
-def policy_for(path: Path, *, embedded: bool = True) -> str:
+def policy_for(path: Path, head: bytes, *, embedded: bool = True) -> str:
     """The content security policy that a file is served with.
 
     Parameters
     ----------
     path : Path
         A file of the reports' folder.
+    head : bytes
+        Its first kilobyte.
     embedded : bool
         False where the browser says that it opens the file by itself.
 
@@ -80,139 +112,148 @@ def policy_for(path: Path, *, embedded: bool = True) -> str:
         rights = "sandbox allow-scripts" if embedded else "sandbox"
         return f"{rights}; {FRAME_POLICY}; frame-ancestors 'self'"
     if path.suffix == ".html":
-        scripts = "'self'"
-        with path.open("rb") as file:
-            # The page says in its first lines, above anything of the notebook's.
-            if b"'unsafe-eval'" in file.read(1024).split(b"<title>", 1)[0]:
-                scripts += " 'unsafe-eval'"
+        # The page says in its first lines, above anything of the notebook's.
+        evaluates = b"'unsafe-eval'" in head.split(b"<title>", 1)[0]
+        scripts = "'self' 'unsafe-eval'" if evaluates else "'self'"
         return (
-            f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; "
-            "img-src 'self' data: blob:; frame-src 'self'; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'self'"
+            f"default-src 'none'; script-src {scripts}; "
+            "style-src 'unsafe-inline'; img-src 'self' data: blob:; frame-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
         )
-    return "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    return _INERT
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "research-jobs"
-    sys_version = ""
-    timeout = 30
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+class _Reports:
+    """The application: one folder, for readers who know our name."""
 
-    def do_GET(self) -> None:
-        self._answer(with_body=True)
+    def __init__(self, folder: Path, hosts: KnownHosts, ui: str | int | None) -> None:
+        self._folder = folder
+        self._hosts = hosts
+        self._ui = ui
+        self._static = StaticFiles()
 
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await run_in_threadpool(self._answer, Request(scope))
+        except Exception:  # noqa: BLE001 - whatever it is, the reader gets a clean answer
+            response = _refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+        await response(scope, receive, send)
 
-    def _answer(self, *, with_body: bool) -> None:
-        if not self._known_host():
-            self._refuse(HTTPStatus.MISDIRECTED_REQUEST)
-            return
-        target = urlsplit(self.path)
-        path = find_file(self.server.folder, self.path)
-        if path is None:
-            self._refuse(HTTPStatus.NOT_FOUND)
-            return
-        if path.name == "index.html" and not target.path.endswith(("/", "index.html")):
+    def _answer(self, request: Request) -> Response:
+        named = request.headers.getlist("host")
+        host = Authority.parse(named[0]) if len(named) == 1 else None
+        if host is None:
+            return _refuse(HTTPStatus.BAD_REQUEST)
+        if not self._hosts.know(host):
+            return _refuse(HTTPStatus.MISDIRECTED_REQUEST)
+        if request.method not in ("GET", "HEAD"):
+            return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
+        path: str = request.scope["path"]
+        if path == f"/{UI_SCRIPT}":
+            return self._ui_script(host)
+        found = find_file(self._folder, path)
+        if found is None:
+            return _refuse(HTTPStatus.NOT_FOUND)
+        if found.name == "index.html" and not path.endswith(("/", "index.html")):
             # Relative addresses in the page count from its folder.
-            self.send_response(HTTPStatus.MOVED_PERMANENTLY)
-            self.send_header("Location", PurePosixPath("/" + target.path.lstrip("/")).name + "/")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
+            target = quote(path.rpartition("/")[2]) + "/"
+            return Response(status_code=301, headers={"Location": target})
         try:
-            self._send(path, with_body=with_body)
+            return self._file(request, found, found.open("rb"))
         except OSError:
-            # The reader left, or the report was removed meanwhile.
-            self.close_connection = True
+            return _refuse(HTTPStatus.NOT_FOUND)  # removed meanwhile, or not ours to read
 
-    def _send(self, path: Path, *, with_body: bool) -> None:
-        with path.open("rb") as file:
-            status = path.stat()
-            if self._unchanged(status.st_mtime):
-                self.send_response(HTTPStatus.NOT_MODIFIED)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            kind = _TYPES.get(path.suffix.lower(), "application/octet-stream")
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(status.st_size))
-            self.send_header("Last-Modified", formatdate(status.st_mtime, usegmt=True))
-            fixed = path.parent.name == "assets"
-            self.send_header(
-                "Cache-Control", "public, max-age=31536000, immutable" if fixed else "no-cache"
-            )
-            embedded = self.headers.get("Sec-Fetch-Dest", "iframe") != "document"
-            self.send_header("Content-Security-Policy", policy_for(path, embedded=embedded))
-            self.send_header("Vary", "Sec-Fetch-Dest")
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Referrer-Policy", "no-referrer")
-            picture = kind.startswith("image/")
+    def _file(self, request: Request, path: Path, file: BinaryIO) -> Response:
+        # Of the open file: another may take its place, and some grow while they are read.
+        status = os.fstat(file.fileno())
+        head = file.read(1024)
+        file.seek(0)
+        kind = _TYPES.get(path.suffix.lower(), "application/octet-stream")
+        version = f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}"
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(status.st_size),
+            "Last-Modified": formatdate(status.st_mtime, usegmt=True),
+            "ETag": f'"{hashlib.sha256(version.encode()).hexdigest()[:16]}"',
+            "Content-Security-Policy": policy_for(
+                path, head, embedded=request.headers.get("sec-fetch-dest") != "document"
+            ),
+            "Vary": "Sec-Fetch-Dest",
+        }
+        if path.parent.name == "assets":
+            headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        if kind.startswith("image/"):
             # Dagster's pages show thumbnails; nothing else of a report is for other origins.
-            self.send_header(
-                "Cross-Origin-Resource-Policy", "cross-origin" if picture else "same-origin"
-            )
-            if kind.startswith(("application/x-ipynb", "application/octet")):
-                self.send_header("Content-Disposition", "attachment")
-            self.end_headers()
-            if with_body:
-                remaining = status.st_size
-                while remaining > 0 and (chunk := file.read(min(_CHUNK, remaining))):
-                    self.wfile.write(chunk)
-                    remaining -= len(chunk)
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        if kind.startswith(("application/x-ipynb", "application/octet")):
+            headers["Content-Disposition"] = "attachment"
+        response = Response(headers=headers)
+        if self._static.is_not_modified(response.headers, request.headers):
+            # With the file's own policy: a browser puts these headers in place of the old ones.
+            del response.headers["Content-Length"], response.headers["Content-Type"]
+            response.status_code = 304
+        elif request.method == "GET":
+            return StreamingResponse(_content(file, status.st_size), headers=headers)
+        file.close()
+        return response
 
-    def _unchanged(self, modified: float) -> bool:
-        since = self.headers.get("If-Modified-Since")
-        if since is None:
+    def _ui_script(self, host: Authority) -> Response:
+        # By the name that the reader used, which is one that reaches this machine.
+        base = address(host.name, self._ui) if isinstance(self._ui, int) else self._ui
+        code = f"window.researchJobsUi = {json.dumps(base)};\n"
+        return Response(code, headers={"Content-Type": _TYPES[".js"], "Cache-Control": "no-store"})
+
+
+def _content(file: BinaryIO, size: int) -> Iterator[bytes]:
+    with file:
+        while size > 0 and (chunk := file.read(min(_CHUNK, size))):
+            size -= len(chunk)
+            yield chunk
+
+
+def _refuse(status: HTTPStatus, **headers: str) -> Response:
+    return PlainTextResponse(f"{status.phrase}\n", status, headers)
+
+
+def _with_defaults(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Any:
+    """Give every answer of an application the headers that it lacks."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def forward(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _DEFAULTS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await app(scope, receive, forward)
+
+    return answer
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1, whose answer to what is no HTTP has our headers too."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer before there is a request that an application could answer."""
+        body = f"{msg}\n"
+        lines = {"Content-Type": "text/plain; charset=utf-8", "Connection": "close", **_DEFAULTS}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        length = f"Content-Length: {len(body)}\r\n"
+        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}{length}\r\n{body}".encode())
+        self.transport.close()
+
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Answer a reader that has said all it will say, then close."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is None or cycle.response_complete:
             return False
-        try:
-            return int(modified) <= parsedate_to_datetime(since).timestamp()
-        except (TypeError, ValueError):
-            return False
-
-    def _known_host(self) -> bool:
-        """Whether the address that was asked for is ours (a foreign name may lead here)."""
-        if self.server.hosts is None:
-            return True
-        name = urlsplit("//" + self.headers.get("Host", "")).hostname
-        return name in self.server.hosts
-
-    def _refuse(self, status: HTTPStatus) -> None:
-        text = f"{status.phrase}\n".encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("Content-Security-Policy", "default-src 'none'; sandbox")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(text)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing for each request."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # Another server on the port is an error to tell, not one to share it with.
-    allow_reuse_port = False
-
-    def __init__(
-        self, folder: Path, address: tuple[str, int], hosts: frozenset[str] | None
-    ) -> None:
-        self.folder = folder
-        self.hosts = hosts
-        super().__init__(address, _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that goes away is no error."""
+        cycle.keep_alive = False
+        return True
 
 
 class ReportServer:
-    """Serves the reports until it is closed.
+    """Serves the reports from a thread, until it is closed.
 
     Parameters
     ----------
@@ -221,9 +262,15 @@ class ReportServer:
     host : str
     port : int
         0 takes a free one.
-    hosts : collection of str
-        Names by which it may be asked for besides its own (a proxy's public one). Checked only
-        where `host` is this machine alone: there, a name that leads here is an attack.
+    public : collection of str
+        Addresses by which a proxy shows the reports.
+    ui : str or int, optional
+        Where pages find Dagster's UI: its public address, or its port on this machine.
+
+    Raises
+    ------
+    OSError
+        When the port is taken.
     """
 
     def __init__(
@@ -232,73 +279,46 @@ class ReportServer:
         host: str = "127.0.0.1",
         port: int = 3001,
         *,
-        hosts: Collection[str] = (),
+        public: Collection[str] = (),
+        ui: str | int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        known = _LOOPBACK | {host, *hosts} if host in _LOOPBACK else None
-        self._server = _Server(folder.resolve(), (host, port), known)
-        self._thread: threading.Thread | None = None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._host = host
+        self._socket = socket.create_server((host, port), family=family)
+        reports = _Reports(folder.resolve(), KnownHosts.of(host, public), ui)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                _with_defaults(GZipMiddleware(reports)),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="reports", daemon=True
+        )
 
     @property
     def url(self) -> str:
         """str: its address, without a slash at the end."""
-        host, port = self._server.server_address[:2]
-        return f"http://{host if isinstance(host, str) else host.decode()}:{port}"
-
-    def start(self) -> None:
-        """Serve from a thread of this process."""
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="reports", daemon=True
-        )
-        self._thread.start()
-
-    def run(self) -> None:
-        """Serve until interrupted."""
-        self._server.serve_forever()
+        return address(self._host, self._socket.getsockname()[1])
 
     def close(self) -> None:
         """Stop, and free the port."""
-        if self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
 
     def __enter__(self) -> Self:
-        self.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-
-def serve_reports(
-    folder: Path,
-    host: str = "127.0.0.1",
-    port: int = 3001,
-    *,
-    hosts: Collection[str] = (),
-    ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve the reports' folder until interrupted.
-
-    Parameters
-    ----------
-    folder, host, port, hosts
-        As for `ReportServer`.
-    ready : callable, optional
-        Called with the address once it answers.
-
-    Raises
-    ------
-    OSError
-        When the port is taken.
-    """
-    server = ReportServer(folder, host, port, hosts=hosts)
-    try:
-        if ready is not None:
-            ready(server.url)
-        server.run()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.close()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from research_jobs.cli.ui import address
 from research_jobs.orchestration.model.addresses import (
-    announced,
+    REPORT_LINKS,
     asset_page,
-    expect_ui,
-    reports_address,
+    public_addresses,
+    report_link,
     run_page,
 )
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
@@ -33,61 +33,50 @@ def catalog_of(folder: Path, manifest: str = "") -> Catalog:
     return load_catalog(find_project(folder))
 
 
-def test_nobody_serves_anything(tmp_path: Path) -> None:
-    """Without a server there is no address, and so no link that leads nowhere."""
-    catalog = catalog_of(tmp_path)
-    found = (reports_address(catalog), run_page(catalog, "r1", "s"), asset_page(catalog, "a/b"))
-    assert found == (None, None, None)
+def links(catalog: Catalog) -> tuple[str, str, str]:
+    report = catalog.project.reports / "a b" / "report.html"
+    return (
+        report_link(catalog, report, "cell-3"),
+        run_page(catalog, "r1", "s"),
+        asset_page(catalog, "a/b"),
+    )
 
 
-def test_a_running_ui_is_found_and_a_dead_one_is_not(tmp_path: Path) -> None:
-    """Its addresses hold exactly as long as it lives, though its file stays."""
-    catalog = catalog_of(tmp_path)
-    with announced(catalog.project, ui="http://127.0.0.1:1", reports="http://127.0.0.1:2"):
-        assert reports_address(catalog) == "http://127.0.0.1:2"
-        assert run_page(catalog, "r1", "s") == "http://127.0.0.1:1/runs/r1?logs=step%3As"
-        assert asset_page(catalog, "a/b") == "http://127.0.0.1:1/assets/a/b"
-    assert (catalog.project.state / "ui.json").exists()
-    assert reports_address(catalog) is None
-
-
-def test_the_last_ui_is_found(tmp_path: Path) -> None:
-    """Of two over one project the later one counts, and its end does not disturb the other."""
-    catalog = catalog_of(tmp_path)
-    with announced(catalog.project, ui="http://a", reports="http://b"):
-        with announced(catalog.project, ui="http://c", reports="http://d"):
-            assert reports_address(catalog) == "http://d"
-        assert reports_address(catalog) is None
-
-
-def test_the_command_line_expects_a_ui(tmp_path: Path) -> None:
-    """Its runs link where a UI will be started to see them: the usual ports, else the last ones."""
-    catalog = catalog_of(tmp_path)
-    with expect_ui():
-        assert reports_address(catalog) == "http://127.0.0.1:3001"
-        assert asset_page(catalog, "a") == "http://127.0.0.1:3000/assets/a"
-        with announced(catalog.project, ui="http://a", reports="http://b"):
-            assert reports_address(catalog) == "http://b"
-        assert reports_address(catalog) == "http://b"
-    assert reports_address(catalog) is None
+def test_links_name_no_port(tmp_path: Path) -> None:
+    """Where nobody named a public address, links are paths: whoever shows them resolves them."""
+    assert links(catalog_of(tmp_path)) == (
+        f"{REPORT_LINKS}a%20b/report.html#cell-3",
+        "/runs/r1?logs=step%3As",
+        "/assets/a/b",
+    )
 
 
 def test_what_a_person_says_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manifest's public addresses beat a running UI's, and the environment beats both."""
+    """The manifest's public addresses are stored whole, and the environment beats them."""
     catalog = catalog_of(
         tmp_path, "reports: {url: 'https://reports.here/', dagster: 'https://dagster.here/'}"
     )
-    with announced(catalog.project, ui="http://a", reports="http://b"):
-        assert reports_address(catalog) == "https://reports.here"
-        assert run_page(catalog, "r1", "s") == "https://dagster.here/runs/r1?logs=step%3As"
-        monkeypatch.setenv(REPORTS_VARIABLE, "https://r.there/")
-        monkeypatch.setenv(UI_VARIABLE, "https://d.there/")
-        assert reports_address(catalog) == "https://r.there"
-        assert asset_page(catalog, "a") == "https://d.there/assets/a"
+    assert public_addresses(catalog.project) == ("https://dagster.here", "https://reports.here")
+    assert links(catalog) == (
+        "https://reports.here/a%20b/report.html#cell-3",
+        "https://dagster.here/runs/r1?logs=step%3As",
+        "https://dagster.here/assets/a/b",
+    )
+    monkeypatch.setenv(REPORTS_VARIABLE, "https://r.there/")
+    monkeypatch.setenv(UI_VARIABLE, "https://d.there/")
+    assert public_addresses(catalog.project) == ("https://d.there", "https://r.there")
+    assert public_addresses(None) == ("https://d.there", "https://r.there")
+    assert links(catalog)[0].startswith("https://r.there/a%20b/")
+    assert links(catalog)[2] == "https://d.there/assets/a/b"
+
+
+def test_a_broken_manifest_names_nothing(tmp_path: Path) -> None:
+    """A manifest that cannot be read takes no server down."""
+    assert public_addresses(catalog_of(tmp_path, "reports: [").project) == (None, None)
 
 
 def test_a_run_leads_to_its_report_and_back(lab: Any) -> None:
-    """While a UI runs, metadata link the report, the report its run, the gallery the asset."""
+    """Metadata link the report, the report its run, the gallery the asset; none names a port."""
     lab.write(
         {
             "chart": "# %%\nfrom IPython.display import SVG\n"
@@ -95,27 +84,15 @@ def test_a_run_leads_to_its_report_and_back(lab: Any) -> None:
         }
     )
     project = find_project(lab.root)
-    with announced(project, ui="http://127.0.0.1:1", reports="http://127.0.0.1:2"):
-        run = lab.materialize("chart")
+    run = lab.materialize("chart")
     assert run.success, run.errors
     said = run.metadata("chart")
-    assert said["report"].startswith("http://127.0.0.1:2/chart/_runs/")
-    assert said["chart"].startswith("![first chart](http://127.0.0.1:2/chart/_runs/")
-    page = project.reports / said["report"].removeprefix("http://127.0.0.1:2/")
-    assert f'href="http://127.0.0.1:1/runs/{run.run_id}?logs=step%3Achart"' in page.read_text()
+    assert said["report"].startswith(f"{REPORT_LINKS}chart/_runs/")
+    assert said["chart"].startswith(f"![first chart]({REPORT_LINKS}chart/_runs/")
+    page = project.reports / said["report"].removeprefix(REPORT_LINKS)
+    assert page == Path(said["report_file"])
+    assert f'data-ui="/runs/{run.run_id}?logs=step%3Achart"' in page.read_text()
     gallery = (project.reports / "gallery.js").read_text()
-    assert '"url":"http://127.0.0.1:1/assets/chart"' in gallery
-
-
-@pytest.mark.parametrize(
-    ("host", "shown"),
-    [("127.0.0.1", "http://127.0.0.1:3000"), ("::1", "http://[::1]:3000")],
-)
-def test_address_of_a_host(host: str, shown: str) -> None:
-    """A server's address is one that a browser takes."""
-    assert address(host, 3000) == shown
-
-
-def test_address_of_all_hosts() -> None:
-    """Listening everywhere, links name this machine: no browser elsewhere could open 0.0.0.0."""
-    assert "0.0.0.0" not in address("0.0.0.0", 3000)
+    assert '"url":"/assets/chart"' in gallery
+    for text in (page.read_text(), gallery, str(said)):
+        assert not re.search(r"(?:127\.0\.0\.1|localhost):\d", text)

@@ -32,7 +32,7 @@ def test_a_notebook_is_materialised(lab: Any) -> None:
     assert said["duration_s"] > 0
     assert said["peak_memory_bytes"] > 1_000_000
     assert said["code_version"]
-    assert Path(said["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert Path(said["report_file"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not list((lab.root / "data" / ".staging").iterdir())
     assert not list((lab.root / ".research_jobs" / "runs").iterdir())
 
@@ -70,7 +70,7 @@ def test_an_exception_is_told_with_its_place_first(lab: Any) -> None:
     assert "raise KeyError('Close')" in said["cell"]
     assert "KeyError" in said["traceback"]
     assert "research_jobs/" not in said["traceback"]
-    assert said["report"].partition("#")[0].endswith("report.html")
+    assert said["report_file"].partition("#")[0].endswith("report.html")
     assert run.materializations("market") == []
     assert (lab.root / "data/market/prices.parquet").read_bytes() == before
 
@@ -135,7 +135,7 @@ def test_skip_leaves_a_reason_and_nothing_else(lab: Any) -> None:
     (observation,) = run.observations("market")
     assert observation.description == "market closed"
     assert observation.metadata["research_jobs/skipped"].value == "market closed"
-    assert Path(observation.metadata["report"].value).exists()
+    assert Path(observation.metadata["report_file"].value).exists()
     assert not (lab.root / "data/market/prices.parquet").exists()
 
 
@@ -164,7 +164,7 @@ def test_notebooks_without_outputs_are_assets_too(lab: Any) -> None:
     lab.write({"market": "# %%\nprint(1)\n"})
     said = lab.materialize("market").metadata("market")
     assert "path" not in said
-    assert Path(said["report"]).exists()
+    assert Path(said["report_file"]).exists()
 
 
 def test_isolation_of_the_project_and_of_a_notebook(lab: Any) -> None:

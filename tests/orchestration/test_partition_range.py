@@ -74,7 +74,7 @@ def test_a_failing_partition_does_not_stop_the_others(lab: Any) -> None:
     (observation,) = run.observations("s")
     assert observation.partition == "2024-01-04"
     assert "ValueError: no data" in observation.metadata["research_jobs/failed"].value
-    assert Path(observation.metadata["report"].value.partition("#")[0]).exists()
+    assert Path(observation.metadata["report_file"].value.partition("#")[0]).exists()
 
 
 def test_a_partition_is_tried_as_often_as_the_manifest_says(lab: Any) -> None:

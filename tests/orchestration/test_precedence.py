@@ -51,6 +51,6 @@ def test_the_launchpad_wins_over_the_schedule_and_that_over_the_manifest(lab: An
         assert load("market", "x", project=lab.root) == [expected, day]
         said = run.metadata("market")
         assert said["parameters"]["lookback"] == str(expected)
-        page = Path(said["report"].partition("#")[0])
+        page = Path(said["report_file"].partition("#")[0])
         text = re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))
         assert f"Parameters lookback {expected} today datetime.date" in " ".join(text.split())

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from research_jobs.orchestration.execution.gallery import notebook_card
-from research_jobs.orchestration.model.addresses import reports_address, run_page
+from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
 from research_jobs.project import Project
@@ -116,17 +116,14 @@ def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) 
 
 
 def _links(catalog: Catalog, report: Report) -> Metadata:
-    """A link where reports are served, else the path; and the first chart, shown inline."""
-    project = catalog.project
-    base = reports_address(catalog)
-    if base is None:
-        return {"report": dg.MetadataValue.path(str(report.html))}
+    """A link for the UI, the file for everybody else, and the first chart, shown inline."""
     links: Metadata = {
-        "report": dg.MetadataValue.url(report.address(project.reports, base)),
+        "report": dg.MetadataValue.url(report_link(catalog, report.html, report.anchor)),
+        "report_file": dg.MetadataValue.path(str(report.html)),
     }
     if report.thumbnail is not None and report.thumbnail.suffix != ".js":
-        place = report.thumbnail.relative_to(project.reports).as_posix()
-        links["chart"] = dg.MetadataValue.md(f"![first chart]({base}/{place})")
+        chart = report_link(catalog, report.thumbnail)
+        links["chart"] = dg.MetadataValue.md(f"![first chart]({chart})")
     return links
 
 

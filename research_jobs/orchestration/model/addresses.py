@@ -1,108 +1,72 @@
-"""Where people see runs and reports: what links in metadata, reports and the gallery lead to.
+"""Where links in metadata, reports and the gallery lead.
 
-First that applies: the environment, the manifest (``reports: {url, dagster}``), and a
-``research-jobs ui`` that is running, which keeps its addresses in ``.research_jobs/ui.json`` and a
-lock on that file: a command in another terminal finds it, and a file that nobody locks is of one
-that is gone. Runs of the command line, after which a person starts the UI to see them, link where
-it was last, or where it will be.
+Ports change, and where one project is served today another may be tomorrow. So nothing that is
+stored names a port. A link between Dagster and the reports is a path, and the server that shows it
+knows the other one (`operations.webserver` for the UI, `report.server` for the reports). Only
+public addresses, which a person wrote down (in the environment, else in the manifest as
+``reports: {url, dagster}``), are stored whole.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 from urllib.parse import quote
 
-from research_jobs.filesystem import open_private, temporary_path
+from research_jobs.manifest.load import load_manifest
+from research_jobs.manifest.models import ReportsSpec
 from research_jobs.orchestration.model.catalog import Catalog
-from research_jobs.project import (
-    REPORTS_PORT,
-    REPORTS_VARIABLE,
-    UI_PORT,
-    UI_VARIABLE,
-    Project,
-)
+from research_jobs.project import REPORTS_VARIABLE, UI_VARIABLE, Project
 
-__all__ = ["announced", "asset_page", "expect_ui", "reports_address", "run_page"]
+__all__ = ["REPORT_LINKS", "asset_page", "public_addresses", "report_link", "run_page"]
 
-ANNOUNCEMENT = "ui.json"
-
-_expected: dict[str, str] = {}
+REPORT_LINKS = "/research-jobs/reports/"
+"""Below this path our webserver leads to the reports."""
 
 
-def reports_address(catalog: Catalog) -> str | None:
-    """The address of the reports' folder, None where nobody serves it."""
-    return _address(catalog, REPORTS_VARIABLE, catalog.manifest.reports.url, "reports")
-
-
-def run_page(catalog: Catalog, run_id: str, step_key: str) -> str | None:
-    """A run's page in Dagster with one step's events, None where no address of the UI is known."""
-    base = _ui_address(catalog)
-    if base is None:
-        return None
-    return f"{base}/runs/{quote(run_id, safe='')}?logs={quote(f'step:{step_key}', safe='')}"
-
-
-def asset_page(catalog: Catalog, name: str) -> str | None:
-    """A notebook's page in Dagster, None where no address of the UI is known."""
-    base = _ui_address(catalog)
-    return f"{base}/assets/{quote(name)}" if base else None
-
-
-@contextmanager
-def expect_ui() -> Generator[None]:
-    """Let this process's runs link where ``research-jobs ui`` is to be found, up or not."""
-    _expected.update(ui=f"http://127.0.0.1:{UI_PORT}", reports=f"http://127.0.0.1:{REPORTS_PORT}")
-    try:
-        yield
-    finally:
-        _expected.clear()
-
-
-@contextmanager
-def announced(project: Project, *, ui: str, reports: str) -> Generator[None]:
-    """Let this machine's other processes know where the UI and the reports are served.
+def public_addresses(project: Project | None) -> tuple[str | None, str | None]:
+    """The public addresses of Dagster's UI and of the reports; None where nobody named one.
 
     Parameters
     ----------
-    project : Project
-    ui, reports : str
-        Addresses.
+    project : Project or None
+        None where a webserver runs without a project: then the environment alone counts.
     """
-    path = project.make_state_folder() / ANNOUNCEMENT
-    temporary = temporary_path(path)
-    with open_private(temporary, "xb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps({"ui": ui, "reports": reports}).encode())
-        file.flush()
-        # Another `ui` of the same project keeps its own file: the last one started is found.
-        temporary.replace(path)
-        yield
+    return _public(load_manifest(project, ()).reports if project is not None else ReportsSpec())
 
 
-def _ui_address(catalog: Catalog) -> str | None:
-    return _address(catalog, UI_VARIABLE, catalog.manifest.reports.dagster, "ui")
+def report_link(catalog: Catalog, path: Path, anchor: str | None = None) -> str:
+    """The link to a file of the reports that the UI shows.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    path : Path
+        Below the reports' folder.
+    anchor : str, optional
+    """
+    _, reports = _public(catalog.manifest.reports)
+    place = quote(path.relative_to(catalog.project.reports).as_posix())
+    link = f"{reports}/{place}" if reports else REPORT_LINKS + place
+    return f"{link}#{anchor}" if anchor else link
 
 
-def _address(catalog: Catalog, variable: str, said: str | None, name: str) -> str | None:
-    found = os.environ.get(variable) or said or _announcement(catalog.project).get(name)
-    return found.rstrip("/") if isinstance(found, str) and found else None
+def run_page(catalog: Catalog, run_id: str, step_key: str) -> str:
+    """A run's page in Dagster with one step's events: its address, or its path in the UI."""
+    page = f"/runs/{quote(run_id, safe='')}?logs={quote(f'step:{step_key}', safe='')}"
+    return _ui(catalog) + page
 
 
-def _announcement(project: Project) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError), (project.state / ANNOUNCEMENT).open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # its owner is there
-            current = True
-        else:
-            current = bool(_expected)
-        found = json.load(file) if current else None
-        if isinstance(found, dict):
-            return found
-    return _expected
+def asset_page(catalog: Catalog, name: str) -> str:
+    """A notebook's page in Dagster: its address, or its path in the UI."""
+    return f"{_ui(catalog)}/assets/{quote(name)}"
+
+
+def _ui(catalog: Catalog) -> str:
+    return _public(catalog.manifest.reports)[0] or ""
+
+
+def _public(spec: ReportsSpec) -> tuple[str | None, str | None]:
+    ui = os.environ.get(UI_VARIABLE) or spec.dagster
+    reports = os.environ.get(REPORTS_VARIABLE) or spec.url
+    return ui.rstrip("/") if ui else None, reports.rstrip("/") if reports else None

@@ -623,7 +623,7 @@ def _outcome(
 
 
 def _report(metadata: Mapping[str, Any]) -> str | None:
-    value = getattr(metadata.get("report"), "value", None)
+    value = getattr(metadata.get("report_file"), "value", None)
     return str(value) if value else None
 
 

@@ -330,7 +330,7 @@ class _Watch:
             details=details,
             duration_s=taken,
             outputs=self._launcher.outputs_of(key, metadata) if step in self._materialized else {},
-            report=text_of(metadata.get("report")),
+            report=text_of(metadata.get("report_file")),
         )
 
     def _label(self, step: str) -> str:

@@ -221,7 +221,9 @@
     page.appendChild(make("h1", "", name));
     if (item.description) page.appendChild(make("p", "rg-about", item.description));
     var links = make("div", "rg-links");
-    if (/^https?:/.test(item.url || "")) links.appendChild(link(item.url, "", "In Dagster"));
+    var ui = window.researchJobsUi;
+    var address = /^\//.test(item.url || "") && ui ? ui + item.url : item.url;
+    if (/^https?:/.test(address || "")) links.appendChild(link(address, "", "In Dagster"));
     if (item.schedule) links.appendChild(make("span", "", item.schedule));
     page.appendChild(links);
     runs.sort(function (a, b) { return b.started - a.started; });

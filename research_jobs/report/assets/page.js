@@ -56,6 +56,15 @@
     });
   }
 
+  // The server of the reports says where Dagster's UI is; a file does not know.
+  var ui = window.researchJobsUi;
+  if (ui) {
+    document.querySelectorAll("a[data-ui]").forEach(function (link) {
+      link.href = ui + link.dataset.ui;
+      link.hidden = false;
+    });
+  }
+
   // On a wide screen the contents stand beside the text, and are open.
   var toc = document.querySelector(".rj-toc");
   if (toc && window.matchMedia("(min-width: 84rem)").matches) toc.open = true;

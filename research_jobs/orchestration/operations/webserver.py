@@ -1,0 +1,110 @@
+"""Dagster's webserver behind our guard, and ``dagster dev`` with that webserver.
+
+::
+
+    python -m research_jobs.orchestration.operations.webserver --workspace workspace.yaml
+    python -m research_jobs.orchestration.operations.webserver dev --workspace workspace.yaml
+
+Both take the arguments of Dagster's own programs.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse, RedirectResponse
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.hosts import Authority, KnownHosts, address
+from research_jobs.orchestration.compat.webserver import replace_webserver, wrap_applications
+from research_jobs.orchestration.model.addresses import REPORT_LINKS, public_addresses
+from research_jobs.orchestration.operations.guard import Application, Guard, Receive, Scope, Send
+from research_jobs.project import Project, find_project
+
+__all__ = ["REPORTS_PORT_VARIABLE", "ReportLinks", "main"]
+
+REPORTS_PORT_VARIABLE = "RESEARCH_JOBS_UI_REPORTS_PORT"
+"""Set by ``research-jobs ui`` for its webserver: where it serves the reports."""
+
+
+class ReportLinks:
+    """Leads links to reports to where they are served now.
+
+    Runs store their report's path only. Which server shows it is known when somebody follows the
+    link: ports change, and another project may be served tomorrow where this one is today.
+
+    Parameters
+    ----------
+    app : callable
+        What answers everything else.
+    base : str or None
+        Where a proxy shows the reports.
+    port : int or None
+        Else: the port of this machine that serves them.
+    """
+
+    def __init__(self, app: Application, base: str | None, port: int | None) -> None:
+        self._app = app
+        self._base = base
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a link to a report, or pass the request on."""
+        path: str = scope["path"] if scope["type"] == "http" else ""
+        if not path.startswith(REPORT_LINKS):
+            await self._app(scope, receive, send)
+            return
+        rest = quote(path.removeprefix(REPORT_LINKS))
+        base = self._base
+        host = Authority.parse(Headers(scope=scope).get("host", ""))
+        if base is None and self._port is not None and host is not None:
+            # By the name that the reader used, which is one that reaches this machine.
+            base = address(host.name, self._port)
+        if base is not None:
+            await RedirectResponse(f"{base.rstrip('/')}/{rest}", 302)(scope, receive, send)
+            return
+        place = PurePosixPath("reports", unquote(rest))
+        text = f"Nobody serves the reports here. This one is {place}, below the project's folder.\n"
+        await PlainTextResponse(text, 404)(scope, receive, send)
+
+
+def _project() -> Project | None:
+    try:
+        return find_project()
+    except ResearchJobsError:
+        return None
+
+
+def main(words: Sequence[str]) -> None:
+    """Run Dagster's program with these arguments, guarded.
+
+    Parameters
+    ----------
+    words : sequence of str
+        ``dev`` first for ``dagster dev``.
+    """
+    if words[:1] == ["dev"]:
+        replace_webserver(__spec__.name)
+        sys.argv = ["dagster", *words]
+        runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+        return
+    ui, reports = public_addresses(_project())
+    port = os.environ.pop(REPORTS_PORT_VARIABLE, None)
+
+    def wrap(app: Application, host: str) -> Guard:
+        links = ReportLinks(app, reports, int(port) if port else None)
+        return Guard(links, KnownHosts.of(host, [ui]))
+
+    wrap_applications(wrap)
+    sys.argv = ["dagster-webserver", *words]
+    runpy.run_module("dagster_webserver", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

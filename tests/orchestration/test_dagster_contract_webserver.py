@@ -1,0 +1,86 @@
+"""What the guarded webserver rests on: where Dagster's own programs must pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = """
+import sys
+from research_jobs.orchestration.compat import webserver
+
+{body}
+"""
+
+
+def run(body: str) -> list[str]:
+    """Run a program in a process of its own: what it changes holds for the whole process."""
+    program = PROGRAM.format(body=textwrap.dedent(body))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_dagsters_webserver_is_wrapped(tmp_path) -> None:
+    """What dagster-webserver serves goes through uvicorn's configuration, and so through ours."""
+    said = run(
+        f"""
+        import os, runpy, uvicorn
+        os.environ["DAGSTER_HOME"] = {str(tmp_path)!r}
+        def wrap(app, host):
+            print("wrapped", type(app).__name__, host)
+            return app
+        webserver.wrap_applications(wrap)
+        def serve(*_, **__):
+            print("served")
+            raise SystemExit(0)
+        uvicorn.Server.run = serve
+        sys.argv = ["dagster-webserver", "--empty-workspace", "--host", "localhost"]
+        runpy.run_module("dagster_webserver", run_name="__main__", alter_sys=True)
+        """
+    )
+    assert said[-4:] == ["wrapped", "Starlette", "localhost", "served"]
+
+
+def test_dagster_dev_starts_our_webserver(tmp_path) -> None:
+    """``dagster dev`` starts its webserver as a module, in whose place ours is started."""
+    said = run(
+        f"""
+        import os, runpy, subprocess
+        os.environ["DAGSTER_HOME"] = {str(tmp_path)!r}
+        start = subprocess.Popen.__init__
+        def record(self, args, *rest, **options):
+            if "-m" in args:
+                print(args[args.index("-m") + 1])
+                args = [sys.executable, "-c", "pass"]
+            start(self, args, *rest, **options)
+        subprocess.Popen.__init__ = record
+        webserver.replace_webserver("research_jobs.ours")
+        sys.argv = ["dagster", "dev", "--empty-workspace", "--log-level", "critical"]
+        runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+        """
+    )
+    assert "research_jobs.ours" in said
+    assert "dagster_webserver" not in said
+
+
+@pytest.mark.parametrize("words", [["a", "dagster_webserver"], "true", ("a", "b")])
+def test_other_programs_are_started_as_they_are(words) -> None:
+    """Only the webserver's name among the words of a program is replaced."""
+    said = run(
+        f"""
+        import subprocess
+        def start(self, args, *rest, **options):
+            print(args)
+        subprocess.Popen.__init__ = start
+        subprocess.Popen.__del__ = lambda self: None
+        webserver.replace_webserver("ours")
+        subprocess.Popen({words!r})
+        """
+    )
+    assert "".join(said) == str(words).replace("dagster_webserver", "ours").replace(" ", "")
