@@ -10,7 +10,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from browser import open_browser
 
 from research_jobs.protocol import Failure
+from research_jobs.report.assets import install_plotly
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.layout import report_folder
@@ -310,6 +311,47 @@ def test_gallery_search(browser, captures, header, tmp_path):
     assert page.locator("h1").inner_text() == "alpha"
     assert json.loads(page.evaluate("JSON.stringify(document.title)")) == "alpha"
     page.close()
+
+
+@pytest.mark.parametrize("way", ["served", "file"])
+def test_gallery_draws_figures(browser, canary, captures, header, tmp_path, way):
+    """A figure of plotly is drawn with its own script, inside its card, and acts on nothing."""
+    folder = tmp_path / "reports"
+    plotly = install_plotly(folder, None)
+    bad = f"<script>{attack(canary.url)}</script><img src=x onerror='{attack(canary.url)}'>"
+    figure = {
+        "data": [{"type": "bar", "y": [1, 3, 2], "name": bad, "text": [bad, "", ""]}],
+        "layout": {"title": {"text": bad}, "width": 5000, "images": [{"source": canary.url}]},
+    }
+    scripts = {
+        "good": {"plotly": plotly} | figure,
+        "elsewhere": {"plotly": f"{canary.url}/assets/plotly-1.min.js"} | figure,
+        "broken": {"plotly": plotly, "data": 5, "layout": []},
+    }
+    for name, record in scripts.items():
+        run = header(notebook=name)
+        made = build_report(
+            captures.write("# %%\nx = 1\n"), run, report_folder(folder, run), reports=folder
+        )
+        path = made.folder / "thumbnail.js"
+        path.write_text(f"researchJobsFigure({json.dumps({'notebook': name} | record)});\n")
+        report = replace(made, thumbnail=path)
+        update_gallery(folder, GalleryEntry(NotebookCard(name), run, report))
+    with ReportServer(folder, port=0) as server:
+        page = browser.new_page()
+        page.goto(f"{server.url if way == 'served' else folder.as_uri()}/index.html")
+        page.locator(".rg-plot .plot-container").first.wait_for()
+        page.wait_for_load_state("networkidle")
+        assert_untouched(page, canary)
+        cards = page.locator(".rg-card")
+        drawn = [cards.nth(index).locator(".bars path").count() for index in range(3)]
+        assert drawn == [0, 0, 3]
+        chart, card = page.locator(".main-svg").first.bounding_box(), cards.nth(2).bounding_box()
+        assert chart["width"] <= card["width"]
+        # Cards are made again when the reader searches, and so are their charts.
+        page.fill("input[type=search]", "good")
+        page.locator(".rg-plot .bars path").first.wait_for()
+        page.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -76,6 +76,58 @@
     return svg;
   }
 
+  // ---- charts of plotly: a script beside the notebook's page has the figure and names plotly's own
+
+  var WIDTH = 640, HEIGHT = 360;
+  var figures = {}, libraries = {}, waiting = {};
+
+  function load(address, done) {
+    var script = make("script");
+    script.src = address;
+    script.onload = done;
+    document.head.appendChild(script);
+  }
+  function draw(name, address, box) {
+    waiting[name] = box;
+    if (figures[name]) plot(name); else load(address);
+  }
+  function plot(name) {
+    var figure = figures[name], box = waiting[name];
+    var library = libraries[figure.plotly];
+    if (!library) {
+      // Notebooks may have been run with several versions: each names itself "Plotly".
+      load(figure.plotly, function () { libraries[figure.plotly] = window.Plotly; plot(name); });
+      return;
+    }
+    var place = make("div", "rg-plot");
+    var margin = { l: 50, r: 20, t: figure.layout && figure.layout.title ? 50 : 20, b: 40 };
+    var size = { width: WIDTH, height: HEIGHT, margin: margin, autosize: false, showlegend: false };
+    box.textContent = "";
+    box.appendChild(place);
+    place.style.transform = "scale(" + box.clientWidth / WIDTH + ")";
+    Promise.resolve().then(function () {
+      return library.newPlot(place, figure.data || [], Object.assign({}, figure.layout, size), { staticPlot: true });
+    }).catch(function () {
+      box.textContent = "";
+      box.className = "rg-shot rg-blank";
+      box.appendChild(icon());
+    });
+  }
+  window.researchJobsFigure = function (figure) {
+    if (!waiting[figure.notebook] || !/^assets\/plotly-\w+\.min\.js$/.test(figure.plotly)) return;
+    figures[figure.notebook] = figure;
+    plot(figure.notebook);
+  };
+  function whenSeen(box, done) {
+    if (!("IntersectionObserver" in window)) { done(); return; }
+    var watcher = new IntersectionObserver(function (entries) {
+      if (!entries.some(function (entry) { return entry.isIntersecting; })) return;
+      watcher.disconnect();
+      done();
+    }, { rootMargin: "300px" });
+    watcher.observe(box);
+  }
+
   // ---- all notebooks
 
   var filter = { text: "", group: "", tag: "", owner: "", ending: "" };
@@ -104,7 +156,9 @@
     var page = name + "/index.html";
     var shot = link(item.last ? item.last.report : page, item.thumbnail ? "rg-shot" : "rg-shot rg-blank");
     shot.setAttribute("aria-label", "Last report of " + name);
-    if (item.thumbnail) {
+    if (/\.js(\?|$)/.test(item.thumbnail || "")) {
+      whenSeen(shot, function () { draw(name, item.thumbnail, shot); });
+    } else if (item.thumbnail) {
       var image = make("img");
       image.loading = "lazy";
       image.alt = "";
