@@ -141,6 +141,7 @@ class _Bar:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._total = self._done = self._bad = 0
+        self._causes: set[tuple[str, str, str]] = set()
         self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -168,9 +169,12 @@ class _Bar:
         self._done += 1
         bad = outcome.ending in ("failed", "not run")
         self._bad += bad
+        # Of equal causes the first is shown as it happens; the summary counts them.
+        told = bad and _cause(outcome) not in self._causes
+        self._causes.add(_cause(outcome))
         label = f"{outcome.notebook} [{outcome.partition}] {outcome.ending}"
         if self._progress is not None and self._task is not None:
-            if bad:
+            if told:
                 self._progress.console.print(
                     f"{label}: {outcome.reason}", style="red", highlight=False, markup=False
                 )
@@ -179,7 +183,7 @@ class _Bar:
             return
         if self._quiet:
             return
-        if bad:
+        if told:
             print(f"{label}: {outcome.reason}", file=self._stream, flush=True)
         now = time.monotonic()
         if now - self._told >= self.INTERVAL_S or self._done == self._total:
@@ -250,6 +254,8 @@ def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> No
     rate = f", {done / summary.duration_s:.1f} a second" if summary.duration_s and done else ""
     stopped = "Interrupted: " if summary.interrupted else ""
     print(f"{stopped}{', '.join(counts)} in {duration(summary.duration_s)}{rate}")
+    for line in grouped_problems(summary):
+        print(line)
     runs = ", ".join(run_id[:8] for run_id in summary.run_ids)
     print(f"{'Run' if len(summary.run_ids) == 1 else 'Runs'} {runs}")
     if not summary.ok:
@@ -257,6 +263,43 @@ def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> No
         print(
             f"Go on with what is left:  research-jobs backfill {words} --missing{_range(arguments)}"
         )
+
+
+def _cause(outcome: PartitionOutcome) -> tuple[str, str, str]:
+    """What is equal for partitions that did not succeed for the same reason."""
+    reason = outcome.reason.replace(outcome.partition, "<partition>")
+    return outcome.notebook, outcome.ending, reason
+
+
+def grouped_problems(summary: BackfillSummary) -> list[str]:
+    """A line for each cause that several partitions share: how many, which, and why."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for outcome in summary.problems:
+        groups.setdefault(_cause(outcome), []).append(outcome.partition)
+    planned = {part.notebook: part.keys for part in summary.plan}
+    return [
+        f"{notebook} {ending} for {len(keys)} partitions "
+        f"({_spans(planned[notebook], keys)}): {reason}"
+        for (notebook, ending, reason), keys in groups.items()
+        if len(keys) > 1 and reason != "interrupted"
+    ]
+
+
+def _spans(ordered: tuple[str, ...], keys: list[str]) -> str:
+    """Partitions as spans of those that follow one another in the plan; three spans at most."""
+    wanted = set(keys)
+    spans: list[list[str]] = []
+    last = -2
+    for number, key in enumerate(ordered):
+        if key in wanted:
+            if number == last + 1:
+                spans[-1].append(key)
+            else:
+                spans.append([key])
+            last = number
+    shown = [span[0] if len(span) == 1 else f"{span[0]}…{span[-1]}" for span in spans[:3]]
+    more = f" and {len(spans) - 3} more spans" if len(spans) > 3 else ""
+    return ", ".join(shown) + more
 
 
 def _range(arguments: argparse.Namespace) -> str:

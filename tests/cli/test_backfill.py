@@ -158,3 +158,30 @@ def materialized(say: Any) -> int:
 def _hear_interrupts() -> None:
     """A test session in a shell's background ignores Ctrl-C, and so would the command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("failing", "spans"),
+    [
+        ([1, 2, 3], "2024-01-01…2024-01-03"),
+        ([1, 3], "2024-01-01, 2024-01-03"),
+        ([1, 3, 5, 7], "2024-01-01, 2024-01-03, 2024-01-05 and 1 more spans"),
+    ],
+)
+def test_equal_failures_are_one_line(
+    project: Path, say: Any, failing: list[int], spans: str
+) -> None:
+    """Partitions that fail for one reason are counted, with their spans, and the reason once."""
+    (project / "notebooks" / "daily.py").write_text(
+        '# %% tags=["parameters"]\nfrom datetime import date\n\nday: date = date(2024, 1, 1)\n'
+        f"# %%\nif day.day in {failing}:\n    raise ValueError(f'no prices on {{day}}')\n"
+        "value = day.day\n",
+        encoding="utf-8",
+    )
+    said = say("backfill", "daily", "--all")
+    assert said.code == 1
+    assert (
+        f"daily failed for {len(failing)} partitions ({spans}): "
+        "notebooks/daily.py:7, cell 2: ValueError: no prices on <partition>" in said.out
+    )
+    assert said.out.count("no prices on") == 2, "the first as it happened, and all of them"

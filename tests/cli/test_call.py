@@ -106,3 +106,75 @@ def test_a_notebook_whose_partitions_begin_later_waits(say: Any, project: Path) 
     assert everything.code == 0, everything.err
     assert endings(everything)[0] == ("daily", None, "skipped")
     assert [o["ending"] for o in everything.json[1:]] == ["succeeded", "succeeded"]
+
+
+def test_a_partition_for_what_has_none_is_refused(say: Any, project: Path) -> None:
+    """`run NAME --partition x` of a notebook without partitions does not ignore the key."""
+    said = say("run", "numbers_table", "--partition", "2024-01-01")
+    assert said.code == 2
+    assert "--partition: numbers_table has no partitions" in said.err
+    both = say("run", "numbers_table", "daily", "--partition", "2024-01-01", "--json")
+    assert both.code == 0, "it is for the one that has"
+
+
+def test_show_says_what_belongs_to_the_notebook(say: Any, project: Path) -> None:
+    """`took` is the notebook's own time, and one without partitions shows no partition."""
+    (project / "notebooks" / "daily.py").write_text(
+        '# %% tags=["parameters"]\nfrom datetime import date\n\nday: date = date(2024, 1, 1)\n'
+        "# %%\nimport time\ntime.sleep(2)\nvalue = day.day\n"
+    )
+    assert say("run", "numbers_table", "daily", "--partition", "2024-01-01").code == 0
+    (quick,) = say("show", "numbers_table", "--json").json["runs"]
+    (slow,) = say("show", "daily", "--json").json["runs"]
+    assert quick["run_id"] == slow["run_id"]
+    assert (quick["partition"], slow["partition"]) == (None, "2024-01-01")
+    assert quick["duration_s"] < slow["duration_s"]
+
+
+def test_an_empty_project_says_so(say: Any, project: Path) -> None:
+    """Nothing is "up to date" where there is no notebook."""
+    for path in (project / "notebooks").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    said = say("run", "--all")
+    assert said.code == 0
+    assert "No notebooks in" in said.out
+    assert "up to date" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [("plain.py", "it has no cell marker"), ("_hidden.py", "its name begins with '_'")],
+)
+def test_a_file_that_is_no_notebook_says_why(say: Any, project: Path, file: str, why: str) -> None:
+    """A helper module that is named as a notebook is told from a file that is not there."""
+    (project / "notebooks" / file).write_text("x = 1\n" if "plain" in file else "# %%\nx = 1\n")
+    said = say("run", file.removesuffix(".py"))
+    assert said.code == 2
+    assert "is a helper module, not a notebook" in said.err
+    assert why in said.err
+
+
+def test_what_needs_an_earlier_run_of_its_partition_is_held_back(say: Any, project: Path) -> None:
+    """Two runs of a call over equal partitions: what failed in the first holds back the second."""
+    for name, text in {"first.py": "raise ValueError", "second.py": "x = 1"}.items():
+        (project / "notebooks" / name).write_text(
+            f'# %% tags=["parameters"]\nregion = ""\n# %%\n{text}\n'
+        )
+    (project / "notebooks/other.py").write_text("# %%\n")
+    (project / "notebooks/last.py").write_text('# %% tags=["parameters"]\nregion = ""\n')
+    (project / "notebooks/manifest.yaml").write_text("""
+notebooks:
+  first: {partitions: {values: [eu], parameter: region}}
+  other: {partitions: {by: year, start: 2024, end: 2025}, deps: [second]}
+  second: {partitions: {values: [eu], parameter: region}}
+  last: {partitions: {values: [eu], parameter: region}, deps: [first, other]}
+""")
+    said = say("run", "first", "second", "other", "last", "--json")
+    assert said.code == 1
+    assert set(endings(said)) == {
+        ("first", "eu", "failed"),
+        ("second", "eu", "succeeded"),
+        ("other", "2024", "succeeded"),
+        ("last", "eu", "not run"),
+    }

@@ -165,6 +165,32 @@ def test_a_notebook_that_reads_itself_goes_in_order(lab: Any) -> None:
     assert run.metadata("s", "2024-01-06")["dagster/partition_row_count"] == 5
 
 
+ALONE = """
+import os, pathlib, time
+marks = pathlib.Path(__file__).parent
+mark = marks / f"running-{day}"
+mark.touch()
+time.sleep(0.3)
+others = [path.name for path in marks.glob("running-*") if path != mark]
+mark.unlink()
+if others:
+    raise RuntimeError(f"beside {others}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("pool", "alone"), [("pool: heavy, ", True), ("", False)], ids=["pool", "no pool"]
+)
+def test_a_notebook_in_a_pool_runs_one_partition_at_a_time(
+    lab: Any, pool: str, *, alone: bool
+) -> None:
+    """Its step holds one slot of the pool, however many partitions it is asked to run at once."""
+    manifest = f"notebooks: {{s: {{{pool}outputs: [rows], {PARTITIONS}}}}}\n"
+    lab.write({"s": DAILY.format(extra=ALONE)}, manifest)
+    run = lab.materialize("s", span=SPAN, tags={"research_jobs/concurrency": "4"})
+    assert run.success is alone, run.errors
+
+
 def test_a_partitioned_notebook_wants_a_partition(lab: Any) -> None:
     """A run that names none fails with one clear line."""
     lab.write({"s": DAILY.format(extra="")}, MANIFEST)
@@ -256,5 +282,8 @@ with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as inst
     assert sorted(seen) == made(lab) == stored(lab) == ["2024-01-02", "2024-01-03"]
     (run,) = lab.instance.get_runs()
     assert run.status is dg.DagsterRunStatus.CANCELED
+    logs = lab.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    errors = [log.dagster_event.step_failure_data.error.message for log in logs]
+    assert not any("did not stop" in error for error in errors), "it stops when it is asked to"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

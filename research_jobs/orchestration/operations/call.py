@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 
@@ -50,6 +51,8 @@ class Call:
         self.expected = 0
         self._session = session
         self._graph = session.launcher.graph
+        if partition is not None and named:
+            _check_partitioned(self._graph, keys)
         self._partition = partition
         self._named = named
         self._config = session.run_config(keys, values or {})
@@ -155,3 +158,17 @@ class Call:
     def _unrun(self, key: dg.AssetKey, partition: str | None, ending: str, why: str) -> Outcome:
         self._lost.add((key, partition))
         return Outcome("/".join(key.path), ending, "", partition=partition, error=why)
+
+
+def _check_partitioned(graph: Any, keys: Sequence[dg.AssetKey]) -> None:
+    """Refuse a partition for notebooks none of which has any.
+
+    Raises
+    ------
+    PartitionError
+    """
+    if keys and all(graph.get(key).partitions_def is None for key in keys):
+        names = ", ".join("/".join(key.path) for key in keys)
+        raise PartitionError(
+            f"--partition: {names} has no partitions", hint="Run it without --partition."
+        )

@@ -145,7 +145,7 @@ class PastRun:
     at : float or None
         When it began, Unix time.
     duration_s : float or None
-        The whole run's, which may be more than this notebook's.
+        Of this notebook's step; None when it has not ended.
     partition : str or None
         A key, or ``first...last``.
     error : str or None
@@ -175,6 +175,7 @@ def read_history(
 ) -> list[PastRun]:
     """The last runs of a notebook, newest first; looks at the last few hundred runs of all."""
     key = asset_key(entry.name)
+    op = op_names(catalog.entries)[entry.name]
     steps = StepEndings(instance, catalog)
     made = {
         record.run_id
@@ -186,23 +187,30 @@ def read_history(
         if run.asset_selection is not None and key not in run.asset_selection:
             continue
         ending, error = run_ending(record, entry.name, steps, materialized=run.run_id in made)
-        taken = (
-            record.end_time - record.start_time if record.end_time and record.start_time else None
-        )
-        first, last = (run.tags.get(tag) for tag in _RANGE_TAGS)
+        partition = None
+        if entry.partitioned:
+            first, last = (run.tags.get(tag) for tag in _RANGE_TAGS)
+            partition = f"{first}...{last}" if first else run.tags.get(PARTITION_NAME_TAG)
         found.append(
             PastRun(
                 run_id=run.run_id,
                 ending=ending,
                 at=record.start_time or record.create_timestamp.timestamp(),
-                duration_s=taken,
-                partition=f"{first}...{last}" if first else run.tags.get(PARTITION_NAME_TAG),
+                duration_s=_step_duration(instance, run.run_id, op),
+                partition=partition,
                 error=error,
             )
         )
         if len(found) == limit:
             break
     return found
+
+
+def _step_duration(instance: dg.DagsterInstance, run_id: str, op: str) -> float | None:
+    for step in instance.get_run_step_stats(run_id, [op]):
+        if step.start_time is not None and step.end_time is not None:
+            return step.end_time - step.start_time
+    return None
 
 
 def read_runs(instance: dg.DagsterInstance, ids: Iterable[str]) -> dict[str, RunRecord]:

@@ -1,0 +1,45 @@
+"""What notebooks are called in Dagster: asset keys, pools and sets of partition keys.
+
+Projects that share an instance set `prefix:` in their manifests; it goes before all three, so that
+neither history, nor limits, nor listed partitions are shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dagster as dg
+
+__all__ = ["NOTEBOOKS_POOL", "AssetNames"]
+
+NOTEBOOKS_POOL = "notebooks"
+"""The pool of every notebook that names none of its own."""
+
+
+@dataclass(frozen=True)
+class AssetNames:
+    """The two-way mapping between a project's notebooks and their names in Dagster.
+
+    Parameters
+    ----------
+    prefix : str or None
+        The manifest's.
+    """
+
+    prefix: str | None = None
+
+    def key(self, notebook: str) -> dg.AssetKey:
+        """The asset of a notebook: ``volatility/garch`` is ``["volatility", "garch"]``."""
+        parts = notebook.split("/")
+        return dg.AssetKey([self.prefix, *parts] if self.prefix else parts)
+
+    def notebook(self, key: dg.AssetKey) -> str:
+        """The notebook of an asset; another asset's key as it is written."""
+        parts = list(key.path)
+        if self.prefix and parts[0] == self.prefix:
+            del parts[0]
+        return "/".join(parts)
+
+    def pool(self, pool: str | None = None) -> str:
+        """The pool that a notebook names, or the one that all others share."""
+        return f"{self.prefix}_{pool or NOTEBOOKS_POOL}" if self.prefix else pool or NOTEBOOKS_POOL
