@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([outcome.as_json() for outcome in outcomes])
     else:
-        _show(project, outcomes, everything=arguments.all, empty=not session.catalog.entries)
+        _show(project, outcomes, everything=arguments.all)
     if any(outcome.ending == "cancelled" for outcome in outcomes):
         return 130
     return 0 if all(outcome.ok for outcome in outcomes) else 1
@@ -124,13 +124,7 @@ def read_parameters(words: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool, empty: bool) -> None:
-    if empty:
-        print(
-            f"No notebooks in {project.notebooks}. A notebook is a .py file with a line '# %%'."
-            " Begin one: research-jobs new NAME"
-        )
-        return
+def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) -> None:
     if not outcomes:
         print("Nothing to run: everything is up to date.")
         return

@@ -131,50 +131,29 @@ def test_show_says_what_belongs_to_the_notebook(say: Any, project: Path) -> None
     assert quick["duration_s"] < slow["duration_s"]
 
 
-def test_an_empty_project_says_so(say: Any, project: Path) -> None:
-    """Nothing is "up to date" where there is no notebook."""
-    for path in (project / "notebooks").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    said = say("run", "--all")
-    assert said.code == 0
-    assert "No notebooks in" in said.out
-    assert "up to date" not in said.out
-
-
-@pytest.mark.parametrize(
-    ("file", "why"),
-    [("plain.py", "it has no cell marker"), ("_hidden.py", "its name begins with '_'")],
-)
-def test_a_file_that_is_no_notebook_says_why(say: Any, project: Path, file: str, why: str) -> None:
-    """A helper module that is named as a notebook is told from a file that is not there."""
-    (project / "notebooks" / file).write_text("x = 1\n" if "plain" in file else "# %%\nx = 1\n")
-    said = say("run", file.removesuffix(".py"))
-    assert said.code == 2
-    assert "is a helper module, not a notebook" in said.err
-    assert why in said.err
-
-
 def test_what_needs_an_earlier_run_of_its_partition_is_held_back(say: Any, project: Path) -> None:
     """Two runs of a call over equal partitions: what failed in the first holds back the second."""
-    for name, text in {"first.py": "raise ValueError", "second.py": "x = 1"}.items():
-        (project / "notebooks" / name).write_text(
-            f'# %% tags=["parameters"]\nregion = ""\n# %%\n{text}\n'
-        )
+    first = '# %% tags=["parameters"]\nregion = ""\n# %%\nif region == "eu": raise ValueError\n'
+    for name in ("first", "second", "last"):
+        text = first if name == "first" else '# %% tags=["parameters"]\nregion = ""\n'
+        (project / "notebooks" / f"{name}.py").write_text(text)
     (project / "notebooks/other.py").write_text("# %%\n")
-    (project / "notebooks/last.py").write_text('# %% tags=["parameters"]\nregion = ""\n')
-    (project / "notebooks/manifest.yaml").write_text("""
+    regions = "partitions: {values: [eu, us], parameter: region}"
+    (project / "notebooks/manifest.yaml").write_text(f"""
 notebooks:
-  first: {partitions: {values: [eu], parameter: region}}
-  other: {partitions: {by: year, start: 2024, end: 2025}, deps: [second]}
-  second: {partitions: {values: [eu], parameter: region}}
-  last: {partitions: {values: [eu], parameter: region}, deps: [first, other]}
+  first: {{{regions}}}
+  second: {{{regions}}}
+  other: {{deps: [second]}}
+  last: {{{regions}, deps: [first, other]}}
 """)
     said = say("run", "first", "second", "other", "last", "--json")
     assert said.code == 1
     assert set(endings(said)) == {
         ("first", "eu", "failed"),
+        ("first", "us", "succeeded"),
         ("second", "eu", "succeeded"),
-        ("other", "2024", "succeeded"),
+        ("second", "us", "succeeded"),
+        ("other", None, "succeeded"),
         ("last", "eu", "not run"),
+        ("last", "us", "succeeded"),
     }

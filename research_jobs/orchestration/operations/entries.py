@@ -35,21 +35,3 @@ def find_entries(catalog: Catalog, names: Iterable[str]) -> list[Entry]:
             )
         found[name] = entry
     return list(found.values()) or list(catalog)
-
-
-def _refuse_helper(catalog: Catalog, text: str, name: str) -> None:
-    """Say why a file that is there is not a notebook.
-
-    Raises
-    ------
-    NotebookNotFoundError
-        When there is a Python file of that name.
-    """
-    path = catalog.project.notebooks / f"{name}.py"
-    if not path.is_file():
-        return
-    if path.name.startswith("_"):
-        why, hint = "its name begins with '_'", "Rename it."
-    else:
-        why, hint = "it has no cell marker", "Put a line '# %%' above its first cell."
-    raise NotebookNotFoundError(f"'{text}' is a helper module, not a notebook: {why}", hint=hint)
