@@ -35,6 +35,11 @@ test: $(VENV)/.installed-dev  ## Formatting, lint, types, layers, then the tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-dagster
+test-dagster:  ## The tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration
+	@test -n "$(VERSION)" || { echo "Say which: make test-dagster VERSION=1.12.0" >&2; exit 1; }
+	@$(PYTHON) tests/support/other_dagster.py $(VERSION) $(TESTS)
+
 .PHONY: test-cgroup
 test-cgroup: $(VENV)/.installed-dev  ## Memory limits held by a kernel (needs user-mode-linux)
 	@$(BIN)/python tests/support/in_uml.py

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
@@ -128,7 +129,7 @@ _SQLITE_PARTS = (
     "run_connection",
     "store_event",
 )
-_POSTGRES_PARTS = ("_engine", "_token_provider", "postgres_url")
+_POSTGRES_PARTS = ("_engine", "postgres_url")
 
 
 def lacks(storage: Any, *, sqlite: bool) -> str | None:
@@ -245,13 +246,15 @@ def _remember_schema(storage: Any) -> None:
 
 @contextmanager
 def held_postgres(storage: Any) -> Generator[None]:
-    from dagster_postgres.utils import create_pg_engine
+    make: Any = sa.create_engine
+    with suppress(ImportError):  # before 0.29 engines were made without tokens
+        from dagster_postgres.utils import create_pg_engine
 
+        make = partial(create_pg_engine, token_provider=storage._token_provider)
     opens: Engine = storage._engine
     query = opens.url.query.get("options")
-    held = create_pg_engine(
+    held = make(
         storage.postgres_url,
-        storage._token_provider,
         isolation_level="AUTOCOMMIT",
         poolclass=QueuePool,
         pool_size=2,

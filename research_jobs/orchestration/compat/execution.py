@@ -90,6 +90,7 @@ __all__ = [
     "create_compute_log_file_key",
     "dagster_event_sequence_for_step",
     "error_info",
+    "failure_or_retry",
     "get_retries_config",
     "get_step_dependency_config_field",
     "get_tag_concurrency_limits_config",
@@ -103,6 +104,21 @@ def error_info(error: BaseException) -> SerializableErrorInfo:
     """An exception as Dagster stores it in an event."""
     exc_info: Any = (type(error), error, error.__traceback__)
     return serializable_error_info_from_exc_info(exc_info)
+
+
+def failure_or_retry(
+    executor: Executor,
+    context: Any,
+    error: SerializableErrorInfo,
+    known_state: KnownExecutionState,
+) -> DagsterEvent:
+    """Fail a step, or have it tried again, after an error that its own generator did not see.
+
+    Dagster renamed the method in 1.13.
+    """
+    names = ("log_failure_or_retry_event_after_error", "get_failure_or_retry_event_after_error")
+    method: Any = next(getattr(executor, name) for name in names if hasattr(executor, name))
+    return method(context, error, known_state)
 
 
 def trigger_hooks(

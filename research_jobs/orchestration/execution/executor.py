@@ -432,7 +432,8 @@ class _Run:
             )
             if key in self._unsettled and key not in self._to_retry:
                 # as where a step's process crashed: the step fails, or is tried again
-                event = self._executor.log_failure_or_retry_event_after_error(
+                event = private.failure_or_retry(
+                    self._executor,
                     self._plan_context.for_step(self._active.get_step_by_key(key)),
                     error,
                     self._active.get_known_state(),
