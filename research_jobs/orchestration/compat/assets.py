@@ -43,7 +43,6 @@ __all__ = [
     "report_planned",
     "stale_resolver",
     "table_types",
-    "validate_partitions",
 ]
 
 # Tags that Dagster reads and writes. They are data in every history, so they do not change.
@@ -128,16 +127,6 @@ def partition_tags(key: str | None) -> dict[str, str]:
     if not isinstance(key, dg.MultiPartitionKey):
         return {}
     return {f"{PARTITION_NAME_TAG}/{name}": part for name, part in key.keys_by_dimension.items()}
-
-
-def validate_partitions(definition: dg.PartitionsDefinition[Any]) -> None:
-    """Have Dagster check a partitions definition, as it does when a code location loads.
-
-    Before 1.13 the definition checks itself when it is made.
-    """
-    validate = getattr(definition, "validate_partition_definition", None)
-    if validate is not None:
-        validate()
 
 
 def table_types(manager: Any) -> frozenset[type] | None:
