@@ -25,13 +25,15 @@ import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
+from research_jobs.report.templates import render
 
 __all__ = ["GalleryEntry", "NotebookCard", "apply_retention", "list_notebooks", "update_gallery"]
 
@@ -329,17 +331,14 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
         "default-src 'none'; script-src 'self' file:; style-src 'unsafe-inline'; "
         "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
     )
-    text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=False)}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{asset_text('gallery.css')}</style></head>\n"
-        f'<body data-title="{escape(title)}" data-up="{escape(up)}"><div class="rg-page"></div>'
-        "<noscript>The gallery needs scripts; the reports themselves do not.</noscript>"
-        f'<script src="{escape(script)}"></script>'
-        + (f'<script src="{escape(up)}gallery.js"></script>' if up else "")
-        + f'<script src="{escape(up)}{UI_SCRIPT}"></script>'
-        + f'<script src="{escape(data)}"></script></body></html>\n'
+    scripts = [script, *([f"{up}gallery.js"] if up else []), f"{up}{UI_SCRIPT}", data]
+    text = render(
+        "gallery.html",
+        title=title,
+        up=up,
+        scripts=scripts,
+        policy=Markup(policy),  # noqa: S704 - ours
+        style=Markup(asset_text("gallery.css")),  # noqa: S704 - ours
     )
     content = text.encode()
     with contextlib.suppress(OSError):

@@ -23,6 +23,7 @@ from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gall
 from research_jobs.report.header import OutputLine, ReportHeader
 from research_jobs.report.limits import Limits, limit_this_process
 from research_jobs.report.outputs import warm_up
+from research_jobs.report.templates import compile_templates
 from research_jobs.runtime.processes import name_process
 
 __all__ = ["serve"]
@@ -43,6 +44,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects the copies
     warm_up()
+    compile_templates()
     gc.collect()
     gc.freeze()
     while True:
