@@ -123,7 +123,7 @@ def _differences(catalog: Catalog) -> Iterator[Finding]:
 
 def _unassigned_outputs(catalog: Catalog, entry: Entry) -> Iterator[Finding]:
     """Declared outputs that the notebook assigns nowhere, so that no run can succeed."""
-    from research_jobs.notebook.interface import may_assign_any_name
+    from research_jobs.notebook.assigned import may_assign_any_name
 
     if entry.error is not None:
         return

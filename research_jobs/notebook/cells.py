@@ -191,6 +191,12 @@ def decode_source(data: bytes, path: Path) -> str:
             where=SourceLocation(shown_path(path), line, error.start - before.rfind(b"\n")),
             hint="Save the file as UTF-8.",
         ) from error
+    except (UnicodeError, ValueError, AssertionError) as error:  # odd codecs have odd errors
+        raise NotebookSyntaxError(
+            f"cannot be read as {encoding}",
+            where=SourceLocation(shown_path(path), 1),
+            hint="Remove the coding line and save the file as UTF-8.",
+        ) from error
     return _line_feeds(text)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from research_jobs.notebook.assigned import assigned_names
 from research_jobs.notebook.cells import NotebookText
 from research_jobs.notebook.interface import (
     ImportRef,
     Parameter,
-    assigned_names,
     description_of,
     import_refs,
     parameters_cell,

@@ -6,16 +6,17 @@ Read from its syntax tree alone; nothing runs.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from research_jobs.notebook.assigned import assigned_names
 from research_jobs.notebook.cells import (
     Cell,
     CellKind,
     NotebookText,
-    read_notebook_text,
     shown_path,
 )
 from research_jobs.notebook.loads import LoadCall, find_loads
@@ -222,7 +223,7 @@ def parameters_of(text: NotebookText, tree: ast.Module, cell: Cell | None) -> tu
     if cell is None:
         return ()
     names = names_of(tree)
-    lines = text.text.split("\n")
+    lines = Lines(text.text)
     found: dict[str, Parameter] = {}
     for statement in tree.body:
         if not cell.first_line <= statement.lineno <= cell.last_line:
@@ -261,7 +262,7 @@ def _parameter(
     value: ast.expr | None,
     statement: ast.stmt,
     names: Names,
-    lines: Sequence[str],
+    lines: Lines,
 ) -> Parameter:
     default = default_value(value, names) if value is not None else MISSING
     if annotation is not None:
@@ -278,45 +279,71 @@ def _parameter(
         optional=kind.optional or default is None,
         has_default=default is not MISSING,
         default=None if default is MISSING else default,
-        default_source=_segment(lines, value) if value else "",
+        default_source=lines.segment(value) if value else "",
         choices=kind.choices,
-        description=_comment(statement, lines),
+        description=lines.comment(statement),
         line=target.lineno,
-        column=len(_upto(lines[target.lineno - 1], target.col_offset)) + 1,
+        column=lines.column(target.lineno - 1, target.col_offset) + 1,
         choice_values=kind.choice_values,
     )
 
 
-def _upto(line: str, offset: int) -> str:
-    """The part of a line before an offset of the tree, which counts UTF-8 bytes."""
-    return line[:offset] if line.isascii() else line.encode()[:offset].decode("utf-8", "replace")
+class Lines:
+    """The lines of a file, asked for by the offsets of the tree, which count UTF-8 bytes.
+
+    A line may be a megabyte with a hundred thousand statements: no question reads all of it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.split("\n")
+        self._characters: dict[int, list[int]] = {}
+
+    def column(self, line: int, offset: int) -> int:
+        """The 0-based character at a byte offset of a 0-based line."""
+        text = self.lines[line]
+        if text.isascii():
+            return offset
+        known = self._characters.get(line)
+        if known is None:
+            known = self._characters[line] = [
+                number
+                for number, character in enumerate(text)
+                for _ in character.encode("utf-8", "surrogatepass")
+            ]
+            known.append(len(text))
+        return known[offset]
+
+    def segment(self, node: ast.expr) -> str:
+        """The source of an expression; `ast.get_source_segment` splits the whole file each time."""
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        start = self.column(first, node.col_offset)
+        end = self.column(last, node.end_col_offset or 0)
+        if first == last:
+            return self.lines[first][start:end]
+        return "\n".join(
+            [self.lines[first][start:], *self.lines[first + 1 : last], self.lines[last][:end]]
+        )
+
+    def comment(self, statement: ast.stmt) -> str:
+        """The comment behind a statement, else the comment lines right above it."""
+        last = (statement.end_lineno or statement.lineno) - 1
+        behind = _BEHIND.match(self.lines[last], self.column(last, statement.end_col_offset or 0))
+        if behind:
+            return _plain(behind[1])
+        if statement.col_offset:  # what stands above a line belongs to its first statement
+            return ""
+        above: list[str] = []
+        number = statement.lineno - 2
+        while number >= 0 and self.lines[number].lstrip().startswith("#"):
+            line = self.lines[number].strip()
+            if line.lstrip("# ").startswith("%%"):
+                break
+            above.append(_plain(line))
+            number -= 1
+        return " ".join(line for line in reversed(above) if line)
 
 
-def _segment(lines: Sequence[str], node: ast.expr) -> str:
-    """The source of an expression; `ast.get_source_segment` splits the whole file each time."""
-    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-    end = _upto(lines[last], node.end_col_offset or 0)
-    if first == last:
-        return end[len(_upto(lines[first], node.col_offset)) :]
-    start = lines[first][len(_upto(lines[first], node.col_offset)) :]
-    return "\n".join([start, *lines[first + 1 : last], end])
-
-
-def _comment(statement: ast.stmt, lines: Sequence[str]) -> str:
-    """The comment behind a statement, else the comment lines right above it."""
-    end = (statement.end_lineno or statement.lineno) - 1
-    behind = lines[end][len(_upto(lines[end], statement.end_col_offset or 0)) :].strip()
-    if behind.startswith("#"):
-        return _plain(behind)
-    above: list[str] = []
-    number = statement.lineno - 2
-    while number >= 0 and lines[number].lstrip().startswith("#"):
-        line = lines[number].strip()
-        if line.lstrip("# ").startswith("%%"):
-            break
-        above.insert(0, _plain(line))
-        number -= 1
-    return " ".join(line for line in above if line)
+_BEHIND = re.compile(r"[ \t]*(#.*)")
 
 
 def _plain(comment: str) -> str:
@@ -416,135 +443,3 @@ def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[Imp
                 level = len(module) - len(module.lstrip("."))
                 refs.append(ImportRef(module[level:], level, (("*", "*"),), None, call.lineno))
     return tuple(refs)
-
-
-def may_assign_any_name(path: Path) -> bool:
-    """Whether a notebook may bind names that its text does not show.
-
-    By a star import, ``exec``, ``globals()`` and the like.
-    """
-    tree = parse_source(read_notebook_text(path))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            return True
-        if isinstance(node, (ast.Name, ast.Attribute)):
-            name = node.id if isinstance(node, ast.Name) else node.attr
-            if name in _BINDING_CALLS:
-                return True
-    return False
-
-
-_BINDING_CALLS = frozenset({
-    "exec", "globals", "locals", "vars", "setattr", "__dict__", "modules", "get_ipython",
-    "run_line_magic", "run_cell", "push",
-})  # fmt: skip
-
-
-# --- names -------------------------------------------------------------------------------------
-
-
-def assigned_names(
-    tree: ast.Module, found: Walk | None = None, *, walrus: bool = True
-) -> dict[str, int]:
-    """Names bound at module level, to the line that first does.
-
-    Functions that say ``global name`` count too: calling them binds it.
-
-    Parameters
-    ----------
-    tree : ast.Module
-    found : Walk, optional
-        Of the tree, for the ``global`` statements.
-    walrus : bool
-        False when the text has no ``:=``: expressions then need no look, which is most of the work.
-    """
-    names: dict[str, int] = {}
-    for name, line in _bound(tree.body, walrus):
-        names.setdefault(name, line)
-    for node in found.globals if found else ():
-        for name in node.names:
-            names.setdefault(name, node.lineno)
-    return names
-
-
-def _bound(  # noqa: C901 - one branch a kind of statement
-    body: Iterable[ast.stmt], walrus: bool
-) -> Iterator[tuple[str, int]]:
-    for statement in body:
-        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield statement.name, statement.lineno
-        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-            for alias in statement.names:
-                if alias.name != "*":
-                    yield alias.asname or alias.name.partition(".")[0], statement.lineno
-        elif isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                yield from _targets(target)
-            if walrus:
-                yield from _walruses([statement.value])
-        elif isinstance(statement, ast.Expr):
-            if walrus:
-                yield from _walruses([statement.value])
-        else:
-            yield from _bound_by_compound(statement, walrus)
-
-
-def _bound_by_compound(  # noqa: C901 - as above
-    statement: ast.stmt, walrus: bool
-) -> Iterator[tuple[str, int]]:
-    if isinstance(statement, ast.AnnAssign) and statement.value is None:
-        return  # `x: int` declares and does not bind
-    for field_name in ("target", "name"):  # AugAssign, AnnAssign, For; `type Name = ...`
-        target = getattr(statement, field_name, None)
-        if isinstance(target, ast.AST):
-            yield from _targets(target)
-    for item in getattr(statement, "items", ()):
-        if item.optional_vars is not None:
-            yield from _targets(item.optional_vars)
-    if walrus:
-        yield from _walruses(
-            [value for name, value in ast.iter_fields(statement) if name not in _STATEMENT_LISTS]
-        )
-    for inner in ("body", "orelse", "finalbody"):
-        yield from _bound(getattr(statement, inner, ()), walrus)
-    for handler in getattr(statement, "handlers", ()):
-        # `except ... as error` unbinds the name at its end
-        yield from _bound(handler.body, walrus)
-    for case in getattr(statement, "cases", ()):
-        yield from _pattern_names(case.pattern)
-        if walrus and case.guard is not None:
-            yield from _walruses([case.guard])
-        yield from _bound(case.body, walrus)
-
-
-_STATEMENT_LISTS = {"body", "orelse", "finalbody", "handlers", "cases"}
-
-
-def _targets(target: ast.AST) -> Iterator[tuple[str, int]]:
-    if isinstance(target, ast.Name):
-        yield target.id, target.lineno
-    elif isinstance(target, (ast.Tuple, ast.List)):
-        for element in target.elts:
-            yield from _targets(element)
-    elif isinstance(target, ast.Starred):
-        yield from _targets(target.value)
-
-
-def _walruses(nodes: Sequence[Any]) -> Iterator[tuple[str, int]]:
-    """Names bound by ``:=``, in comprehensions too; those inside a lambda are its own."""
-    stack: list[Any] = list(reversed(nodes))
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(reversed(cast("list[Any]", node)))
-        elif isinstance(node, ast.AST) and not isinstance(node, ast.Lambda):
-            if isinstance(node, ast.NamedExpr):
-                yield node.target.id, node.target.lineno
-            stack.extend(reversed([value for _, value in ast.iter_fields(node)]))
-
-
-def _pattern_names(pattern: ast.AST) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(pattern):
-        name = getattr(node, "name", None) or getattr(node, "rest", None)
-        if isinstance(name, str):
-            yield name, getattr(node, "lineno", 1)

@@ -236,7 +236,7 @@ class _Follower:
 
     def find(self) -> Loads:
         aliases = self.aliases()
-        for node in self.nodes:  # what calls before what is called
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 if self.mentions(node.func, aliases):
                     self.call(node)
@@ -263,13 +263,18 @@ class _Follower:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
                 assigned.append((names, node.value))
-        changed = True
-        while changed:
-            changed = False
-            for names, value in assigned:
-                if not names <= aliases and self.is_load(value, aliases):
-                    aliases |= names
-                    changed = True
+        mentioning: dict[str, list[int]] = {}
+        for number, (_, value) in enumerate(assigned):
+            for node in ast.walk(value):
+                if isinstance(node, ast.Name):
+                    mentioning.setdefault(node.id, []).append(number)
+        todo = list(range(len(assigned)))
+        while todo:
+            names, value = assigned[todo.pop()]
+            new = names - aliases
+            if new and self.is_load(value, aliases):
+                aliases |= new
+                todo += [number for name in new for number in mentioning.get(name, ())]
         return aliases
 
     def is_load(self, value: ast.AST, aliases: set[str]) -> bool:

@@ -196,53 +196,57 @@ _WORD = re.compile(r"\S+\s*")
 def _options(text: str) -> tuple[CellKind | None, str, dict[str, Any]]:
     """Read ``Title [markdown] tags=["a"] key="value" {"json": 1}``, in any order.
 
-    Whatever is none of these is part of the title: a marker line is never an error.
+    Whatever is none of these is part of the title: a marker line is never an error. It is read
+    once: a bracketed text that is not a value becomes title as a whole, and behind a bracket or
+    quote without an end everything does.
     """
     # PyCharm writes the kind as the only word.
     if text.lower() in ("md", "markdown", "raw"):
         return _KINDS[text.lower()], "", {}
     kind: CellKind | None = None
-    title = ""
+    title: list[str] = []
     metadata: dict[str, Any] = {}
     position = 0
     while position < len(text):
         found = _KIND.match(text, position)
         if found and kind is None:
             kind = _KINDS[found[1].lower()]
-            position = _skip_space(text, found.end())
+            position = _skip(_SPACE, text, found.end())
             continue
         found = _KEY.match(text, position)
         key = (found[1] or found[2]) if found else None
+        end = _skip(_WORD, text, position)
         if found or text[position] == "{":
             start = found.end() if found else position
-            end = _value_end(text, start)
-            value = _value(text[start:end], loose=key == "tags")
+            closed = _value_end(text, start)
+            value = _value(text[start:closed], loose=key == "tags")
+            end = _skip(_SPACE, text, len(text) if closed is None else closed)
             if key is not None and value is not _NO_VALUE:
                 metadata[key] = value
-                position = _skip_space(text, end)
+                position = end
                 continue
             if key is None and isinstance(value, dict):
                 metadata.update(cast("dict[str, Any]", value))
-                position = _skip_space(text, end)
+                position = end
                 continue
-        word = _WORD.match(text, position)
-        assert word is not None  # position is never on white space here
-        title += word.group()
-        position = word.end()
-    return kind, title.strip(), metadata
+        title.append(text[position:end])
+        position = end
+    return kind, "".join(title).strip(), metadata
 
 
-def _skip_space(text: str, position: int) -> int:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
-
-
-_OPEN = {"[": "]", "{": "}", "(": ")"}
+_SPACE = re.compile(r"\s*")
+_OPEN = frozenset("[{(")
+_CLOSE = frozenset("]})")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 
 
-def _value_end(text: str, start: int) -> int:
+def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """The end of what a pattern matches at a position."""
+    found = pattern.match(text, position)
+    return found.end() if found else position
+
+
+def _value_end(text: str, start: int) -> int | None:
     """Where a value ends: at its closing bracket or quote, else at the next white space."""
     depth = 0
     position = start
@@ -251,21 +255,24 @@ def _value_end(text: str, start: int) -> int:
         if character in "\"'":
             quoted = _QUOTED.match(text, position)
             if quoted is None:
-                return len(text)
+                return None
             position = quoted.end()
         else:
-            depth += (character in _OPEN) - (character in ")]}")
+            depth += (character in _OPEN) - (character in _CLOSE)
             position += 1
         if depth <= 0 and (position == len(text) or text[position].isspace()):
             return position
-    return position
+    return None
 
 
+_BARE = re.compile(r"(?!(?:true|false|null|True|False|None)\Z)[A-Za-z_][\w.\-]*\Z")
 _NO_VALUE = object()
 
 
 def _value(text: str, *, loose: bool = False) -> Any:
     """A JSON value from JSON or from a Python literal; ``_NO_VALUE`` when it is neither."""
+    if _BARE.match(text):  # neither, and compiling thousands of them takes seconds
+        return [text] if loose else _NO_VALUE
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from research_jobs.errors import NotebookSyntaxError
+from research_jobs.notebook.assigned import assigned_names
 from research_jobs.notebook.cells import Cell, CellKind, NotebookText, cell_at, cell_label
 from research_jobs.notebook.interface import (
     PARAMETERS_TAG,
     ImportRef,
-    assigned_names,
     import_refs,
     package_of,
     parameters_cell,

@@ -7,6 +7,9 @@ import textwrap
 
 __all__ = ["rst_to_markdown"]
 
+_LONGEST = 50_000
+_LONGEST_LINE = 1_000
+
 _UNDERLINE = re.compile(r"([=\-`:.'\"~^_*+#<>])\1{2,}\s*$")
 
 
@@ -14,7 +17,7 @@ def rst_to_markdown(text: str) -> str:
     """Turn the prose of a gallery file into Markdown.
 
     Titles, links, roles, math, code blocks, notes and images are understood;
-    what is not is left as it stands, for it reads well enough.
+    the rest is left as it is, and so is text of more than 50,000 characters.
 
     Parameters
     ----------
@@ -24,7 +27,12 @@ def rst_to_markdown(text: str) -> str:
     -------
     str
     """
-    return _blocks(_titles(text.expandtabs().split("\n"))).strip()
+    if len(text) > _LONGEST:
+        return text.strip()
+    try:
+        return _blocks(_titles(text.expandtabs().split("\n"))).strip()
+    except RecursionError:  # directives within directives
+        return text.strip()
 
 
 def _titles(lines: list[str]) -> list[str]:
@@ -127,6 +135,8 @@ def _directive(name: str, argument: str, body: list[str]) -> list[str]:
 
 
 def _inline(line: str) -> str:
+    if len(line) > _LONGEST_LINE:  # no prose: the expressions below are not linear
+        return line
     line = re.sub(r":math:`([^`]+)`", r"$\1$", line)
     # :func:`~pandas.DataFrame.plot` shows `plot`, :ref:`text <label>` shows text
     line = re.sub(r":(?:ref|doc|term):`([^`<]+?)(?:\s*<[^`]*>)?`", r"\1", line)

@@ -33,6 +33,7 @@ from research_jobs.notebook.interface import Parameter
 from research_jobs.notebook.lineage import reached_loads
 from research_jobs.notebook.loads import HiddenLoad, LoadCall
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
+from research_jobs.notebook.source import nested_too_deeply
 from research_jobs.notebook.version import code_version
 from research_jobs.process import uncollected
 from research_jobs.project import Project, notebook_name
@@ -199,7 +200,11 @@ def read_file(path: Path, data: bytes, sha256: str, shown: str) -> Remembered:
     cells = notebook_cells(text)
     marked = cells is not None
     notebook = NotebookText(path, text, sha256, cells or ())
-    return Remembered(sha256, marked, read_facts(notebook, notebook=marked, shown=shown))
+    try:
+        facts = read_facts(notebook, notebook=marked, shown=shown)
+    except (RecursionError, MemoryError):
+        raise nested_too_deeply(path) from None
+    return Remembered(sha256, marked, facts)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,18 @@ Standard library only: the fresh process imports this too.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import threading
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 
 from research_jobs.errors import NotebookSyntaxError, SourceLocation
 from research_jobs.notebook.cells import NotebookText, cell_at, cell_label, shown_path
+from research_jobs.notebook.markers import lexed
 
-__all__ = ["parse_source"]
+__all__ = ["nested_too_deeply", "parse_source", "shorten"]
 
 # What the parser may warn of: an escape, or a number that runs into a word (`1if x`).
 _WARNED = re.compile(r"\\|\d[a-z]")
@@ -63,6 +66,7 @@ def parse_source(text: NotebookText) -> ast.Module:
         With file, line, column and cell. A magic (``%time``, ``!ls``, ``df?``) is told apart from
         other mistakes: the hint says what to write instead.
     """
+    _check_size(text)
     try:
         # An invalid escape is the notebook's business when it runs, not ours when it is read.
         with _SILENCE if _WARNED.search(text.text) else nullcontext():
@@ -70,14 +74,70 @@ def parse_source(text: NotebookText) -> ast.Module:
     except SyntaxError as error:
         raise _syntax_error(text, error) from None
     except (RecursionError, MemoryError):
+        raise nested_too_deeply(text.path) from None
+    except UnicodeEncodeError as error:  # half of a surrogate pair, from an odd encoding
+        line = text.text.count("\n", 0, error.start) + 1
         raise NotebookSyntaxError(
-            "is nested too deeply to be parsed", where=SourceLocation(shown_path(text.path))
+            f"U+{ord(text.text[error.start]):04X} is half of a surrogate pair and not a character",
+            where=SourceLocation(shown_path(text.path), line),
+            hint="Save the file as UTF-8.",
         ) from None
     except ValueError as error:  # null bytes, before Python 3.12
         line = text.text.partition("\0")[0].count("\n") + 1
         raise NotebookSyntaxError(
             str(error), where=SourceLocation(shown_path(text.path), line)
         ) from None
+
+
+def nested_too_deeply(path: Path) -> NotebookSyntaxError:
+    """The error for a file that is too deep for Python's parser, or for us."""
+    return NotebookSyntaxError(
+        "is nested too deeply to be parsed", where=SourceLocation(shown_path(path))
+    )
+
+
+TOKEN_LIMIT = 1_000_000
+"""Of a file: its tree would take more than half a gigabyte."""
+
+_FIELDS_LIMIT = 10_000
+
+_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t][^\n]*", re.MULTILINE)
+_TOKENS = re.compile(r"\w+|[^\w\s]|\n")
+
+
+def _check_size(text: NotebookText) -> None:
+    """Refuse a file whose tree would fill the memory; long texts and comments do not."""
+    if len(text.text) <= _FIELDS_LIMIT:
+        return
+    for statement in _IMPORT.finditer(text.text):
+        if statement.group().count(".") > _FIELDS_LIMIT:  # Python joins such names one by one
+            raise NotebookSyntaxError(
+                "imports a name of more than 10,000 parts",
+                where=SourceLocation(
+                    shown_path(text.path), text.text.count("\n", 0, statement.start()) + 1
+                ),
+            )
+    count = position = 0
+    for literal in itertools.chain(lexed(text.text), (None,)):
+        end = literal.start() if literal is not None else len(text.text)
+        if literal is not None and literal.group().count("{") > _FIELDS_LIMIT:
+            prefix = text.text[max(0, end - 2) : end].lower()
+            if "f" in prefix and not literal.group().startswith("#"):
+                # Python 3.11 looks for each field from the start of the text
+                raise NotebookSyntaxError(
+                    f"has an f-string of more than {_FIELDS_LIMIT:,} fields",
+                    where=SourceLocation(shown_path(text.path), text.text.count("\n", 0, end) + 1),
+                    hint="Keep data in a file of its own and read it from there.",
+                )
+        if len(text.text) > TOKEN_LIMIT:
+            count += 1 + sum(1 for _ in _TOKENS.finditer(text.text, position, end))
+        position = literal.end() if literal is not None else end
+        if count > TOKEN_LIMIT:
+            raise NotebookSyntaxError(
+                f"has more than {TOKEN_LIMIT:,} words and signs, which is data and not source code",
+                where=SourceLocation(shown_path(text.path)),
+                hint="Keep data in a file of its own and read it from there.",
+            )
 
 
 def _syntax_error(text: NotebookText, error: SyntaxError) -> NotebookSyntaxError:
@@ -91,12 +151,12 @@ def _syntax_error(text: NotebookText, error: SyntaxError) -> NotebookSyntaxError
     cell = cell_at(text.cells, number)
     inside = f" in {cell_label(cell)}" if cell else ""
     where = shown_path(text.path)
-    magic = _MAGIC.match(line)
+    magic = _MAGIC.match(line) if len(line) < 10_000 else None
     if magic:
         return NotebookSyntaxError(
-            f"'{line.strip()}'{inside} is IPython's and no Python",
+            f"'{shorten(line.strip())}'{inside} is IPython syntax, not Python",
             where=SourceLocation(where, number, magic.start("magic") + 1),
-            hint=_instead(magic["magic"].strip()),
+            hint=_instead(shorten(magic["magic"].strip())),
             details=_excerpt(line, number, magic.start("magic") + 1),
         )
     return NotebookSyntaxError(
@@ -106,12 +166,22 @@ def _syntax_error(text: NotebookText, error: SyntaxError) -> NotebookSyntaxError
     )
 
 
+def shorten(text: str) -> str:
+    """A line as a message shows it."""
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 4]} ..."
+
+
 def _excerpt(line: str, number: int, column: int) -> str:
     margin = f"{number:>5} | "
+    if len(line) > _WIDEST:  # the part around the place
+        start = max(0, column - _WIDEST // 2)
+        line, column = line[start : start + _WIDEST], column - start
     # Tabs are kept so that the caret stands below its character in any terminal.
     before = "".join(c if c == "\t" else " " for c in line[: column - 1])
     return f"{margin}{line}\n{' ' * (len(margin) - 2)}| {before}^"
 
+
+_WIDEST = 200
 
 _MAGIC = re.compile(
     r"[ \t]*(?:[\w.,* \t\[\]'\"]*?=[ \t]*)?(?P<magic>%%?[A-Za-z].*|!{1,2}\S.*|\?{1,2}[A-Za-z*].*"

@@ -152,7 +152,7 @@ def test_check_finds_outputs_that_are_never_assigned(say: Any, project: Path) ->
     assert errors == [
         "error: notebooks/manifest.yaml:11:24: declared never assigns its output 'out'",
         (
-            "error: notebooks/manifest.yaml:8:19: typo never assigns its output 'stat'. "
+            "error: notebooks/manifest.yaml:8:20: typo never assigns its output 'stat'. "
             "Did you mean 'stats'?"
         ),
     ]

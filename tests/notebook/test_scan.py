@@ -120,7 +120,7 @@ def test_get_says_what_is_close(make_project: MakeProject) -> None:
     ("data", "message"),
     [
         (b"# %% Load\nx = = 1\n", "notebooks/broken.py:2:5: invalid syntax in cell 1"),
-        (b"# %%\n%matplotlib inline\n", "is IPython's and no Python"),
+        (b"# %%\n%matplotlib inline\n", "is IPython syntax, not Python"),
         (b"# %%\nx = '\xff'\n", "notebooks/broken.py:2:6: byte 0xff is not utf-8"),
         (b"# %%\nx = '\x00'\n", "null byte"),
     ],
