@@ -40,7 +40,8 @@ def test_magics_have_a_way_out(as_notebook: Make, line: str, column: int, hint: 
         parse_source(text)
     first = str(caught.value).splitlines()[0]
     assert first.startswith(
-        f"notebooks/study.py:4:{column}: '{line.strip()}' in cell 2 \"Set up\" is IPython syntax, not Python"
+        f"notebooks/study.py:4:{column}: '{line.strip()}' in cell 2 \"Set up\" is IPython syntax, "
+        "not Python"
     )
     assert hint in first
 
