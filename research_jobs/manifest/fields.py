@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +21,9 @@ from pydantic import (
 from research_jobs.manifest.values import (
     RefusedValueError,
     check_cron,
+    check_memory,
     check_timezone,
+    more_than_nothing,
     parse_duration,
     parse_size,
 )
@@ -46,10 +49,15 @@ Size = Annotated[
         }
     ),
 ]
+# A time or an amount that something is given: none would end it before it begins.
+Limit = Annotated[Duration, AfterValidator(more_than_nothing)]
+Memory = Annotated[Size, AfterValidator(check_memory)]
 Timezone = Annotated[StrictStr, BeforeValidator(lambda v: check_timezone(v) if _text(v) else v)]
 Cron = Annotated[StrictStr, BeforeValidator(lambda v: check_cron(v) if _text(v) else v)]
-Whole = Annotated[int, Strict(), Field(ge=0)]
-Positive = Annotated[int, Strict(), Field(ge=1)]
+# What Dagster's pages and Parquet's counters hold.
+_MOST = 2**31 - 1
+Whole = Annotated[int, Strict(), Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Strict(), Field(ge=1, le=_MOST)]
 Flag = Annotated[bool, Strict()]
 NotebookName = Annotated[
     StrictStr, BeforeValidator(lambda v: notebook_name(v) if isinstance(v, str) else v)
@@ -96,6 +104,13 @@ def json_value(value: Any) -> Any:
     return value
 
 
+def plain_text(value: Any) -> str:
+    """A scalar as a person wrote it: ``true`` and not ``True``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(json_value(value))
+
+
 def _json_mapping(value: Any) -> Any:
     return json_value(value) if isinstance(value, dict) else value
 
@@ -113,7 +128,7 @@ def _tags(value: Any) -> Any:
         return value
     tags: dict[str, str] = {}
     for key, item in value.items():
-        text = "" if item is None else str(json_value(item)) if not isinstance(item, str) else item
+        text = plain_text(item)
         if not _TAG_KEY.match(str(key)):
             raise RefusedValueError(
                 f"'{key}' is not a tag's name", "Use letters, digits, _ . - and at most one /."
@@ -182,7 +197,9 @@ def check_pool(pool: str | None) -> str | None:
 class RetrySpec(Spec):
     """How often a failed notebook is tried again within its run."""
 
-    max: Whole = Field(default=0, description="Tries after the first.")
+    max: Annotated[int, Strict()] = Field(
+        default=0, ge=0, le=1000, description="Tries after the first."
+    )
     delay: Duration = Field(default=0.0, description="Before each further try.")
     backoff: Literal["linear", "exponential"] | None = Field(
         default=None, description="How the delay grows from try to try."

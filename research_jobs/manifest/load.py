@@ -15,6 +15,14 @@ from pydantic_core import ErrorDetails
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
 from research_jobs.manifest.document import Document, Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
+from research_jobs.manifest.messages import (
+    describe,
+    example_of,
+    keys_of,
+    model_at,
+    suggest_key,
+    unknown_key,
+)
 from research_jobs.manifest.models import (
     Defaults,
     NotebookSpec,
@@ -23,14 +31,6 @@ from research_jobs.manifest.models import (
     ScheduleSpec,
 )
 from research_jobs.manifest.values import RefusedValueError
-from research_jobs.manifest.words import (
-    example_of,
-    keys_of,
-    model_at,
-    plain_words,
-    suggest_key,
-    unknown_key,
-)
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["load_manifest"]
@@ -438,7 +438,7 @@ class _Loader:
             prefix = ", ".join(filter(None, (label, place)))
             self._problem(scope, name, f"{prefix}: {what}", whole, hint)
             return
-        what, hint = plain_words(kind, detail, value)
+        what, hint = describe(kind, detail, value)
         prefix = ", ".join(filter(None, (label, place)))
         self._problem(scope, name, f"{prefix}: {what}", whole, hint)
 

@@ -23,23 +23,23 @@ from research_jobs.manifest.fields import (
     KIND,
     STRING,
     Cron,
-    Duration,
     Flag,
     Json,
+    Limit,
+    Memory,
     NotebookNames,
     Positive,
     Retries,
-    Size,
     Spec,
     Tags,
     Texts,
     Timezone,
-    Whole,
     check_group,
     check_owners,
     check_pool,
     json_value,
     one_or_many,
+    plain_text,
 )
 from research_jobs.manifest.outputs import OutputSpec
 from research_jobs.manifest.partitions import PartitionsSpec
@@ -65,9 +65,9 @@ def _environment(value: Any) -> Any:
             raise RefusedValueError(
                 f"'{name}' is not an environment variable's name", "Use A-Z, 0-9, _."
             )
-        found[name] = str(item) if isinstance(item, (int, float)) else item
-        if isinstance(item, bool):
-            found[name] = "true" if item else "false"
+        found[name] = plain_text(item) if isinstance(item, (int, float)) else item
+        if isinstance(item, str) and "\0" in item:
+            raise RefusedValueError(f"the variable {name} has the character U+0000", "Remove it.")
     return found
 
 
@@ -104,8 +104,8 @@ def _automation(value: Any) -> Any:
 class FreshnessSpec(Spec):
     """How old a notebook's last materialisation may be: Dagster's freshness policy."""
 
-    within: Duration = Field(description="Older than this is a failure.")
-    warn_within: Duration | None = Field(default=None, description="Older than this is a warning.")
+    within: Limit = Field(description="Older than this is a failure.")
+    warn_within: Limit | None = Field(default=None, description="Older than this is a warning.")
     cron: Cron | None = Field(
         default=None, description="The deadlines; `within` is then how long before one counts."
     )
@@ -212,8 +212,8 @@ class NotebookSpec(Spec):
     tags: Tags = Field(default_factory=dict)
     group: StrictStr | None = None
     kinds: Texts = ()
-    timeout: Duration | None = Field(default=None, description="The run is ended after this long.")
-    memory: Size | None = Field(default=None, description="Limit over the notebook's processes.")
+    timeout: Limit | None = Field(default=None, description="The run is ended after this long.")
+    memory: Memory | None = Field(default=None, description="Limit over the notebook's processes.")
     retries: Retries | None = None
     parameters: Json = Field(
         default_factory=dict, description="Values that replace the parameters cell's."
@@ -333,9 +333,16 @@ class NotebookSpec(Spec):
         return self
 
 
+# Each tick looks at all of them.
+MOST_CAUGHT_UP = 10_000
+
+
 def _catch_up(value: Any) -> Any:
-    if value == "none" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value == "none" or (number and 0 <= value <= MOST_CAUGHT_UP):
         return value
+    if number and value > 0:
+        raise RefusedValueError(f"{value} is too large", f"Write {MOST_CAUGHT_UP} or less.")
     raise RefusedValueError(
         f"catch_up is {value!r}", "Write none, or how many older partitions to look at."
     )
@@ -376,7 +383,14 @@ class ScheduleSpec(Spec):
     catch_up: Annotated[
         int | Literal["none"] | None,
         BeforeValidator(_catch_up),
-        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": "none"}]}),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "integer", "minimum": 0, "maximum": MOST_CAUGHT_UP},
+                    {"const": "none"},
+                ]
+            }
+        ),
     ] = Field(
         default=None, description="How many older partitions are looked at; none: miss is missed."
     )
@@ -407,8 +421,8 @@ class Defaults(Spec):
     }
 
     timezone: Timezone = "UTC"
-    timeout: Duration | None = None
-    memory: Size | None = None
+    timeout: Limit | None = None
+    memory: Memory | None = None
     retries: Retries | None = None
     pool: StrictStr | None = None
     isolation: Literal["fork", "spawn"] | None = None
@@ -448,7 +462,7 @@ class ReportsSpec(Spec):
     dagster: StrictStr | None = Field(
         default=None, description="The public address of Dagster's UI, which they link to."
     )
-    keep: Whole = Field(default=30, description="Reports kept of each notebook or partition.")
+    keep: Positive = Field(default=30, description="Reports kept of each notebook or partition.")
 
     @field_validator("url", "dagster")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -18,7 +19,7 @@ from pydantic import (
 
 from research_jobs.manifest.fields import (
     STRING,
-    Duration,
+    Limit,
     Positive,
     Spec,
     Texts,
@@ -40,11 +41,13 @@ _CHECKS = (
     "schema",
 )
 
+_LEVELS = {"zstd": (1, 22), "gzip": (1, 9), "brotli": (1, 11)}
+
 
 class FreshWithin(Spec):
     """How old an output's newest row may be when it is made."""
 
-    within: Duration
+    within: Limit
     column: StrictStr | None = Field(
         default=None, description="The column of time; without it the first one of that type."
     )
@@ -82,10 +85,12 @@ def _ranges(value: Any) -> Any:
         if low is None and high is None:
             raise RefusedValueError(f"the range of '{column}' has no bound", "Give one.")
         for bound in (low, high):
-            if isinstance(bound, (bool, list, dict)):
+            if isinstance(bound, (bool, list, dict)) or (
+                isinstance(bound, float) and not isfinite(bound)
+            ):
                 raise RefusedValueError(
-                    f"the range of '{column}' has a bound that is no number, text or date",
-                    "Write [0, 1].",
+                    f"the range of '{column}' has a bound that is not a number, a text or a date",
+                    "Write [0, 1], or null for no bound.",
                 )
         try:
             swapped = low is not None and high is not None and low > high
@@ -179,6 +184,7 @@ class OutputSpec(Spec):
             raise RefusedValueError(
                 f"min_rows {self.min_rows} is more than max_rows {self.max_rows}", "Swap them."
             )
+        self._check_compression()
         if isinstance(self.severity, Mapping):
             unknown = sorted(set(self.severity) - set(_CHECKS))
             if unknown:
@@ -186,6 +192,17 @@ class OutputSpec(Spec):
                     f"severity names the check '{unknown[0]}'", f"Checks: {', '.join(_CHECKS)}."
                 )
         return self
+
+    def _check_compression(self) -> None:
+        if self.compression_level is None:
+            return
+        compression = self.compression or "zstd"
+        lowest, highest = _LEVELS.get(compression, (0, 0))
+        if not lowest <= self.compression_level <= highest:
+            raise RefusedValueError(
+                f"compression {compression} has no level {self.compression_level}",
+                f"Write one from {lowest} to {highest}." if highest else "Remove the level.",
+            )
 
     def severity_of(self, check: str) -> str:
         """The severity of one check, ``"warn"`` or ``"error"``."""

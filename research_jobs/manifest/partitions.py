@@ -52,6 +52,9 @@ FORMATS: Mapping[str, str] = {
     "year": "%Y",
 }
 
+_LENGTHS = {"hour": 3600.0, "day": 86400.0, "week": 7 * 86400.0}
+MOST_PARTITIONS = 1_000_000
+
 
 def _moment(value: Any) -> Any:
     """``2018-01-02``, ``2018-01-02 06:00``, ``2018-01`` or ``2018``, in the partitions' zone."""
@@ -131,6 +134,8 @@ class DimensionSpec(Spec):
     timezone: Timezone | None = None
     offset: Annotated[int, Strict()] = Field(
         default=0,
+        ge=-10_000,
+        le=10_000,
         description=(
             "How many partitions exist beyond the last finished one: 1 makes today's exist today."
         ),
@@ -210,8 +215,10 @@ class DimensionSpec(Spec):
             )
         if self.end is not None and self.end <= self.start:
             raise RefusedValueError(
-                f"partitions end ({self.end}) before they start ({self.start})", "Swap them."
+                f"partitions end ({self.end}) before the first one ({self.start}) does",
+                "Write a later end: it is exclusive.",
             )
+        self._check_number()
         if self.by == "cron" and self.cron is None:
             raise RefusedValueError("by: cron needs its expression", 'Write cron: "0 17 * * 1-5".')
         if self.by != "cron" and self.cron is not None:
@@ -226,6 +233,18 @@ class DimensionSpec(Spec):
         if self.calendar is not None and self.by != "day":
             raise RefusedValueError(f"'calendar' works by: day, not by: {self.by}", "Remove it.")
         self._check_format()
+
+    def _check_number(self) -> None:
+        """Refuse more partitions than can be listed: mostly a year with a digit missing."""
+        assert self.start is not None
+        end = self.end or datetime.now()  # noqa: DTZ005 - years are what counts here
+        number = (end - self.start).total_seconds() / _LENGTHS.get(str(self.by), 3600.0)
+        if number > MOST_PARTITIONS:
+            raise RefusedValueError(
+                f"from {self.start:%Y-%m-%d} on there are {number:,.0f} partitions by {self.by},"
+                f" more than {MOST_PARTITIONS:,}",
+                "Begin later, or make them longer.",
+            )
 
     def _check_format(self) -> None:
         sample = {

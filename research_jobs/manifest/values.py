@@ -20,7 +20,9 @@ __all__ = [
     "check_cron",
     "check_identifier",
     "check_key",
+    "check_memory",
     "check_timezone",
+    "more_than_nothing",
     "parse_duration",
     "parse_size",
 ]
@@ -63,79 +65,98 @@ _UNITS = {
     "week": 604800.0,
     "weeks": 604800.0,
 }
-_DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)")
+# A number without a leading zero: 010 is 8 to some readers and 10 to others.
+_NUMBER = r"(?:0|[1-9]\d*)(?:\.\d+)?"
+_DURATION_PART = re.compile(rf"\s*({_NUMBER})\s*([a-z]+)", re.ASCII)
 _DURATION_HINT = "Write 90 (seconds), 30s, 10m, 1h30m or 2d."
-# ten years: longer than any run, and short enough for every clock that is asked to wait so long
 _LONGEST_TEXT = 100
+# ten years: longer than any run, and short enough for every clock that is asked to wait so long
 _LONGEST = 10 * 365 * 86400.0
 
-_SIZES = {
-    "b": 1,
-    "kb": 1000,
-    "mb": 1000**2,
-    "gb": 1000**3,
-    "tb": 1000**4,
-    "kib": 1024,
-    "mib": 1024**2,
-    "gib": 1024**3,
-    "tib": 1024**4,
+_SIZES = {"b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
 }
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*\Z")
+_SIZE = re.compile(rf"\s*({_NUMBER})\s*([a-z]*)\s*", re.ASCII)
+_SIZE_HINT = "Write 512MB (1000s), 2GiB (1024s) or a number of bytes."
+_LEAST_MEMORY = 16 * 1024 * 1024
+# 1 EiB, what a kernel can count
+_LARGEST = 2**60
 
 
 def parse_duration(value: Any) -> float:
     """A duration in seconds: from ``90``, ``"30s"``, ``"10m"``, ``"1h30m"``, ``"2 days"``."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise RefusedValueError(f"{_shown(value)} is not a duration", f"{_DURATION_HINT}")
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if len(text) > _LONGEST_TEXT:
-            raise RefusedValueError(f"{_shown(value)} is not a duration", _DURATION_HINT)
-        seconds, end = 0.0, 0
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            seconds, end = float(text), len(text)
-        else:
-            while part := _DURATION_PART.match(text, end):
-                unit = _UNITS.get(part[2])
-                if unit is None:
-                    hint = did_you_mean(part[2], [u for u in _UNITS if len(u) > 1])
-                    hint = hint if hint.startswith("Did") else _DURATION_HINT
-                    raise RefusedValueError(
-                        f"'{value}' is not a duration: unknown unit '{part[2]}'", f"{hint}"
-                    )
-                seconds += float(part[1]) * unit
-                end = part.end()
-        if end != len(text) or not text:
-            raise RefusedValueError(f"'{value}' is not a duration", f"{_DURATION_HINT}")
-    else:
-        seconds = float(value)
+        raise RefusedValueError(f"{_shown(value)} is not a duration", _DURATION_HINT)
+    seconds = _seconds(value) if isinstance(value, str) else float(min(value, _LONGEST + 1))
     if not 0 <= seconds <= _LONGEST:  # also refuses nan
-        raise RefusedValueError(f"{_shown(value)} is not a usable duration", f"{_DURATION_HINT}")
+        raise RefusedValueError(
+            f"{_shown(value)} is not between nothing and ten years", _DURATION_HINT
+        )
+    return seconds
+
+
+def _seconds(written: str) -> float:
+    text = written.strip().lower()
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        return float(text)
+    seconds, end = 0.0, 0
+    while len(text) <= _LONGEST_TEXT and (part := _DURATION_PART.match(text, end)):
+        unit = _UNITS.get(part[2])
+        if unit is None:
+            hint = did_you_mean(part[2], [u for u in _UNITS if len(u) > 1])
+            raise RefusedValueError(
+                f"'{written}' is not a duration: unknown unit '{part[2]}'",
+                hint if hint.startswith("Did") else _DURATION_HINT,
+            )
+        seconds += float(part[1]) * unit
+        end = part.end()
+    if not text or end != len(text):
+        raise RefusedValueError(f"{_shown(written)} is not a duration", _DURATION_HINT)
+    return seconds
+
+
+def more_than_nothing(seconds: float) -> float:
+    """A duration that something is given: with none it would end before it begins."""
+    if seconds < 0.001:
+        raise RefusedValueError(
+            "a duration of 0 is over at once", "Write 30s or 10m; for no limit leave the key out."
+        )
     return seconds
 
 
 def parse_size(value: Any) -> int:
     """A size in bytes: from ``1048576``, ``"512MB"`` (powers of 1000), ``"2GiB"`` (of 1024)."""
-    hint = "Write 512MB, 2GiB or a number of bytes."
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise RefusedValueError(f"{_shown(value)} is not a size", f"{hint}")
-    if isinstance(value, int):
-        size = value
-    else:
-        match = _SIZE.match(value.lower())
-        if match is None:
-            raise RefusedValueError(f"'{value}' is not a size", f"{hint}")
-        unit = match[2] or "b"
-        if unit not in _SIZES:
-            letter = unit[0].upper()
-            if unit[0] in "kmgt" and unit in (unit[0], unit[0] + "i"):
-                number = match[1]
-                hint = f"Write {number}{letter}iB (1024s) or {number}{letter}B (1000s)."
-            raise RefusedValueError(f"'{value}' is not a size: unknown unit '{unit}'", f"{hint}")
-        size = int(float(match[1]) * _SIZES[unit])
-    if size < 1:
-        raise RefusedValueError(f"{_shown(value)} is not a usable size", f"{hint}")
+        raise RefusedValueError(f"{_shown(value)} is not a size", _SIZE_HINT)
+    size: float = value if isinstance(value, int) else _bytes(value)
+    if not 1 <= size <= _LARGEST:
+        raise RefusedValueError(f"{_shown(value)} is not a usable size", _SIZE_HINT)
+    return int(size)
+
+
+def check_memory(size: int) -> int:
+    """A limit under which a Python process can start: less is a forgotten unit."""
+    if size < _LEAST_MEMORY:
+        raise RefusedValueError(
+            f"no notebook starts with {size} bytes of memory", "Write 512MB or 2GiB."
+        )
     return size
+
+
+def _bytes(written: str) -> float:
+    match = _SIZE.fullmatch(written.lower()) if len(written) <= _LONGEST_TEXT else None
+    if match is None:
+        raise RefusedValueError(f"{_shown(written)} is not a size", _SIZE_HINT)
+    number, unit = match[1], match[2] or "b"
+    if unit in _SIZES:
+        return float(number) * _SIZES[unit]
+    hint = _SIZE_HINT
+    if unit[0] in "kmgt" and unit in (unit[0], unit[0] + "i"):
+        letter = unit[0].upper()
+        hint = f"Write {number}{letter}iB (1024s) or {number}{letter}B (1000s)."
+    raise RefusedValueError(f"'{written}' is not a size: unknown unit '{unit}'", hint)
 
 
 def check_identifier(name: str, what: str) -> str:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from research_jobs.errors import did_you_mean
 from research_jobs.manifest.fields import Spec
 
-__all__ = ["example_of", "keys_of", "model_at", "plain_words", "suggest_key", "unknown_key"]
+__all__ = ["describe", "example_of", "keys_of", "model_at", "suggest_key", "unknown_key"]
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
@@ -58,6 +58,7 @@ _KINDS = {
     "string_type": ("a text", "Put it in quotes if it is meant as one."),
     "int_type": ("a whole number", "Write it without quotes."),
     "int_from_float": ("a whole number", "Leave out the decimals."),
+    "int_parsing_size": ("a usable whole number", "Write a smaller one."),
     "bool_type": ("true or false", "Write true or false."),
     "tuple_type": ("a list", "Write [a, b], or one entry a line with dashes."),
     "list_type": ("a list", "Write [a, b], or one entry a line with dashes."),
@@ -68,11 +69,13 @@ _KINDS = {
 }
 
 
-def plain_words(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
+def describe(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
     """What pydantic found wrong with a value, in words, and what to do."""
     shown = _shown(value)
     if kind in _KINDS:
         wanted, hint = _KINDS[kind]
+        if kind == "int_type" and isinstance(value, str) and value.isdigit():
+            hint = "Write it without quotes and leading zeros."
         return f"{shown} is not {wanted}", hint
     context = detail.get("ctx", {})
     if kind == "literal_error":
@@ -82,6 +85,8 @@ def plain_words(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str |
         return f"{shown} is not one of {', '.join(names)}", hint
     if kind == "greater_than_equal":
         return f"{shown} is too small", f"Write {context.get('ge')} or more."
+    if kind == "less_than_equal":
+        return f"{shown} is too large", f"Write {context.get('le')} or less."
     return f"{shown}: {detail['msg'][:1].lower()}{detail['msg'][1:]}", None
 
 
