@@ -18,9 +18,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from research_jobs.manifest.cron import check_cron
 from research_jobs.manifest.values import (
     RefusedValueError,
-    check_cron,
     check_memory,
     check_timezone,
     more_than_nothing,
@@ -53,7 +53,7 @@ Size = Annotated[
 Limit = Annotated[Duration, AfterValidator(more_than_nothing)]
 Memory = Annotated[Size, AfterValidator(check_memory)]
 Timezone = Annotated[StrictStr, BeforeValidator(lambda v: check_timezone(v) if _text(v) else v)]
-Cron = Annotated[StrictStr, BeforeValidator(lambda v: check_cron(v) if _text(v) else v)]
+Cron = Annotated[StrictStr, AfterValidator(check_cron)]
 # What Dagster's pages and Parquet's counters hold.
 _MOST = 2**31 - 1
 Whole = Annotated[int, Strict(), Field(ge=0, le=_MOST)]

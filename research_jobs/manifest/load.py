@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
+from research_jobs.manifest.cron import CronCheck
 from research_jobs.manifest.document import Document, Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
 from research_jobs.manifest.messages import (
@@ -40,7 +41,9 @@ SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
 TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
 
 
-def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
+def load_manifest(
+    project: Project, notebooks: Iterable[str], *, cron: CronCheck | None = None
+) -> Manifest:
     """Read a project's manifest.
 
     Parameters
@@ -48,6 +51,8 @@ def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
     project : Project
     notebooks : iterable of str
         Names of the notebooks that exist (``volatility/garch``).
+    cron : callable, optional
+        Dagster's word on cron expressions; without it they are taken as they are.
 
     Returns
     -------
@@ -59,15 +64,16 @@ def load_manifest(project: Project, notebooks: Iterable[str]) -> Manifest:
     except ManifestError as error:
         problem = Problem("manifest", None, error)
         return Manifest(problems=(problem,), unreadable=problem)
-    return _Loader(document, frozenset(notebooks)).load()
+    return _Loader(document, frozenset(notebooks), cron).load()
 
 
 class _Loader:
     """One manifest being read."""
 
-    def __init__(self, document: Document, known: frozenset[str]) -> None:
+    def __init__(self, document: Document, known: frozenset[str], cron: CronCheck | None) -> None:
         self.document = document
         self.known = known
+        self.context = {"cron": cron}
         self.problems: list[Problem] = []
         self.unreadable: Problem | None = None
         self.broken_defaults: frozenset[str] = frozenset()
@@ -390,7 +396,7 @@ class _Loader:
             )
             return None
         try:
-            return model.model_validate(data)
+            return model.model_validate(data, context=self.context)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 self._explain(scope, name, model, path, detail)
@@ -405,6 +411,8 @@ class _Loader:
         detail: ErrorDetails,
     ) -> None:
         loc = detail["loc"]
+        if loc[:1] == ("automation",) and len(loc) > 1:  # the key that the short form stands under
+            loc = ("automation", "on_cron", *loc[1:])
         kind = detail["type"]
         label = f"{scope} {name}" if name is not None else "".join(path[:1])
         place = ".".join(str(part) for part in loc if isinstance(part, str))

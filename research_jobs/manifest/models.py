@@ -14,11 +14,13 @@ from pydantic import (
     BeforeValidator,
     Field,
     StrictStr,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
+from research_jobs.manifest.cron import check_cron
 from research_jobs.manifest.fields import (
     KIND,
     STRING,
@@ -43,7 +45,7 @@ from research_jobs.manifest.fields import (
 )
 from research_jobs.manifest.outputs import OutputSpec
 from research_jobs.manifest.partitions import PartitionsSpec
-from research_jobs.manifest.values import RefusedValueError, check_cron, check_identifier, check_key
+from research_jobs.manifest.values import RefusedValueError, check_identifier, check_key
 
 __all__ = [
     "AutomationSpec",
@@ -348,17 +350,17 @@ def _catch_up(value: Any) -> Any:
     )
 
 
-def _crons(value: Any) -> Any:
+def _crons(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, (list, tuple)):
         if not value:
             raise RefusedValueError("cron is empty", 'Write cron: "0 6 * * *".')
         for item in value:
             if not isinstance(item, str):
                 raise RefusedValueError(f"{item!r} is not a cron expression", "Put it in quotes.")
-        return tuple(check_cron(item) for item in value)
+        return tuple(check_cron(item, info) for item in value)
     if not isinstance(value, str):
         raise RefusedValueError(f"{value!r} is not a cron expression", "Put it in quotes.")
-    return check_cron(value)
+    return check_cron(value, info)
 
 
 class ScheduleSpec(Spec):

@@ -1,4 +1,4 @@
-"""Values that people write as text: durations, sizes, cron expressions, time zones, names.
+"""Values that people write as text: durations, sizes, time zones, names.
 
 Each function takes what the YAML said and gives the value, or raises `ValueError` with one line
 that says what is wrong and what to write instead (``"...", "hint"``).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -17,7 +16,6 @@ from research_jobs.errors import did_you_mean
 
 __all__ = [
     "RefusedValueError",
-    "check_cron",
     "check_identifier",
     "check_key",
     "check_memory",
@@ -230,120 +228,6 @@ def check_timezone(name: str) -> str:
                 close = re.findall(r"'([^']+)'", city)
                 hint = "Did you mean " + " or ".join(f"'{tails[c]}'" for c in close) + "?"
     raise RefusedValueError(f"unknown time zone '{name}'", f"{hint}")
-
-
-# --- cron --------------------------------------------------------------------------------------
-
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_MACROS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
-_FIELDS = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _DAYS),
-)
-_LONGEST_CRON = 500
-_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-
-
-@lru_cache(maxsize=1024)
-def check_cron(expression: str) -> str:
-    """A cron expression of five fields, or one of ``@hourly``, ``@daily``...
-
-    Kept to what Dagster's scheduler takes too (a test holds both side by side), and a little
-    stricter: an expression that can never fire is refused.
-    """
-    if len(expression) > _LONGEST_CRON:
-        raise RefusedValueError(
-            f"the cron expression '{expression[:20]}...' has {len(expression)} characters",
-            f"Use at most {_LONGEST_CRON}.",
-        )
-    text = " ".join(expression.split())
-    if text.startswith("@"):
-        if text in _MACROS:
-            return text
-        raise RefusedValueError(f"unknown cron word '{text}'", f"{did_you_mean(text, _MACROS)}")
-    fields = text.split(" ") if text else []
-    if len(fields) != len(_FIELDS):
-        raise RefusedValueError(
-            f"the cron expression '{expression}' has {len(fields)} fields, not 5",
-            'Write minute, hour, day of month, month, day of week: "0 6 * * 1-5".',
-        )
-    sets: list[set[int]] = []
-    for written, (label, low, high, names) in zip(fields, _FIELDS, strict=True):
-        sets.append(_cron_field(expression, written.lower(), label, low, high, names))
-    days, months, weekdays = fields[2], sets[3], fields[4]
-    possible = {day for month in months for day in range(1, _LONGEST_MONTH[month - 1] + 1)}
-    if weekdays in ("*", "?") and "l" not in days.lower() and not (sets[2] & possible):
-        raise RefusedValueError(
-            f"the cron expression '{expression}' never fires: no such month has day {days}",
-            "Write L for a month's last day.",
-        )
-    return text
-
-
-def _cron_field(
-    expression: str, field: str, label: str, low: int, high: int, names: Iterable[str]
-) -> set[int]:
-    names = tuple(names)
-    found: set[int] = set()
-    for item in field.split(","):
-        base, slash, step = item.partition("/")
-        if slash and (not _digits(step) or int(step) < 1 or int(step) > high):
-            raise _cron_error(expression, label, item, f"the step '{step}' is not usable")
-        if base == "*" or (field == "?" and label.startswith("day")):
-            found.update(range(low, high + 1))
-            continue
-        if label == "day of month" and base == "l" and not slash:
-            found.add(high)
-            continue
-        if label == "day of week" and not slash:
-            nth = re.fullmatch(r"([a-z]{3}|[0-7])#([1-5])|l([0-7])", base)
-            if nth:
-                _cron_number(expression, nth[1] or nth[3], label, low, high, names)
-                found.update(range(low, high + 1))
-                continue
-        first, dash, last = base.partition("-")
-        start = _cron_number(expression, first, label, low, high, names)
-        if not dash:
-            if slash:
-                raise _cron_error(expression, label, item, f"write {low}-{high}/{step} or */{step}")
-            found.add(start)
-            continue
-        end = _cron_number(expression, last, label, low, high, names)
-        if end < start:
-            raise _cron_error(expression, label, item, f"{first} comes after {last}")
-        found.update(range(start, end + 1, int(step) if slash else 1))
-    return found
-
-
-def _cron_number(
-    expression: str, text: str, label: str, low: int, high: int, names: tuple[str, ...]
-) -> int:
-    if text in names:
-        return names.index(text) + low
-    if not _digits(text):
-        what = f"'{text}' is no {label}"
-        close = did_you_mean(text[:3], names) if names else ""
-        raise _cron_error(expression, label, text, what, close if close.startswith("Did") else None)
-    number = int(text)
-    if not low <= number <= high:
-        raise _cron_error(expression, label, text, f"{number} is not within {low}-{high}")
-    return number
-
-
-def _digits(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 4
-
-
-def _cron_error(
-    expression: str, label: str, item: str, what: str, hint: str | None = None
-) -> RefusedValueError:
-    del item
-    advice = hint or "Fields: minute, hour, day of month, month, day of week."
-    return RefusedValueError(f"bad cron expression '{expression}', {label}: {what}", f"{advice}")
 
 
 def _shown(value: Any) -> str:

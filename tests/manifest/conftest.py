@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from research_jobs.manifest import Manifest, load_manifest
+from research_jobs.orchestration.model.crons import check_cron
 from research_jobs.project import find_project
 
 NOTEBOOKS = ("market_data", "performance_report", "volatility/garch", "momentum_signals")
@@ -25,6 +26,6 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     def load_text(text: str | bytes) -> Manifest:
         content = text.encode() if isinstance(text, str) else text
         (folder / "manifest.yaml").write_bytes(content)
-        return load_manifest(find_project(folder.parent), NOTEBOOKS)
+        return load_manifest(find_project(folder.parent), NOTEBOOKS, cron=check_cron)
 
     return load_text

@@ -212,7 +212,8 @@ def test_an_edge_is_refused_in_its_place_or_has_a_meaning(load, path):
             " the first one (2018-01-02 00:00:00) does. Write a later end: it is exclusive.",
         ),
         (
-            "notebooks: {market_data: {partitions:\n {by: hour, start: 1000-01-01, end: 2000-01-01}}}",
+            "notebooks: {market_data: {partitions:\n"
+            " {by: hour, start: 1000-01-01, end: 2000-01-01}}}",
             "2:2: notebook market_data, partitions: from 1000-01-01 on there are 8,765,808"
             " partitions by hour, more than 1,000,000. Begin later, or make them longer.",
         ),

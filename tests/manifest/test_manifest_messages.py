@@ -119,16 +119,16 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "a cron hour",
         'schedules: {a: {cron: "0 26 * * *", notebooks: [market_data]}}',
         [
-            "1:23: schedule a, cron: bad cron expression '0 26 * * *', hour: 26 is not within 0-23."
-            " Fields: minute, hour, day of month, month, day of week."
+            "1:23: schedule a, cron: bad cron expression '0 26 * * *', hour: '26' is not usable."
+            " Write numbers from 0-23 (5, 1-5, 1,15), * or */2."
         ],
     ),
     (
         "a cron day's name",
         'schedules: {a: {cron: "0 6 * * mon-fir", notebooks: [market_data]}}',
         [
-            "1:23: schedule a, cron: bad cron expression '0 6 * * mon-fir', day of week: 'fir' is"
-            " no day of week. Did you mean 'fri'?"
+            "1:23: schedule a, cron: bad cron expression '0 6 * * mon-fir', day of week: 'mon-fir'"
+            " is not usable. Did you mean 'fri'?"
         ],
     ),
     (
@@ -144,7 +144,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         'schedules: {a: {cron: "0 6 31 6 *", notebooks: [market_data]}}',
         [
             "1:23: schedule a, cron: the cron expression '0 6 31 6 *' never fires: no such month"
-            " has day 31. Write L for a month's last day."
+            " has that day. Write L for a month's last day."
         ],
     ),
     (

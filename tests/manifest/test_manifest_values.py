@@ -1,17 +1,15 @@
-"""Durations, sizes, cron expressions, time zones and keys."""
+"""Durations, sizes, time zones and keys."""
 
 from __future__ import annotations
 
 import pytest
 from dagster import AssetSpec
-from dagster._utils.schedules import is_valid_cron_string
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from research_jobs.manifest.models import NotebookSpec
 from research_jobs.manifest.values import (
     RefusedValueError,
-    check_cron,
     check_identifier,
     check_key,
     check_timezone,
@@ -63,59 +61,6 @@ def test_what_is_no_size_is_refused(value):
     """A unit that could mean either power is refused too."""
     with pytest.raises(RefusedValueError):
         parse_size(value)
-
-
-_numbers = st.integers(0, 70).map(str)
-_names = st.sampled_from(["mon", "Fri", "jan", "DEC", "sunday"])
-_atoms = st.one_of(_numbers, _names, st.just("*"), st.just("?"), st.just("L"))
-_ranges = st.tuples(_atoms, _atoms).map("-".join)
-_steps = st.tuples(st.one_of(st.just("*"), _ranges, _numbers), _numbers).map("/".join)
-_items = st.one_of(_atoms, _atoms, _ranges, _steps)
-_fields = st.one_of(st.just("*"), st.lists(_items, min_size=1, max_size=3).map(",".join))
-_crons = st.lists(_fields, min_size=5, max_size=5).map(" ".join)
-
-
-@given(_crons)
-@example("0 6 * * 1-5")
-@example("*/15 * * * *")
-@example("0 0 L * *")
-@example("0 0 * * sat#1")
-@example("0 0 * * L5")
-@example("0 0 * * 7")
-@example("@daily")
-@example("@annually")
-@settings(max_examples=600, deadline=None)
-def test_a_cron_expression_that_we_take_is_one_that_dagster_takes(expression):
-    """No schedule gets past the manifest and then stops the code location from loading."""
-    try:
-        checked = check_cron(expression)
-    except RefusedValueError:
-        return
-    assert is_valid_cron_string(checked)
-
-
-@given(
-    st.integers(0, 59),
-    st.integers(0, 23),
-    st.integers(1, 28),
-    st.integers(1, 12),
-    st.integers(0, 7),
-    st.sets(st.integers(0, 4)),
-)
-def test_ordinary_cron_expressions_are_taken(minute, hour, day, month, weekday, stars):
-    """Whatever cron's own manual allows is no mistake here."""
-    parts = [str(v) for v in (minute, hour, day, month, weekday)]
-    expression = " ".join("*" if n in stars else part for n, part in enumerate(parts))
-    assert check_cron(expression) == expression
-
-
-@pytest.mark.parametrize(
-    "expression", ["", "* * * *", "* * * * * *", "60 * * * *", "0 0 30 2 *", "@dayly", "a b c d e"]
-)
-def test_what_is_no_cron_expression_is_refused(expression):
-    """Six fields (seconds), days that never come and plain nonsense are refused."""
-    with pytest.raises(RefusedValueError):
-        check_cron(expression)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Zagreb", "America/New_York", "Asia/Kolkata"])

@@ -22,6 +22,7 @@ from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
 from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
+from research_jobs.orchestration.model.crons import check_cron
 from research_jobs.project import Project
 from research_jobs.supervisor.request import preload_modules
 
@@ -114,7 +115,7 @@ def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     """
     scanned = scan(project, use_cache=use_cache)
     names = [notebook.name for notebook in scanned.notebooks]
-    manifest = load_manifest(project, names)
+    manifest = load_manifest(project, names, cron=check_cron)
     if manifest.defaults.sys_path:
         # Where imports are looked up is said by the manifest, which needs the names first.
         scanned = scan(project, use_cache=use_cache, sys_path=manifest.defaults.sys_path)
