@@ -410,9 +410,7 @@ class _Loader:
         path: tuple[str, ...],
         detail: ErrorDetails,
     ) -> None:
-        loc = detail["loc"]
-        if loc[:1] == ("automation",) and len(loc) > 1:  # the key that the short form stands under
-            loc = ("automation", "on_cron", *loc[1:])
+        loc = _as_written(detail["loc"])
         kind = detail["type"]
         label = f"{scope} {name}" if name is not None else "".join(path[:1])
         place = ".".join(str(part) for part in loc if isinstance(part, str))
@@ -518,6 +516,13 @@ class _Loader:
             where,
             "Correct defaults.timezone, or give it one of its own.",
         )
+
+
+def _as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a value stands in the file: `automation` holds its settings under ``on_cron``."""
+    if len(loc) > 1 and loc[0] == "automation":
+        return ("automation", "on_cron", *loc[1:])
+    return loc
 
 
 def _schedule_name(name: str) -> bool:
