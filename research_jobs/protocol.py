@@ -125,6 +125,8 @@ class RunRequest:
         What ``sys.path`` begins with.
     parameters : mapping
         Values that replace the parameters cell's, JSON only.
+    secret_parameters : mapping
+        Like `parameters`, and told to nobody else: neither records nor reports name the values.
     parameter_types : mapping of str to str
         The type each is converted to in the notebook's process (``"date"``, ``"list[str]"``).
     partition : PartitionKey or None
@@ -162,6 +164,7 @@ class RunRequest:
     sys_path: tuple[str, ...]
     step_key: str = ""
     parameters: Mapping[str, Any] = field(default_factory=_empty)
+    secret_parameters: Mapping[str, Any] = field(default_factory=_empty)
     parameter_types: Mapping[str, str] = field(default_factory=_empty)
     partition: PartitionKey | None = None
     outputs: tuple[OutputRequest, ...] = ()

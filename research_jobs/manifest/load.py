@@ -30,6 +30,7 @@ from research_jobs.manifest.models import (
     ProjectSpec,
     ReportsSpec,
     ScheduleSpec,
+    is_variable,
 )
 from research_jobs.manifest.values import RefusedValueError
 from research_jobs.project import Project, notebook_name
@@ -354,7 +355,7 @@ class _Loader:
         found: list[str] = []
         for item in items:
             name = item.data
-            if isinstance(name, str) and name.replace("_", "a").isalnum() and name.isascii():
+            if is_variable(name):
                 found.append(name)
             else:
                 self._problem(

@@ -7,7 +7,7 @@ line and column) and they make the JSON schema that editors use.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from research_jobs.errors import ParameterError
 from research_jobs.manifest.cron import check_cron
 from research_jobs.manifest.fields import (
     KIND,
@@ -58,12 +59,17 @@ __all__ = [
 ]
 
 
+def is_variable(name: Any) -> bool:
+    """Whether it is an environment variable's name."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))
+
+
 def _environment(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found: dict[str, Any] = {}
     for name, item in value.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if not is_variable(name):
             raise RefusedValueError(
                 f"'{name}' is not an environment variable's name", "Use A-Z, 0-9, _."
             )
@@ -218,7 +224,8 @@ class NotebookSpec(Spec):
     memory: Memory | None = Field(default=None, description="Limit over the notebook's processes.")
     retries: Retries | None = None
     parameters: Json = Field(
-        default_factory=dict, description="Values that replace the parameters cell's."
+        default_factory=dict,
+        description="Values that replace the parameters cell's; {secret: VARIABLE} for a secret.",
     )
     variants: Annotated[
         Mapping[str, Mapping[str, Any]],
@@ -291,9 +298,41 @@ class NotebookSpec(Spec):
     @field_validator("parameters")
     @classmethod
     def _check_parameters(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        for name in value:
+        for name, item in value.items():
             check_identifier(name, "the parameter")
+            if not isinstance(item, dict) or "secret" not in item:
+                continue
+            if len(item) > 1 or not is_variable(item["secret"]):
+                raise RefusedValueError(
+                    f"the parameter '{name}' does not name a secret",
+                    "Write {secret: API_TOKEN}: the environment variable, never the value.",
+                )
         return value
+
+    @property
+    def secret_parameters(self) -> Mapping[str, str]:
+        """Mapping: secret parameters, each with the environment variable that holds its value."""
+        return {
+            name: item["secret"]
+            for name, item in self.parameters.items()
+            if isinstance(item, dict) and "secret" in item
+        }
+
+    @property
+    def plain_parameters(self) -> Mapping[str, Any]:
+        """Mapping: the parameters whose values the manifest has."""
+        secret = self.secret_parameters
+        return {name: item for name, item in self.parameters.items() if name not in secret}
+
+    def refuse_secrets(self, names: Iterable[str]) -> None:
+        """Raise a `ParameterError` where one of these is secret: it would stand in the history."""
+        for name in names:
+            variable = self.secret_parameters.get(name)
+            if variable is not None:
+                raise ParameterError(
+                    f"the parameter '{name}' is secret, so its value cannot be given",
+                    hint=f"Set the environment variable {variable} where the run starts.",
+                )
 
     @field_validator("kinds")
     @classmethod
@@ -328,6 +367,14 @@ class NotebookSpec(Spec):
                 "Keep one: after runs the notebook when"
                 " one of those has new data, automation: eager when any it loads has.",
             )
+        for name in self.secret_parameters:
+            if any(name in values for values in self.variants.values()) or (
+                self.partitions is not None
+                and name in {d.parameter or c for c, d in self.partitions.columns.items()}
+            ):
+                raise RefusedValueError(
+                    f"the secret parameter '{name}' is also set by the partition", "Keep one."
+                )
         if self.variants and self.partitions is not None and self.partitions.dimensions is not None:
             raise RefusedValueError(
                 "variants and two dimensions exclude each other", "Keep one of them."

@@ -200,7 +200,7 @@ def _import(
             text,
             request.module,
             recorder=recorder,
-            parameters=request.parameters,
+            parameters={**request.parameters, **request.secret_parameters},
             parameter_types=request.parameter_types,
             on_module=on_module,
             on_cell=on_cell,
@@ -212,8 +212,14 @@ def _import(
         if left.code not in (None, 0) or namespace is None:
             raise
         used = {name: str(value) for name, value in request.parameters.items()}
-        return namespace, used, f"the notebook ended itself early with SystemExit({left.code!r})"
-    return vars(module), used, None
+        note = f"the notebook ended itself early with SystemExit({left.code!r})"
+        return namespace, _shown(request, used), note
+    return vars(module), _shown(request, used), None
+
+
+def _shown(request: RunRequest, used: Mapping[str, str]) -> dict[str, str]:
+    """The parameters as records and reports show them: of secret ones no more than the name."""
+    return {**used, **dict.fromkeys(request.secret_parameters, "(secret)")}
 
 
 def _namespace_of(error: BaseException, request: RunRequest) -> Mapping[str, Any] | None:

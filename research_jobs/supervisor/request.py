@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research_jobs.errors import ParameterError
+from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.protocol import OutputRequest, PartitionKey, RunRequest
 from research_jobs.runtime.display import display_modules
 
@@ -69,6 +71,7 @@ def build_request(
     if partition is not None:
         metadata["partition"] = partition.key
     folder = Path(notebook.path).parent
+    secret_parameters = _secret_parameters(notebook, spec)
     return RunRequest(
         run_id=run_id,
         step_key=step_key,
@@ -92,10 +95,11 @@ def build_request(
             )
         ),
         parameters=dict(parameters or {}),
+        secret_parameters=secret_parameters,
         parameter_types={
             parameter.name: parameter.type
             for parameter in notebook.parameters
-            if parameter.name in (parameters or {})
+            if parameter.name in {**(parameters or {}), **secret_parameters}
         },
         partition=partition,
         outputs=outputs,
@@ -109,11 +113,46 @@ def build_request(
         environment=dict(spec.environment),
         secrets={
             name: value
-            for name in manifest.secrets
-            if (value := spec.environment.get(name) or os.environ.get(name))
+            for name in (*manifest.secrets, *spec.secret_parameters.values())
+            if (value := _variable(spec, name))
         },
         metadata=metadata,
     )
+
+
+def _variable(spec: NotebookSpec, name: str) -> str | None:
+    """An environment variable as the notebook's process has it."""
+    return spec.environment.get(name) or os.environ.get(name)
+
+
+def _secret_parameters(notebook: ScannedNotebook, spec: NotebookSpec) -> dict[str, Any]:
+    """The values of secret parameters, from the environment.
+
+    Raises
+    ------
+    ParameterError
+        When a variable is not set or its value does not convert. The message is without the value.
+    """
+    found: dict[str, Any] = {}
+    for name, variable in spec.secret_parameters.items():
+        value = _variable(spec, variable)
+        if not value:
+            raise ParameterError(
+                f"{notebook.name} takes its parameter '{name}' from the environment variable"
+                f" {variable}, which is not set",
+                hint="Set it where the run starts: the shell, or the code server's unit.",
+            )
+        try:
+            found |= convert_parameters(
+                notebook.parameters, {name: value}, notebook=notebook.name, text=True
+            )
+        except ParameterError:
+            type_ = next((p.type for p in notebook.parameters if p.name == name), None)
+            what = f"is not of type {type_}" if type_ else "has no such parameter to go to"
+            raise ParameterError(
+                f"{notebook.name}: the value of {variable}, for the parameter '{name}', {what}"
+            ) from None
+    return found
 
 
 def working_directory(project: Project, folder: Path, setting: str | None) -> str:

@@ -102,7 +102,12 @@ def run_notebook(
     )
     key = _partition(spec, partition, file.name)
     declared = [parameter.name for parameter in interface.parameters]
-    given = {**spec.parameters, **_partition_values(spec, key, declared), **(parameters or {})}
+    spec.refuse_secrets(parameters or ())
+    given = {
+        **spec.plain_parameters,
+        **_partition_values(spec, key, declared),
+        **(parameters or {}),
+    }
     values = convert_parameters(interface.parameters, given, notebook=file.name)
     with _results_file() as (handover, path):
         request = build_request(

@@ -185,6 +185,7 @@ def _schedules(
     scheduled: Mapping[str, ScheduledNotebook],
 ) -> BuiltSchedules:
     def op_config(name: str, parameters: Mapping[str, Any], where: str | None) -> dict[str, Any]:
+        entries[name].spec.refuse_secrets(parameters)
         declared = entries[name].notebook.parameters
         settable = scheduled[name].parameters
         mine = {key: value for key, value in parameters.items() if key in settable}

@@ -204,7 +204,8 @@ class Work:
                 notebook=notebook.name,
                 where=f"partition {partition.key}",
             )
-        missing = missing_parameters(notebook.parameters, parameters)
+        given = {**parameters, **self.entry.spec.secret_parameters}
+        missing = missing_parameters(notebook.parameters, given)
         if missing:
             raise ParameterError(
                 f"{notebook.name} needs a value for its parameter '{missing[0]}'",

@@ -159,7 +159,10 @@ def _parameters(
 ) -> dict[str, Any]:
     """The manifest's values for a notebook's parameters, each told where it stands."""
     converted: dict[str, Any] = {}
+    declared = {parameter.name for parameter in notebook.parameters}
     for name, value in spec.parameters.items():
+        if name in spec.secret_parameters and name in declared:
+            continue  # its value comes with the run
         where = manifest.locate("notebooks", notebook.name, "parameters", name)
         converted |= convert_parameters(
             notebook.parameters,

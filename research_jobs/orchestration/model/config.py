@@ -62,7 +62,7 @@ def config_schema(entry: Entry, op_name: str) -> Any:
 
 def config_fields(entry: Entry, op_name: str) -> dict[str, dg.Field]:
     """The fields of the config of a notebook's op, by parameter."""
-    taken = partition_parameters(entry)
+    taken = {*partition_parameters(entry), *entry.spec.secret_parameters}
     fields = {
         parameter.name: _field(entry, parameter, op_name)
         for parameter in entry.notebook.parameters
@@ -94,8 +94,8 @@ def partition_parameters(entry: Entry) -> frozenset[str]:
 
 
 def settable_parameters(entry: Entry) -> tuple[str, ...]:
-    """The names of the parameters that a launch may set: the others come with the partition."""
-    taken = partition_parameters(entry)
+    """The names of the parameters that a launch may set: not the partition's, and no secret."""
+    taken = {*partition_parameters(entry), *entry.spec.secret_parameters}
     return tuple(p.name for p in entry.notebook.parameters if p.name not in taken)
 
 

@@ -167,6 +167,7 @@ class Session:
             if name in known:
                 continue
             for entry in entries:
+                entry.spec.refuse_secrets([name])
                 if name in partition_parameters(entry):
                     raise ParameterError(
                         f"-p {name}: it is set by {entry.name}'s partitions",
