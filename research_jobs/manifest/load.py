@@ -17,8 +17,11 @@ from research_jobs.manifest.cron import CronCheck
 from research_jobs.manifest.document import Document, Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
 from research_jobs.manifest.messages import (
+    SECTION_EXAMPLES,
+    as_written,
     describe,
     example_of,
+    is_plain_name,
     keys_of,
     model_at,
     suggest_key,
@@ -30,9 +33,8 @@ from research_jobs.manifest.models import (
     ProjectSpec,
     ReportsSpec,
     ScheduleSpec,
-    is_variable,
 )
-from research_jobs.manifest.values import RefusedValueError
+from research_jobs.manifest.values import RefusedValueError, is_variable
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["load_manifest"]
@@ -314,7 +316,7 @@ class _Loader:
             path = ("schedules", name)
             where = self.document.where(node.keys.get(name, child.mark))
             fine = self._no_defects("schedule", name, path)
-            if not _schedule_name(name):
+            if not is_plain_name(name):
                 better = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
                 self._problem(
                     "schedule",
@@ -411,7 +413,7 @@ class _Loader:
         path: tuple[str, ...],
         detail: ErrorDetails,
     ) -> None:
-        loc = _as_written(detail["loc"])
+        loc = as_written(detail["loc"])
         kind = detail["type"]
         label = f"{scope} {name}" if name is not None else "".join(path[:1])
         place = ".".join(str(part) for part in loc if isinstance(part, str))
@@ -441,33 +443,13 @@ class _Loader:
             what = refusal.what if isinstance(refusal, RefusedValueError) else detail["msg"]
             hint = refusal.hint if isinstance(refusal, RefusedValueError) else None
             # a name in a list stands for itself: point at it rather than at the list
-            whole = self._closest((*path, *loc), what)
+            whole = self.document.locate_quoted((*path, *loc), what)
             prefix = ", ".join(filter(None, (label, place)))
             self._problem(scope, name, f"{prefix}: {what}", whole, hint)
             return
         what, hint = describe(kind, detail, value)
         prefix = ", ".join(filter(None, (label, place)))
         self._problem(scope, name, f"{prefix}: {what}", whole, hint)
-
-    def _closest(self, path: tuple[str | int, ...], what: str) -> SourceLocation:
-        """The place of the part that a message quotes, where it stands below `path`."""
-        node = self.document.root
-        for part in path:
-            child = node.children.get(part) if node is not None else None
-            if child is not None:
-                node = child
-        here = self.document.locate(path)
-        if node is None:
-            return here
-        quoted = what.split("'")[1::2]
-        for text in quoted:
-            if text in node.keys:
-                return self.document.where(node.keys[text])
-            matches = [c for k, c in node.children.items() if isinstance(k, int) and c.data == text]
-            if matches:
-                # of a name that stands there twice, the second is the one too many
-                return self.document.where(matches[-1].mark)
-        return here
 
     def _close(self, name: str) -> str:
         """Names like this one, for the first mistakes of a manifest: each costs a search."""
@@ -494,19 +476,13 @@ class _Loader:
         self.unreadable = self._problem("manifest", None, what, where, hint)
 
     def _wrong_shape(self, scope: Scope, name: str | None, section: str, node: Node) -> None:
-        wanted = {
-            "defaults": "timezone: Europe/Zagreb",
-            "schedules": "every_morning: {cron: ..., notebooks: [...]}",
-            "reports": "keep: 30",
-            "secrets": "[DB_PASSWORD]",
-        }[section]
         kind = "list of names" if section == "secrets" else "mapping"
         self._problem(
             scope,
             name,
             f"{section} is not a {kind}",
             self.document.where(node.mark),
-            f"Write {wanted}",
+            f"Write {SECTION_EXAMPLES[section]}",
         )
 
     def _needs_timezone(self, scope: Scope, name: str, where: SourceLocation) -> None:
@@ -517,14 +493,3 @@ class _Loader:
             where,
             "Correct defaults.timezone, or give it one of its own.",
         )
-
-
-def _as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a value stands in the file: `automation` holds its settings under ``on_cron``."""
-    if len(loc) > 1 and loc[0] == "automation":
-        return ("automation", "on_cron", *loc[1:])
-    return loc
-
-
-def _schedule_name(name: str) -> bool:
-    return bool(name) and name.isascii() and name.replace("_", "a").isalnum()

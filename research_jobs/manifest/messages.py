@@ -12,7 +12,17 @@ from pydantic_core import ErrorDetails
 from research_jobs.errors import did_you_mean
 from research_jobs.manifest.fields import Spec
 
-__all__ = ["describe", "example_of", "keys_of", "model_at", "suggest_key", "unknown_key"]
+__all__ = [
+    "SECTION_EXAMPLES",
+    "as_written",
+    "describe",
+    "example_of",
+    "is_plain_name",
+    "keys_of",
+    "model_at",
+    "suggest_key",
+    "unknown_key",
+]
 
 
 def _fields(model: type[BaseModel]) -> list[str]:
@@ -53,6 +63,13 @@ def example_of(key: str) -> str:
     """What to write where a key is missing."""
     return _EXAMPLES.get(key, f"Add {key}.")
 
+
+SECTION_EXAMPLES = {
+    "defaults": "timezone: Europe/Zagreb",
+    "schedules": "every_morning: {cron: ..., notebooks: [...]}",
+    "reports": "keep: 30",
+    "secrets": "[DB_PASSWORD]",
+}
 
 _KINDS = {
     "string_type": ("a text", "Put it in quotes if it is meant as one."),
@@ -134,3 +151,15 @@ def _unwrap(annotation: Any) -> Any:
             annotation = (models or rest)[0]
         else:
             return annotation
+
+
+def as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a value stands in the file: `automation` holds its settings under ``on_cron``."""
+    if len(loc) > 1 and loc[0] == "automation":
+        return ("automation", "on_cron", *loc[1:])
+    return loc
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a schedule can be called so: Dagster takes letters, digits and ``_``."""
+    return bool(name) and name.isascii() and name.replace("_", "a").isalnum()

@@ -14,18 +14,15 @@ from pydantic import (
     BeforeValidator,
     Field,
     StrictStr,
-    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from research_jobs.errors import ParameterError
-from research_jobs.manifest.cron import check_cron
 from research_jobs.manifest.fields import (
     KIND,
     STRING,
-    Cron,
     Flag,
     Json,
     Limit,
@@ -46,7 +43,21 @@ from research_jobs.manifest.fields import (
 )
 from research_jobs.manifest.outputs import OutputSpec
 from research_jobs.manifest.partitions import PartitionsSpec
-from research_jobs.manifest.values import RefusedValueError, check_identifier, check_key
+from research_jobs.manifest.triggers import (
+    MOST_CAUGHT_UP,
+    AutomationSpec,
+    FreshnessSpec,
+    read_automation,
+    read_catch_up,
+    read_crons,
+    read_freshness,
+)
+from research_jobs.manifest.values import (
+    RefusedValueError,
+    check_identifier,
+    check_key,
+    is_variable,
+)
 
 __all__ = [
     "AutomationSpec",
@@ -57,11 +68,6 @@ __all__ = [
     "ReportsSpec",
     "ScheduleSpec",
 ]
-
-
-def is_variable(name: Any) -> bool:
-    """Whether it is an environment variable's name."""
-    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))
 
 
 def _environment(value: Any) -> Any:
@@ -77,61 +83,6 @@ def _environment(value: Any) -> Any:
         if isinstance(item, str) and "\0" in item:
             raise RefusedValueError(f"the variable {name} has the character U+0000", "Remove it.")
     return found
-
-
-class AutomationSpec(Spec):
-    """When Dagster itself asks for a notebook."""
-
-    kind: Literal["eager", "on_cron", "on_missing"]
-    cron: Cron | None = None
-    timezone: Timezone | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kind == "on_cron" and self.cron is None:
-            raise RefusedValueError(
-                "on_cron needs a cron expression", 'Write automation: {on_cron: "0 6 * * *"}.'
-            )
-        if self.kind != "on_cron" and self.cron is not None:
-            raise RefusedValueError(f"{self.kind} takes no cron expression", "Remove it.")
-        return self
-
-
-def _automation(value: Any) -> Any:
-    """``eager``, ``{on_cron: "0 6 * * *"}`` or ``{on_cron: {cron: ..., timezone: ...}}``."""
-    if isinstance(value, str):
-        return {"kind": value}
-    if isinstance(value, dict) and "on_cron" in value:
-        inner = value["on_cron"]
-        rest = {key: item for key, item in value.items() if key != "on_cron"}
-        inner = inner if isinstance(inner, dict) else {"cron": inner}
-        return {"kind": "on_cron"} | inner | rest
-    return value
-
-
-class FreshnessSpec(Spec):
-    """How old a notebook's last materialisation may be: Dagster's freshness policy."""
-
-    within: Limit = Field(description="Older than this is a failure.")
-    warn_within: Limit | None = Field(default=None, description="Older than this is a warning.")
-    cron: Cron | None = Field(
-        default=None, description="The deadlines; `within` is then how long before one counts."
-    )
-    timezone: Timezone | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.warn_within is not None and self.warn_within >= self.within:
-            raise RefusedValueError("warn_within is not shorter than within", "Swap them.")
-        if self.warn_within is not None and self.cron is not None:
-            raise RefusedValueError("warn_within and cron exclude each other", "Keep one of them.")
-        if self.within < 60 or (self.warn_within is not None and self.warn_within < 60):
-            raise RefusedValueError("freshness is told by the minute", "Write 1m or more.")
-        return self
-
-
-def _freshness(value: Any) -> Any:
-    return {"within": value} if isinstance(value, (str, int, float)) else value
 
 
 def _outputs(value: Any) -> Any:
@@ -245,7 +196,7 @@ class NotebookSpec(Spec):
     after: NotebookNames = Field(default=(), description="Run when one of these has new data.")
     automation: Annotated[
         AutomationSpec | None,
-        BeforeValidator(_automation),
+        BeforeValidator(read_automation),
         WithJsonSchema(
             {
                 "anyOf": [
@@ -273,7 +224,7 @@ class NotebookSpec(Spec):
     watch: Texts = Field(default=(), description="Run when files of this pattern arrive.")
     freshness: Annotated[
         FreshnessSpec | None,
-        BeforeValidator(_freshness, json_schema_input_type=FreshnessSpec | str | int | None),
+        BeforeValidator(read_freshness, json_schema_input_type=FreshnessSpec | str | int | None),
     ] = None
     timezone: Timezone | None = None
     environment: Annotated[
@@ -382,34 +333,6 @@ class NotebookSpec(Spec):
         return self
 
 
-# Each tick looks at all of them.
-MOST_CAUGHT_UP = 10_000
-
-
-def _catch_up(value: Any) -> Any:
-    number = isinstance(value, int) and not isinstance(value, bool)
-    if value == "none" or (number and 0 <= value <= MOST_CAUGHT_UP):
-        return value
-    if number and value > 0:
-        raise RefusedValueError(f"{value} is too large", f"Write {MOST_CAUGHT_UP} or less.")
-    raise RefusedValueError(
-        f"catch_up is {value!r}", "Write none, or how many older partitions to look at."
-    )
-
-
-def _crons(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, (list, tuple)):
-        if not value:
-            raise RefusedValueError("cron is empty", 'Write cron: "0 6 * * *".')
-        for item in value:
-            if not isinstance(item, str):
-                raise RefusedValueError(f"{item!r} is not a cron expression", "Put it in quotes.")
-        return tuple(check_cron(item, info) for item in value)
-    if not isinstance(value, str):
-        raise RefusedValueError(f"{value!r} is not a cron expression", "Put it in quotes.")
-    return check_cron(value, info)
-
-
 class ScheduleSpec(Spec):
     """When which notebooks run."""
 
@@ -423,15 +346,15 @@ class ScheduleSpec(Spec):
         "params": "parameters",
     }
 
-    cron: Annotated[str | tuple[str, ...], BeforeValidator(_crons), one_or_many(STRING)] = Field(
-        description="Five fields: minute, hour, day of month, month, day of week."
+    cron: Annotated[str | tuple[str, ...], BeforeValidator(read_crons), one_or_many(STRING)] = (
+        Field(description="Five fields: minute, hour, day of month, month, day of week.")
     )
     timezone: Timezone | None = None
     notebooks: NotebookNames = Field(description="What runs, in one run where it can.")
     enabled: Flag = Field(default=True, description="Whether it is on until someone switches it.")
     catch_up: Annotated[
         int | Literal["none"] | None,
-        BeforeValidator(_catch_up),
+        BeforeValidator(read_catch_up),
         WithJsonSchema(
             {
                 "anyOf": [

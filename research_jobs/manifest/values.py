@@ -20,6 +20,7 @@ __all__ = [
     "check_key",
     "check_memory",
     "check_timezone",
+    "is_variable",
     "more_than_nothing",
     "parse_duration",
     "parse_size",
@@ -168,6 +169,11 @@ def check_identifier(name: str, what: str) -> str:
         better = f"{better}_"
     hint = f"Did you mean '{better}'?" if better.isidentifier() else "Use a Python variable's name."
     raise RefusedValueError(f"{what} '{name}' is not a Python variable's name", f"{hint}")
+
+
+def is_variable(name: Any) -> bool:
+    """Whether it is an environment variable's name."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))
 
 
 def check_key(key: str, what: str = "partition") -> str:

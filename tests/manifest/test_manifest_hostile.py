@@ -71,6 +71,49 @@ def test_complex_keys_are_refused_where_they_stand(load):
     assert "plain name" in str(manifest.problems[0].error)
 
 
+@pytest.mark.parametrize(
+    ("fine", "too_much", "place", "what"),
+    [
+        (
+            "parameters: {a: " + "[" * 28 + "]" * 28 + "}",
+            "parameters: {a: " + "[" * 29 + "]" * 29 + "}",
+            "3:49",
+            "nested more than 32 levels deep",
+        ),
+        (
+            f"parameters: {{{'a' * 300}: 1}}",
+            f"parameters: {{{'a' * 301}: 1}}",
+            "3:18",
+            "a key has 301 characters, at most 300",
+        ),
+        (
+            f"parameters: {{a: [{'1,' * 149_990}1]}}",
+            f"parameters: {{a: [{'1,' * 150_000}1]}}",
+            None,
+            "more than 150,000 values",
+        ),
+    ],
+    ids=["depth", "key", "values"],
+)
+def test_each_limit_is_where_it_says(load, fine, too_much, place, what):
+    """What is just within a limit loads; what is one beyond is refused where it stands."""
+    begin = "notebooks:\n  market_data:\n    "
+    assert load(begin + fine).problems == ()
+    problem = load(begin + too_much).problems[0]
+    assert what in problem.error.what
+    if place is not None:
+        assert str(problem.error.where) == f"notebooks/manifest.yaml:{place}"
+
+
+def test_the_hundredth_mistake_of_form_is_the_last(load):
+    """A hundred are listed; one more stops the reading, at its own line and column."""
+    rows = "".join(f"  a{n}: &x{n} 1\n" for n in range(100))
+    assert len(load("defaults:\n" + rows).problems) >= 100
+    problem = load("defaults:\n" + rows + "  b: &y 1\n").problems[0]
+    assert str(problem.error.where) == "notebooks/manifest.yaml:102:6"
+    assert "100 such mistakes come before" in problem.error.what
+
+
 # the fixture only writes one file anew
 ANY = settings(
     max_examples=150,

@@ -161,3 +161,23 @@ def test_the_sensor_is_switched_on():
     assert sensor is not None
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
     assert automation_sensor([]) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "zone"),
+    [
+        ({"timezone": "Asia/Tokyo"}, "Asia/Tokyo"),
+        ({}, "America/New_York"),
+    ],
+)
+def test_a_cron_of_automation_ticks_in_its_own_zone(settings, zone):
+    """The zone beside the expression wins over the notebook's, and that over UTC."""
+    automation = {"on_cron": {"cron": "0 6 * * *", **settings}}
+    spec = NotebookSpec.model_validate({"automation": automation, "timezone": "America/New_York"})
+    condition = automation_condition(spec)
+    assert condition is not None
+    expected = dg.AutomationCondition.on_cron("0 6 * * *", zone)
+    assert condition.get_node_unique_id(parent_unique_id=None, index=0, target_key=None) == (
+        expected.get_node_unique_id(parent_unique_id=None, index=0, target_key=None)
+    )
+    assert repr(condition) == repr(expected)

@@ -1,0 +1,169 @@
+"""Every key of the manifest changes what is loaded; none is read and forgotten."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from research_jobs.manifest import (
+    DimensionSpec,
+    NotebookSpec,
+    OutputSpec,
+    ReportsSpec,
+    RetrySpec,
+    ScheduleSpec,
+)
+from research_jobs.manifest.models import Defaults, ProjectSpec
+
+SHARED: dict[str, Any] = {
+    "timezone": "Asia/Tokyo",
+    "timeout": "10m",
+    "memory": "1GiB",
+    "retries": 3,
+    "pool": "heavy",
+    "isolation": "spawn",
+    "python": "/opt/python",
+    "io_manager": "duckdb",
+    "owners": ["a@b.ch"],
+    "tags": ["nightly"],
+    "group": "desk",
+    "kinds": ["pandas"],
+    "environment": {"SEED": 7},
+}
+NOTEBOOK = SHARED | {
+    "outputs": ["prices"],
+    "description": "Prices.",
+    "parameters": {"n": 1},
+    "variants": {"eu": {"n": 2}},
+    "partitions": {"by": "day", "start": "2020-01-01"},
+    "deps": ["raw/x"],
+    "after": ["performance_report"],
+    "automation": "eager",
+    "watch": ["in/*.csv"],
+    "freshness": "24h",
+}
+OUTPUT: dict[str, Any] = {
+    "description": "Closing prices.",
+    "min_rows": 1,
+    "max_rows": 9,
+    "columns": ["a"],
+    "not_null": ["a"],
+    "unique": ["a"],
+    "range": {"a": [0, 1]},
+    "fresh_within": "3d",
+    "schema": "checks:Prices",
+    "severity": "warn",
+    "compression": "gzip",
+    "compression_level": 5,
+    "row_group_size": 10,
+    "keep": 2,
+}
+SCHEDULE: dict[str, Any] = {
+    "cron": "@daily",
+    "timezone": "Asia/Tokyo",
+    "notebooks": ["volatility/garch"],
+    "enabled": False,
+    "catch_up": 3,
+    "parameters": {"n": 1},
+    "description": "Nightly.",
+    "tags": {"desk": "rates"},
+}
+DIMENSION: dict[str, Any] = {
+    "by": "week",
+    "start": "2021-01-01",
+    "end": "2026-01-01",
+    "timezone": "Asia/Tokyo",
+    "offset": 1,
+    "shift": "17h",
+    "format": "%Y%m%d",
+    "calendar": "XNYS",
+    "parameter": "run_date",
+}
+TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] = [
+    (NotebookSpec, NOTEBOOK, ["notebooks", "market_data"], {}),
+    (OutputSpec, OUTPUT, ["notebooks", "market_data", "outputs", "x"], {}),
+    (
+        ScheduleSpec,
+        SCHEDULE,
+        ["schedules", "s"],
+        {"cron": "0 6 * * *", "notebooks": ["market_data"]},
+    ),
+    (
+        DimensionSpec,
+        DIMENSION,
+        ["notebooks", "market_data", "partitions"],
+        {"by": "day", "start": "2020-01-01"},
+    ),
+    (
+        Defaults,
+        SHARED | {"concurrency": 3, "working_directory": "project", "sys_path": ["lib"]},
+        ["defaults"],
+        {},
+    ),
+    (
+        ReportsSpec,
+        {"url": "https://r.example.com", "dagster": "https://d.example.com", "keep": 3},
+        ["reports"],
+        {},
+    ),
+    (
+        RetrySpec,
+        {"max": 3, "delay": "3s", "backoff": "linear", "jitter": "full"},
+        ["defaults", "retries"],
+        {},
+    ),
+    (ProjectSpec, {"prefix": "desk", "group": "research"}, [], {}),
+]
+CASES = [
+    (path, key, value, beside)
+    for _, values, path, beside in TABLES
+    for key, value in values.items()
+]
+# Keys that say what the others mean, each with a test of its own in `test_manifest_load.py`.
+ELSEWHERE = {"cron", "values", "dynamic"}
+
+
+def write(path: list[str], entry: dict[str, Any]) -> str:
+    """An entry of a manifest at its place."""
+    for part in reversed(path):
+        entry = {part: entry}
+    return yaml.safe_dump(entry)
+
+
+@pytest.mark.parametrize(("model", "values"), [(t[0], t[1]) for t in TABLES])
+def test_the_tables_have_every_key(model, values):
+    """A key that is added has to say here what it changes."""
+    keys = {field.alias or name for name, field in model.model_fields.items()}
+    missing = keys - set(values)
+    assert missing <= (ELSEWHERE if model is DimensionSpec else set())
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value", "beside"), CASES, ids=[".".join([*c[0], c[1]]) for c in CASES]
+)
+def test_a_key_changes_what_is_loaded(load, path, key, value, beside):
+    """With the key the manifest is another one than without it, and has no mistake."""
+    without = load(write(path, beside))
+    with_key = load(write(path, beside | {key: value}))
+    assert [str(problem.error) for problem in (*without.problems, *with_key.problems)] == []
+    assert without != with_key
+
+
+@pytest.mark.parametrize("key", SHARED)
+def test_a_default_reaches_the_notebooks_and_gives_way(load, key):
+    """What a notebook does not say comes from `defaults`; what it says itself stays."""
+    of_its_own = load(write(["notebooks", "market_data"], {key: SHARED[key]}))
+    by_default = load(write(["defaults"], {key: SHARED[key]}))
+    assert getattr(by_default.spec("market_data"), key) == getattr(
+        of_its_own.spec("market_data"), key
+    )
+    others = deepcopy(SHARED) | {"tags": ["other"], "environment": {"SEED": 8}, "timeout": "3h"}
+    entry = {"notebooks": {"market_data": {key: SHARED[key]}}, "defaults": {key: others[key]}}
+    other = load(yaml.safe_dump(entry))
+    mine = getattr(other.spec("market_data"), key)
+    expected = getattr(of_its_own.spec("market_data"), key)
+    assert mine == ({**expected, "other": ""} if key == "tags" else expected)
