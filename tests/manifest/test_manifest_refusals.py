@@ -1,0 +1,145 @@
+"""Every rule between keys: what breaks it is refused, and what just keeps it loads."""
+
+from __future__ import annotations
+
+import pytest
+
+DAY = "by: day, start: 2020-01-01"
+REFUSED = [
+    ("partitions: {dimensions: {d: {by: day, start: 2020-01-01}}}", "dimensions has 1 entries"),
+    (
+        "partitions: {dimensions: {a: {values: [x]}, b: {values: [x]}, c: {values: [x]}}}",
+        "dimensions has 3 entries",
+    ),
+    (
+        f"partitions: {{dimensions: {{a: {{{DAY}}}, b: {{{DAY}}}}}}}",
+        "both dimensions are of time",
+    ),
+    (
+        "partitions: {values: [x], dimensions: {a: {values: [x]}, b: {values: [y]}}}",
+        "values stands beside dimensions",
+    ),
+    ("partitions: {dimensions: {a-b: {values: [x]}, b: {values: [y]}}}", "the dimension 'a-b'"),
+    ("partitions: {parameter: d}", "neither by, values nor dynamic"),
+    (f"partitions: {{{DAY}, values: [x]}}", "partitions have by and values"),
+    ("partitions: {values: [x], timezone: UTC}", "'timezone' belongs to partitions of time"),
+    ("partitions: {values: [x], offset: 1}", "'offset' belongs to partitions of time"),
+    ("partitions: {by: cron, start: 2020-01-01}", "by: cron needs its expression"),
+    (f"partitions: {{{DAY}, cron: '0 0 * * *'}}", "'cron' belongs to by: cron"),
+    (f"partitions: {{{DAY}, shift: 24h}}", "'shift' is whole minutes"),
+    (f"partitions: {{{DAY}, shift: 90s}}", "'shift' is whole minutes"),
+    ("partitions: {by: hour, start: 2020-01-01, shift: 60m}", "'shift' is whole minutes"),
+    ("partitions: {by: week, start: 2020-01-01, calendar: XNYS}", "'calendar' works by: day"),
+    (f"partitions: {{{DAY}, calendar: '../x'}}", "is not a calendar's name"),
+    (f"partitions: {{{DAY}, offset: 10001}}", "10001 is too large"),
+    (f"partitions: {{{DAY}, offset: -10001}}", "-10001 is too small"),
+    ("partitions: {by: day, start: '2020-01-01T00:00:00+02:00'}", "carries its own offset"),
+    ("partitions: {values: []}", "values has no partition key"),
+    (f"partitions: {{values: [{'x' * 201}]}}", "has 201 characters"),
+    ("partitions: {values: [' x']}", "begins or ends with a space"),
+    ("partitions: {values: ['a|b']}", "has '|' in it"),
+    ("freshness: {within: 2h, warn_within: 2h}", "warn_within is not shorter than within"),
+    ("freshness: {within: 59s}", "freshness is told by the minute"),
+    (
+        "freshness: {within: 2h, warn_within: 1h, cron: '@daily'}",
+        "warn_within and cron exclude each other",
+    ),
+    (f"kinds: [{', '.join(f'k{n}' for n in range(11))}]", "11 kinds are listed"),
+    ("kinds: ['a b']", "'a b' is not a kind"),
+    ("after: [market_data]", "the notebook 'market_data' names itself"),
+    ("after: [performance_report], automation: eager", "after and automation exclude each other"),
+    ("automation: {kind: eager, cron: '@daily'}", "eager takes no cron expression"),
+    ("watch: ['']", "a watched pattern is empty"),
+    ("outputs: {x: {severity: {rows: warn}}}", "severity names the check 'rows'"),
+    ("outputs: {x: {range: {c: [2, 1]}}}", "goes from 2 to 1"),
+    ("outputs: {x: {range: {c: [null, null]}}}", "has no bound"),
+    ("outputs: {x: {range: {c: [1, b]}}}", "mixes types"),
+    ("outputs: {x: {range: {c: [1]}}}", "is not a pair"),
+    ("outputs: {x: {schema: nowhere}}", "does not name a schema"),
+    ("environment: {1A: x}", "'1A' is not an environment variable's name"),
+    ('environment: {A: "x\\0y"}', "the variable A has the character U+0000"),
+    ("io_manager: a-b", "the io_manager 'a-b'"),
+    ("pool: a b", "the pool 'a b'"),
+    ("group: a-b", "the group 'a-b'"),
+    ("parameters: {a: {secret: API_TOKEN, b: 1}}", "'a' does not name a secret"),
+    ("parameters: {a: {secret: 1x}}", "'a' does not name a secret"),
+    (
+        f"parameters: {{d: {{secret: A}}}}, partitions: {{{DAY}, parameter: d}}",
+        "the secret parameter 'd' is also set by the partition",
+    ),
+    (
+        "parameters: {d: {secret: A}}, variants: {eu: {d: 1}}",
+        "the secret parameter 'd' is also set by the partition",
+    ),
+    ("variants: {' eu': {}}", "the variant key ' eu'"),
+    ("variants: {eu: 3}", "variant 'eu' is not a mapping of parameters"),
+    ("deps: [[]]", "is not an asset key"),
+]
+TAKEN = [
+    f"partitions: {{{DAY}, shift: 23h59m}}",
+    "partitions: {by: hour, start: 2020-01-01, shift: 59m}",
+    f"partitions: {{{DAY}, end: 2020-01-02}}",
+    f"partitions: {{{DAY}, offset: 10000}}",
+    f"partitions: {{{DAY}, offset: -10000}}",
+    f"partitions: {{values: [{'x' * 200}]}}",
+    f"partitions: {{dimensions: {{a: {{{DAY}}}, b: {{values: [x]}}}}}}",
+    "freshness: {within: 2m, warn_within: 1m}",
+    f"kinds: [{', '.join(f'k{n}' for n in range(10))}]",
+    "outputs: {x: {min_rows: 2, max_rows: 2, range: {c: [1, 1], d: [null, 3]}}}",
+    "outputs: {x: {compression: gzip, compression_level: 9}}",
+    "outputs: {x: {compression_level: 22}}",
+    "parameters: {a: {secret: API_TOKEN}, b: {other: 1}}",
+    "after: performance_report",
+]
+
+
+@pytest.mark.parametrize(("entry", "message"), REFUSED, ids=[case[0][:60] for case in REFUSED])
+def test_what_breaks_a_rule_is_refused(load, entry, message):
+    """The notebook alone is lost, with the rule in the line and a way out behind it."""
+    manifest = load(f"notebooks: {{market_data: {{{entry}}}, performance_report: {{}}}}")
+    assert [p.name for p in manifest.problems] == ["market_data"]
+    assert message in manifest.problems[0].error.what
+    assert manifest.problems[0].error.hint
+    assert list(manifest.notebooks) == ["performance_report"]
+
+
+@pytest.mark.parametrize("entry", TAKEN, ids=[case[:60] for case in TAKEN])
+def test_what_just_keeps_a_rule_loads(load, entry):
+    """The last value within each rule is no mistake."""
+    manifest = load(f"notebooks: {{market_data: {{{entry}}}}}")
+    assert [str(p.error) for p in manifest.problems] == []
+    assert "market_data" in manifest.notebooks
+
+
+def test_keys_come_from_a_notebook_without_partitions(load):
+    """One output lists the keys: a partitioned notebook has many of it."""
+    manifest = load(
+        "notebooks:\n"
+        "  market_data: {outputs: [keys], partitions: {values: [a]}}\n"
+        "  momentum_signals: {partitions: {dynamic: {notebook: market_data, output: keys}}}\n"
+    )
+    assert "has partitions itself" in manifest.problems[0].error.what
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("notebooks: [market_data, market_data]", "the notebook 'market_data' is named twice"),
+        ("notebooks: []", "no notebook is named"),
+        ("notebooks: [market_data], catch_up: 10001", "10001 is too large"),
+        ("notebooks: [market_data], cron: []", "cron is empty"),
+    ],
+)
+def test_a_schedules_rules_hold(load, entry, message):
+    """The schedule alone is lost."""
+    cron = "" if "cron" in entry else "cron: '@daily', "
+    manifest = load(f"schedules: {{a: {{{cron}{entry}}}}}")
+    assert [(p.scope, p.name) for p in manifest.problems] == [("schedule", "a")]
+    assert message in manifest.problems[0].error.what
+
+
+def test_a_file_at_the_limit_of_size_is_read(load):
+    """Four MiB are read, one byte more is not."""
+    limit = 4 * 1024 * 1024
+    assert load("#" * limit).problems == ()
+    assert "bytes, at most" in load("#" * (limit + 1)).problems[0].error.what
