@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["collect_again", "uncollected", "usable_cores"]
+__all__ = ["gc_paused", "gc_resume", "usable_cores"]
 
 
 def usable_cores() -> int:
@@ -21,8 +21,8 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def uncollected() -> Generator[None]:
-    """Within this context nothing is collected, until `collect_again`.
+def gc_paused() -> Generator[None]:
+    """Within this context nothing is collected, until `gc_resume`.
 
     For what makes many objects that stay, or that are freed without the collector: it would look
     through all of them time and again as they grow in number.
@@ -36,7 +36,7 @@ def uncollected() -> Generator[None]:
             gc.enable()
 
 
-def collect_again() -> None:
+def gc_resume() -> None:
     """Collect from here on, without what there is by now."""
     gc.freeze()
     gc.enable()

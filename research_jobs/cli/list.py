@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preload",
         action="store_true",
-        help="instead: what warm interpreters import once for all runs, how long each import "
+        help="instead: what templates import once for all runs, how long each import "
         "takes, and what is left out and why; starts them to find out",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")

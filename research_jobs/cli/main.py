@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol, cast
 
 import research_jobs
 from research_jobs.errors import ResearchJobsError, did_you_mean
-from research_jobs.process import uncollected
+from research_jobs.process import gc_paused
 
 __all__ = ["COMMANDS", "main"]
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     arguments = parser.parse_args(words[1:])
     try:
-        with uncollected():  # of a short command's time, a tenth
+        with gc_paused():  # of a short command's time, a tenth
             return command.run(arguments)
     except ResearchJobsError as error:
         print(f"research-jobs {name}: {error.headline}", file=sys.stderr)

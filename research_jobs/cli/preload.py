@@ -1,4 +1,4 @@
-"""``research-jobs list --preload``: what warm interpreters import, tried for real."""
+"""``research-jobs list --preload``: what templates import, tried for real."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORTH_TELLING_S = 0.005
 
 @dataclass
 class _Warm:
-    """A warm interpreter and the notebooks that are forked from it."""
+    """A template and the notebooks that are forked from it."""
 
     python: str
     notebooks: list[str] = field(default_factory=list[str])
@@ -37,7 +37,7 @@ class _Warm:
 
 
 def show_preload(project: Project, *, as_json: bool) -> int:
-    """Start each warm interpreter that the project needs, and print what became of it.
+    """Start each template that the project needs, and print what became of it.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ def _sound(catalog: Catalog) -> Iterable[Entry]:
 
 
 def _why_cold(entry: Entry) -> str | None:
-    """Why a notebook is not forked from a warm interpreter; None where it is."""
+    """Why a notebook is not forked from a template; None where it is."""
     if not fork_is_possible():
-        return f"{sys.platform} has no warm interpreters"
+        return f"{sys.platform} has no templates"
     if entry.spec.isolation == "spawn":
         return "isolation: spawn"
     early = changed_at_start(entry.spec.environment)

@@ -25,7 +25,7 @@ from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
 from research_jobs.filesystem import open_private
 from research_jobs.hosts import address, is_everywhere
-from research_jobs.process import collect_again
+from research_jobs.process import gc_resume
 from research_jobs.project import (
     PROJECT_VARIABLE,
     REPORTS_PORT,
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             if sink is not None:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
-            collect_again()
+            gc_resume()
             while True:
                 _check(dagster)
                 time.sleep(0.5)

@@ -35,7 +35,7 @@ from research_jobs.notebook.loads import HiddenLoad, LoadCall
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
 from research_jobs.notebook.source import nested_too_deeply
 from research_jobs.notebook.version import code_version
-from research_jobs.process import uncollected
+from research_jobs.process import gc_paused
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["Scan", "ScannedNotebook", "scan"]
@@ -164,7 +164,7 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
         A notebook that does not parse is in it, with its error; the others are untouched by that.
     """
     cache = FactsCache(project, enabled=use_cache)
-    with uncollected():  # trees are many small objects, freed without it
+    with gc_paused():  # trees are many small objects, freed without it
         found = _Scanner(project, cache, sys_path).run()
     cache.save()
     return found

@@ -1,4 +1,4 @@
-"""The warm interpreter: imports third-party modules once, then forks guardians, which fork runs.
+"""The template: imports third-party modules once, then forks guardians, which fork runs.
 
 It never imports a file of the project. When `preload` finds a module unfit, the template ends, and
 the supervisor starts another one without it. A module that hangs is noticed by the supervisor.

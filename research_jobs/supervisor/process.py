@@ -149,7 +149,7 @@ class PreloadReport:
 
 
 class Template:
-    """One warm interpreter, from the side of its supervisor.
+    """One template, from the side of its supervisor.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from research_jobs.orchestration.operations import launch
-from research_jobs.process import uncollected
+from research_jobs.process import gc_paused
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -17,9 +17,9 @@ def test_it_is_as_before_whatever_happens(before: bool) -> None:
     """Inside nothing is collected; outside it is as it was, after an error too."""
     try:
         (gc.enable if before else gc.disable)()
-        with uncollected():
+        with gc_paused():
             assert not gc.isenabled()
-        with suppress(KeyError), uncollected():
+        with suppress(KeyError), gc_paused():
             raise KeyError
         assert gc.isenabled() is before
     finally:

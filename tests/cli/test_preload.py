@@ -1,4 +1,4 @@
-"""``research-jobs list --preload``: the choice as warm interpreters make it, not as it is meant."""
+"""``research-jobs list --preload``: the choice as templates make it, not as it is meant."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_person_reads_it_as_tables(command: Any) -> None:
 
 
 def test_a_run_says_it_in_the_log(command: Any, tmp_path: Path) -> None:
-    """What is left out costs a line in the log of the step that started the warm interpreter."""
+    """What is left out costs a line in the log of the step that started the template."""
     imports = tmp_path / "project" / "notebooks" / "warm.py"
     imports.write_text(NOTEBOOK.format("noisy_library"))
     done = command("run", "warm")

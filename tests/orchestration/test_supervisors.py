@@ -1,4 +1,4 @@
-"""Warm interpreters that a command starts before it knows all that it will need."""
+"""Templates that a command starts before it knows all that it will need."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The supervisors of this process: one for each set of modules that notebooks import.
 
-A run worker runs many notebooks. They share one supervisor and with it one warm interpreter,
+A run worker runs many notebooks. They share one supervisor and with it one template,
 started by the first that needs it.
 
 A command knows better: that it is going to run notebooks, before it has so much as imported
-Dagster. So it starts at once, beside that, the warm interpreter that the project's last command
+Dagster. So it starts at once, beside that, the template that the project's last command
 needed (`warm_up`). When the notebooks import other modules by now, that one is ended, and the run
 starts another as it needs it.
 """
@@ -47,7 +47,7 @@ def shared_supervisor(preload: Sequence[str]) -> Supervisor:
 
 
 def warm_up(project: Project) -> None:
-    """Start the warm interpreter that this project's last command needed; returns at once."""
+    """Start the template that this project's last command needed; returns at once."""
     modules = _remembered(project)
     if modules is None or not fork_is_possible():
         return

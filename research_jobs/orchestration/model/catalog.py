@@ -95,7 +95,7 @@ class Catalog:
 
     @cached_property
     def preload(self) -> tuple[str, ...]:
-        """Tuple of str: the modules that a warm interpreter imports ahead for all notebooks."""
+        """Tuple of str: the modules that a template imports ahead for all notebooks."""
         return preload_modules(self.scan)
 
 

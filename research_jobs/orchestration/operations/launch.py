@@ -36,7 +36,7 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import rows_of
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
-from research_jobs.process import collect_again
+from research_jobs.process import gc_resume
 
 logger = logging.getLogger("research_jobs")
 
@@ -187,7 +187,7 @@ class Launcher:
         watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
         with interruptible():
             try:
-                collect_again()
+                gc_resume()
                 for event in execute_run(job, run, self.instance):
                     yield from watch.see(event)
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):

@@ -62,7 +62,7 @@ class Session:
         return Launcher(self.instance, self.catalog, self.definitions)
 
     def remember_preload(self) -> None:
-        """Let the next command begin with the warm interpreter that this one needs."""
+        """Let the next command begin with the template that this one needs."""
         warm = [entry for entry in self.catalog if entry.error is None and not entry.spec.python]
         if any(entry.spec.isolation != "spawn" for entry in warm):
             remember_preload(self.project, self.catalog.preload)
