@@ -134,6 +134,48 @@ def test_other_versions(lab: Lab, version: str, isolation: str) -> None:
     assert "segfaults.py:7" in failed.headline
 
 
+PROCESSES = """
+# %% A copy of the notebook, and workers
+import atexit, doctest, multiprocessing, os
+atexit.register(lambda: print("handler", flush=True))
+def double(x):
+    '''
+    >>> double(2)
+    4
+    '''
+    return x * 2
+assert tuple(doctest.testmod())[:2] == (0, 1)
+pid = os.fork()
+if pid:
+    os.waitpid(pid, 0)
+# %% Workers
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    value = pool.map(double, [0, 1, 2]) if pid else "of the copy"
+if pid:
+    print(value, flush=True)
+    if os.environ.get("METHOD"):
+        with multiprocessing.get_context(os.environ["METHOD"]).Pool(2) as pool:
+            pool.map(double, [0, 1, 2])
+"""
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("method", ["", "spawn", "forkserver"])
+def test_processes_of_other_versions(lab: Lab, version: str, method: str) -> None:
+    """Copies and workers of a notebook keep to their places under other versions of Python."""
+    python = _other_python(version)
+    if python is None:
+        pytest.skip(f"no Python {version} here")
+    lab.write("processes", PROCESSES)
+    outcome = lab.run("processes", python=python, environment={"METHOD": method}, timeout_s=120.0)
+    assert outcome.stdout == b"[0, 2, 4]\nhandler\n"
+    if method:
+        assert outcome.result.ending is Ending.FAILED
+        assert "a worker process wanted to import this notebook" in outcome.headline
+    else:
+        assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+
+
 RICH = """
 # %% tags=["parameters"]
 days: int = 2
