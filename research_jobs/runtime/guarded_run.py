@@ -108,6 +108,8 @@ class GuardedRun:
         self.notes: list[str] = []
         #: why the run is being ended by us
         self.reason: Ending | None = None
+        #: whether somebody sent this process a TERM
+        self.terminated = False
         #: whether a worker of the notebook wanted to import it
         self.refused = False
         self.supervisor_gone = False
@@ -129,7 +131,7 @@ class GuardedRun:
 
         Returns whether that could be said, and no thread and no process of the run is left.
         """
-        signal.signal(signal.SIGTERM, lambda *_: self._end(Ending.CANCELLED))
+        signal.signal(signal.SIGTERM, self._take_signal)
         pumps = self._start_pumps(stdout, stderr)
         send_message(self.control, "Guarded", guardian=os.getpid())
         if self.request.timeout_s is not None:
@@ -205,6 +207,9 @@ class GuardedRun:
 
     def _tick(self) -> None:
         now = time.monotonic()
+        if self.terminated:
+            self.terminated = False
+            self._end(Ending.CANCELLED)
         if self.around.parent_descriptor is None and not self.supervisor_gone:
             self._poll_parent()
         if self.deadline is not None and now >= self.deadline:
@@ -278,7 +283,11 @@ class GuardedRun:
 
     def _end(self, reason: Ending) -> None:
         """Begin to end the run, for this reason unless there is one already."""
+        # What the notebook has said by now says where it was.
+        self._read_record()
         if self.reason is not None or self.status is not None:
+            return
+        if reason is Ending.TIMED_OUT and self.record is not None:
             return
         self.reason = reason
         now = time.monotonic()
@@ -288,6 +297,9 @@ class GuardedRun:
         else:
             order = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
             self._escalate(now, order, self.request.grace_s)
+
+    def _take_signal(self, *_: object) -> None:
+        self.terminated = True
 
     def _lose_supervisor(self) -> None:
         if self.supervisor_gone:

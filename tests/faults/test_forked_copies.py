@@ -128,6 +128,30 @@ def test_what_a_copy_says_at_its_end(lab: Lab, isolation: str) -> None:
     assert b"research_jobs/runtime" not in outcome.stderr
 
 
+def test_a_copy_waits_for_its_threads(lab: Lab) -> None:
+    """A copy ends as a program does: when the threads that it started are through."""
+    lab.write(
+        "threads",
+        textwrap.dedent(
+            """
+            # %% A thread of the copy
+            import os, threading, time
+            def late():
+                time.sleep(0.3)
+                open("late.txt", "w").write("late")
+            pid = os.fork()
+            if pid == 0:
+                threading.Thread(target=late).start()
+            else:
+                os.waitpid(pid, 0)
+                assert open("late.txt").read() == "late"
+            """
+        ),
+    )
+    outcome = lab.run("threads")
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+
+
 def test_a_copy_that_a_thread_made(lab: Lab) -> None:
     """A thread that forks ends its copy with itself: nothing of the run ends with it."""
     fork = """

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,50 @@ def test_each_run_has_its_own_figures(lab: Lab) -> None:
     assert heavy.peak_memory_bytes > 300 << 20
     assert max(result.cpu_s for result in light) < 1.0
     assert max(result.peak_memory_bytes for result in light) < 300 << 20
+
+
+def test_signals_to_the_guardian(lab: Lab) -> None:
+    """INT and HUP do nothing to a guardian, TERM is a cancel: it ends its run in good order."""
+    lab.write("tells", TELLS)
+    request = lab.request("tells")
+
+    def act(notebook: int, guardian: int) -> None:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            os.kill(guardian, number)
+        for _ in range(3):
+            assert processes.alive(notebook)
+            assert processes.alive(guardian)
+        os.kill(guardian, signal.SIGTERM)
+
+    with meanwhile(lab, request, act):
+        outcome = lab.run(request)
+    assert outcome.result.ending is Ending.CANCELLED, outcome.headline
+    assert 'cell 1 "Say who guards this"' in outcome.headline
+
+
+def test_the_time_is_over_with_the_record(lab: Lab) -> None:
+    """Exit handlers have their grace, even beyond the timeout: the run has its result by then."""
+    lab.write("lingers", "# %%\nimport atexit, time\natexit.register(time.sleep, 7)\nvalue = 1\n")
+    outcome = lab.run("lingers", outputs=("value",), timeout_s=6.0, grace_s=30.0)
+    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.notes == ()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_log_that_cannot_be_written(lab: Lab, name: str) -> None:
+    """A full disk under a log does not hold up the notebook, and is a note on the run."""
+    lab.write(
+        "prints",
+        "# %%\nimport sys\n"
+        "for stream in (sys.stdout, sys.stderr):\n"
+        "    print('x' * (1 << 20), file=stream)\n",
+    )
+    assert lab.supervisor is not None
+    with Path("/dev/full").open("wb") as full, Path("/dev/null").open("wb") as null:
+        streams = {"stdout": null.fileno(), "stderr": null.fileno(), name: full.fileno()}
+        result = lab.supervisor.run(lab.request("prints"), **streams)
+    assert result.ending is Ending.SUCCEEDED, result
+    assert result.notes == (f"{name} could not be logged: No space left on device",)
 
 
 LEAVES = """
