@@ -56,7 +56,7 @@ def parse_message(payload: bytes) -> dict[str, Any]:
     Raises
     ------
     ProtocolError
-        When it is no object of this protocol's version.
+        When it is not an object of this protocol's version.
     """
     try:
         value = json.loads(payload)

@@ -1,7 +1,7 @@
 """One run, inside the notebook's process: import, collect, stage the outputs, send the record.
 
 The order at the end is deliberate. The record is sent once every output is staged and every thread
-and process of the notebook that is no daemon has ended. Only then do handlers registered with
+and non-daemon process of the notebook has ended. Only then do handlers registered with
 `atexit` run: one that crashes or hangs costs a line in the run's notes and not its result.
 
 Standard library only at the top, Python 3.10 and later.
@@ -152,18 +152,18 @@ def _import_and_stage(
 
     def on_cell(cell: Cell) -> None:
         begun.append(cell)
-        with contextlib.suppress(OSError):  # told at the end, and not as the notebook's error
+        with contextlib.suppress(OSError):  # reported at the end, and not as the notebook's error
             channel.send(_cell_message(cell))
 
     root = Path(request.project_root)
 
-    def told(error: BaseException) -> str:
+    def describe(error: BaseException) -> str:
         return describe_failure(error, text, root).traceback
 
     outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
     try:
         namespace, used, note = as_owner(
-            lambda: _import(request, text, recorder, on_module, on_cell), told
+            lambda: _import(request, text, recorder, on_module, on_cell), describe
         )
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
@@ -176,9 +176,9 @@ def _import_and_stage(
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
-        outputs, checks = as_owner(lambda: _stage(request, namespace), told)
-        results = as_owner(lambda: hand_over(request, namespace), told)
-        as_owner(_finish_threads, told)
+        outputs, checks = as_owner(lambda: _stage(request, namespace), describe)
+        results = as_owner(lambda: hand_over(request, namespace), describe)
+        as_owner(_finish_threads, describe)
     except ResearchJobsError as error:
         return replace(_failed(request, error), source_sha256=text.sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
@@ -265,7 +265,7 @@ def _cell_message(cell: Cell) -> bytes:
 
 def _finish_threads() -> None:
     """Wait for what the notebook left running, as an interpreter does before it leaves."""
-    # Joins threads that are no daemons, and tells idle pools of threads and processes to end:
+    # Joins non-daemon threads, and tells idle pools of threads and processes to end:
     # joining alone would wait for an idle pool forever.
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     multiprocessing: Any = sys.modules.get("multiprocessing")

@@ -80,7 +80,7 @@ def compile_notebook(text: NotebookText) -> CompiledNotebook:
     except SyntaxError as error:
         _explain_magic(error, text)
         raise
-    # The docstring is the module's description wherever it stands, and never a value to show.
+    # The docstring is the module's description wherever it is, and never a value to show.
     docstring: CodeType | None = None
     statements = tree.body
     if statements and _is_text(statements[0]):
@@ -154,7 +154,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _ends_quietly(statement: ast.Expr, lines: Sequence[str]) -> bool:
-    """Whether a ``;`` stands behind the expression."""
+    """Whether a ``;`` follows the expression."""
     assert statement.end_lineno is not None
     assert statement.end_col_offset is not None
     line = lines[statement.end_lineno - 1].encode()

@@ -75,11 +75,11 @@ class Facts:
             return os.WTERMSIG(self.status)
         return None
 
-    def failure(self, told: str, line: int | None = None) -> Failure:
+    def failure(self, message: str, line: int | None = None) -> Failure:
         """A failure at the place that the run had reached."""
         cell = self.cell
         return Failure(
-            headline=f"{self._place(line)}: {told}",
+            headline=f"{self._place(line)}: {message}",
             line=line,
             cell=cell["number"] if cell else None,
             cell_title=cell.get("title") if cell else None,
@@ -110,8 +110,8 @@ def tell_ending(facts: Facts) -> RunResult:
     if facts.reason is not None:
         return _ended_by_us(facts, facts.reason)
     if facts.broken is not None:
-        told = f"left a record that is not one: {facts.broken}"
-        return RunResult(Ending.EXITED, failure=facts.failure(told))
+        message = f"left a record that is not one: {facts.broken}"
+        return RunResult(Ending.EXITED, failure=facts.failure(message))
     if facts.record is not None:
         # It was committed: what happened on the way out is worth a note and no more.
         number = facts.signal
@@ -122,24 +122,24 @@ def tell_ending(facts: Facts) -> RunResult:
     if facts.signal is not None:
         return _killed(facts, facts.signal)
     code = os.WEXITSTATUS(facts.status) if facts.status is not None else None
-    told = f"exited without result (code {code}), as os._exit() does"
-    return RunResult(Ending.EXITED, failure=facts.failure(told))
+    message = f"exited without result (code {code}), as os._exit() does"
+    return RunResult(Ending.EXITED, failure=facts.failure(message))
 
 
 def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
-    told = {
+    message = {
         Ending.TIMED_OUT: f"timed out after {facts.request.timeout_s or 0:g} s",
         Ending.CANCELLED: "cancelled",
         Ending.OUT_OF_MEMORY: _memory(facts),
         Ending.FAILED: _REFUSED,
     }[reason]
-    failure = facts.failure(told)
+    failure = facts.failure(message)
     record = facts.record
     if record is not None and record.failure is not None:
         # Where the interrupt met the notebook is where it hung.
         met = record.failure
         line = met.line if met.cell == failure.cell else None
-        failure = replace(facts.failure(told, line), traceback=met.traceback)
+        failure = replace(facts.failure(message, line), traceback=met.traceback)
     sha = record.source_sha256 if record is not None else None
     return RunResult(reason, failure=failure, source_sha256=sha)
 
@@ -148,24 +148,24 @@ def _killed(facts: Facts, number: int) -> RunResult:
     name = signal_name(number)
     if number != signal.SIGKILL:
         line = _line_in(facts.stack, facts.request.path)
-        told = f"crashed with {name} ({signal.strsignal(number)})"
-        failure = replace(facts.failure(told, line), signal=name, traceback=facts.stack)
+        message = f"crashed with {name} ({signal.strsignal(number)})"
+        failure = replace(facts.failure(message, line), signal=name, traceback=facts.stack)
         return RunResult(Ending.CRASHED, failure=failure)
     if facts.killed_for_memory:
-        told = f"{_memory(facts)}; the kernel's out-of-memory killer ended it"
-        failure = replace(facts.failure(told), signal=name)
+        message = f"{_memory(facts)}; the kernel's out-of-memory killer ended it"
+        failure = replace(facts.failure(message), signal=name)
         return RunResult(Ending.OUT_OF_MEMORY, failure=failure)
-    told = (
+    message = (
         "killed by SIGKILL from outside (not by its supervisor; "
         "perhaps by the kernel's out-of-memory killer)"
     )
-    return RunResult(Ending.CRASHED, failure=replace(facts.failure(told), signal=name))
+    return RunResult(Ending.CRASHED, failure=replace(facts.failure(message), signal=name))
 
 
 def _memory(facts: Facts) -> str:
-    told = f"out of memory: {_size(facts.memory_used)} used"
+    message = f"out of memory: {_size(facts.memory_used)} used"
     limit = facts.request.memory_bytes
-    return f"{told}, the limit is {_size(limit)}" if limit is not None else told
+    return f"{message}, the limit is {_size(limit)}" if limit is not None else message
 
 
 # What names a file or an object elsewhere, and words of our own.

@@ -249,7 +249,7 @@ class GuardedRun:
         except (ProtocolError, KeyError, TypeError, ValueError) as error:
             self.broken = str(error)
             if self.status is None:
-                # What follows cannot be told apart from noise: this run has no result.
+                # What follows may be noise: this run has no result.
                 self._escalate(time.monotonic(), (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
 
     def _read_refusals(self) -> None:
@@ -274,7 +274,7 @@ class GuardedRun:
         else:
             record = decode(payload)
             if not isinstance(record, RunResult):
-                raise ProtocolError(f"a {kind} is no result")
+                raise ProtocolError(f"a result was expected, not a {kind}")
             self.record = record
             self.deadline = None
             self.leave_deadline = time.monotonic() + self.request.grace_s

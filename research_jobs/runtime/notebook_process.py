@@ -187,10 +187,10 @@ def _take_on(
             )
         )
     except Exception as error:
-        told = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.filename is not None:
-            told = f"{error.strerror}: {error.filename}"
-        headline = f"{shown_path(request)}: its process could not be set up: {told}"
+            reason = f"{error.strerror}: {error.filename}"
+        headline = f"{shown_path(request)}: its process could not be set up: {reason}"
         os.write(descriptor, encode(RunResult(Ending.FAILED, failure=Failure(headline))))
         raise
     os.write(descriptor, message("Begun"))

@@ -148,7 +148,7 @@ class Connection:
                 record = decode(payload)
                 if isinstance(record, RunResult):
                     return record
-                raise ProtocolError(f"a {kind} is no result")
+                raise ProtocolError(f"a result was expected, not a {kind}")
 
     def _cancel(self) -> None:
         with self.lock:

@@ -166,7 +166,7 @@ def _partition(
     parts = partition.split("|") if len(names) > 1 else [partition]
     if not names or len(parts) != len(names):
         raise PartitionError(
-            f"'{partition}' is no partition of notebook '{notebook}'",
+            f"'{partition}' is not a partition of notebook '{notebook}'",
             hint=f"Its dimensions are {', '.join(names)}." if names else "It has no partitions.",
         )
     return PartitionKey(key=partition, dimensions=dict(zip(names, parts, strict=True)))
