@@ -167,9 +167,11 @@ def test_import_of_the_notebook_is_refused(lab: Lab, kind: str, method: str) -> 
     outcome = run_workers(lab, REFUSED[kind].format(method=method))
     assert outcome.result.ending is Ending.FAILED, outcome
     assert outcome.headline.startswith("notebooks/study.py")
-    assert 'cell 2 "In other processes"' in outcome.headline
+    if "process" not in kind:  # nobody waits for more than its end, so the notebook may be further
+        assert 'cell 2 "In other processes"' in outcome.headline
     assert "a worker process wanted to import this notebook" in outcome.headline
     assert b"may not import the notebook study" in outcome.stderr
+    assert b"KeyboardInterrupt" not in outcome.stderr
 
 
 @pytest.mark.parametrize("name", ["below/study", "random/walk", "statistics"])
