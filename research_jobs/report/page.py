@@ -24,6 +24,7 @@ __all__ = ["Links", "Page", "failed_cell", "page_policy", "render_page"]
 
 ENDINGS = {
     "succeeded": "Succeeded",
+    "refused": "Refused",
     "failed": "Failed",
     "skipped": "Skipped",
     "timed_out": "Timed out",

@@ -12,10 +12,11 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from research_jobs.protocol import Failure
+from research_jobs.protocol import Ending, Failure
 from research_jobs.report import templates
+from research_jobs.report.assets import asset_text
 from research_jobs.report.header import OutputLine
-from research_jobs.report.page import CellView, Links, Page, render_page
+from research_jobs.report.page import ENDINGS, CellView, Links, Page, render_page
 
 HOSTILE = "\"'><script>alert(1)</script>&<img src=x onerror=alert(1)>"
 
@@ -70,3 +71,13 @@ def test_templates_are_loaded_when_a_page_is_made():
     program = "import research_jobs.report.gallery, research_jobs.report.page, sys\n"
     program += "raise SystemExit('jinja2' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_ending_has_a_name():
+    """A report and the gallery name the endings alike, and all that there are."""
+    script = asset_text("gallery.js")
+    words = dict(
+        re.findall(r'(\w+): "([^"]+)"', script.partition("var WORDS = {")[2].split("}")[0])
+    )
+    assert words == ENDINGS
+    assert set(words) >= {str(ending) for ending in Ending}

@@ -20,7 +20,7 @@
   };
   window.researchJobsRun = function (run) { runs.push(run); };
 
-  var WORDS = { succeeded: "Succeeded", failed: "Failed", skipped: "Skipped", timed_out: "Timed out", out_of_memory: "Out of memory", crashed: "Crashed", exited: "Ended early", cancelled: "Cancelled" };
+  var WORDS = { succeeded: "Succeeded", refused: "Refused", failed: "Failed", skipped: "Skipped", timed_out: "Timed out", out_of_memory: "Out of memory", crashed: "Crashed", exited: "Ended early", cancelled: "Cancelled" };
   var TABLE = "M3 5h18v14H3zM3 10h18M3 14.5h18M9 5v14M15 5v14";
 
   function make(tag, name, text) {
