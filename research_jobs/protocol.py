@@ -99,12 +99,16 @@ class PartitionKey:
         Column name to key, as they stand in the hive path: ``{"run_date": "2018-11-01"}``.
     start, end : str or None
         The half-open time window as ISO 8601 with offset, where the partition is one of time.
+    by : mapping of str to str
+        Column name to how its keys are made (``month, UTC``): partitions that differ in it are not
+        kept beside each other.
     """
 
     key: str
     dimensions: Mapping[str, str] = field(default_factory=_empty)
     start: str | None = None
     end: str | None = None
+    by: Mapping[str, str] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)

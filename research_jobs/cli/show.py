@@ -79,7 +79,7 @@ def _newest_partition(project: Project, entry: Entry) -> str | None:
     """The last of the partitions that have data; None for a notebook without partitions."""
     if not entry.partitioned:
         return None
-    from research_jobs.store.load import stored_partitions
+    from research_jobs.store.stored import stored_partitions
 
     found = stored_partitions(project.store, entry.name)
     if not found:

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from research_jobs.filesystem import attempts, refuse_other_than_folder
 
-__all__ = ["Files", "FolderLock", "is_plain_file"]
+__all__ = ["Files", "FolderLock", "disk", "is_plain_file"]
 
 
 def is_plain_file(path: Path) -> bool:
@@ -95,6 +95,14 @@ class Files:
             else:
                 self.remove(Path(entry.path))
         self.remove_folder(path)
+
+
+FILES = Files()
+
+
+def disk() -> Files:
+    """The operations that the store uses now; a test puts its own in place of `FILES`."""
+    return FILES
 
 
 class FolderLock:

@@ -51,6 +51,7 @@ VERSIONS = ".versions"
 PARTITIONS = ".partitions"
 REJECTED = ".rejected"
 STAGING = ".staging"
+PARTITIONING = ".partitioning.json"
 PART = "part-0.parquet"
 
 NAME_LIMIT = 255  # bytes in one name, on every file system that matters
@@ -165,23 +166,35 @@ class Unit:
     notebook : str
     segments : tuple of str
         The partition's folders; empty where there is no partition.
+    root : str
+        The hidden folder of the notebook's partitions; partitions by something else, of earlier
+        runs, are in another.
     """
 
     store: Path
     notebook: str
     segments: tuple[str, ...] = ()
+    root: str = PARTITIONS
 
     @cached_property
     def folder(self) -> Path:
         """Path: the notebook's folder."""
         return self.store.joinpath(*self.notebook.split("/"))
 
+    @property
+    def hidden(self) -> str:
+        """str: the name of the hidden folder that the unit's versions are in."""
+        return self.root if self.segments else VERSIONS
+
     @cached_property
     def versions(self) -> Path:
         """Path: the folder of versions, with ``current`` in it."""
-        if self.segments:
-            return self.folder.joinpath(PARTITIONS, *self.segments)
-        return self.folder / VERSIONS
+        return self.folder.joinpath(self.hidden, *self.segments)
+
+    @property
+    def partitioning(self) -> Path:
+        """Path: the file that says which hidden folder counts."""
+        return self.folder / PARTITIONING
 
     @property
     def current(self) -> Path:
@@ -203,7 +216,7 @@ class Unit:
         """What the link of `output` says, relative to where it stands."""
         if self.segments:
             up = "../" * (len(self.segments) + 1)
-            return f"{up}{PARTITIONS}/{'/'.join(self.segments)}/{CURRENT}/{output}{SUFFIX}"
+            return f"{up}{self.root}/{'/'.join(self.segments)}/{CURRENT}/{output}{SUFFIX}"
         return f"{VERSIONS}/{CURRENT}/{output}{SUFFIX}"
 
     def __str__(self) -> str:
@@ -238,7 +251,9 @@ def refuse_link(folder: Path, root: Path) -> None:
         )
 
 
-def unit_of(store: str, notebook: str, partition: PartitionKey | None) -> Unit:
+def unit_of(
+    store: str, notebook: str, partition: PartitionKey | None, root: str = PARTITIONS
+) -> Unit:
     """The unit of a notebook or of one partition of it, its paths checked.
 
     Raises
@@ -247,7 +262,7 @@ def unit_of(store: str, notebook: str, partition: PartitionKey | None) -> Unit:
     """
     folder = notebook_folder(store, notebook)
     segments = partition_segments(partition_dimensions(partition)) if partition else ()
-    unit = Unit(Path(store).resolve(), "/".join(check_notebook_name(notebook)), segments)
+    unit = Unit(Path(store).resolve(), "/".join(check_notebook_name(notebook)), segments, root)
     place = folder
     for name in unit.versions.relative_to(folder).parts:
         place = place / name

@@ -6,55 +6,24 @@ Only the standard library is imported until a file is read: the run worker lists
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from research_jobs.errors import (
-    OutputNotFoundError,
-    PartitionError,
-    ProjectError,
-    did_you_mean,
-)
+from research_jobs.errors import OutputNotFoundError, ProjectError, did_you_mean
 from research_jobs.project import STORE_VARIABLE, Project, find_project, notebook_name
-from research_jobs.protocol import PartitionKey
-from research_jobs.run_context import RunContext, context
-from research_jobs.store import versions
-from research_jobs.store.layout import (
-    STAGING,
-    Unit,
-    check_output_name,
-    is_remote,
-    notebook_folder,
-    read_segments,
-    unit_of,
-)
-from research_jobs.store.versions import (
-    HeldVersion,
-    Version,
-    current_id,
-    hold,
-    list_versions,
-)
+from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import HeldVersion
+from research_jobs.store.layout import is_remote, read_segments
+from research_jobs.store.records import Version
+from research_jobs.store.selection import Selection, select
 
-__all__ = [
-    "Outputs",
-    "load",
-    "output_version",
-    "stored_notebooks",
-    "stored_outputs",
-    "stored_partitions",
-    "stored_versions",
-]
+__all__ = ["Outputs", "load"]
 
-ALL = "all"
 HOLD_AT_MOST = 200  # units: each one held takes a file descriptor
 RETRIES = 20
 
-_T = TypeVar("_T")
 # Versions that lazy frames may still read: held until the process ends.
 _kept: dict[Path, HeldVersion] = {}
 
@@ -139,31 +108,6 @@ def _find_store(
     return found.store, found
 
 
-class _Shelf(Protocol):
-    """What a local store and one behind a URL have in common."""
-
-    def list_units(self, store: str, notebook: str) -> Iterator[Any]: ...
-    def hold(self, unit: Any, choose: str | int | None = None) -> Any: ...
-    def published_at(self, unit: Any) -> str: ...
-    def window(self, unit: Any) -> tuple[str, str] | None: ...
-
-
-def _shelf(store: str) -> _Shelf:
-    if not is_remote(store):
-        return versions
-    from research_jobs.store import remote
-
-    return remote
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The units that are read, and whether as one table (with the keys as columns)."""
-
-    units: tuple[Any, ...]
-    many: bool
-
-
 class Outputs(Mapping[str, Any]):
     """A notebook's outputs, read when they are asked for, all of one version.
 
@@ -193,13 +137,13 @@ class Outputs(Mapping[str, Any]):
     ) -> None:
         self.store = store
         self.notebook = notebook_name(notebook)
-        self._selection = _select(store, self.notebook, partition, project)
-        units = self._selection.units
+        self._selection = select(store, self.notebook, partition, project)
+        units, backend = self._selection.units, backend_of(store)
         self._held: list[HeldVersion] = []
         self._versions: list[tuple[Any, Version]] = []
         self._old = version is not None
         for unit in units:
-            held = _shelf(store).hold(unit, version)
+            held = backend.hold(unit, version)
             self._versions.append((unit, held.version))
             if len(units) <= HOLD_AT_MOST:
                 self._held.append(held)
@@ -307,7 +251,7 @@ class Outputs(Mapping[str, Any]):
 
 def _read(
     files: Sequence[tuple[Mapping[str, str], Path]],
-    selection: _Selection,
+    selection: Selection,
     columns: Sequence[Any] | None,
     filters: Any,
     as_: str,
@@ -319,267 +263,3 @@ def _read(
     from research_jobs.store.partitions import read_partitions
 
     return read_partitions(files, columns=columns, filters=filters, as_=as_)
-
-
-def _select(store: str, notebook: str, partition: Any, project: Project | None) -> _Selection:
-    """Which units `partition` means.
-
-    Raises
-    ------
-    OutputNotFoundError, PartitionError
-    """
-    shelf = _shelf(store)
-    units = list(shelf.list_units(store, notebook))
-    if not units:
-        raise _nothing_there(store, notebook, project)
-    plain = [unit for unit in units if not unit.segments]
-    parted = [unit for unit in units if unit.segments]
-    if plain and parted and partition is None:
-        # The notebook was partitioned, or no longer is: what was published last counts.
-        latest = max(units, key=shelf.published_at)
-        parted = parted if latest.segments else []
-    if not parted:
-        if partition is not None and partition != ALL:
-            raise OutputNotFoundError(
-                f"{notebook} is not partitioned, there is no partition {partition!r} of it"
-            )
-        return _Selection(tuple(plain), many=False)
-    keys = {unit: read_segments(unit.segments) for unit in parted}
-    if partition is None:
-        return _of_run(notebook, keys, context(), shelf)
-    return _of_request(notebook, keys, partition)
-
-
-def _of_run(
-    notebook: str, keys: Mapping[Any, PartitionKey], run: RunContext, shelf: _Shelf
-) -> _Selection:
-    """What a run reads without saying so: its own partition, or those that its window meets."""
-    if not run.partition_key:
-        return _Selection(tuple(keys), many=True)
-    own = dict(run.partition) or {"partition": run.partition_key}
-    alike = {tuple(sorted(key.dimensions)) for key in keys.values()}
-    if tuple(sorted(own)) in alike:
-        exact = [unit for unit, key in keys.items() if dict(key.dimensions) == own]
-    else:
-        exact = [unit for unit, key in keys.items() if key.key == run.partition_key]
-    if exact:
-        return _Selection((exact[0],), many=False)
-    if run.start is not None and run.end is not None:
-        windows = {unit: _window(shelf, unit) for unit in keys}
-        met = {
-            unit: found
-            for unit, found in windows.items()
-            if found is not None and found[0] < run.end and found[1] > run.start
-        }
-        if met:
-            start, end = next(iter(met.values()))
-            inside = len(met) == 1 and start <= run.start and end >= run.end
-            return _Selection(tuple(met), many=not inside)
-    raise _no_partition(notebook, run.partition_key, keys)
-
-
-def _window(shelf: _Shelf, unit: Any) -> tuple[datetime, datetime] | None:
-    window = shelf.window(unit)
-    if window is None:
-        return None
-    start, end = (datetime.fromisoformat(moment) for moment in window)
-    return start, end
-
-
-def _of_request(notebook: str, keys: Mapping[Any, PartitionKey], wanted: Any) -> _Selection:
-    if isinstance(wanted, PartitionKey):
-        wanted = dict(wanted.dimensions) or wanted.key
-    if isinstance(wanted, Mapping):
-        return _of_mapping(notebook, keys, wanted)
-    by_key = {key.key: unit for unit, key in keys.items()}
-    if wanted == ALL and ALL not in by_key:
-        return _Selection(tuple(keys), many=True)
-    if isinstance(wanted, (str, date)):
-        key = _key_text(wanted)
-        if key not in by_key:
-            raise _no_partition(notebook, key, keys)
-        return _Selection((by_key[key],), many=False)
-    if isinstance(wanted, slice) or (isinstance(wanted, tuple) and len(wanted) == 2):
-        inside = _in_range(wanted)
-        units = tuple(unit for key, unit in sorted(by_key.items()) if inside(key))
-        if not units:
-            raise _no_partition(notebook, f"in the range {wanted}", keys)
-        return _Selection(units, many=True)
-    return _Selection(_each(notebook, keys, by_key, wanted), many=True)
-
-
-def _each(
-    notebook: str, keys: Mapping[Any, PartitionKey], by_key: Mapping[str, Any], wanted: Any
-) -> tuple[Any, ...]:
-    """The units of a list of keys."""
-    try:
-        several = [_key_text(item) for item in wanted]
-    except TypeError:
-        raise PartitionError(
-            f"{wanted!r} is no partition",
-            hint='Give a key, a list of keys, a range ("first", "last"), or "all".',
-        ) from None
-    if not several:
-        raise PartitionError(f"{notebook}: no partition was asked for, the list is empty")
-    for key in several:
-        if key not in by_key:
-            raise _no_partition(notebook, key, keys)
-    return tuple(by_key[key] for key in dict.fromkeys(several))
-
-
-def _of_mapping(
-    notebook: str, keys: Mapping[Any, PartitionKey], wanted: Mapping[str, Any]
-) -> _Selection:
-    dimensions = next(iter(keys.values())).dimensions
-    for name in wanted:
-        if name not in dimensions:
-            raise PartitionError(
-                f"{notebook} is not partitioned by {name!r}",
-                hint=did_you_mean(name, dimensions, label="It is by"),
-            )
-    one = set(wanted) == set(dimensions)
-    tests: dict[str, Callable[[str], bool]] = {}
-    for name, item in wanted.items():
-        if isinstance(item, (str, date)):
-            tests[name] = _key_text(item).__eq__
-        elif isinstance(item, (slice, tuple)):
-            one, tests[name] = False, _in_range(item)
-        else:
-            one, tests[name] = False, {_key_text(each) for each in item}.__contains__
-    units = tuple(
-        unit
-        for unit, key in keys.items()
-        if all(test(key.dimensions[name]) for name, test in tests.items())
-    )
-    if not units:
-        raise _no_partition(notebook, str(dict(wanted)), keys)
-    return _Selection(units, many=not one)
-
-
-def _in_range(wanted: Any) -> Callable[[str], bool]:
-    """Whether a key is in a range, both ends included; an end that is None is open."""
-    first, last = (wanted.start, wanted.stop) if isinstance(wanted, slice) else wanted
-    low = None if first is None else _key_text(first)
-    high = None if last is None else _key_text(last)
-    return lambda key: (low is None or key >= low) and (high is None or key <= high)
-
-
-def _key_text(key: Any) -> str:
-    if isinstance(key, datetime):
-        return key.date().isoformat() if key.time() == datetime.min.time() else key.isoformat()
-    if isinstance(key, date):
-        return key.isoformat()
-    if isinstance(key, str):
-        return key
-    raise TypeError(f"{key!r} is no partition key")
-
-
-def _no_partition(
-    notebook: str, wanted: str, keys: Mapping[Any, PartitionKey]
-) -> OutputNotFoundError:
-    known = sorted(key.key for key in keys.values())
-    if len(known) <= 8:
-        there = f"There are: {', '.join(known)}"
-    else:
-        there = f"There are {len(known)}, from {known[0]} to {known[-1]}."
-    return OutputNotFoundError(f"{notebook} has no partition {wanted}", hint=there)
-
-
-def _nothing_there(store: str, notebook: str, project: Project | None) -> OutputNotFoundError:
-    """The error for a notebook without outputs: unknown, or not run yet."""
-    names = set(stored_notebooks(store))
-    if project is not None:
-        folder = project.notebooks
-        names.update(
-            path.relative_to(folder).with_suffix("").as_posix()
-            for path in folder.rglob("*.py")
-            if not path.name.startswith("_")
-        )
-        if (folder / f"{notebook}.py").is_file():
-            return OutputNotFoundError(
-                f"{notebook} has no outputs in {project.display(store)} yet",
-                hint=f"Run it: research-jobs run {notebook}",
-            )
-    return OutputNotFoundError(
-        f"there is no notebook {notebook!r}, and no outputs of one in {store}",
-        hint=did_you_mean(notebook, names, label="There are") or None,
-    )
-
-
-def stored_notebooks(store: str) -> tuple[str, ...]:
-    """The notebooks that have outputs in a store, sorted."""
-    if is_remote(store):
-        from research_jobs.store import remote
-
-        return remote.stored_notebooks(store)
-    root = Path(store).resolve()
-    return tuple(sorted(_notebooks_below(root, root)))
-
-
-def _notebooks_below(folder: Path, root: Path) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    if folder != root and not {".versions", ".partitions"}.isdisjoint(folders):
-        yield folder.relative_to(root).as_posix()
-    for name in folders:
-        if not name.startswith(".") and "=" not in name and name != STAGING:
-            yield from _notebooks_below(folder / name, root)
-
-
-def stored_partitions(store: str, notebook: str) -> tuple[PartitionKey, ...]:
-    """The partitions of a notebook that have outputs, ordered by key."""
-    units = _shelf(store).list_units(store, notebook_name(notebook))
-    found = [read_segments(unit.segments) for unit in units if unit.segments]
-    return tuple(sorted(found, key=lambda key: key.key))
-
-
-def stored_outputs(
-    store: str, notebook: str, partition: PartitionKey | None = None
-) -> Mapping[str, Path]:
-    """The outputs that a notebook, or a partition of it, has in a local store.
-
-    Returns
-    -------
-    mapping of str to Path
-        Output to the path that other tools read; empty when nothing was published.
-    """
-    unit = unit_of(store, notebook_name(notebook), partition)
-    return _latest(unit, lambda version: {name: unit.link(name) for name in version.outputs}) or {}
-
-
-def stored_versions(
-    store: str, notebook: str, partition: PartitionKey | None = None
-) -> tuple[Version, ...]:
-    """The versions that are kept, the current one first."""
-    return tuple(list_versions(unit_of(store, notebook_name(notebook), partition)))
-
-
-def _latest(unit: Unit, use: Callable[[Version], _T]) -> _T | None:
-    with _holding(unit) as version:
-        return None if version is None else use(version)
-
-
-@contextmanager
-def _holding(unit: Unit) -> Generator[Version | None]:
-    if current_id(unit) is None:
-        yield None
-        return
-    held = hold(unit)
-    try:
-        yield held.version
-    finally:
-        held.release()
-
-
-def output_version(
-    store: str, notebook: str, output: str, partition: PartitionKey | None = None
-) -> Path | None:
-    """An output's file in the current version; None where there is none."""
-    name = check_output_name(output)
-    if is_remote(store) or not notebook_folder(store, notebook).is_dir():
-        return None
-    unit = unit_of(store, notebook_name(notebook), partition)
-    return _latest(unit, lambda found: found.file(name) if name in found.outputs else None)

@@ -1,89 +1,49 @@
-"""The versions of a unit: which there are, which one counts, and holding one while reading it."""
+"""The versions of a unit in a folder: which there are, which one counts, holding one to read it."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
+from research_jobs.errors import CorruptOutputError, OutputNotFoundError, ResearchJobsError
 from research_jobs.store.files import FolderLock
-from research_jobs.store.layout import (
-    CURRENT,
-    PARTITIONS,
-    SUFFIX,
-    Unit,
-    notebook_folder,
-    refuse_link,
+from research_jobs.store.layout import CURRENT, PARTITIONS, VERSIONS, Unit, refuse_link
+from research_jobs.store.records import (
+    Partitioning,
+    Version,
+    check_format,
+    choose_version,
+    sequence,
+    version_of,
 )
 
 __all__ = [
-    "FORMAT",
     "MANIFEST",
-    "HeldVersion",
-    "Version",
-    "choose_version",
+    "LocalHeld",
     "current_id",
+    "current_version",
+    "first_version",
     "hold",
-    "list_units",
     "list_versions",
-    "published_at",
+    "read_partitioning",
     "read_version",
-    "sequence",
-    "version_of",
-    "window",
+    "roots_of",
+    "units_below",
+    "version_ids",
 ]
 
-FORMAT = 1
 MANIFEST = "version.json"
-VERSION_ID = re.compile(r"(\d{6,})-[\w\-]+\Z")
 RETRIES = 100  # of holding the current version while others publish
-
-
-@dataclass(frozen=True)
-class Version:
-    """One published set of outputs.
-
-    Parameters
-    ----------
-    id : str
-        ``000007-1f0c9a2e``: a running number and the beginning of the run's id.
-    folder : Path
-    outputs : mapping of str to mapping
-        Output to ``{"kind", "rows", "bytes"}``.
-    run_id, published_at : str
-        Which run made it, and when (ISO 8601, UTC).
-    window : tuple of (str, str), optional
-        The half-open time window of its partition, ISO 8601.
-    """
-
-    id: str
-    folder: Path
-    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    run_id: str = ""
-    published_at: str = ""
-    window: tuple[str, str] | None = None
-
-    def file(self, output: str) -> Path:
-        """The file of an output in this version, whatever is published meanwhile."""
-        return self.folder / f"{output}{SUFFIX}"
-
-
-def sequence(version: str) -> int:
-    """The running number of a version, -1 for a name that is none."""
-    match = VERSION_ID.match(version)
-    return int(match[1]) if match else -1
 
 
 def current_id(unit: Unit) -> str | None:
     """The version that counts now, None when nothing was published."""
     try:
         target = str(unit.current.readlink())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CorruptOutputError(
@@ -97,6 +57,15 @@ def current_id(unit: Unit) -> str | None:
             hint="It names the version that counts; put it back or remove it.",
         )
     return target
+
+
+def current_version(unit: Unit) -> Version | None:
+    """What counts now, as far as it can be read."""
+    try:
+        current = current_id(unit)
+        return None if current is None else read_version(unit, current)
+    except (OSError, ResearchJobsError):
+        return None
 
 
 def version_ids(unit: Unit) -> list[str]:
@@ -132,41 +101,19 @@ def read_version(unit: Unit, version: str) -> Version:
     folder = unit.versions / version
     refuse_link(folder, unit.store)
     path = folder / MANIFEST
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes()
     try:
         record = json.loads(text)
-        written = int(record["format"])
-        if written <= FORMAT:
-            return version_of(record, version, folder)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        check_format(record, path)
+        return version_of(record, version, folder)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptOutputError(
             f"{path} does not describe a version: {error}", hint="Run the notebook again."
         ) from error
-    raise StoreError(
-        f"{path} has format {written}, this research_jobs knows formats up to {FORMAT}",
-        hint="Upgrade research_jobs.",
-    )
-
-
-def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version:
-    """A version from its description; what is missing or odd there raises what it raises."""
-    return Version(
-        id=version,
-        folder=folder,
-        outputs={str(name): dict(item) for name, item in record["outputs"].items()},
-        run_id=str(record["run_id"]),
-        published_at=str(record["published_at"]),
-        window=_window(record),
-    )
-
-
-def _window(record: Mapping[str, Any]) -> tuple[str, str] | None:
-    window = record.get("window")
-    return (str(window[0]), str(window[1])) if window else None
 
 
 @dataclass(frozen=True)
-class HeldVersion:
+class LocalHeld:
     """A version that is not pruned as long as this object is there.
 
     Parameters
@@ -185,24 +132,8 @@ class HeldVersion:
             self.lock.release()
 
 
-def hold(unit: Unit, choose: str | int | None = None) -> HeldVersion:
-    """Hold a version of a unit.
-
-    Parameters
-    ----------
-    unit : Unit
-    choose : str, int or None
-        None for the current one, -1 for the one before it and so on, or a version's id.
-
-    Returns
-    -------
-    HeldVersion
-
-    Raises
-    ------
-    OutputNotFoundError
-        When nothing was published, or there is no such version.
-    """
+def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
+    """Hold a version of a unit; see `StoreBackend.hold`."""
     for _ in range(RETRIES):
         wanted = choose if isinstance(choose, str) else _choose(unit, choose or 0)
         folder = unit.versions / wanted
@@ -216,7 +147,7 @@ def hold(unit: Unit, choose: str | int | None = None) -> HeldVersion:
                 lock = None
             # Pruned between being chosen and being locked: the lock is on a folder without a name.
             if lock is None or lock.same_folder():
-                return HeldVersion(read_version(unit, wanted), lock)
+                return LocalHeld(read_version(unit, wanted), lock)
         except FileNotFoundError:
             pass
         if lock is not None:
@@ -238,50 +169,28 @@ def _choose(unit: Unit, back: int) -> str:
     return choose_version(unit, [n for n in version_ids(unit) if sequence(n) <= newest], back)
 
 
-def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
-    """The version `back` steps (0, -1, -2...) from the last of `ids`.
-
-    Raises
-    ------
-    OutputNotFoundError
-    """
-    if not ids:
-        raise OutputNotFoundError(f"{unit} has no outputs yet", hint="Run the notebook first.")
-    if back > 0 or -back >= len(ids):
-        raise OutputNotFoundError(
-            f"{unit} has no version {back}",
-            hint=f"{len(ids) - 1} older version(s) are kept, -1 is the last; "
-            "'keep' in the manifest says how many.",
-        )
-    return ids[back - 1]
+# -- which units there are -------------------------------------------------------------------
 
 
-def published_at(unit: Unit) -> str:
-    """When the current version was published, ISO 8601."""
-    return _read_current(unit).published_at
+def roots_of(unit: Unit) -> list[str]:
+    """The hidden folders of versions that a notebook has, of earlier partitionings too."""
+    try:
+        with os.scandir(unit.folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name == VERSIONS or name.startswith(PARTITIONS))
 
 
-def window(unit: Unit) -> tuple[str, str] | None:
-    """The time window of the unit's partition, where it is one of time."""
-    return _read_current(unit).window
-
-
-def _read_current(unit: Unit) -> Version:
-    held = hold(unit)
-    held.release()
-    return held.version
-
-
-def list_units(store: str, notebook: str) -> Iterator[Unit]:
-    """The units of a notebook that have a current version: itself, or each of its partitions."""
-    folder = notebook_folder(store, notebook)
-    root = Path(store).resolve()
-    name = folder.relative_to(root).as_posix()
-    plain = Unit(root, name)
-    if plain.current.is_symlink():
-        yield plain
-    for segments in _leaves(folder / PARTITIONS, ()):
-        yield Unit(root, name, segments)
+def units_below(unit: Unit, root: str) -> Iterator[Unit]:
+    """The units in a hidden folder that have a current version."""
+    if root == VERSIONS:
+        plain = Unit(unit.store, unit.notebook)
+        if plain.current.is_symlink():
+            yield plain
+        return
+    for segments in _leaves(unit.folder / root, ()):
+        yield Unit(unit.store, unit.notebook, segments, root)
 
 
 def _leaves(folder: Path, segments: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -298,3 +207,33 @@ def _leaves(folder: Path, segments: tuple[str, ...]) -> Iterator[tuple[str, ...]
             yield segments
         elif is_folder and "=" in name:
             yield from _leaves(folder / name, (*segments, name))
+
+
+def read_partitioning(unit: Unit) -> Partitioning | None:
+    """How a notebook's outputs are divided now; None when nothing was published.
+
+    Without a file that says so (an unpartitioned notebook, or an older store) it is what was
+    published last.
+    """
+    path = unit.partitioning
+    try:
+        return Partitioning.parse(path.read_bytes(), path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    roots = roots_of(unit)
+    if len(roots) == 1:
+        version = first_version(unit, roots[0])
+        return None if version is None else Partitioning(roots[0], version.by)
+    last = [
+        (version.published_at, Partitioning(root, version.by))
+        for root in roots
+        for each in units_below(unit, root)
+        if (version := current_version(each)) is not None
+    ]
+    return max(last, key=lambda item: item[0])[1] if last else None
+
+
+def first_version(unit: Unit, root: str) -> Version | None:
+    """The current version of any unit in a hidden folder."""
+    versions = (current_version(each) for each in units_below(unit, root))
+    return next((version for version in versions if version is not None), None)

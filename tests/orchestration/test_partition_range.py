@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from research_jobs.store.load import stored_partitions
+from research_jobs.store.stored import stored_partitions
 
 DAILY = """# %% tags=["parameters"]
 day: str = "2024-01-01"

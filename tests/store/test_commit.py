@@ -18,13 +18,14 @@ import pytest
 
 from research_jobs.errors import CorruptOutputError, StoreError
 from research_jobs.protocol import PartitionKey, StagedOutput
-from research_jobs.store import commit
+from research_jobs.store import files
 from research_jobs.store.codec import read_output, write_output
 from research_jobs.store.commit import open_staging, publish, reject
 from research_jobs.store.files import Files
 from research_jobs.store.layout import unit_of
-from research_jobs.store.load import load, stored_versions
-from research_jobs.store.versions import HeldVersion, hold
+from research_jobs.store.load import load
+from research_jobs.store.stored import stored_versions
+from research_jobs.store.versions import LocalHeld, hold
 
 DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
 
@@ -124,7 +125,7 @@ def test_keep_says_how_many_old_versions_stay(store: str, put: Any) -> None:
 def test_a_version_being_read_is_not_pruned(store: str, put: Any) -> None:
     """A reader's hold on a version outlives publishes; the next one after it prunes."""
     put("a", {"x": 1})
-    held: HeldVersion = hold(unit_of(store, "a", None))
+    held: LocalHeld = hold(unit_of(store, "a", None))
     put("a", {"x": 2})
     assert read_output(held.version.file("x")) == 1
     held.release()
@@ -288,7 +289,7 @@ def test_every_failing_operation_leaves_the_old_outputs(
                 write_output(each, 2, staging.path / each, options={}, metadata={})
                 for each in ("x", "y", "z")
             ]
-            monkeypatch.setattr(commit, "FILES", failing)
+            monkeypatch.setattr(files, "FILES", failing)
             try:
                 publish(store, name, staged, staging=staging, partition=partition, run_id="r")
             except StoreError as error:
@@ -296,7 +297,7 @@ def test_every_failing_operation_leaves_the_old_outputs(
                 failed = True
             else:
                 failed = False
-            monkeypatch.setattr(commit, "FILES", Files())
+            monkeypatch.setattr(files, "FILES", Files())
         key = partition.key if partition else None
         found = [load(name, each, key) for each in ("x", "y")]
         plain = [read_output(unit_of(store, name, partition).link(each)) for each in ("x", "y")]
@@ -374,7 +375,7 @@ import sys
 from pathlib import Path
 from research_jobs.protocol import StagedOutput
 from research_jobs.store.commit import publish
-from research_jobs.store.load import stored_outputs
+from research_jobs.store.stored import stored_outputs
 staged = StagedOutput("x", {staged.path!r}, "int", 1, {staged.bytes})
 publish({store!r}, "a", [staged], staging=Path({str(staging.path)!r}), partition=None, run_id="r")
 print(dict(stored_outputs({store!r}, "a")))

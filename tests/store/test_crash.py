@@ -20,7 +20,7 @@ import pytest
 
 from research_jobs import failpoints
 from research_jobs.protocol import PartitionKey
-from research_jobs.store import commit
+from research_jobs.store import files
 from research_jobs.store.codec import api, read_output, write_output
 from research_jobs.store.commit import FAILPOINTS, open_staging, publish
 from research_jobs.store.files import Files
@@ -223,9 +223,9 @@ def test_power_cut_at_any_moment(
         ]
         start = tmp_path / "start"
         shutil.copytree(store, start, symlinks=True)
-        monkeypatch.setattr(commit, "FILES", log)
+        monkeypatch.setattr(files, "FILES", log)
         publish(store, "nb", staged, staging=staging, partition=day, run_id="power")
-        monkeypatch.setattr(commit, "FILES", Files())
+        monkeypatch.setattr(files, "FILES", Files())
     new = {"x": 2, "y": 2}
     disk = Disk(Path(store), start)
     finished = len(log.steps)

@@ -18,13 +18,8 @@ import pytest
 from research_jobs.errors import OutputNotFoundError, PartitionError, ProjectError, StoreError
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, set_context
-from research_jobs.store.load import (
-    Outputs,
-    load,
-    stored_notebooks,
-    stored_outputs,
-    stored_partitions,
-)
+from research_jobs.store.load import Outputs, load
+from research_jobs.store.stored import stored_notebooks, stored_outputs, stored_partitions
 
 KEYS = ["2018-11-01", "2018-11-02", "2018-11-05"]
 

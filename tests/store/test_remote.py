@@ -14,7 +14,8 @@ from research_jobs.protocol import PartitionKey
 from research_jobs.store import remote
 from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, reject
-from research_jobs.store.load import Outputs, load, stored_notebooks, stored_partitions
+from research_jobs.store.load import Outputs, load
+from research_jobs.store.stored import stored_notebooks, stored_partitions
 
 
 @pytest.fixture(params=["memory", "file"])

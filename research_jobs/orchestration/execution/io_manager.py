@@ -184,7 +184,8 @@ class NotebookIOManager(dg.IOManager):
             the asset has no partitions and the notebook has: one such mapping for each partition
             that is there, by key.
         """
-        from research_jobs.store.load import Outputs, stored_partitions
+        from research_jobs.store.load import Outputs
+        from research_jobs.store.stored import stored_partitions
 
         name = "/".join(context.asset_key.path)
         entry = self._catalog.entries[name]

@@ -30,6 +30,7 @@ __all__ = [
     "parameter_values",
     "partition_key_of",
     "partition_key_record",
+    "partitioning",
     "time_dimension",
 ]
 
@@ -260,12 +261,31 @@ def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:
     parts = _parts(key, list(dimensions))
     timed = [(name, dimension) for name, dimension in dimensions.items() if dimension.is_time]
     if not timed:
-        return PartitionKey(key=str(key), dimensions=parts)
+        return PartitionKey(key=str(key), dimensions=parts, by=partitioning(spec))
     name, dimension = timed[0]
     # A calendar leaves days out; it does not move the windows of those that stay.
     definition = _time(dimension.model_copy(update={"calendar": None}), None, None)
     start, end = _window_of(definition, parts[name])
-    return PartitionKey(key=str(key), dimensions=parts, start=start, end=end)
+    return PartitionKey(key=str(key), dimensions=parts, start=start, end=end, by=partitioning(spec))
+
+
+def partitioning(spec: NotebookSpec) -> dict[str, str]:
+    """How the keys of each dimension are made: what is stored by other keys is set aside.
+
+    Where partitions begin and end, which values are listed, and which days a calendar leaves out
+    is not a part of it: keys that stay mean the same.
+    """
+    return {name: _made_by(dimension) for name, dimension in dimension_specs(spec).items()}
+
+
+def _made_by(dimension: DimensionSpec) -> str:
+    if not dimension.is_time:
+        return "values"
+    minutes = int(dimension.shift // 60)
+    period = dimension.cron or dimension.by or ""
+    if minutes and not dimension.cron:
+        period += f" from {minutes // 60:02d}:{minutes % 60:02d}"
+    return f"{period}, {dimension.timezone or 'UTC'}, {dimension.key_format}"
 
 
 def partition_key_record(

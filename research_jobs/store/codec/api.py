@@ -12,7 +12,7 @@ from research_jobs.errors import OutputError, ResearchJobsError, StoreError
 from research_jobs.failpoints import failpoint
 from research_jobs.filesystem import temporary_path
 from research_jobs.protocol import StagedOutput
-from research_jobs.store.files import Files
+from research_jobs.store.files import disk
 
 if TYPE_CHECKING:
     from research_jobs.store.codec.base import Encoded, Place
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMS", "WRITE_FAILPOINTS", "read_file_header", "read_output", "write_output"]
 
-FILES = Files()
 WRITE_FAILPOINTS = ("write.begin", "write.written", "write.synced", "write.renamed")
 FORMS = ("native", "pandas", "polars", "arrow", "path", "lazy")
 
@@ -79,9 +78,9 @@ def write_output(
 
             polars_codec.check_schema(encoded.frame, temporary, _place(name))
         staged = describe(name, temporary)
-        FILES.sync_file(temporary)
+        disk().sync_file(temporary)
         failpoint("write.synced")
-        FILES.rename(temporary, path)
+        disk().rename(temporary, path)
         failpoint("write.renamed")  # the name need not last: publishing moves the file
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)

@@ -1,0 +1,607 @@
+"""A store behind an fsspec URL (``s3://bucket/data``): whole objects and one pointer.
+
+::
+
+    <notebook>/.versions/<id>/<output>.pq       the files of a version
+    <notebook>/.versions/current.json           the pointer, whose replacement is the commit
+    <notebook>/<output>.parquet                 a copy for other tools, put after the commit
+
+Object stores have no links and no locks. `load` follows the pointer and sees all of a version or
+none of it; somebody who reads the plain copies may, for a moment, see one output's new copy beside
+another's old one. Threads of one process take turns at a unit; of two processes that publish one
+at once the last pointer counts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from research_jobs.errors import (
+    CorruptOutputError,
+    OutputNotFoundError,
+    ResearchJobsError,
+    StoreError,
+)
+from research_jobs.failpoints import failpoint
+from research_jobs.protocol import PartitionKey
+from research_jobs.store.backends.base import Publication, PublishedOutput
+from research_jobs.store.layout import (
+    PART,
+    PARTITIONING,
+    PARTITIONS,
+    REJECTED,
+    SUFFIX,
+    VERSIONS,
+    check_notebook_name,
+    partition_dimensions,
+    partition_segments,
+)
+from research_jobs.store.records import (
+    FORMAT,
+    Partitioning,
+    Version,
+    check_format,
+    choose_version,
+    describe_version,
+    free_root,
+    next_version,
+    partitioning_of,
+    retained,
+    rows_of,
+    short_id,
+    version_of,
+)
+
+__all__ = ["RemoteStore", "RemoteUnit"]
+
+POINTER = "current.json"
+# Systems that write through folders and in place; all others replace whole objects.
+FOLDER_PROTOCOLS = frozenset(
+    ("file", "local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "arrow_hdfs", "webdav")
+)
+
+
+# -- the file system -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of a store, with operations that threads may use side by side.
+
+    Nothing here uses fsspec's transactions: they are a state of the file system object, and
+    fsspec hands one such object to everybody who asks.
+
+    Parameters
+    ----------
+    store : str
+        The URL.
+    system : fsspec.AbstractFileSystem
+        Of this store alone.
+    root : str
+        The store's path on it.
+    """
+
+    store: str
+    system: Any
+    root: str
+
+    @property
+    def has_folders(self) -> bool:
+        """bool: whether a file is written in place, in a folder that has to be there."""
+        protocol = self.system.protocol
+        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        return not FOLDER_PROTOCOLS.isdisjoint(names)
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a small object; None when there is none."""
+        with self.explained(f"{path} cannot be read"):
+            try:
+                return self.system.cat_file(path)
+            except FileNotFoundError:
+                return None
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a small object in one step."""
+        if not self.has_folders:
+            self.system.pipe_file(path, content)
+            return
+        with self._renamed(path) as temporary:
+            self.system.pipe_file(temporary, content)
+
+    def upload(self, source: str | Path, path: str) -> None:
+        """Replace an object by a file in one step."""
+        if not self.has_folders:
+            self.system.put_file(str(source), path)
+            return
+        with self._renamed(path) as temporary:
+            self.system.put_file(str(source), temporary)
+
+    def copy(self, source: str, path: str) -> None:
+        """Replace an object by another in one step."""
+        if not self.has_folders:
+            self.system.cp_file(source, path)
+            return
+        with self._renamed(path) as temporary:
+            self.system.cp_file(source, temporary)
+
+    @contextmanager
+    def _renamed(self, path: str) -> Generator[str]:
+        folder, _, name = path.rpartition("/")
+        self.system.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name[:40]}.{secrets.token_hex(8)}.part"
+        try:
+            yield temporary
+            self.system.mv(temporary, path)
+        except BaseException:
+            with suppress(Exception):
+                self.system.rm_file(temporary)
+            raise
+
+    def remove(self, path: str) -> None:
+        """Remove an object; one that is gone already is well."""
+        with suppress(FileNotFoundError):
+            self.system.rm_file(path)
+
+    def find(self, folder: str) -> list[str]:
+        """All objects below a folder; none when it is not there."""
+        self.system.invalidate_cache()  # others publish too
+        try:
+            return sorted(map(str, self.system.find(folder)))
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def explained(self, what: str) -> Generator[None]:
+        """Turn whatever a file system raises into one line of ours; a missing file stays one."""
+        try:
+            yield
+        except (FileNotFoundError, ResearchJobsError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise StoreError(f"the store {self.store}: {what}: {reason}") from error
+
+
+@lru_cache(maxsize=64)
+def _open(store: str, _process: int) -> Objects:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise StoreError(
+            f"the store {store} needs the package 'fsspec'", hint="pip install fsspec"
+        ) from error
+    try:
+        # Of our own: the one that fsspec shares may be in somebody's transaction.
+        system, path = fsspec.core.url_to_fs(store, skip_instance_cache=True)
+    except (ImportError, ValueError) as error:
+        package = re.search(r"(?i)\binstall (?:the )?[\"'`]?([\w\-]+)", str(error))
+        raise StoreError(
+            f"the store {store} cannot be opened: {error}",
+            hint=f"pip install {package[1]}" if package else None,
+        ) from error
+    return Objects(store, system, path.rstrip("/"))
+
+
+def objects_of(store: str) -> Objects:
+    """The objects of a store, opened once in a process: file systems do not survive a fork."""
+    return _open(store, os.getpid())
+
+
+# -- units and versions ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RemoteUnit:
+    """As `research_jobs.store.layout.Unit`, behind a URL."""
+
+    store: str
+    notebook: str
+    segments: tuple[str, ...] = ()
+    root: str = PARTITIONS
+
+    @property
+    def folder(self) -> str:
+        """str: the notebook's folder."""
+        return f"{objects_of(self.store).root}/{self.notebook}"
+
+    @property
+    def versions(self) -> str:
+        """str: the folder of versions and the pointer."""
+        tail = (self.root, *self.segments) if self.segments else (VERSIONS,)
+        return "/".join((self.folder, *tail))
+
+    @property
+    def pointer(self) -> str:
+        """str: the object whose replacement is the commit."""
+        return f"{self.versions}/{POINTER}"
+
+    @property
+    def partitioning(self) -> str:
+        """str: the object that says which hidden folder counts."""
+        return f"{self.folder}/{PARTITIONING}"
+
+    def _tail(self, output: str) -> tuple[str, ...]:
+        return (output, *self.segments, PART) if self.segments else (f"{output}.parquet",)
+
+    def link(self, output: str) -> str:
+        """The URL that other tools read."""
+        return "/".join((self.store.rstrip("/"), self.notebook, *self._tail(output)))
+
+    def plain(self, output: str) -> str:
+        """The same as a path of the file system."""
+        return "/".join((self.folder, *self._tail(output)))
+
+    def file(self, version: str, output: str) -> str:
+        """The path of an output's file in a version."""
+        return f"{self.versions}/{version}/{output}{SUFFIX}"
+
+    def __str__(self) -> str:
+        return " ".join((self.notebook, *self.segments))
+
+
+@dataclass(frozen=True)
+class RemoteVersion(Version):
+    """A version whose files are fetched when they are read, each once in a process."""
+
+    unit: RemoteUnit | None = None
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def file(self, output: str) -> Path:
+        """A local copy of the file of an output."""
+        assert self.unit is not None
+        return _fetch(self.unit, self.id, output)
+
+
+@cache
+def _cache_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="research_jobs-"))
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # a fork that ends leaves its parent's files alone
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+@cache
+def _fetch(unit: RemoteUnit, version: str, output: str) -> Path:
+    target = _cache_folder() / f"{secrets.token_hex(8)}-{output}{SUFFIX}"
+    objects = objects_of(unit.store)
+    try:
+        with objects.explained(f"{unit.link(output)} cannot be fetched"):
+            objects.system.get_file(unit.file(version, output), str(target))
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+@dataclass(frozen=True)
+class RemoteHeld:
+    """As `HeldVersion`; nothing can be held behind a URL."""
+
+    version: RemoteVersion
+
+    def release(self) -> None:
+        """Nothing to let go."""
+
+
+def _pointed(unit: RemoteUnit) -> list[RemoteVersion]:
+    """The versions that the pointer names, the current one first; none when there is none."""
+    text = objects_of(unit.store).read(unit.pointer)
+    if text is None:
+        return []
+    try:
+        record = json.loads(text)
+        check_format(record, unit.pointer)
+        return [_version(unit, item) for item in record["versions"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptOutputError(
+            f"{unit.pointer} does not name versions: {error}", hint="Run the notebook again."
+        ) from error
+
+
+def _version(unit: RemoteUnit, record: Mapping[str, Any]) -> RemoteVersion:
+    plain = version_of(record, str(record["version"]), Path())
+    return RemoteVersion(
+        id=plain.id,
+        folder=plain.folder,
+        outputs=plain.outputs,
+        run_id=plain.run_id,
+        published_at=plain.published_at,
+        window=plain.window,
+        by=plain.by,
+        unit=unit,
+        record=dict(record),
+    )
+
+
+# -- the store -------------------------------------------------------------------------------
+
+
+class RemoteStore:
+    """The store behind a URL; see `StoreBackend`.
+
+    Parameters
+    ----------
+    store : str
+        The URL.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
+
+    def check(self) -> None:
+        """See `StoreBackend.check`: the package, the credentials and the bucket."""
+        objects = objects_of(self.store)
+        bucket = objects.root.split("/")[0]
+        if objects.has_folders or not bucket:
+            return
+        with objects.explained("it cannot be reached"):
+            objects.system.invalidate_cache()
+            if objects.system.protocol != "memory" and not objects.system.exists(bucket):
+                raise self._no_bucket(bucket)
+
+    def _no_bucket(self, bucket: str) -> StoreError:
+        return StoreError(
+            f"the store {self.store}: the bucket '{bucket}' does not exist",
+            hint="Make it, or correct RESEARCH_JOBS_STORE.",
+        )
+
+    def _turn(self, unit: RemoteUnit) -> threading.Lock:
+        """What threads of this process take to publish a notebook one after the other."""
+        with self._lock:
+            return self._turns.setdefault(unit.notebook, threading.Lock())
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def notebooks(self) -> tuple[str, ...]:
+        """See `StoreBackend.notebooks`."""
+        self.check()
+        objects = objects_of(self.store)
+        names: set[str] = set()
+        with objects.explained("it cannot be listed"):
+            for path in objects.find(objects.root):
+                inside = path[path.index(objects.root) + len(objects.root) + 1 :]
+                parts = inside.split("/")
+                hidden = [n for n, part in enumerate(parts) if part.startswith(".")]
+                if parts[-1] == POINTER and hidden:
+                    names.add("/".join(parts[: hidden[0]]))
+        return tuple(sorted(names))
+
+    def _unit(self, notebook: str, partition: PartitionKey | None, root: str) -> RemoteUnit:
+        segments = partition_segments(partition_dimensions(partition)) if partition else ()
+        return RemoteUnit(self.store, "/".join(check_notebook_name(notebook)), segments, root)
+
+    def partitioning(self, notebook: str) -> Partitioning | None:
+        """See `StoreBackend.partitioning`."""
+        base = self._unit(notebook, None, PARTITIONS)
+        text = objects_of(self.store).read(base.partitioning)
+        if text is not None:
+            return Partitioning.parse(text, base.partitioning)
+        plain = _pointed(base)
+        parted = self._last_below(base, PARTITIONS)
+        if parted is None or (plain and plain[0].published_at > parted.published_at):
+            return Partitioning(VERSIONS) if plain else None
+        return Partitioning(PARTITIONS, parted.by)
+
+    def _last_below(self, base: RemoteUnit, root: str) -> RemoteVersion | None:
+        found = [_pointed(unit)[0] for unit in self._units_below(base, root)]
+        return max(found, key=lambda version: version.published_at, default=None)
+
+    def _units_below(self, base: RemoteUnit, root: str) -> Iterator[RemoteUnit]:
+        if root == VERSIONS:
+            if _pointed(base):
+                yield base
+            return
+        objects = objects_of(self.store)
+        folder = f"{base.folder}/{root}/"
+        with objects.explained("it cannot be listed"):
+            paths = objects.find(folder.rstrip("/"))
+        for path in paths:
+            if path.endswith(f"/{POINTER}"):
+                inside = path[path.index(folder) + len(folder) :]
+                yield replace(base, segments=tuple(inside.split("/")[:-1]), root=root)
+
+    def units(self, notebook: str) -> Iterator[RemoteUnit]:
+        """See `StoreBackend.units`."""
+        found = self.partitioning(notebook)
+        if found is not None:
+            yield from self._units_below(self._unit(notebook, None, PARTITIONS), found.root)
+
+    def unit(self, notebook: str, partition: PartitionKey | None) -> RemoteUnit | None:
+        """See `StoreBackend.unit`."""
+        found = self.partitioning(notebook)
+        if found is None or (found.root == VERSIONS) != (partition is None):
+            return None
+        unit = self._unit(notebook, partition, found.root)
+        return unit if _pointed(unit) else None
+
+    def hold(self, unit: RemoteUnit, choose: str | int | None = None) -> RemoteHeld:
+        """See `StoreBackend.hold`."""
+        by_id = {version.id: version for version in _pointed(unit)}
+        if isinstance(choose, str):
+            if choose not in by_id:
+                raise OutputNotFoundError(
+                    f"{unit} has no version {choose!r} in {unit.store}",
+                    hint=f"There are: {', '.join(by_id)}"
+                    if by_id
+                    else "Nothing was published yet.",
+                )
+            return RemoteHeld(by_id[choose])
+        return RemoteHeld(by_id[choose_version(unit, list(reversed(by_id)), choose or 0)])
+
+    def versions(self, unit: RemoteUnit) -> list[Version]:
+        """See `StoreBackend.versions`."""
+        return list(_pointed(unit))
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def refuse_foreign(
+        self, notebook: str, outputs: Sequence[str], partition: PartitionKey | None
+    ) -> None:
+        """See `StoreBackend.refuse_foreign`: a plain copy that no version of ours explains."""
+        found = self.partitioning(notebook)
+        unit = self._unit(notebook, partition, found.root if found is not None else PARTITIONS)
+        ours = {name for version in _pointed(unit) for name in version.outputs}
+        objects = objects_of(self.store)
+        if found is not None and not found.is_like(partitioning_of(partition)):
+            return  # copies of another partitioning are replaced
+        for output in outputs:
+            path = unit.plain(output)
+            with objects.explained(f"{path} cannot be read"):
+                objects.system.invalidate_cache()
+                if output not in ours and objects.system.isfile(path):
+                    raise StoreError(
+                        f"{unit.link(output)} is in the way: research_jobs did not put it there",
+                        hint="Move it elsewhere, or keep the store in another place: "
+                        "set RESEARCH_JOBS_STORE.",
+                    )
+
+    def publish(self, publication: Publication) -> tuple[PublishedOutput, ...]:
+        """See `StoreBackend.publish`; before the pointer is replaced nothing has changed."""
+        job = publication
+        unit = self._unit(job.notebook, job.partition, PARTITIONS)
+        objects = objects_of(self.store)
+        failpoint("publish.begin")
+        with self._turn(unit), objects.explained(f"the outputs of {unit} cannot be published"):
+            try:
+                return self._publish(objects, job)
+            except FileNotFoundError as error:
+                self.check()
+                raise StoreError(
+                    f"the store {self.store}: the outputs of {unit} cannot be published: {error}"
+                ) from error
+
+    def _publish(self, objects: Objects, job: Publication) -> tuple[PublishedOutput, ...]:
+        by = partitioning_of(job.partition)
+        found = self.partitioning(job.notebook)
+        base = self._unit(job.notebook, None, PARTITIONS)
+        changed = found is not None and not found.is_like(by)
+        if found is None:
+            root = PARTITIONS if by else VERSIONS
+        else:
+            root = self._root_of(base, by) if changed else found.root
+        unit = self._unit(job.notebook, job.partition, root)
+        if changed or found is None or not objects.read(base.partitioning):
+            # What counts until the pointer of the new unit is there.
+            now = found if changed and found is not None else Partitioning(root, by)
+            objects.write(base.partitioning, now.dump())
+        before = _pointed(unit)
+        version = next_version(
+            (item.id for item in before), f"{short_id(job.run_id, 8)}-{secrets.token_hex(3)}"
+        )
+        for item in job.staged:
+            objects.upload(item.path, unit.file(version, item.name))
+            failpoint("publish.moved_one")
+        record = describe_version(version, unit.notebook, job.staged, job.partition, job.run_id)
+        kept = retained(
+            list(record["outputs"]), [(each.id, list(each.outputs)) for each in before], job.keep
+        )
+        records = [record, *(each.record for each in before if each.id in kept)]
+        pointer = json.dumps({"format": FORMAT, "versions": records}, indent=1)
+        objects.write(unit.pointer, pointer.encode())
+        failpoint("publish.committed")
+        if changed and found is not None:
+            self._switch(objects, base, found, Partitioning(root, by), job)
+        for item in job.staged:
+            objects.upload(item.path, unit.plain(item.name))
+        self._tidy(objects, unit, before, set(record["outputs"]), kept)
+        return tuple(
+            PublishedOutput.of(
+                item,
+                unit.link(item.name),
+                f"{self.store.rstrip('/')}{unit.file(version, item.name)[len(objects.root) :]}",
+                version,
+                rows_of(before[0] if before else None),
+            )
+            for item in job.staged
+        )
+
+    def _root_of(self, base: RemoteUnit, by: Mapping[str, str]) -> str:
+        """The hidden folder for a partitioning: the one that it had before, or a free one."""
+        if not by:
+            return VERSIONS
+        taken: dict[str, Mapping[str, str]] = {}
+        for path in objects_of(self.store).find(base.folder):
+            inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
+            root = inside[0]
+            if root.startswith(PARTITIONS) and root not in taken and inside[-1] == POINTER:
+                last = _pointed(replace(base, segments=tuple(inside[1:-1]), root=root))
+                taken[root] = last[0].by if last else {}
+        like = (root for root, made in taken.items() if Partitioning(root, made).is_like(by))
+        return next(like, free_root(taken))
+
+    def _switch(
+        self,
+        objects: Objects,
+        base: RemoteUnit,
+        old: Partitioning,
+        new: Partitioning,
+        job: Publication,
+    ) -> None:
+        """Let readers see a hidden folder in place of another; plain copies follow."""
+        units = list(self._units_below(base, old.root))
+        for each in units:
+            for output in _pointed(each)[0].outputs:
+                objects.remove(each.plain(output))
+        for each in self._units_below(base, new.root):
+            current = _pointed(each)[0]
+            for output in current.outputs:
+                objects.copy(each.file(current.id, output), each.plain(output))
+        objects.write(base.partitioning, new.dump())
+        if units:
+            what = "1 unit" if len(units) == 1 else f"{len(units)} units"
+            job.tell(
+                f"{job.notebook} now has {new}. What it made with {old} ({what}) is kept in "
+                f"{self.store.rstrip('/')}/{base.notebook}/{old.root}, where load() and other "
+                "readers do not see it. "
+                "It comes back with the next run after the manifest is changed back."
+            )
+
+    def _tidy(
+        self,
+        objects: Objects,
+        unit: RemoteUnit,
+        before: Sequence[RemoteVersion],
+        outputs: set[str],
+        kept: Sequence[str],
+    ) -> None:
+        """Remove the copies of outputs that are gone, and versions that nobody asks for."""
+        for output in set(before[0].outputs) - outputs if before else ():
+            objects.remove(unit.plain(output))
+        for version in before:
+            if version.id not in kept:
+                for output in version.outputs:
+                    objects.remove(unit.file(version.id, output))
+                if objects.has_folders:
+                    with suppress(OSError):
+                        objects.system.rmdir(f"{unit.versions}/{version.id}")
+
+    def reject(self, publication: Publication) -> str:
+        """See `StoreBackend.reject`."""
+        job = publication
+        unit = self._unit(job.notebook, job.partition, PARTITIONS)
+        name = "&".join(unit.segments) or "latest"
+        objects = objects_of(self.store)
+        with objects.explained(f"the rejected outputs of {unit} cannot be kept aside"):
+            for item in job.staged:
+                objects.upload(item.path, f"{unit.folder}/{REJECTED}/{name}/{item.name}{SUFFIX}")
+        return "/".join((self.store.rstrip("/"), unit.notebook, REJECTED, name))

@@ -1,0 +1,273 @@
+"""One published set of outputs as a store describes it, and how a notebook's outputs are divided.
+
+Both kinds of store write these records. Standard library only: the run worker reads them too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
+from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, partition_dimensions
+
+__all__ = [
+    "FORMAT",
+    "Partitioning",
+    "Version",
+    "check_format",
+    "choose_version",
+    "describe_version",
+    "next_version",
+    "partitioning_of",
+    "retained",
+    "rows_of",
+    "sequence",
+    "short_id",
+    "version_of",
+]
+
+FORMAT = 1
+_ROOT = re.compile(rf"\{VERSIONS}|\{PARTITIONS}(-\d+)?")
+VERSION_ID = re.compile(r"(\d{6,})-[\w\-]+\Z")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published set of outputs.
+
+    Parameters
+    ----------
+    id : str
+        ``000007-1f0c9a2e``: a running number and the beginning of the run's id.
+    folder : Path
+    outputs : mapping of str to mapping
+        Output to ``{"kind", "rows", "bytes"}``.
+    run_id, published_at : str
+        Which run made it, and when (ISO 8601, UTC).
+    window : tuple of (str, str), optional
+        The half-open time window of its partition, ISO 8601.
+    by : mapping of str to str
+        Dimension to how its keys are made; empty where it has no partition.
+    """
+
+    id: str
+    folder: Path
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    run_id: str = ""
+    published_at: str = ""
+    window: tuple[str, str] | None = None
+    by: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, output: str) -> Path:
+        """The file of an output in this version, whatever is published meanwhile."""
+        return self.folder / f"{output}{SUFFIX}"
+
+
+def sequence(version: str) -> int:
+    """The running number of a version, -1 for a name that is not a version's."""
+    match = VERSION_ID.match(version)
+    return int(match[1]) if match else -1
+
+
+def next_version(ids: Iterable[str], suffix: str) -> str:
+    """The id of the version after `ids`."""
+    return f"{max(map(sequence, ids), default=0) + 1:06d}-{suffix}"
+
+
+def short_id(run_id: str, length: int) -> str:
+    """A run's id as a part of a name."""
+    return re.sub(r"[^A-Za-z0-9]", "", run_id)[:length] or "run"
+
+
+def describe_version(
+    version: str,
+    notebook: str,
+    staged: Iterable[StagedOutput],
+    partition: PartitionKey | None,
+    run_id: str,
+) -> dict[str, Any]:
+    """A version's record, as JSON; `version_of` reads it."""
+    window = (partition.start, partition.end) if partition else (None, None)
+    return {
+        "format": FORMAT,
+        "version": version,
+        "notebook": notebook,
+        "run_id": run_id,
+        "published_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "partition": partition_dimensions(partition) if partition else None,
+        "window": list(window) if all(window) else None,
+        "by": dict(partitioning_of(partition)),
+        "outputs": {
+            item.name: {"kind": item.kind, "rows": item.rows, "bytes": item.bytes}
+            for item in staged
+        },
+    }
+
+
+def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version:
+    """A version from its record; what is missing or odd there raises what it raises."""
+    window = record.get("window")
+    partition: Mapping[str, Any] = record.get("partition") or {}
+    by: Mapping[str, Any] = record.get("by") or dict.fromkeys(partition, "")
+    return Version(
+        id=version,
+        folder=folder,
+        outputs={str(name): dict(item) for name, item in record["outputs"].items()},
+        run_id=str(record["run_id"]),
+        published_at=str(record["published_at"]),
+        window=(str(window[0]), str(window[1])) if window else None,
+        by={str(name): str(kind) for name, kind in by.items()},
+    )
+
+
+def check_format(record: Any, place: object) -> None:
+    """Refuse a record that a newer research_jobs wrote.
+
+    Raises
+    ------
+    StoreError
+    ValueError, KeyError, TypeError, AttributeError
+        When it is not a record at all.
+    """
+    written = int(record["format"])
+    if written > FORMAT:
+        raise StoreError(
+            f"{place} has format {written}, this research_jobs knows formats up to {FORMAT}",
+            hint="Upgrade research_jobs.",
+        )
+
+
+def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
+    """The version `back` steps (0, -1, -2...) from the last of `ids`.
+
+    Raises
+    ------
+    OutputNotFoundError
+    """
+    if not ids:
+        raise OutputNotFoundError(f"{unit} has no outputs yet", hint="Run the notebook first.")
+    if back > 0 or -back >= len(ids):
+        raise OutputNotFoundError(
+            f"{unit} has no version {back}",
+            hint=f"{len(ids) - 1} older version(s) are kept, -1 is the last; "
+            "'keep' in the manifest says how many.",
+        )
+    return ids[back - 1]
+
+
+def retained(
+    newest: Collection[str], older: Iterable[tuple[str, Collection[str]]], keep: Mapping[str, int]
+) -> list[str]:
+    """Which older versions stay.
+
+    A version stays as long as any of its outputs asks for it. The last version that has an output
+    that is no longer made stays too: its only copy is in there.
+
+    Parameters
+    ----------
+    newest : collection of str
+        The outputs of the new version.
+    older : iterable of (str, collection of str)
+        Ids and outputs of the others, newest first.
+    keep : mapping of str to int
+        Output to the number of older versions kept.
+    """
+    seen: dict[str, int] = dict.fromkeys(newest, 0)
+    kept: list[str] = []
+    for version, outputs in older:
+        if any(seen.get(output, -1) < keep.get(output, 0) for output in outputs):
+            kept.append(version)
+        for output in outputs:
+            seen[output] = seen.get(output, 0) + 1
+    return kept
+
+
+def rows_of(version: Version | None) -> dict[str, int | None]:
+    """Output to rows of a version; empty where there is none."""
+    if version is None:
+        return {}
+    return {name: item.get("rows") for name, item in version.outputs.items()}
+
+
+# -- partitioning ----------------------------------------------------------------------------
+
+
+def partitioning_of(partition: PartitionKey | None) -> Mapping[str, str]:
+    """Dimension to how its keys are made; empty where there is no partition."""
+    if partition is None:
+        return {}
+    return {name: partition.by.get(name, "") for name in partition_dimensions(partition)}
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """How a notebook's outputs are divided, and which hidden folder holds them.
+
+    Outputs of an earlier partitioning stay in a hidden folder of their own. Readers follow the
+    one folder that is named here.
+
+    Parameters
+    ----------
+    root : str
+        ``.versions``, ``.partitions``, ``.partitions-2``...
+    by : mapping of str to str
+        Dimension to how its keys are made (``month``); an empty text where that is not known.
+    """
+
+    root: str
+    by: Mapping[str, str] = field(default_factory=dict)
+
+    def is_like(self, by: Mapping[str, str]) -> bool:
+        """Whether partitions made `by` belong beside these."""
+        if set(self.by) != set(by):
+            return False
+        return all(
+            made == self.by[name] or not made or not self.by[name] for name, made in by.items()
+        )
+
+    def dump(self) -> bytes:
+        """As JSON; `parse` reads it."""
+        return json.dumps({"format": FORMAT, "root": self.root, "by": dict(self.by)}).encode()
+
+    @classmethod
+    def parse(cls, text: str | bytes, place: object) -> Partitioning:
+        """Read what `dump` wrote.
+
+        Raises
+        ------
+        CorruptOutputError
+        """
+        try:
+            record = json.loads(text)
+            check_format(record, place)
+            root = str(record["root"])
+            by = {str(name): str(made) for name, made in record["by"].items()}
+            if _ROOT.fullmatch(root) is None:
+                raise ValueError(f"{root!r} is not a folder of versions")  # noqa: TRY301
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptOutputError(
+                f"{place} does not say how the outputs are partitioned: {error}",
+                hint="Remove it, then run the notebook again.",
+            ) from error
+        return cls(root, by)
+
+    def __str__(self) -> str:
+        if not self.by:
+            return "no partitions"
+        parts = [f"{name} ({made})" if made else name for name, made in self.by.items()]
+        return f"partitions by {' and '.join(parts)}"
+
+
+def free_root(taken: Collection[str]) -> str:
+    """A hidden folder for partitions that none in `taken` is."""
+    number = 1
+    while (name := PARTITIONS if number == 1 else f"{PARTITIONS}-{number}") in taken:
+        number += 1
+    return name

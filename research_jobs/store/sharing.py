@@ -1,0 +1,85 @@
+"""A Unix group that may read what is published: ``group:`` in the manifest."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from research_jobs.errors import StoreError
+from research_jobs.store.layout import Unit
+
+__all__ = ["Sharing"]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Lets a group read files and enter folders; what is made in such folders belongs to it too.
+
+    Parameters
+    ----------
+    group : str
+        Its name.
+    """
+
+    group: str
+
+    @cached_property
+    def _number(self) -> int:
+        import grp
+
+        try:
+            return grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            raise StoreError(
+                f"there is no group '{self.group}' on this machine",
+                hint="Check group in notebooks/manifest.yaml, or make it: groupadd.",
+            ) from None
+
+    def share(self, path: Path) -> None:
+        """Let the group read a file, or enter and list a folder.
+
+        Raises
+        ------
+        StoreError
+            When there is no such group, or this user may not give it away.
+        """
+        state = path.lstat()
+        if stat.S_ISLNK(state.st_mode):
+            return
+        wanted = stat.S_IMODE(state.st_mode) | stat.S_IRGRP
+        if stat.S_ISDIR(state.st_mode):
+            wanted |= stat.S_IXGRP | stat.S_ISGID
+        try:
+            if state.st_gid != self._number:
+                os.chown(path, -1, self._number)
+            # The change of group takes the setgid bit away.
+            if stat.S_IMODE(path.lstat().st_mode) != wanted:
+                path.chmod(wanted)
+        except PermissionError as error:
+            raise StoreError(
+                f"{path} cannot be given to the group '{self.group}': {error.strerror}",
+                hint="The user that runs research_jobs has to be a member of the group.",
+            ) from error
+
+    def share_way(self, root: Path, path: Path) -> None:
+        """Share `root` and every folder on the way from it to `path`, `path` included."""
+        self.share(root)
+        for name in path.relative_to(root).parts:
+            root = root / name
+            self.share(root)
+
+    def share_tree(self, folder: Path) -> None:
+        """Share a folder and all below it; links are not followed."""
+        self.share(folder)
+        for place, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                self.share(Path(place, name))
+
+    def share_version(self, unit: Unit, folder: Path) -> None:
+        """Share a version that is filled and not committed yet, and the way to it."""
+        self.share_way(unit.store, folder)
+        for path in folder.iterdir():
+            self.share(path)

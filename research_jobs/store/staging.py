@@ -1,0 +1,139 @@
+"""A folder for the outputs of one run, before they are published."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from research_jobs.errors import ResearchJobsError, StoreError
+from research_jobs.store.backends import backend_of
+from research_jobs.store.files import FolderLock, disk
+from research_jobs.store.layout import PARTITIONS, STAGING, Unit, is_remote, refuse_link, unit_of
+from research_jobs.store.layout import read_segments as read_partition
+from research_jobs.store.links import finish
+from research_jobs.store.records import short_id
+from research_jobs.store.transaction import NOTE
+from research_jobs.store.versions import read_partitioning
+
+__all__ = ["Staging", "open_staging"]
+
+
+class Staging:
+    """A folder for one run's staged outputs, on the store's file system.
+
+    It is removed when it is closed; when its process dies, the next `open_staging` removes it.
+
+    Parameters
+    ----------
+    path : Path
+    lock : FolderLock
+        Held as long as the run lives.
+    """
+
+    def __init__(self, path: Path, lock: FolderLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    def close(self) -> None:
+        """Remove what is left; a second call does nothing."""
+        with contextlib.suppress(OSError):
+            disk().remove_tree(self.path)
+        self._lock.release()
+
+    def __enter__(self) -> Staging:  # noqa: PYI034 - Self is of Python 3.11
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_staging(store: str, run_id: str) -> Staging:
+    """Make a staging folder, and clear away those whose process is dead.
+
+    Parameters
+    ----------
+    store : str
+        A folder or an fsspec URL; outputs for a URL are staged in the temporary folder.
+    run_id : str
+
+    Returns
+    -------
+    Staging
+
+    Raises
+    ------
+    StoreError
+        When the store cannot be written.
+    """
+    backend_of(store).check()
+    root = _temporary_root() if is_remote(store) else Path(store).resolve()
+    area = root / STAGING
+    try:
+        disk().make_folders(area)
+        refuse_link(area, root)
+        # One at a time: between being made and being locked, a new folder would look abandoned.
+        with FolderLock(area) as guard:
+            guard.exclusive()
+            _clear_abandoned(area)
+            path = area / f"{short_id(run_id, 40)}-{secrets.token_hex(4)}"
+            disk().make_folder(path)
+            lock = FolderLock(path)
+            lock.exclusive()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            f"cannot write to the store {store}: {reason}",
+            hint="What was published before is as it was.",
+        ) from error
+    return Staging(path, lock)
+
+
+def _temporary_root() -> Path:
+    root = Path(tempfile.gettempdir()) / f"research_jobs-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    state = root.lstat()
+    # Anybody may make names in the temporary folder: the one we use has to be ours.
+    if root.is_symlink() or state.st_uid != os.getuid():
+        raise StoreError(f"{root} belongs to somebody else", hint="Set TMPDIR to another folder.")
+    return root
+
+
+def _clear_abandoned(area: Path) -> None:
+    for folder in area.iterdir():
+        with contextlib.suppress(OSError), FolderLock(folder) as lock:
+            if lock.exclusive(wait=False) and _finish_noted(folder):
+                disk().remove_tree(folder)
+
+
+def _finish_noted(folder: Path) -> bool:
+    """Repair the unit that a dead run was publishing; False when it is busy."""
+    try:
+        note = json.loads((folder / NOTE).read_bytes())
+        segments = tuple(map(str, note["segments"]))
+        partition = read_partition(segments) if segments else None
+        unit = unit_of(
+            str(folder.parent.parent),
+            str(note["notebook"]),
+            partition,
+            str(note.get("root", PARTITIONS)),
+        )
+        return _repair(unit)
+    except FileNotFoundError:
+        return True  # it was not publishing
+    except (ValueError, KeyError, TypeError, RecursionError, ResearchJobsError):
+        return True  # it died while it wrote the note
+
+
+def _repair(unit: Unit) -> bool:
+    found = read_partitioning(unit)
+    return finish(unit, found.root if found is not None else unit.hidden)

@@ -1,0 +1,72 @@
+"""What a store holds: notebooks, partitions, outputs, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from research_jobs.project import notebook_name
+from research_jobs.protocol import PartitionKey
+from research_jobs.store.backends import backend_of
+from research_jobs.store.layout import read_segments
+from research_jobs.store.records import Version
+
+__all__ = [
+    "stored_notebooks",
+    "stored_outputs",
+    "stored_partitions",
+    "stored_versions",
+]
+
+
+def stored_notebooks(store: str) -> tuple[str, ...]:
+    """The notebooks that have outputs in a store, sorted."""
+    return backend_of(store).notebooks()
+
+
+def stored_partitions(
+    store: str, notebook: str, by: Mapping[str, str] | None = None
+) -> tuple[PartitionKey, ...]:
+    """The partitions of a notebook that have outputs, ordered by key.
+
+    Parameters
+    ----------
+    store, notebook : str
+    by : mapping of str to str, optional
+        Dimension to how its keys are made: only when what is stored is partitioned so.
+    """
+    backend, name = backend_of(store), notebook_name(notebook)
+    if by is not None:
+        found = backend.partitioning(name)
+        if found is None or not found.is_like(by):
+            return ()
+    keys = [read_segments(unit.segments) for unit in backend.units(name) if unit.segments]
+    return tuple(sorted(keys, key=lambda key: key.key))
+
+
+def stored_outputs(
+    store: str, notebook: str, partition: PartitionKey | None = None
+) -> Mapping[str, Any]:
+    """The outputs that a notebook, or a partition of it, has.
+
+    Returns
+    -------
+    mapping of str to Path or str
+        Output to the path (or URL) that other tools read; empty when nothing was published.
+    """
+    backend = backend_of(store)
+    unit = backend.unit(notebook_name(notebook), partition)
+    if unit is None:
+        return {}
+    held = backend.hold(unit)
+    held.release()
+    return {name: unit.link(name) for name in held.version.outputs}
+
+
+def stored_versions(
+    store: str, notebook: str, partition: PartitionKey | None = None
+) -> tuple[Version, ...]:
+    """The versions that are kept, the current one first."""
+    backend = backend_of(store)
+    unit = backend.unit(notebook_name(notebook), partition)
+    return tuple(backend.versions(unit)) if unit is not None else ()

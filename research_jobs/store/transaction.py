@@ -1,0 +1,267 @@
+"""Publishing into a folder: all of a unit's outputs, or none.
+
+The steps, in order, under an exclusive lock of the unit:
+
+1. the staged files move into a new version's folder, which nothing points at yet;
+2. its description is written; files and folders are brought to the disk;
+3. links for outputs that are new are made (they lead nowhere until step 4);
+4. ``current`` is replaced by rename: this is the commit, for every reader and every output;
+5. the folders of the renamed and linked names are brought to the disk;
+6. links of outputs that are gone are removed, versions beyond ``keep`` are pruned.
+
+A failure before 4 undoes 1 to 3; one at 5 puts the old version back. A process that dies leaves
+its locks to the kernel and the rest to whoever stages or publishes next. No pyarrow here.
+
+When the notebook is partitioned in another way than what is stored, the unit is filled in a hidden
+folder of its own (1, 2, 4), then all links change over, and the replacement of the file that names
+the hidden folder is the commit. What was there before stays in its own hidden folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from research_jobs.errors import CorruptOutputError, ResearchJobsError
+from research_jobs.failpoints import failpoint
+from research_jobs.filesystem import temporary_path
+from research_jobs.store import links
+from research_jobs.store.backends.base import Publication, PublishedOutput
+from research_jobs.store.files import FolderLock, disk
+from research_jobs.store.layout import SUFFIX, Unit
+from research_jobs.store.records import (
+    Partitioning,
+    describe_version,
+    next_version,
+    retained,
+    rows_of,
+    short_id,
+)
+from research_jobs.store.sharing import Sharing
+from research_jobs.store.versions import (
+    MANIFEST,
+    current_id,
+    current_version,
+    read_version,
+    version_ids,
+)
+
+__all__ = ["FAILPOINTS", "NOTE", "SWITCH_FAILPOINTS", "publish_unit", "write_partitioning"]
+
+# Where a test can have the process killed; see docs/outputs.md.
+FAILPOINTS = (
+    "publish.begin",
+    "publish.locked",
+    "publish.noted",
+    "publish.folder",
+    "publish.moved_one",
+    "publish.moved",
+    "publish.described",
+    "publish.synced",
+    "publish.prepared",
+    "publish.linked_one",
+    "publish.linked",
+    "publish.committed",
+    "publish.durable",
+    "publish.unlinked",
+    "publish.pruned_one",
+    "publish.done",
+)
+# And while a notebook changes its partitioning.
+SWITCH_FAILPOINTS = ("publish.unlinked_others", "publish.relinked", "publish.switched")
+
+NOTE = "publish.json"
+
+
+@dataclass
+class _Progress:
+    """How far a publish has come: what a failure has to undo."""
+
+    unit: Unit
+    version: str
+    before: str | None
+    made: Sequence[Path] = field(default_factory=tuple[Path, ...])
+    committed: bool = False
+
+    @property
+    def fresh(self) -> Path:
+        """Path: the link that becomes ``current``."""
+        return self.unit.versions / f".current-{self.version}"
+
+    @property
+    def folder(self) -> Path:
+        """Path: the new version's folder."""
+        return self.unit.versions / self.version
+
+    def undo(self) -> None:
+        """Put the old version back."""
+        files, unit = disk(), self.unit
+        with contextlib.suppress(OSError):
+            if self.committed and self.before is not None:
+                files.link(self.fresh, self.before)
+                files.rename(self.fresh, unit.current)
+            elif self.committed:
+                files.remove(unit.current)
+        with contextlib.suppress(OSError, ResearchJobsError):
+            if current_id(unit) == self.version:
+                return  # it could not be put back: then the new version stays whole
+        links.drop_links(unit, self.made)
+        with contextlib.suppress(OSError):
+            files.remove(self.fresh)
+        with contextlib.suppress(OSError):
+            files.remove_tree(self.folder)
+
+
+def publish_unit(
+    unit: Unit, job: Publication, *, switch: Callable[[], None] | None = None
+) -> tuple[PublishedOutput, ...]:
+    """Publish into a unit; the notebook's lock is held.
+
+    Parameters
+    ----------
+    unit : Unit
+    job : Publication
+    switch : callable, optional
+        Makes the unit's hidden folder the one that readers see, which it is not yet.
+    """
+    disk().make_folders(unit.versions)
+    with FolderLock(unit.versions) as lock:
+        lock.exclusive()
+        failpoint("publish.locked")
+        links.repair(unit, links=switch is None)
+        before = current_id(unit)
+        previous = rows_of(current_version(unit))
+        progress = _Progress(unit, next_version(version_ids(unit), short_id(job.run_id, 8)), before)
+        names = [item.name for item in job.staged]
+        _note(unit, job, progress.version, wait=not links.missing_links(unit, names))
+        try:
+            _commit(progress, job, names, switch)
+        except BaseException:
+            progress.undo()
+            raise
+        # From here on the new outputs count: what cannot be tidied up waits for the next publish.
+        with contextlib.suppress(OSError, ResearchJobsError):
+            links.remove_dead_links(unit, dict.fromkeys(names))
+            failpoint("publish.unlinked")
+            _prune(unit, progress.version, job)
+        with contextlib.suppress(OSError):
+            disk().remove(job.folder / NOTE)
+        failpoint("publish.done")
+    return tuple(
+        PublishedOutput.of(
+            item,
+            unit.link(item.name),
+            progress.folder / f"{item.name}{SUFFIX}",
+            progress.version,
+            previous,
+        )
+        for item in job.staged
+    )
+
+
+def _note(unit: Unit, job: Publication, version: str, *, wait: bool) -> None:
+    """Note what is published, for whoever comes after a process that dies.
+
+    A power cut could leave a link that leads nowhere yet, in a dataset that people read: then the
+    next run must know. A version that was not committed can `wait` for the next publish.
+    """
+    path = job.folder / NOTE
+    note = {
+        "notebook": unit.notebook,
+        "segments": unit.segments,
+        "root": unit.root,
+        "version": version,
+    }
+    disk().write(path, json.dumps(note).encode())
+    if not wait:
+        disk().sync_file(path)
+        disk().sync_folder(path.parent)
+        disk().sync_folder(path.parent.parent)
+    failpoint("publish.noted")
+
+
+def _commit(
+    progress: _Progress, job: Publication, names: Sequence[str], switch: Callable[[], None] | None
+) -> None:
+    files, unit = disk(), progress.unit
+    _fill_version(progress, job)
+    files.link(progress.fresh, progress.version)
+    files.sync_folder(unit.versions)
+    if switch is None:
+        for name in links.missing_links(unit, names):
+            # What can fail or takes time is done before the first link.
+            files.make_folders(unit.link(name).parent)
+        failpoint("publish.prepared")
+        progress.made = links.make_links(unit, names)
+        failpoint("publish.linked")
+    files.rename(progress.fresh, unit.current)
+    progress.committed = True
+    failpoint("publish.committed")
+    files.sync_folder(unit.versions)
+    for link in progress.made:
+        files.sync_folder(link.parent)
+    failpoint("publish.durable")
+    if switch is not None:
+        switch()
+
+
+def _fill_version(progress: _Progress, job: Publication) -> None:
+    files, folder = disk(), progress.folder
+    files.make_folder(folder)
+    failpoint("publish.folder")
+    for item in job.staged:
+        files.rename(Path(item.path), folder / f"{item.name}{SUFFIX}")  # its content is on the disk
+        failpoint("publish.moved_one")
+    failpoint("publish.moved")
+    record = describe_version(
+        progress.version, progress.unit.notebook, job.staged, job.partition, job.run_id
+    )
+    files.write(folder / MANIFEST, json.dumps(record, indent=1).encode())
+    files.sync_file(folder / MANIFEST)
+    if job.group is not None:
+        Sharing(job.group).share_version(progress.unit, folder)
+    failpoint("publish.described")
+    files.sync_folder(folder)
+    failpoint("publish.synced")
+
+
+def _prune(unit: Unit, current: str, job: Publication) -> None:
+    """Remove versions that no output's ``keep`` asks for and no reader holds."""
+    older: list[tuple[str, Sequence[str]]] = []
+    for name in reversed(version_ids(unit)):
+        if name != current:
+            try:
+                older.append((name, list(read_version(unit, name).outputs)))
+            except (OSError, CorruptOutputError):
+                older.append((name, ()))
+    newest = [item.name for item in job.staged]
+    kept = retained(newest, older, job.keep)
+    for name, _ in older:
+        if name not in kept:
+            _remove_version(unit.versions / name)
+            failpoint("publish.pruned_one")
+
+
+def _remove_version(folder: Path) -> None:
+    with contextlib.suppress(OSError), FolderLock(folder) as lock:
+        if lock.exclusive(wait=False):  # held by a reader: the next publish tries again
+            disk().remove_tree(folder)
+
+
+def write_partitioning(unit: Unit, partitioning: Partitioning, *, durable: bool) -> None:
+    """Say which hidden folder of a notebook counts from now on."""
+    fresh = temporary_path(unit.partitioning)
+    try:
+        disk().write(fresh, partitioning.dump())
+        if durable:
+            disk().sync_file(fresh)
+        disk().rename(fresh, unit.partitioning)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk().remove(fresh)
+        raise
+    if durable:
+        disk().sync_folder(unit.folder)
