@@ -203,3 +203,12 @@ def chromium() -> str:
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail("Chromium is not installed")
     pytest.skip("Chromium is not installed")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """A real S3 server of this test session alone."""
+    from s3_server import s3_server
+
+    with s3_server() as server:
+        yield server

@@ -1,35 +1,54 @@
-"""A store behind an fsspec URL: memory:// for an object store, file:// for a mounted one."""
+"""Every kind of store behind one suite: a folder, memory://, file:// and a real S3 server."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pandas as pd
 import pytest
+from hammer import hammer
+from s3_server import S3Server
 
-from research_jobs.errors import OutputNotFoundError, StoreError
+from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
 from research_jobs.protocol import PartitionKey
-from research_jobs.store import remote
+from research_jobs.store.backends import backend_of
 from research_jobs.store.codec import write_output
-from research_jobs.store.commit import open_staging, reject
+from research_jobs.store.commit import open_staging, publish, refuse_foreign, reject
 from research_jobs.store.load import Outputs, load
-from research_jobs.store.stored import stored_notebooks, stored_partitions
+from research_jobs.store.objects import Objects, objects_of
+from research_jobs.store.stored import stored_notebooks, stored_outputs, stored_partitions
+
+REMOTE = ("memory", "file", "s3")
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=("folder", *REMOTE))
 def url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> str:
-    """A store's URL, set as the project's."""
-    assert store
-    found = (
-        f"memory://{tmp_path.name}/data" if request.param == "memory" else f"file://{tmp_path}/o"
-    )
-    monkeypatch.setenv("RESEARCH_JOBS_STORE", found)
+    """A store's folder or URL, set as the project's."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    match request.param:
+        case "folder":
+            found = store
+        case "memory":
+            found = f"memory://{tmp_path.name}/data"
+        case "file":
+            found = f"file://{tmp_path}/o"
+        case _:
+            server: S3Server = request.getfixturevalue("s3")
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
+            found = f"s3://{server.make_bucket()}/data"
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", found)
     return found
+
+
+of_urls = pytest.mark.parametrize("url", REMOTE, indirect=True)
 
 
 def test_outputs_and_versions(url: str, put: Any) -> None:
@@ -43,12 +62,16 @@ def test_outputs_and_versions(url: str, put: Any) -> None:
     with fsspec.open(published.path) as plain, fsspec.open(published.file) as file:
         assert plain.read() == file.read()
     system, root = fsspec.core.url_to_fs(url)
+    system.invalidate_cache()
     assert not system.exists(f"{root}/v/g/old.parquet")
     put("v/g", {"x": frame}, where=url)
     put("v/g", {"x": frame}, where=url)
     with pytest.raises(OutputNotFoundError, match="no version -2"):
         load("v/g", "x", version=-2)
     assert stored_notebooks(url) == ("v/g",)
+    assert {name: str(path) for name, path in stored_outputs(url, "v/g").items()} == {
+        "x": f"{url}/v/g/x.parquet"
+    }
 
 
 def test_partitions(url: str, put: Any) -> None:
@@ -58,28 +81,29 @@ def test_partitions(url: str, put: Any) -> None:
     assert list(load("s", "s")["k"]) == ["2018-11-01", "BRK/B"]
     assert list(load("s", "s", "BRK/B")["x"]) == ["BRK/B"]
     assert [key.key for key in stored_partitions(url, "s")] == ["2018-11-01", "BRK/B"]
-    assert load("s", "s", "BRK/B", as_="path") == f"{url}/s/s/k=BRK%2FB/part-0.parquet"
+    assert str(load("s", "s", "BRK/B", as_="path")) == f"{url}/s/s/k=BRK%2FB/part-0.parquet"
     with pytest.raises(OutputNotFoundError, match="no partition x"):
         load("s", "s", "x")
 
 
+@of_urls
 def test_the_pointer_is_the_commit(url: str, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that fails before the pointer leaves what is loaded as it was."""
     put("a", {"x": 1, "y": 1}, where=url)
-    system = fsspec.core.url_to_fs(url)[0]
-    real, calls = system.put_file, []
+    real, calls = Objects.upload, []
 
-    def failing(source: str, target: str, **arguments: Any) -> None:
-        calls.append(target)
+    def failing(objects: Objects, source: Any, path: str) -> None:
+        calls.append(path)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(source, target, **arguments)
+        real(objects, source, path)
 
-    monkeypatch.setattr(system, "put_file", failing)
+    monkeypatch.setattr(Objects, "upload", failing)
     with pytest.raises(StoreError, match="No space left"):
         put("a", {"x": 2, "y": 2}, where=url)
-    assert dict(load("a")) == {"x": 1, "y": 1}
     monkeypatch.undo()
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
+    assert dict(load("a", project=None)) == {"x": 1, "y": 1}
 
 
 def test_a_mapping_stays_with_its_version(url: str, put: Any) -> None:
@@ -91,26 +115,177 @@ def test_a_mapping_stays_with_its_version(url: str, put: Any) -> None:
 
 
 def test_rejected_outputs_are_kept_aside(url: str) -> None:
-    """They are uploaded beside, and their folder's URL is told."""
+    """They are kept beside, and their folder is told."""
     with open_staging(url, "r") as staging:
         staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
         folder = reject(url, "a", [staged], staging=staging, partition=None, run_id="r")
     system, path = fsspec.core.url_to_fs(f"{folder}/x.pq")
+    system.invalidate_cache()
     assert system.exists(path)
     with pytest.raises(OutputNotFoundError, match="no notebook 'a'"):
         load("a")
 
 
+@of_urls
 def test_a_pointer_of_a_newer_format(url: str, put: Any) -> None:
-    """A store written by a newer research_jobs is said to be that."""
+    """A store written by a newer research_jobs is said to be that; a broken pointer is corrupt."""
     put("a", {"x": 1}, where=url)
-    (unit,) = remote.list_units(url, "a")
-    unit.system.pipe_file(f"{unit.versions}/current.json", b'{"format": 9}')
+    (unit,) = backend_of(url).units("a")
+    system = objects_of(url).system
+    system.pipe_file(unit.pointer, b'{"format": 9}')
     with pytest.raises(StoreError, match=r"format 9.*Upgrade"):
         load("a")
+    for broken in (b"", b"{", b"[" * 100_000, b'{"format": 1}', b"null", b'{"format": "x"}'):
+        system.pipe_file(unit.pointer, broken)
+        with pytest.raises(CorruptOutputError, match="does not name versions"):
+            load("a")
+
+
+# -- threads and processes -------------------------------------------------------------------
+
+
+def test_eight_threads_publish_while_others_read(url: str, put: Any) -> None:  # noqa: C901 - two kinds of threads
+    """Sixty publishes by eight threads: none fails, and a reader sees one version's outputs.
+
+    Half of them are of one notebook, the others of one for each thread.
+    """
+    values = ("x", "y", "z")
+    put("shared", dict.fromkeys(values, -1), where=url)
+    errors: list[BaseException] = []
+    done = threading.Event()
+    left = iter(range(60))
+    take = threading.Lock()
+
+    def writer(number: int) -> None:
+        while True:
+            with take:
+                turn = next(left, None)
+            if turn is None:
+                return
+            notebook = "shared" if turn % 2 else f"own/n{number}"
+            put(notebook, dict.fromkeys(values, turn), keep={"x": 1}, where=url)
+
+    def reader() -> None:
+        while not done.is_set():
+            with Outputs(url, "shared") as outputs:
+                try:
+                    found = {outputs[name] for name in values}
+                except FileNotFoundError:
+                    continue  # pruned before it was fetched: load() reads again
+            assert len(found) == 1, found
+            load("shared", "x")
+
+    def guarded(work: Any, *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            errors.append(error)
+
+    readers = [threading.Thread(target=guarded, args=(reader,)) for _ in range(2)]
+    writers = [threading.Thread(target=guarded, args=(writer, number)) for number in range(8)]
+    for thread in (*readers, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert errors == []
+    assert len({load("shared", name) for name in values}) == 1
+    assert load("shared", "x", version=-1) != load("shared", "x")
+    assert "shared" in stored_notebooks(url)
+
+
+@of_urls
+def test_a_transaction_of_somebody_else_is_not_ours(url: str, put: Any) -> None:
+    """A notebook that opens a transaction on fsspec's shared file system changes nothing."""
+    system = fsspec.core.url_to_fs(url)[0]
+    with system.transaction:
+        put("a", {"x": 1}, where=url)
+        assert load("a", "x") == 1
+
+
+@pytest.mark.parametrize("url", ["folder", "file", "s3"], indirect=True)
+def test_processes_publish_side_by_side(url: str, put: Any) -> None:
+    """A file system that was opened before a fork is opened again in each process."""
+    put("a", {"x": 0}, where=url)
+
+    def work(number: int) -> None:
+        put(f"n{number}", {"x": number}, where=url)
+        assert load(f"n{number}", "x") == number
+
+    assert hammer(work, processes=2, threads=2) == []
+    assert [load(f"n{number}", "x") for number in range(4)] == [0, 1, 2, 3]
+
+
+# -- what cannot be used ---------------------------------------------------------------------
+
+
+def test_a_bucket_that_does_not_exist(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, put: Any, tmp_path: Path
+) -> None:
+    """It is one clear line for who writes and who reads, and nobody makes it."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    url = "s3://no-such-bucket/data"
+    with pytest.raises(StoreError, match="bucket 'no-such-bucket' does not exist") as caught:
+        open_staging(url, "r")
+    assert "RESEARCH_JOBS_STORE" in (caught.value.hint or "")
+    staged = write_output("x", 1, tmp_path / "x", options={}, metadata={})
+    with pytest.raises(StoreError, match="bucket 'no-such-bucket' does not exist"):
+        publish(url, "a", [staged], staging=tmp_path, partition=None, run_id="r")
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
+    with pytest.raises(StoreError, match="bucket 'no-such-bucket' does not exist"):
+        load("a")
+    assert "no-such-bucket" not in s3.buckets()
+
+
+def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
+    """Whatever a client library raises is one line of ours."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError, match="the store s3://b/unreachable: it cannot be reached"):
+        open_staging("s3://b/unreachable", "r")
+
+
+def test_a_missing_package_says_what_to_install() -> None:
+    """Without s3fs one line says what to install."""
+    script = """
+import sys
+sys.modules["s3fs"] = None
+from research_jobs.errors import StoreError
+from research_jobs.store.commit import open_staging
+try:
+    open_staging("s3://bucket/data", "r")
+except StoreError as error:
+    print(error.headline)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.count("\n") == 1
+    assert "the store s3://bucket/data cannot be opened" in done.stdout
+    assert "pip install s3fs" in done.stdout
 
 
 def test_a_url_of_an_unknown_kind() -> None:
     """A protocol that fsspec does not know is one clear line."""
     with pytest.raises(StoreError, match="cannot be opened"):
         Outputs("nonsense://x", "a")
+
+
+def test_a_foreign_object_in_the_way(url: str, put: Any) -> None:
+    """Somebody's own object at an output's place is refused before the notebook runs."""
+    system, root = fsspec.core.url_to_fs(url)
+    if "://" not in url:
+        Path(root, "a").mkdir(parents=True)
+    system.makedirs(f"{root}/a", exist_ok=True) if not url.startswith("s3") else None
+    system.pipe_file(f"{root}/a/x.parquet", b"mine")
+    with pytest.raises(StoreError, match=r"a/x\.parquet is in the way") as caught:
+        refuse_foreign(url, "a", ["x"])
+    assert "RESEARCH_JOBS_STORE" in (caught.value.hint or "")
+    refuse_foreign(url, "a", ["y"])
+    put("b", {"x": 1}, where=url)
+    refuse_foreign(url, "b", ["x"])

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -48,6 +48,7 @@ from research_jobs.orchestration.model.config import (
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
+from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.project import Project, find_project
 
 __all__ = ["asset_key", "build_defs", "catalog_defs", "definition_problems"]
@@ -131,7 +132,7 @@ def catalog_defs(
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         notebooks, entries, partitions = _assets(catalog, given)
-        scheduled = _scheduled(entries, partitions)
+        scheduled = _scheduled(entries, partitions, catalog.project.store)
         timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
@@ -159,7 +160,7 @@ def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         _, entries, partitions = _assets(catalog, managers)
-        scheduled = _scheduled(entries, partitions)
+        scheduled = _scheduled(entries, partitions, catalog.project.store)
         timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
     broken = [
@@ -214,7 +215,7 @@ def _sensors(
 
 
 def _scheduled(
-    entries: Mapping[str, Entry], partitions: Partitions
+    entries: Mapping[str, Entry], partitions: Partitions, store: str
 ) -> dict[str, ScheduledNotebook]:
     ops = op_names(entries)
     return {
@@ -226,6 +227,7 @@ def _scheduled(
             by=entry.spec.partitions.by if entry.spec.partitions else None,
             parameters=settable_parameters(entry),
             partition_parameters=partition_parameters(entry),
+            stored=partial(stored_keys, store, entry),
         )
         for name, entry in entries.items()
     }

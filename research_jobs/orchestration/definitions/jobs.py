@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,8 @@ class ScheduledNotebook:
         The names of the notebook's parameters that a schedule may set.
     partition_parameters : frozenset of str
         Those that the partition sets.
+    stored : callable
+        Gives the partitions that have outputs in the store; None where it cannot say.
     """
 
     name: str
@@ -82,6 +84,9 @@ class ScheduledNotebook:
     by: str | None = None
     parameters: tuple[str, ...] = ()
     partition_parameters: frozenset[str] = frozenset()
+    stored: Callable[[], frozenset[str] | None] = field(
+        default=lambda: None, compare=False, repr=False
+    )
 
     @property
     def key(self) -> dg.AssetKey:

@@ -340,7 +340,7 @@ def _wanted(
     keys = {part: keys_with(definition, name, part) for part in parts}
     found: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
     for member in members:
-        status = partition_status(instance, member.key, list(found))
+        status = partition_status(instance, member.key, list(found), stored=member.stored())
         begin = 0
         if tick.spec.catch_up is None:
             # what the schedule itself missed, and not the history from before it began

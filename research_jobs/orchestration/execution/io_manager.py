@@ -7,6 +7,7 @@ gets is a mapping that reads an output when it is first asked for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ __all__ = [
     "asset_value",
 ]
 
+logger = logging.getLogger("research_jobs")
+
 IO_MANAGER_KEY = "notebook_io_manager"
 """The resource that notebook assets use unless the manifest names another.
 
@@ -54,6 +57,8 @@ class StagedRun:
     report : callable or None
         Makes the run's report once that is settled, and returns metadata. It takes None, or why
         nothing was published.
+    group : str or None
+        A Unix group that may read them.
     """
 
     store: str
@@ -64,9 +69,16 @@ class StagedRun:
     partition: PartitionKey | None = None
     keep: Mapping[str, int] = field(default_factory=dict[str, int])
     report: Callable[[str | None], Mapping[str, Any]] | None = None
+    group: str | None = None
 
-    def publish(self) -> tuple[PublishedOutput, ...]:
-        """Make the outputs what everybody reads; the staging folder is gone afterwards."""
+    def publish(self, tell: Callable[[str], None] = logger.warning) -> tuple[PublishedOutput, ...]:
+        """Make the outputs what everybody reads; the staging folder is gone afterwards.
+
+        Parameters
+        ----------
+        tell : callable
+            Called with a line when outputs of an earlier partitioning are set aside.
+        """
         with self.staging:
             return publish(
                 self.store,
@@ -76,6 +88,8 @@ class StagedRun:
                 partition=self.partition,
                 keep=self.keep,
                 run_id=self.run_id,
+                group=self.group,
+                tell=tell,
             )
 
     def reject(self) -> Path | str:
@@ -88,6 +102,7 @@ class StagedRun:
                 staging=self.staging,
                 partition=self.partition,
                 run_id=self.run_id,
+                group=self.group,
             )
 
 
@@ -162,7 +177,7 @@ class NotebookIOManager(dg.IOManager):
             )
         try:
             with single_errors():
-                published = obj.publish()
+                published = obj.publish(tell=context.log.warning)
         except Exception as error:
             if obj.report is not None:
                 obj.report(getattr(error, "headline", None) or f"{type(error).__name__}: {error}")

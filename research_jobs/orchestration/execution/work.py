@@ -31,7 +31,7 @@ from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
 from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
 from research_jobs.report.making import start_maker
-from research_jobs.store.commit import Staging, open_staging
+from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.layout import output_path
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
@@ -115,6 +115,8 @@ class Work:
         partition = partition_key_of(spec, key) if key is not None else None
         parameters = self._parameters_of(partition)
         folder = run_folder(project, self.run_id, self.step_key, key)
+        if spec.outputs and spec.io_manager is None:
+            refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
         staging = open_staging(project.store, self.run_id) if spec.outputs else None
         try:
             request = build_request(
@@ -227,6 +229,7 @@ class Work:
             staging=staging,
             partition=partition,
             keep={name: output.keep for name, output in self.entry.spec.outputs.items()},
+            group=self.catalog.manifest.project.group,
         )
 
     def metadata(

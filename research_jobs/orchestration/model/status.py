@@ -71,6 +71,8 @@ def partition_status(
     instance: DagsterInstance,
     asset: dg.AssetKey,
     keys: Sequence[str],
+    *,
+    stored: frozenset[str] | None = None,
 ) -> PartitionStatus:
     """What became of some partitions of an asset.
 
@@ -79,6 +81,9 @@ def partition_status(
     instance : dagster.DagsterInstance
     asset : dagster.AssetKey
     keys : sequence of str
+    stored : frozenset of str, optional
+        The partitions that have outputs in the store, where that is known. One that the instance
+        knows as made and that is not there (the notebook was partitioned in another way) is not.
 
     Returns
     -------
@@ -95,6 +100,8 @@ def partition_status(
     failed, in_progress, idle = _endings(instance, attempts, inside)
     made = instance.get_materialized_partitions(asset)
     materialized = (made & inside) - failed - in_progress
+    if stored is not None:
+        materialized &= stored
     # Those that failed too: Dagster knows of a run that failed, and not for which partitions.
     rest = [k for k in wanted if k not in materialized | in_progress]
     skipped = _skipped(instance, asset, rest, attempts) if rest else frozenset[str]()

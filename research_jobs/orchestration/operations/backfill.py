@@ -48,6 +48,7 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
+from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.launch import free_slots
 from research_jobs.orchestration.operations.staleness import stale_partitions
@@ -203,7 +204,8 @@ def plan_backfill(
         selected = select_partitions(
             definition, first=first, last=last, keys=keys, instance=instance
         )
-        chosen, skipped = _only(instance, definitions, key, selected, only)
+        stored = stored_keys(catalog.project.store, catalog.entries[name])
+        chosen, skipped = _only(instance, definitions, key, selected, only, stored)
         if only == "missing":
             idle = _skipped_upstream(instance, graph, catalog.entries[name].upstream, key, chosen)
             chosen = [item for item in chosen if item not in idle]
@@ -222,11 +224,12 @@ def _only(
     key: dg.AssetKey,
     selected: list[str],
     only: Only,
+    stored: frozenset[str] | None,
 ) -> tuple[list[str], int]:
     """Those of the selected partitions that are to run; how many were skipped before."""
     if only == "all":
         return selected, 0
-    status = partition_status(instance, key, selected)
+    status = partition_status(instance, key, selected, stored=stored)
     if only == "stale":
         stale = stale_partitions(instance, definitions, key, sorted(status.materialized))
         return [item for item in selected if item in stale], 0

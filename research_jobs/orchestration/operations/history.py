@@ -27,6 +27,7 @@ from research_jobs.orchestration.model.causes import (
     run_failure_line,
 )
 from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.orchestration.operations.launch import number_of, text_of
 
 __all__ = [
@@ -331,7 +332,8 @@ def _count_partitions(
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         keys = set(definition.get_partition_keys())
     done = instance.get_materialized_partitions(asset_key(entry.name))
-    return len(keys & done), len(keys)
+    stored = stored_keys(catalog.project.store, entry)
+    return len(keys & done if stored is None else keys & done & stored), len(keys)
 
 
 def next_ticks(

@@ -17,22 +17,19 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import re
 import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import (
     CorruptOutputError,
     OutputNotFoundError,
-    ResearchJobsError,
     StoreError,
 )
 from research_jobs.failpoints import failpoint
@@ -49,6 +46,7 @@ from research_jobs.store.layout import (
     partition_dimensions,
     partition_segments,
 )
+from research_jobs.store.objects import Objects, objects_of
 from research_jobs.store.records import (
     FORMAT,
     Partitioning,
@@ -68,136 +66,6 @@ from research_jobs.store.records import (
 __all__ = ["RemoteStore", "RemoteUnit"]
 
 POINTER = "current.json"
-# Systems that write through folders and in place; all others replace whole objects.
-FOLDER_PROTOCOLS = frozenset(
-    ("file", "local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "arrow_hdfs", "webdav")
-)
-
-
-# -- the file system -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The objects of a store, with operations that threads may use side by side.
-
-    Nothing here uses fsspec's transactions: they are a state of the file system object, and
-    fsspec hands one such object to everybody who asks.
-
-    Parameters
-    ----------
-    store : str
-        The URL.
-    system : fsspec.AbstractFileSystem
-        Of this store alone.
-    root : str
-        The store's path on it.
-    """
-
-    store: str
-    system: Any
-    root: str
-
-    @property
-    def has_folders(self) -> bool:
-        """bool: whether a file is written in place, in a folder that has to be there."""
-        protocol = self.system.protocol
-        names = {protocol} if isinstance(protocol, str) else set(protocol)
-        return not FOLDER_PROTOCOLS.isdisjoint(names)
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a small object; None when there is none."""
-        with self.explained(f"{path} cannot be read"):
-            try:
-                return self.system.cat_file(path)
-            except FileNotFoundError:
-                return None
-
-    def write(self, path: str, content: bytes) -> None:
-        """Replace a small object in one step."""
-        if not self.has_folders:
-            self.system.pipe_file(path, content)
-            return
-        with self._renamed(path) as temporary:
-            self.system.pipe_file(temporary, content)
-
-    def upload(self, source: str | Path, path: str) -> None:
-        """Replace an object by a file in one step."""
-        if not self.has_folders:
-            self.system.put_file(str(source), path)
-            return
-        with self._renamed(path) as temporary:
-            self.system.put_file(str(source), temporary)
-
-    def copy(self, source: str, path: str) -> None:
-        """Replace an object by another in one step."""
-        if not self.has_folders:
-            self.system.cp_file(source, path)
-            return
-        with self._renamed(path) as temporary:
-            self.system.cp_file(source, temporary)
-
-    @contextmanager
-    def _renamed(self, path: str) -> Generator[str]:
-        folder, _, name = path.rpartition("/")
-        self.system.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/.{name[:40]}.{secrets.token_hex(8)}.part"
-        try:
-            yield temporary
-            self.system.mv(temporary, path)
-        except BaseException:
-            with suppress(Exception):
-                self.system.rm_file(temporary)
-            raise
-
-    def remove(self, path: str) -> None:
-        """Remove an object; one that is gone already is well."""
-        with suppress(FileNotFoundError):
-            self.system.rm_file(path)
-
-    def find(self, folder: str) -> list[str]:
-        """All objects below a folder; none when it is not there."""
-        self.system.invalidate_cache()  # others publish too
-        try:
-            return sorted(map(str, self.system.find(folder)))
-        except FileNotFoundError:
-            return []
-
-    @contextmanager
-    def explained(self, what: str) -> Generator[None]:
-        """Turn whatever a file system raises into one line of ours; a missing file stays one."""
-        try:
-            yield
-        except (FileNotFoundError, ResearchJobsError):
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise StoreError(f"the store {self.store}: {what}: {reason}") from error
-
-
-@lru_cache(maxsize=64)
-def _open(store: str, _process: int) -> Objects:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise StoreError(
-            f"the store {store} needs the package 'fsspec'", hint="pip install fsspec"
-        ) from error
-    try:
-        # Of our own: the one that fsspec shares may be in somebody's transaction.
-        system, path = fsspec.core.url_to_fs(store, skip_instance_cache=True)
-    except (ImportError, ValueError) as error:
-        package = re.search(r"(?i)\binstall (?:the )?[\"'`]?([\w\-]+)", str(error))
-        raise StoreError(
-            f"the store {store} cannot be opened: {error}",
-            hint=f"pip install {package[1]}" if package else None,
-        ) from error
-    return Objects(store, system, path.rstrip("/"))
-
-
-def objects_of(store: str) -> Objects:
-    """The objects of a store, opened once in a process: file systems do not survive a fork."""
-    return _open(store, os.getpid())
 
 
 # -- units and versions ----------------------------------------------------------------------
@@ -284,7 +152,7 @@ def _fetch(unit: RemoteUnit, version: str, output: str) -> Path:
     objects = objects_of(unit.store)
     try:
         with objects.explained(f"{unit.link(output)} cannot be fetched"):
-            objects.system.get_file(unit.file(version, output), str(target))
+            objects.download(unit.file(version, output), target)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -352,18 +220,19 @@ class RemoteStore:
         """See `StoreBackend.check`: the package, the credentials and the bucket."""
         objects = objects_of(self.store)
         bucket = objects.root.split("/")[0]
-        if objects.has_folders or not bucket:
+        if objects.has_folders or objects.in_memory or not bucket:
             return
         with objects.explained("it cannot be reached"):
             objects.system.invalidate_cache()
-            if objects.system.protocol != "memory" and not objects.system.exists(bucket):
-                raise self._no_bucket(bucket)
-
-    def _no_bucket(self, bucket: str) -> StoreError:
-        return StoreError(
-            f"the store {self.store}: the bucket '{bucket}' does not exist",
-            hint="Make it, or correct RESEARCH_JOBS_STORE.",
-        )
+            try:
+                objects.system.ls(objects.root)
+            except FileNotFoundError:  # the bucket, or an empty store in it
+                if objects.system.exists(bucket):
+                    return
+                raise StoreError(
+                    f"the store {self.store}: the bucket '{bucket}' does not exist",
+                    hint="Make it, or correct RESEARCH_JOBS_STORE.",
+                ) from None
 
     def _turn(self, unit: RemoteUnit) -> threading.Lock:
         """What threads of this process take to publish a notebook one after the other."""
@@ -591,9 +460,6 @@ class RemoteStore:
             if version.id not in kept:
                 for output in version.outputs:
                     objects.remove(unit.file(version.id, output))
-                if objects.has_folders:
-                    with suppress(OSError):
-                        objects.system.rmdir(f"{unit.versions}/{version.id}")
 
     def reject(self, publication: Publication) -> str:
         """See `StoreBackend.reject`."""
