@@ -226,10 +226,16 @@ def _section(title: str, text: str = "") -> None:
 def _stored(project: Project, entry: Entry, name: str) -> dict[str, Any]:
     """What is in the store of an output, or that nothing is."""
     from research_jobs.store.codec.api import describe
+    from research_jobs.store.commit import refuse_foreign
     from research_jobs.store.layout import output_path
 
     nothing = {"name": name, "kind": None, "rows": None, "bytes": None, "columns": [], "path": None}
     if not project.store_is_local:
+        return nothing
+    try:
+        refuse_foreign(project.store, entry.name, [name])
+    except StoreError as error:
+        print(error.headline, file=sys.stderr)
         return nothing
     if entry.partitioned:
         folder = Path(project.store, entry.name, name)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from research_jobs.errors import StoreError
 from research_jobs.store.codec.base import PANDAS_KINDS, TABLE_KINDS
+from research_jobs.store.codec.parquet import decoding
 from research_jobs.store.codec.reading import (
     Source,
     normal_form,
@@ -45,6 +46,13 @@ def read_partitions(
         partition key to value.
     """
     parts, wanted = _prune(parts, filters)
+    with decoding(parts[0][1].parent):
+        return _read_parts(parts, wanted, columns, as_)
+
+
+def _read_parts(
+    parts: Sequence[Part], wanted: Sequence[Any], columns: Sequence[Any] | None, as_: str
+) -> Any:
     if as_ == "lazy":
         return _lazy(parts, wanted, columns)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -54,8 +62,8 @@ def read_partitions(
             return _lazy(parts, wanted, columns)
         if as_ == "native" and not kinds <= TABLE_KINDS:
             return {
-                "|".join(keys.values()): read_file(path, columns=columns, filters=filters, as_=as_)
-                for keys, path in parts
+                "|".join(keys.values()): read_file(path, columns=columns, filters=rest, as_=as_)
+                for (keys, path), rest in zip(parts, wanted, strict=True)
             }
         form = _form(as_, kinds)
         own = _file_columns(sources, parts, columns)

@@ -251,17 +251,15 @@ def _remove_version(folder: Path) -> None:
             disk().remove_tree(folder)
 
 
-def write_partitioning(unit: Unit, partitioning: Partitioning, *, durable: bool) -> None:
+def write_partitioning(unit: Unit, partitioning: Partitioning) -> None:
     """Say which hidden folder of a notebook counts from now on."""
     fresh = temporary_path(unit.partitioning)
     try:
         disk().write(fresh, partitioning.dump())
-        if durable:
-            disk().sync_file(fresh)
+        disk().sync_file(fresh)
         disk().rename(fresh, unit.partitioning)
     except BaseException:
         with contextlib.suppress(OSError):
             disk().remove(fresh)
         raise
-    if durable:
-        disk().sync_folder(unit.folder)
+    disk().sync_folder(unit.folder)

@@ -132,7 +132,7 @@ class LocalStore:
                 return None
             root = found.root if found is not None else PARTITIONS
             if by and not unit.partitioning.exists():
-                write_partitioning(unit, Partitioning(root, by), durable=False)
+                write_partitioning(unit, Partitioning(root, by))
             return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
 
     def _publish_instead(self, unit: Unit, job: Publication) -> tuple[PublishedOutput, ...]:
@@ -144,7 +144,7 @@ class LocalStore:
             if found is None or found.is_like(by):  # somebody else changed it meanwhile
                 root = found.root if found is not None else PARTITIONS
                 return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
-            write_partitioning(unit, found, durable=True)
+            write_partitioning(unit, found)
             root = self._root_of(unit, by)
             target = unit_of(self.store, job.notebook, job.partition, root)
 
@@ -152,7 +152,7 @@ class LocalStore:
                 try:
                     links.align_links(unit, root)
                     failpoint("publish.relinked")
-                    write_partitioning(unit, Partitioning(root, by), durable=True)
+                    write_partitioning(unit, Partitioning(root, by))
                 except BaseException:
                     links.align_links(unit, found.root)
                     raise

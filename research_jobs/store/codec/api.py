@@ -149,7 +149,7 @@ def describe(name: str, path: Path) -> StagedOutput:
     """What a written file holds, from its footer and first rows."""
     from research_jobs.store.codec import parquet
 
-    with parquet.open_parquet(path) as file:
+    with parquet.open_parquet(path) as file, parquet.decoding(path):
         header = parquet.read_header(path, file.metadata)
         schema = file.schema_arrow
         return StagedOutput(

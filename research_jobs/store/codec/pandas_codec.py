@@ -149,7 +149,9 @@ def _shorten(recipes: list[Any]) -> list[list[Any]]:
     return runs
 
 
-def _lengthen(runs: list[list[Any]]) -> list[Any]:
+def _lengthen(runs: list[list[Any]], width: int) -> list[Any]:
+    if sum(count for count, _ in runs) != width:
+        raise ValueError(f"{width} columns, and recipes for another number of them")
     return [recipe for count, recipe in runs for _ in range(count)]
 
 
@@ -384,7 +386,7 @@ def decode_pandas(
     """
     labels = decode_labels(detail["columns"])
     width = len(labels)
-    recipes = _lengthen(detail["recipes"])
+    recipes = _lengthen(detail["recipes"], width)
     places = {name: number for number, name in enumerate(names[:width])}
     chosen = [(places[name], name) for name in table.schema.names if name in places]
     index = _decode_index(table, detail["index"], names[width:], filtered=filtered)

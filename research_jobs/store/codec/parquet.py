@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from research_jobs.errors import CorruptOutputError, StoreError
+from research_jobs.errors import CorruptOutputError, ResearchJobsError, StoreError
 from research_jobs.store.codec.base import PANDAS_KINDS, Encoded
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "WriteOptions",
     "as_json",
     "column_facts",
+    "decoding",
     "is_number",
     "open_parquet",
     "preview",
@@ -147,19 +149,46 @@ def open_parquet(path: Path, footer: Any = None) -> Any:
         When it is no whole Parquet file.
     FileNotFoundError
     """
-    try:
+    with decoding(path, "is not a whole Parquet file"):
         return pq.ParquetFile(str(path), metadata=footer)
-    except FileNotFoundError:
+
+
+@contextmanager
+def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
+    """Turn whatever a forged or damaged file makes a decoder raise into an error of ours.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What is wrong with the file.
+
+    Raises
+    ------
+    CorruptOutputError
+        For all but errors of ours, and those that say nothing of the file's content.
+    """
+    try:
+        yield
+    except (ResearchJobsError, FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except MemoryError as error:
+        raise StoreError(f"{path} cannot be read: there is not enough memory for it") from error
+    except BaseException as error:
+        # polars panics with an exception that is not an Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise CorruptOutputError(
-            f"{path} is not a whole Parquet file: {_first_line(error)}",
+            f"{path} {what}: {_first_line(error)}",
             hint="Something else wrote to it; run the notebook again.",
         ) from error
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    name, text = type(error).__name__, (str(error).splitlines() or [""])[0].rstrip(".")
+    if isinstance(error, (pa.ArrowException, OSError)):
+        return text[:200] or name
+    return f"{name}: {text[:200]}" if text else name
 
 
 def read_header(path: Path, metadata: Any) -> Header:
@@ -181,21 +210,21 @@ def read_header(path: Path, metadata: Any) -> Header:
     found = (metadata.metadata or {}).get(KEY)
     if found is None:
         return Header()
-    try:
+    with decoding(path, "has a footer in which the record of research_jobs makes no sense"):
         record = json.loads(found)
-        written = int(record.pop("format"))
-        if written <= FORMAT:
-            kind, detail = record.pop("kind"), record.pop("detail")
-            return Header(str(kind), detail, {key: str(value) for key, value in record.items()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptOutputError(
-            f"{path}: its footer has no record of research_jobs that makes sense: {error}",
-            hint="Run the notebook again.",
-        ) from error
-    raise StoreError(
-        f"{path} was written in format {written}, this research_jobs reads formats up to {FORMAT}",
-        hint="Upgrade research_jobs.",
-    )
+        written = record.pop("format")
+        if not isinstance(written, int):
+            raise TypeError(f"its format is {written!r:.40}")
+        if written > FORMAT:
+            raise StoreError(
+                f"{path} was written in format {written}, this research_jobs reads formats "
+                f"up to {FORMAT}",
+                hint="Upgrade research_jobs.",
+            )
+        kind, detail = record.pop("kind"), record.pop("detail")
+        if not isinstance(kind, str) or not isinstance(detail, dict):
+            raise TypeError("its kind is no name, or its detail no mapping")
+        return Header(kind, detail, {key: str(value) for key, value in record.items()})
 
 
 def preview(file: Any, header: Header) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from research_jobs.errors import CorruptOutputError, StoreError, did_you_mean
 from research_jobs.store.codec.base import PANDAS_KINDS, TABLE_KINDS
-from research_jobs.store.codec.parquet import KEY, Header, open_parquet, read_header
+from research_jobs.store.codec.parquet import KEY, Header, decoding, open_parquet, read_header
 
 __all__ = ["Source", "open_source", "read_file", "read_table", "typed_filters", "typed_value"]
 
@@ -119,6 +119,21 @@ def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: s
 
 
 def _read(source: Source, reader: _Reader, columns: Sequence[Any] | None, filters: Any) -> Any:
+    try:
+        with decoding(source.path):
+            return _decode(source, reader, columns, filters)
+    except CorruptOutputError as error:
+        if columns is None and filters is None:
+            raise
+        with decoding(source.path):
+            _decode(source, reader, None, None)  # is it the file, or what was asked for?
+        raise StoreError(
+            f"{source.path} cannot be read with these columns and filters: {error.what}",
+            hint="A filter is (column, operator, value), the value of the column's type.",
+        ) from error
+
+
+def _decode(source: Source, reader: _Reader, columns: Sequence[Any] | None, filters: Any) -> Any:
     chosen = columns is not None or filters is not None
     if reader is _native and chosen and source.kind not in TABLE_KINDS:
         raise StoreError(
