@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from research_jobs import load
+
 
 def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> None:
     """Failures do not stop the others; --failed and --missing pick up what is left."""
@@ -185,3 +187,23 @@ def test_equal_failures_are_one_line(
         "notebooks/daily.py:7, cell 2: ValueError: no prices on <partition>" in said.out
     )
     assert said.out.count("no prices on") == 2, "the first as it happened, and all of them"
+
+
+def test_missing_after_the_partitions_changed(say: Any, project: Path) -> None:
+    """After a renamed partition parameter all are missing, and readers see the new ones alone."""
+    notebooks = project / "notebooks"
+    cells = '# %% tags=["parameters"]\nk: str = "-"\nz: str = "-"\n# %%\nv = k + z\n'
+    (notebooks / "renamed.py").write_text(cells)
+    manifest = notebooks / "manifest.yaml"
+    before = manifest.read_text()
+    entry = "  renamed: {outputs: [v], partitions: {values: [%s], parameter: %s}}\n"
+    manifest.write_text(
+        before.replace("schedules:\n", entry % ("a, b, c", "k") + "schedules:\n", 1)
+    )
+    assert say("backfill", "renamed", "--all").code == 0
+    manifest.write_text(before.replace("schedules:\n", entry % ("a, b", "z") + "schedules:\n", 1))
+    planned = say("backfill", "renamed", "--missing", "--dry-run", "--json").json
+    assert planned["plan"][0]["partitions"] == ["a", "b"]
+    assert say("backfill", "renamed", "--missing").code == 0
+    assert load("renamed", "v", project=project) == {"a": "-a", "b": "-b"}
+    assert "Nothing to run" in say("backfill", "renamed", "--missing").out
