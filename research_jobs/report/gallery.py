@@ -30,6 +30,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from research_jobs.filesystem import make_folder
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
@@ -136,7 +137,7 @@ def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bo
     Path
         The gallery's page.
     """
-    reports.mkdir(parents=True, exist_ok=True)
+    make_folder(reports)
     with _locked(reports):
         _install_pages(reports, None)
         known = _read_gallery(reports)
@@ -349,7 +350,7 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
 
 @contextmanager
 def _locked(reports: Path) -> Generator[None]:
-    reports.mkdir(parents=True, exist_ok=True)
+    make_folder(reports)
     descriptor = os.open(reports / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
