@@ -102,7 +102,7 @@ def test_the_first_reason_counts(lab: Lab) -> None:
         "deaf",
         "# %%\nimport os, signal, time\n"
         "for number in (signal.SIGINT, signal.SIGTERM):\n"
-        "    signal.signal(number, lambda *_: open('signals.txt', 'a').write('x'))\n"
+        "    signal.signal(number, lambda n, _: open('signals.txt', 'a').write(f'{int(n)} '))\n"
         "print(os.getpid(), os.getppid(), flush=True)\n"
         "while True: time.sleep(1)\n",
     )
@@ -111,7 +111,8 @@ def test_the_first_reason_counts(lab: Lab) -> None:
     with meanwhile(lab, request, lambda *_: token.cancel()):
         outcome = lab.run(request, cancel=token)
     assert outcome.result.ending is Ending.CANCELLED
-    assert (lab.notebooks / "signals.txt").read_text() == "xx"
+    # TERM goes to its group and to each process, and so may arrive twice.
+    assert set((lab.notebooks / "signals.txt").read_text().split()) == {"2", "15"}
 
 
 def test_each_run_has_its_own_figures(lab: Lab) -> None:
