@@ -10,6 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from research_jobs.errors import (
+        CorruptOutputError,
+        DependencyCycleError,
+        ManifestError,
+        NotebookError,
+        NotebookNotFoundError,
+        NotebookSyntaxError,
+        OutputError,
+        OutputNotAssignedError,
+        OutputNotFoundError,
+        OutputNotParquetError,
+        ParameterError,
+        PartitionError,
+        ProjectError,
+        ResearchJobsError,
+        RunError,
+        StoreError,
+    )
     from research_jobs.orchestration.definitions.component import NotebooksComponent
     from research_jobs.orchestration.definitions.factory import build_defs
     from research_jobs.run_context import RunContext, context, skip
@@ -19,8 +37,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CorruptOutputError",
+    "DependencyCycleError",
+    "ManifestError",
+    "NotebookError",
+    "NotebookNotFoundError",
+    "NotebookSyntaxError",
     "NotebooksComponent",
+    "OutputError",
+    "OutputNotAssignedError",
+    "OutputNotFoundError",
+    "OutputNotParquetError",
+    "ParameterError",
+    "PartitionError",
+    "ProjectError",
+    "ResearchJobsError",
     "RunContext",
+    "RunError",
+    "StoreError",
     "__version__",
     "build_defs",
     "context",
@@ -30,8 +64,24 @@ __all__ = [
 ]
 
 _HOME = {
+    "CorruptOutputError": "research_jobs.errors",
+    "DependencyCycleError": "research_jobs.errors",
+    "ManifestError": "research_jobs.errors",
+    "NotebookError": "research_jobs.errors",
+    "NotebookNotFoundError": "research_jobs.errors",
+    "NotebookSyntaxError": "research_jobs.errors",
     "NotebooksComponent": "research_jobs.orchestration.definitions.component",
+    "OutputError": "research_jobs.errors",
+    "OutputNotAssignedError": "research_jobs.errors",
+    "OutputNotFoundError": "research_jobs.errors",
+    "OutputNotParquetError": "research_jobs.errors",
+    "ParameterError": "research_jobs.errors",
+    "PartitionError": "research_jobs.errors",
+    "ProjectError": "research_jobs.errors",
+    "ResearchJobsError": "research_jobs.errors",
     "RunContext": "research_jobs.run_context",
+    "RunError": "research_jobs.errors",
+    "StoreError": "research_jobs.errors",
     "build_defs": "research_jobs.orchestration.definitions.factory",
     "context": "research_jobs.run_context",
     "load": "research_jobs.store.load",

@@ -14,6 +14,17 @@ def test_every_public_name_resolves() -> None:
         assert getattr(research_jobs, name) is not None
 
 
+def test_every_error_is_public() -> None:
+    """What can be raised on purpose can be caught by a name of the package itself."""
+    from research_jobs import errors
+
+    names = [name for name in errors.__all__ if name.endswith("Error")]
+    assert len(names) > 10
+    for name in names:
+        assert name in research_jobs.__all__
+        assert getattr(research_jobs, name) is getattr(errors, name)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A name that the package does not offer raises, so `hasattr` and imports behave as usual."""
     assert not hasattr(research_jobs, "no_such_name")
