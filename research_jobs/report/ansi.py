@@ -10,7 +10,9 @@ __all__ = ["ansi_to_html", "settle_lines", "strip_ansi"]
 _ESCAPE = re.compile(r"\x1b\[([0-9;:]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOVES = re.compile(r"\r(?!\n)|\x08|\x1b\[[0-9]*[AB]")
-_STEP = re.compile(r"(\r|\n|\x08|\x1b\[([0-9]*)([ABK]))")
+_STEP = re.compile(r"\r|\n|\x08|\x1b\[[0-9]*[ABK]")
+_UNIT = re.compile(r"\x1b\[[0-9;:]*[A-Za-z]|.", re.DOTALL)
+_EMPTY = re.compile(r"<span[^<>]*+></span>")
 _STYLES = {1: "b", 2: "d", 3: "i", 4: "u", 7: "r", 9: "s"}
 _OFF = {22: ("b", "d"), 23: ("i",), 24: ("u",), 27: ("r",), 29: ("s",)}
 
@@ -26,7 +28,8 @@ def settle_lines(text: str) -> str:
     Parameters
     ----------
     text : str
-        With carriage returns, backspaces, and moves up and down.
+        With carriage returns, backspaces, and moves up and down. As in a terminal, no move leaves
+        the lines that there are.
 
     Returns
     -------
@@ -34,44 +37,58 @@ def settle_lines(text: str) -> str:
     """
     if not _MOVES.search(text):
         return text.replace("\r\n", "\n")
-    lines = [""]
-    row = 0
-    fresh = False  # the next text begins the line anew
-    for part in _split(text):
-        if part == "\n":
-            row += 1
-            if row == len(lines):
-                lines.append("")
-            fresh = bool(lines[row])
-        elif part == "\r":
-            fresh = True
-        elif part == "\x08":
-            lines[row] = lines[row][:-1]
-        elif part.startswith("\x1b[") and part[-1:] in ("A", "B", "K") and _STEP.fullmatch(part):
-            count = int(part[2:-1] or 1)
-            if part[-1] == "K":
-                lines[row] = "" if fresh else lines[row]
-            else:
-                row = max(0, row + (-count if part[-1] == "A" else count))
-                while row >= len(lines):
-                    lines.append("")
-        else:
-            lines[row] = part if fresh else lines[row] + part
-            fresh = False
-    return "\n".join(line.rstrip(" ") if index else line for index, line in enumerate(lines))
-
-
-def _split(text: str) -> list[str]:
-    parts: list[str] = []
+    screen = _Screen()
     position = 0
     for match in _STEP.finditer(text):
-        if match.start() > position:
-            parts.append(text[position : match.start()])
-        parts.append(match.group())
+        screen.write(text[position : match.start()])
+        screen.step(match.group())
         position = match.end()
-    if position < len(text):
-        parts.append(text[position:])
-    return parts
+    screen.write(text[position:])
+    return screen.text()
+
+
+class _Screen:
+    """Lines that are written over. A line is a list of characters and escape sequences."""
+
+    def __init__(self) -> None:
+        self.lines: list[list[str]] = [[]]
+        self.row = 0
+        self.fresh = False  # the next text replaces the line
+
+    def write(self, text: str) -> None:
+        if text:
+            if self.fresh:
+                self.lines[self.row] = []
+                self.fresh = False
+            self.lines[self.row] += _UNIT.findall(text) if "\x1b" in text else text
+
+    def step(self, control: str) -> None:
+        if control == "\n":
+            self.row += 1
+            if self.row == len(self.lines):
+                self.lines.append([])
+            self.fresh = bool(self.lines[self.row])
+        elif control == "\r":
+            self.fresh = True
+        elif control == "\x08":
+            line = self.lines[self.row]
+            while line and len(line.pop()) > 1:
+                pass
+        elif control[-1] == "K":
+            if self.fresh:
+                self.lines[self.row] = []
+        else:
+            count = _number(control[2:-1], 1)
+            row = self.row - count if control[-1] == "A" else self.row + count
+            self.row = min(max(row, 0), len(self.lines) - 1)
+
+    def text(self) -> str:
+        lines = ["".join(line) for line in self.lines]
+        return "\n".join(line.rstrip(" ") if index else line for index, line in enumerate(lines))
+
+
+def _number(digits: str, default: int) -> int:
+    return int(digits[-9:]) if digits else default
 
 
 def ansi_to_html(text: str) -> str:
@@ -82,36 +99,39 @@ def ansi_to_html(text: str) -> str:
     styles: set[str] = set()
     colours: dict[str, str] = {}
     position = 0
-
-    def put(piece: str) -> None:
-        piece = escape(_CONTROL.sub("", piece), quote=False)
-        if not piece:
-            return
-        classes = [f"a-{style}" for style in sorted(styles)]
-        inline: list[str] = []
-        for kind, colour in colours.items():
-            if colour.startswith("#"):
-                inline.append(f"{'color' if kind == 'f' else 'background-color'}:{colour}")
-            else:
-                classes.append(f"a-{kind}{colour}")
-        if not classes and not inline:
-            out.append(piece)
-            return
-        attributes = f' class="{" ".join(classes)}"' if classes else ""
-        attributes += f' style="{";".join(inline)}"' if inline else ""
-        out.append(f"<span{attributes}>{piece}</span>")
-
+    opened = ""  # the tag that the text before this place is in
     for match in _ESCAPE.finditer(text):
-        put(text[position : match.start()])
+        out.append(escape(_CONTROL.sub("", text[position : match.start()]), quote=False))
         position = match.end()
-        if match[2] == "m":
-            _apply(match[1], styles, colours)
-    put(text[position:])
-    return "".join(out)
+        if match[2] != "m":
+            continue
+        _apply(match[1], styles, colours)
+        tag = _tag(styles, colours)
+        if tag != opened:
+            out.append(("</span>" if opened else "") + tag)
+            opened = tag
+    out.append(escape(_CONTROL.sub("", text[position:]), quote=False))
+    out.append("</span>" if opened else "")
+    return _EMPTY.sub("", "".join(out))
+
+
+def _tag(styles: set[str], colours: dict[str, str]) -> str:
+    classes = [f"a-{style}" for style in sorted(styles)]
+    inline: list[str] = []
+    for kind, colour in colours.items():
+        if colour.startswith("#"):
+            inline.append(f"{'color' if kind == 'f' else 'background-color'}:{colour}")
+        else:
+            classes.append(f"a-{kind}{colour}")
+    if not classes and not inline:
+        return ""
+    attributes = f' class="{" ".join(classes)}"' if classes else ""
+    attributes += f' style="{";".join(inline)}"' if inline else ""
+    return f"<span{attributes}>"
 
 
 def _apply(codes: str, styles: set[str], colours: dict[str, str]) -> None:
-    numbers = [int(part) if part else 0 for part in re.split("[;:]", codes)] if codes else [0]
+    numbers = [_number(part, 0) for part in re.split("[;:]", codes)]
     index = 0
     while index < len(numbers):
         code = numbers[index]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from research_jobs.report.layout import Report
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.page import Links, page_policy, render_body, render_page
 from research_jobs.report.record import read_capture
+from research_jobs.report.thumbnail import figure_script
 
 __all__ = ["build_report", "standalone"]
 
@@ -69,6 +71,9 @@ def build_report(
     up = os.path.relpath(root, folder).replace(os.sep, "/")
     shared = up + "/" if up != "." else ""
     plotly = install_plotly(root, recorded.assets.get("plotly")) if renderer.plotly else None
+    if renderer.plotly and plotly is None:
+        note = "Charts of plotly are not drawn: its script was not found."
+        header = replace(header, notes=(*header.notes, note))
     links = Links(
         gallery=f"{shared}index.html" if reports is not None else None,
         notebook="../../index.html" if reports is not None else None,
@@ -80,6 +85,8 @@ def build_report(
         write_atomically(folder / "frames" / frame.name, frame.document.encode())
     report = Report(folder)
     write_atomically(report.ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
+    if renderer.thumbnail is None and plotly is not None:
+        renderer.thumbnail = figure_script(renderer.figure, header.notebook, plotly)
     thumbnail: Path | None = None
     if renderer.thumbnail is not None:
         thumbnail = folder / f"thumbnail{renderer.thumbnail.suffix}"

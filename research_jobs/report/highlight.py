@@ -18,11 +18,12 @@ _TOKEN = re.compile(
     r"|'(?:[^'\\\n]|\\.)*'?))"
     r"|(?P<d>^[ \t]*@[\w.]+)"
     r"|(?P<n>\b(?:0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.[\d_]*)?(?:[eE][+-]?\d+)?[jJ]?)|\.\d[\d_]*)"
+    r"|(?P<k>^[ \t]*+(?:match|case)\b(?=[^\n]*:[ \t]*$))"
     r"|(?P<def>\b(?:def|class)[ \t]+)(?P<name>\w+)"
     r"|(?P<w>\b[A-Za-z_]\w*)",
     re.DOTALL | re.MULTILINE,
 )
-_KEYWORDS = frozenset(keyword.kwlist) | {"match", "case"}
+_KEYWORDS = frozenset(keyword.kwlist)
 _CONSTANTS = frozenset({"True", "False", "None", "self", "cls"})
 _BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("_")) | {"display"}
 
@@ -57,15 +58,4 @@ def _word(text: str, source: str, match: re.Match[str]) -> str | None:
         return None
     if text in _CONSTANTS:
         return "o"
-    if text in ("match", "case") and not _begins_statement(source, match.start()):
-        return None
-    if text in _KEYWORDS:
-        return "k"
-    return "b" if text in _BUILTINS else None
-
-
-def _begins_statement(source: str, start: int) -> bool:
-    line = source.rfind("\n", 0, start) + 1
-    end = source.find("\n", start)
-    rest = source[start : end if end >= 0 else len(source)]
-    return not source[line:start].strip() and rest.rstrip().endswith(":")
+    return "k" if text in _KEYWORDS else "b" if text in _BUILTINS else None

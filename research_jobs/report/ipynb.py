@@ -90,8 +90,8 @@ def _cell(cell: RecordedCell) -> dict[str, Any]:
 
 def _output(shown: Shown, cell: RecordedCell) -> dict[str, Any]:
     match shown:
-        case Stream(name, text):
-            return {"output_type": "stream", "name": name, "text": text}
+        case Stream():
+            return {"output_type": "stream", "name": shown.name, "text": shown.text}
         case Note(text):
             return {"output_type": "stream", "name": "stderr", "text": f"[{text}]\n"}
         case Error(ename, evalue, traceback, _):

@@ -38,7 +38,7 @@ Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
 AFTER_CANCEL = 3.0
 SLACK = 5.0
 ANSWER_LIMIT = 64 * 1024
-_THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg")
+_THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg", "thumbnail.js")
 _ROOT = str(Path(__file__).parents[2])
 _START = (
     f"import sys; sys.path.append({_ROOT!r}); "

@@ -9,23 +9,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from research_jobs.report.ansi import ansi_to_html, settle_lines
-from research_jobs.report.figures import from_vega, needs_eval, sketch
-from research_jobs.report.prose import latex_to_html, render_markdown
+from research_jobs.report.frames import FRAME_POLICY, Frame, acting_frame, still_frame
+from research_jobs.report.limits import OverBudgetError, budget
+from research_jobs.report.prose import FORMULA_LIMIT, Prose, latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
 from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail
 from research_jobs.runtime.vega import specification
 
-__all__ = ["FRAME_POLICY", "Frame", "Renderer", "frame_document", "warm_up"]
+__all__ = ["FRAME_POLICY", "Renderer", "warm_up"]
+
+T = TypeVar("T")
 
 BOKEH = "application/vnd.bokehjs_exec.v0+json"
 
 #: how much of one output a page takes (characters)
 TEXT_LIMIT = 100_000
 INLINE_LIMIT = 400_000
+CLEAN_LIMIT = 2_000_000
 FRAME_LIMIT = 12_000_000
 JSON_LIMIT = 50_000
 PAGE_LIMIT = 60_000_000
@@ -51,37 +55,15 @@ _ORDER = (
     "text/plain",
 )
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-
-FRAME_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data:; "
-    "worker-src blob:; form-action 'none'; base-uri 'none'"
-)
+# These draw with WebGL, whose shaders plotly compiles with eval.
+_WITH_EVAL = ("scattergl", "splom", "parcoords", "scatterpolargl", "heatmapgl", "pointcloud")
+# Within one tag, so that a page of tags without an end is read once.
 _REMOTE = re.compile(
-    r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)\s*=\s*["']?https?://|["']https://cdn""",
+    r"""<(?:script|link|img|iframe)\b[^<>]*?\b(?:src|href)\s*+=\s*+["']?https?://|["']https://cdn""",
     re.IGNORECASE,
 )
 _BOKEH_ROOT = re.compile(r'\A\s*<div id="[\w-]+" data-root-id="(\w+)"[^>]*></div>\s*\Z')
-# Opened by itself from the disk, a frame's page has no sandbox: what follows is then text.
-_FRAME_GUARD = (
-    "<script>if(self===top)"
-    'document.write("<p>Part of a report: open report.html.<plaintext hidden>")</script>'
-)
-# A frame's page tells its height; the report cannot look into it.
-_FRAME_SCRIPT = """<script>(function(){
-function tell(){var b=document.body,d=document.documentElement;
-parent.postMessage({researchJobsHeight:Math.max(b?b.scrollHeight:0,d.offsetHeight)},"*")}
-addEventListener("load",tell);addEventListener("resize",tell);
-if(window.ResizeObserver)new ResizeObserver(tell).observe(document.documentElement)
-})()</script>"""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A page of its own for an output that acts: shown in a sandbox."""
-
-    name: str
-    document: str
+_COLOURED = re.compile(r"\bbackground(?:-color)?:|[\s\"{;]color:")
 
 
 @dataclass
@@ -100,6 +82,7 @@ class Renderer:
     bokeh: Path | None = None
     frames: list[Frame] = field(default_factory=list[Frame])
     thumbnail: Thumbnail | None = None
+    figure: dict[str, Any] | None = None
     plotly: bool = False
     evaluates: bool = False
     _roots: dict[str, str] = field(default_factory=dict[str, str])
@@ -107,21 +90,33 @@ class Renderer:
     _number: int = 0
 
     def render(self, shown: Shown, cell: RecordedCell) -> str:
-        """One shown thing as an HTML block."""
-        match shown:
-            case Stream():
-                html = self._stream(shown)
-            case Output():
-                html = self._output(shown, cell)
-            case Error():
-                html = _error(shown)
-            case Note():
-                html = _note(shown.text)
+        """One shown thing as an HTML block; a note where it cannot be shown."""
+        html = _guarded(lambda: self._render(shown, cell), _note)
         self._size += len(html)
         if self._size > PAGE_LIMIT:
             self._size -= len(html)
             return _note("Left out: the page is large enough. The .ipynb beside it has it.")
         return html
+
+    def prose(self, source: str, *, anchor: str) -> Prose:
+        """A cell of Markdown; its text where it cannot be rendered."""
+        return _guarded(
+            lambda: render_markdown(
+                source, anchor=anchor, scope=f"#{anchor}", picture=self.picture
+            ),
+            lambda note: Prose(_note(note) + _text_block(source, "rj-raw"), ()),
+        )
+
+    def _render(self, shown: Shown, cell: RecordedCell) -> str:
+        match shown:
+            case Stream():
+                return self._stream(shown)
+            case Output():
+                return self._output(shown, cell)
+            case Error():
+                return _error(shown)
+            case Note():
+                return _note(shown.text)
 
     def _stream(self, stream: Stream) -> str:
         text = settle_lines(stream.text)
@@ -133,16 +128,19 @@ class Renderer:
     def _output(self, output: Output, cell: RecordedCell) -> str:
         self._number += 1
         data = output.data
-        if self.thumbnail is None:
+        if self.thumbnail is None and self.figure is None:
             self.thumbnail = find_thumbnail(data)
+            if self.thumbnail is None and isinstance(data.get(PLOTLY), dict):
+                self.figure = data[PLOTLY]
         known = self._bokeh(output, cell)
         known = self._vega(data) if known is None else known
         if known is not None:
             return f'<div class="rj-output">{known}</div>' if known else ""
-        root = _BOKEH_ROOT.search(data["text/html"]) if "text/html" in data else None
+        place = _joined(data.get("text/html", ""))
+        root = _BOKEH_ROOT.match(place)
         if root is not None:
             # The place of a plot whose script comes next.
-            self._roots[root[1]] = data["text/html"]
+            self._roots[root[1]] = place
             return ""
         mime = next((mime for mime in _ORDER if data.get(mime)), None)
         if mime is None:
@@ -169,7 +167,7 @@ class Renderer:
         if mime == "text/markdown":
             prose = render_markdown(text, anchor=scope, scope=f"#{scope}", picture=self.picture)
             return f'<div class="rj-prose">{prose.html}</div>'
-        if mime == "text/latex":
+        if mime == "text/latex" and len(text) <= FORMULA_LIMIT:
             return f'<div class="rj-prose">{latex_to_html(text, display=True)}</div>'
         if mime == "application/pdf":
             return (
@@ -191,16 +189,18 @@ class Renderer:
             return _note(
                 f"A table or page of {len(text) / 1e6:.0f} MB is left out here; the .ipynb has it."
             ) + _text_block(_joined(data.get("text/plain", "")), "rj-out rj-value")
-        if len(text) > INLINE_LIMIT:
+        if len(text) > CLEAN_LIMIT:
             return self._frame(text, name)
         cleaned = clean_html(text, scope=f"#{scope}", picture=self.picture)
         if not cleaned.complete:
             return self._frame(text, name)
         note = _note("A picture on the network is not loaded.") if cleaned.remote else ""
+        if len(text) > INLINE_LIMIT:
+            return self._add_frame(still_frame(f"{name}.html", cleaned.styled, scope)) + note
         kind = "rj-table" if "<table" in cleaned.html else "rj-html"
-        if re.search(r"\bbackground(?:-color)?:|[\s\"{;]color:", cleaned.html):
+        if _COLOURED.search(cleaned.styled):
             kind += " rj-paper"
-        return f'<div class="{kind}" tabindex="0">{cleaned.html}</div>{note}'
+        return f'<div class="{kind}" tabindex="0">{cleaned.styled}</div>{note}'
 
     def _bokeh(self, output: Output, cell: RecordedCell) -> str | None:
         """A bokeh plot in a frame that has bokeh's script; None where it is none."""
@@ -232,74 +232,87 @@ class Renderer:
         return self._frame(f"{loaded}{place}<script>{code}</script>", name, complete=True)
 
     def _vega(self, data: dict[str, Any]) -> str | None:
-        """A sketch of an altair chart that nothing could draw; None where it is none."""
-        if "image/svg+xml" in data or "image/png" in data:
+        """A note for an altair chart that nothing drew; None where there is none."""
+        if "image/svg+xml" in data or "image/png" in data or specification(data) is None:
             return None
-        found = specification(data)
-        drawn = sketch(from_vega(found), width=700) if found is not None else None
-        if drawn is None:
-            return None
-        return (
-            f'<img class="rj-sketch" alt="Sketch of the chart" src="{_svg_address(drawn)}">'
-            + _note("A sketch: with vl-convert-python installed, the chart is drawn as it is.")
+        return _note(
+            "An altair chart is not shown: it would load its scripts from the network. With "
+            "vl-convert-python installed beside the notebook, the chart is drawn as it is."
         )
 
     def _frame(self, text: str, name: str, *, complete: bool = False) -> str:
-        file = f"{name}.html"
-        self.frames.append(Frame(file, frame_document(text)))
         remote = not complete and _REMOTE.search(text)
         note = (
             _note("This output asks the network for scripts or styles; reports load none.")
             if remote
             else ""
         )
+        return self._add_frame(acting_frame(f"{name}.html", text)) + note
+
+    def _add_frame(self, frame: Frame) -> str:
+        self.frames.append(frame)
         return (
             f'<iframe class="rj-frame" sandbox="allow-scripts" loading="lazy" '
-            f'title="Output" src="frames/{file}"></iframe>{note}'
+            f'title="Output" src="frames/{frame.name}"></iframe>'
         )
 
     def _plotly(self, figure: Any) -> str:
         if not isinstance(figure, dict):
             return ""
+        known = cast("dict[str, Any]", figure)
+        kept = {key: known[key] for key in ("data", "layout", "frames") if key in known}
+        encoded = json.dumps(kept, allow_nan=False).replace("<", "\\u003c")
         self.plotly = True
-        self.evaluates = self.evaluates or needs_eval(figure)
-        layout = figure.get("layout")
+        self.evaluates = self.evaluates or _needs_eval(known)
+        layout = known.get("layout")
         height = layout.get("height") if isinstance(layout, dict) else None
         pixels = height if isinstance(height, (int, float)) and 40 <= height <= 4000 else 450
-        kept = {key: figure[key] for key in ("data", "layout", "frames") if key in figure}
-        encoded = json.dumps(kept).replace("<", "\\u003c")
-        drawn = sketch(figure, width=700, height=round(min(pixels, 700)))
-        still = (
-            f'<img class="rj-sketch" alt="Sketch of the chart" src="{_svg_address(drawn)}">'
-            if drawn
-            else ""
-        )
         return (
             f'<div class="rj-plotly" style="min-height:{pixels:.0f}px">'
-            f'<script type="application/json">{encoded}</script>{still}</div>'
+            f'<script type="application/json">{encoded}</script>'
+            "<noscript>"
+            f"{_note('A chart that is drawn by a script, which this browser does not run.')}"
+            "</noscript></div>"
         )
+
+
+def _needs_eval(figure: dict[str, Any]) -> bool:
+    """Whether a figure's traces are drawn by code that is compiled in the page."""
+    traces = figure.get("data")
+    kinds = [
+        str(cast("dict[str, Any]", trace).get("type"))
+        for trace in (cast("list[Any]", traces) if isinstance(traces, list) else [])
+        if isinstance(trace, dict)
+    ]
+    return any(kind in _WITH_EVAL or kind.endswith("3d") for kind in kinds)
+
+
+def _guarded(make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+    """What `make` makes, within the time of one output; else what `otherwise` makes of a note."""
+    try:
+        with budget():
+            return make()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - nh3 panics with one; an output is lost, alone
+        return otherwise(
+            f"This cannot be shown here: {_reason(error)}. The .ipynb beside this page has it."
+        )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OverBudgetError):
+        return "it takes too long"
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    if isinstance(error, RecursionError):
+        return "it nests too deep"
+    return f"its content is not what its type says ({type(error).__name__})"
 
 
 def warm_up() -> None:
     """Import and prepare everything that outputs may need."""
     render_markdown("*a* $x$", anchor="a")
-
-
-def frame_document(body: str) -> str:
-    """A page for a sandboxed frame: it may run its own scripts, and reach nothing.
-
-    Parameters
-    ----------
-    body : str
-        Untrusted markup.
-    """
-    return (
-        '<!doctype html><html><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(FRAME_POLICY, quote=False)}">'
-        "<style>body{margin:0;font:14px/1.5 system-ui,sans-serif;background:#fff;color:#1f2328}"
-        "table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px}</style>"
-        f"{_FRAME_GUARD}{_FRAME_SCRIPT}</head><body>{body}</body></html>"
-    )
 
 
 def _joined(value: Any) -> str:
@@ -322,10 +335,6 @@ def _picture(mime: str, encoded: str, metadata: Any) -> str:
     return f'<img class="rj-figure" alt="Figure"{size} src="data:{mime};base64,{encoded}">'
 
 
-def _svg_address(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
 def _text_block(text: str, kind: str, limit: int = TEXT_LIMIT) -> str:
     note = ""
     if len(text) > limit:
@@ -345,11 +354,8 @@ def _note(text: str) -> str:
 
 
 def _error(error: Error) -> str:
-    body = ansi_to_html("\n".join(error.traceback))
-    name = escape(error.ename)
-    first = escape(error.evalue.strip().split("\n", 1)[0][:2000])
+    body = _text_block("\n".join(error.traceback), "rj-trace")
+    name = escape(error.ename[:500])
+    first = escape(error.evalue[:2000].strip().split("\n", 1)[0])
     headline = f"<strong>{name}</strong>: {first}" if first else f"<strong>{name}</strong>"
-    return (
-        f'<div class="rj-error"><p class="rj-headline">{headline}</p>'
-        f'<pre class="rj-trace" tabindex="0">{body}</pre></div>'
-    )
+    return f'<div class="rj-error"><p class="rj-headline">{headline}</p>{body}</div>'

@@ -13,7 +13,7 @@ from research_jobs.report.assets import asset_text
 from research_jobs.report.header import ReportHeader, local_time, readable_duration
 from research_jobs.report.highlight import highlight_python
 from research_jobs.report.outputs import Renderer
-from research_jobs.report.prose import Heading, render_markdown
+from research_jobs.report.prose import Heading
 from research_jobs.report.record import Error, Recorded, RecordedCell
 from research_jobs.report.templates import render
 
@@ -182,7 +182,7 @@ def _cell(
         source = rst_to_markdown(cell.source) if cell.markup == "rst" else cell.source
         if not source.strip():
             return CellView(name)
-        prose = render_markdown(source, anchor=name, scope=f"#{name}", picture=renderer.picture)
+        prose = renderer.prose(source, anchor=name)
         return CellView(name, prose=Markup(prose.html), headings=tuple(prose.headings))  # noqa: S704 - cleaned
     if cell.kind == "raw":
         return CellView(name, raw=cell.source if cell.source.strip() else "")

@@ -19,7 +19,12 @@ class Stream:
     """Text that a cell wrote to stdout or stderr, without a break in between."""
 
     name: str
-    text: str
+    parts: list[str]
+
+    @property
+    def text(self) -> str:
+        """str: all of it."""
+        return "".join(self.parts)
 
 
 @dataclass
@@ -152,6 +157,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError:
                 # The last line of a process that was killed while it wrote.
                 continue
+            except RecursionError:
+                yield {"type": "note", "cell": None, "text": "An output nests too deep to be read."}
+                continue
             if isinstance(record, dict):
                 yield record
 
@@ -168,8 +176,12 @@ class _Reader:
 
     def take(self, record: dict[str, Any]) -> None:
         handler = getattr(self, f"_take_{record.get('type')}", None)
-        if handler is not None:
+        if handler is None:
+            return
+        try:
             handler(record)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self._cell(None).shown.append(Note("A record of the run could not be read."))
 
     def _cell(self, number: int | None) -> RecordedCell:
         if number in self._cells:
@@ -217,9 +229,9 @@ class _Reader:
             )
         last = shown[-1] if shown else None
         if isinstance(last, Stream) and last.name == record["name"]:
-            last.text += text
+            last.parts.append(text)
         else:
-            shown.append(Stream(record["name"], text))
+            shown.append(Stream(record["name"], [text]))
 
     def _take_output(self, record: dict[str, Any]) -> None:
         display_id = record.get("display_id")

@@ -1,9 +1,9 @@
 """Markup from notebooks, made harmless: what is not known to be safe is not let through.
 
-A whole document is never judged. Markup is taken apart, and only elements, attributes and style
-properties from short lists are written again, escaped, balanced and with every name prefixed.
-Markup that needs more than that (scripts, forms, drawings) is not cut down to nonsense: `Cleaned`
-says so, and the page shows it in a sandboxed frame instead.
+nh3 parses the markup as a browser does and writes again only what is on short lists. A linear pass
+looks at it first (`research_jobs.report.markup`). Markup that needs more than the lists have
+(scripts, forms, drawings), or that a parser could take long over, is not cut down to nonsense:
+`Cleaned` says so, and the page shows it in a sandboxed frame instead.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
-__all__ = ["Cleaned", "clean_html", "clean_mathml", "scoped_css"]
+import nh3
 
-PREFIX = "u-"
+from research_jobs.report.css import CSS_LIMIT, PREFIX, harmless_declarations, scoped_css
+from research_jobs.report.markup import Markup, look_at
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["Cleaned", "clean_html", "clean_mathml"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -31,61 +37,30 @@ _ELEMENTS = _words(
     tr tt u ul var wbr
     """
 )
-_VOID = _words(
+# Their tags go, and nothing is lost: what they hold is kept, or says nothing to a reader.
+_TRANSPARENT = _words("article aside body footer head header html label main meta nav style title")
+_WITH_CONTENT = _words(
     """
-    br col hr img wbr
-    """
-)
-# Gone with their tags, and nothing is lost: what they hold is kept.
-_TRANSPARENT = _words(
-    """
-    article aside body footer header html label main nav
-    """
-)
-# Gone with what is in them.
-_SILENT = _words(
-    """
-    head meta noscript title
+    applet audio canvas embed frameset iframe math noembed noframes noscript object plaintext
+    script select style svg template textarea title video xmp
     """
 )
 _ATTRIBUTES = _words(
     """
     align alt border class colspan color datetime dir headers height id lang open reversed
-    rowspan scope span start title type valign value width
+    rowspan scope span start style title type valign value width
     """
 )
-_PROPERTIES = _words(
-    """
-    align-items background background-color border border-bottom border-bottom-color
-    border-bottom-style border-bottom-width border-collapse border-color border-left
-    border-left-color border-left-style border-left-width border-radius border-right
-    border-right-color border-right-style border-right-width border-spacing border-style
-    border-top border-top-color border-top-style border-top-width border-width caption-side
-    color column-gap display flex flex-direction flex-wrap float font font-family font-size
-    font-style font-variant font-variant-numeric font-weight gap height justify-content
-    letter-spacing line-height list-style list-style-type margin margin-bottom margin-left
-    margin-right margin-top max-height max-width min-height min-width opacity overflow
-    overflow-wrap overflow-x overflow-y padding padding-bottom padding-left padding-right
-    padding-top row-gap text-align text-decoration text-decoration-color
-    text-decoration-line text-indent text-overflow text-transform vertical-align white-space
-    width word-break word-wrap
-    """
-)
-_DISPLAYS = _words(
-    """
-    block inline inline-block flex inline-flex table table-cell table-row none grid
-    """
-)
-# No address, no escape, nothing that ends the attribute or the style element.
-_BAD_VALUE = re.compile(
-    r"[\\<>{}@;]|/\*|url|image|expression|behaviou?r|binding|var\(|env\(|attr\(|fixed|sticky",
-    re.IGNORECASE,
-)
+_NAMES = frozenset({"class", "id", "headers"})
 _LINK = re.compile(r"(?:https?://|mailto:)[^\s\x00-\x1f]+\Z", re.IGNORECASE)
 _IMAGE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|bmp|svg\+xml)(?:;charset=[\w-]+)?;base64,[\w+/=\s]*\Z",
     re.IGNORECASE,
 )
+_ALLOWED = {name: set(_ATTRIBUTES) for name in _ELEMENTS}
+_ALLOWED["a"].add("href")
+_ALLOWED["img"].add("src")
+
 _MATHML = _words(
     """
     maction math menclose mfenced mfrac mi mmultiscripts mn mo mover mpadded mphantom
@@ -99,9 +74,11 @@ _MATHML_ATTRIBUTES = _words(
     depth display displaystyle fence form frame height largeop linethickness lspace
     mathcolor mathsize mathvariant maxsize minsize movablelimits notation open rowalign
     rowlines rowspacing rowspan rspace scriptlevel separator separators stretchy symmetric
-    voffset width xmlns
+    voffset width
     """
 )
+# A length, a number, a colour, words; an operator for what encloses and separates.
+_MATHML_VALUE = re.compile(r"[\w#.%+ -]{0,100}|[^\w\s<>&\"'\\]{1,8}")
 
 
 @dataclass(frozen=True)
@@ -116,11 +93,51 @@ class Cleaned:
         False when something that matters was left out: show the original in a sandboxed frame.
     remote : int
         Pictures that would have been fetched over the network, and were left out.
+    style : str
+        The output's own style, confined to it: belongs in front of `html`.
+    too_much : bool
+        A parser could take long over it, so `html` is empty.
     """
 
     html: str
     complete: bool
     remote: int = 0
+    style: str = ""
+    too_much: bool = False
+
+    @property
+    def styled(self) -> str:
+        """str: the markup with its style."""
+        return f"<style>{self.style}</style>{self.html}" if self.style else self.html
+
+
+@dataclass
+class _Attributes:
+    """Judges attributes that are on the lists by their values."""
+
+    picture: Callable[[str], str | None] | None
+    secret: str | None
+    remote: int = 0
+    css: int = 0
+
+    def __call__(self, tag: str, name: str, value: str) -> str | None:
+        if self.secret is not None and self.secret in value:
+            return None
+        if name == "style":
+            self.css += len(value)
+            return harmless_declarations(value) or None if self.css <= CSS_LIMIT else None
+        if name in _NAMES:
+            return " ".join(PREFIX + word for word in value.split()) or None
+        if name == "href":
+            return value.strip() if tag == "a" and _LINK.match(value.strip()) else None
+        return self._source(value) if name == "src" else value
+
+    def _source(self, value: str) -> str | None:
+        if _IMAGE.match(value):
+            return value
+        found = self.picture(value) if self.picture is not None else None
+        self.remote += found is None
+        return found
 
 
 def clean_html(
@@ -128,6 +145,7 @@ def clean_html(
     *,
     scope: str | None = None,
     picture: Callable[[str], str | None] | None = None,
+    secret: str | None = None,
 ) -> Cleaned:
     """Markup without anything active.
 
@@ -139,215 +157,75 @@ def clean_html(
         The selector that style sheets in the markup are confined to. Without one they are dropped.
     picture : callable, optional
         Gives a ``data:`` address for a picture's relative path, or None.
+    secret : str, optional
+        A text that marks places in the markup: no attribute with it is kept.
 
     Returns
     -------
     Cleaned
     """
-    cleaner = _Cleaner(scope, picture)
-    cleaner.feed(markup)
-    cleaner.close()
-    return Cleaned(cleaner.result(), cleaner.complete, cleaner.remote)
+    seen = look_at(markup)
+    if seen.too_much:
+        return Cleaned("", complete=False, too_much=True)
+    judge = _Attributes(picture, secret)
+    html = nh3.clean(
+        markup,
+        tags=set(_ELEMENTS),
+        clean_content_tags=set(_WITH_CONTENT),
+        attributes=_ALLOWED,
+        attribute_filter=judge,
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+        url_schemes={"http", "https", "mailto", "data"},
+        link_rel="noopener noreferrer",
+    )
+    css = "\n".join(seen.styles)
+    fits = len(css) + judge.css <= CSS_LIMIT
+    style = scoped_css(css, scope) if scope is not None and fits else ""
+    complete = fits and not seen.acts and not _lost(seen)
+    return Cleaned(html, complete, judge.remote, style)
 
 
-class _Cleaner(HTMLParser):
-    def __init__(self, scope: str | None, picture: Callable[[str], str | None] | None) -> None:
-        super().__init__(convert_charrefs=True)
-        self.complete = True
-        self.remote = 0
-        self._scope = scope
-        self._picture = picture
-        self._out: list[str] = []
-        self._open: list[str] = []
-        self._skipping: list[str] = []
-        self._style: list[str] | None = None
-
-    def result(self) -> str:
-        while self._open:
-            self._out.append(f"</{self._open.pop()}>")
-        return "".join(self._out)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self._skipping:
-            if tag == self._skipping[-1]:
-                self._skipping.append(tag)
-            return
-        if tag == "style":
-            self._style = []
-            return
-        if tag in _TRANSPARENT:
-            return
-        if tag not in _ELEMENTS:
-            if tag not in _SILENT:
-                self.complete = False
-            if tag not in ("meta", "link", "input", "base", "embed", "source", "track", "param"):
-                self._skipping.append(tag)
-            return
-        written = self._attributes(tag, attrs)
-        if tag == "img" and " src=" not in written:
-            self._out.append(f"[{escape(dict(attrs).get('alt') or 'picture')}]")
-            return
-        self._out.append(f"<{tag}{written}>")
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # HTML knows no <div/>: a browser reads it as <div>.
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._skipping:
-            if tag == self._skipping[-1]:
-                self._skipping.pop()
-            return
-        if tag == "style" and self._style is not None:
-            if self._scope is not None:
-                css = scoped_css("".join(self._style), self._scope)
-                if css:
-                    self._out.append(f"<style>{css}</style>")
-            self._style = None
-            return
-        if tag in self._open:
-            while True:
-                closed = self._open.pop()
-                self._out.append(f"</{closed}>")
-                if closed == tag:
-                    break
-
-    def handle_data(self, data: str) -> None:
-        if self._style is not None:
-            self._style.append(data)
-        elif not self._skipping:
-            self._out.append(escape(data, quote=False))
-
-    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> str:
-        kept: list[str] = []
-        for name, value in attrs:
-            if name.startswith("on"):
-                # A handler says that the author wanted it to act.
-                self.complete = False
-            safe = self._attribute(tag, name, value or "")
-            if safe is not None:
-                kept.append(f' {name}="{escape(safe)}"')
-                if name == "href":
-                    kept.append(' rel="noopener noreferrer" target="_blank"')
-        return "".join(kept)
-
-    def _attribute(self, tag: str, name: str, value: str) -> str | None:
-        if name == "style":
-            return _declarations(value) or None
-        if name == "href" and tag == "a":
-            return value.strip() if _LINK.match(value.strip()) else None
-        if name == "src" and tag == "img":
-            return self._source(value)
-        if name not in _ATTRIBUTES:
-            return None
-        if name in ("id", "headers"):
-            return " ".join(PREFIX + word for word in value.split()) or None
-        if name == "class":
-            return " ".join(PREFIX + word for word in value.split()) or None
-        return value
-
-    def _source(self, value: str) -> str | None:
-        if _IMAGE.match(value):
-            return value
-        found = self._picture(value) if self._picture is not None else None
-        if found is None:
-            self.remote += 1
-        return found
+def _lost(seen: Markup) -> frozenset[str]:
+    """Elements that are not shown and whose absence matters."""
+    return frozenset(seen.tags) - _ELEMENTS - _TRANSPARENT
 
 
-def _declarations(text: str) -> str:
-    """The style declarations that are harmless."""
-    kept: list[str] = []
-    for part in text.split(";"):
-        name, _, value = part.partition(":")
-        name, value = name.strip().lower(), value.strip()
-        bare = re.sub(r"\s*!important\s*$", "", value)
-        if name not in _PROPERTIES or not bare or _BAD_VALUE.search(bare):
-            continue
-        if name == "display" and bare.lower() not in _DISPLAYS:
-            continue
-        kept.append(f"{name}: {value}")
-    return "; ".join(kept)
-
-
-_SELECTOR = re.compile(r"[\w\s.#:>+~*,()\-=\[\]\"']+\Z")
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_NAME = re.compile(r"([.#])(?=[A-Za-z_-])")
-
-
-def scoped_css(css: str, scope: str) -> str:
-    """A style sheet confined to one part of the page.
+def clean_mathml(root: Element) -> str:
+    """MathML with nothing but MathML in it.
 
     Parameters
     ----------
-    css : str
-        Untrusted. At-rules are dropped.
-    scope : str
-        A selector; every rule applies below it only.
+    root : Element
+        As latex2mathml makes it, of untrusted LaTeX.
 
     Returns
     -------
     str
-        Classes and ids prefixed as `clean_html` prefixes them in the markup.
+        Of an element that is not MathML, what is in it is kept.
     """
-    rules: list[str] = []
-    for rule in _COMMENT.sub("", css).split("}"):
-        selectors, brace, body = rule.partition("{")
-        if not brace or "{" in body or "@" in selectors or not _SELECTOR.match(selectors):
+    out: list[str] = []
+    # Not recursive: however deep it nests, it is written.
+    left: list[Element | str] = [root]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            out.append(item)
             continue
-        declarations = _declarations(body)
-        if declarations:
-            named = _NAME.sub(rf"\g<1>{PREFIX}", selectors)
-            inside = ", ".join(
-                f"{scope} {part.strip()}" for part in named.split(",") if part.strip()
-            )
-            rules.append(f"{inside} {{ {declarations} }}")
-    return "\n".join(rules)
+        tag = item.tag.rpartition("}")[2]
+        after: list[Element | str] = [escape(item.text or "", quote=False)]
+        if tag in _MATHML:
+            out.append(f"<{tag}{''.join(_mathml_attributes(item))}>")
+        for child in item:
+            after += [child, escape(child.tail or "", quote=False)]
+        if tag in _MATHML:
+            after.append(f"</{tag}>")
+        left += reversed(after)
+    return "".join(out)
 
 
-def clean_mathml(markup: str) -> str:
-    """MathML with nothing but MathML in it."""
-    cleaner = _MathCleaner()
-    cleaner.feed(markup)
-    cleaner.close()
-    return cleaner.result()
-
-
-class _MathCleaner(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._out: list[str] = []
-        self._open: list[str] = []
-
-    def result(self) -> str:
-        while self._open:
-            self._out.append(f"</{self._open.pop()}>")
-        return "".join(self._out)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in _MATHML:
-            return
-        kept = "".join(
-            f' {name}="{escape(value or "")}"'
-            for name, value in attrs
-            if name in _MATHML_ATTRIBUTES and not _BAD_VALUE.search(value or "")
-        )
-        self._out.append(f"<{tag}{kept}>")
-        self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._open:
-            while True:
-                closed = self._open.pop()
-                self._out.append(f"</{closed}>")
-                if closed == tag:
-                    break
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_data(self, data: str) -> None:
-        self._out.append(escape(data, quote=False))
+def _mathml_attributes(element: Element) -> list[str]:
+    return [
+        f' {name}="{escape(value)}"'
+        for name, value in element.items()
+        if name in _MATHML_ATTRIBUTES and _MATHML_VALUE.fullmatch(value)
+    ]

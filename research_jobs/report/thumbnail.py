@@ -1,7 +1,8 @@
-"""The first chart of a notebook as one picture, for the gallery and for Dagster's pages.
+"""The first chart of a notebook as one file, for the gallery and for Dagster's pages.
 
 Those show a picture at its own size, so none is wider than `WIDEST`: a wider one is put into an
-SVG that scales it, which needs nothing that could decode pictures.
+SVG that scales it, which needs nothing that could decode pictures. Of a figure that only plotly can
+draw the file is a script that hands it to the gallery.
 """
 
 from __future__ import annotations
@@ -13,22 +14,17 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from research_jobs.report.figures import from_vega, sketch
-from research_jobs.runtime.vega import specification
+from research_jobs.report.svg import clean_svg
 
-__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "find_thumbnail"]
+__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "figure_script", "find_thumbnail"]
 
 WIDEST = 600  # pixels
 PLOTLY = "application/vnd.plotly.v1+json"
+FIGURE_LIMIT = 1_000_000
 _PICTURES = (("image/png", ".png"), ("image/jpeg", ".jpg"))
-_ACTIVE_SVG = re.compile(
-    r"<(?:script|foreignObject|iframe|embed|object|handler|listener|set|animate)\b|\bon\w+\s*=|"
-    r"javascript:|<!ENTITY|<\?xml-stylesheet",
-    re.IGNORECASE,
-)
-_SVG_TAG = re.compile(r"<svg\b[^>]*>", re.IGNORECASE)
+_SVG_TAG = re.compile(r"<svg\b[^>]*+>")
 # Of an attribute, so that "stroke-width" is none; without a unit, or in pixels or points.
 _LENGTH = r"""\s{}\s*=\s*["']\s*([\d.]+)(px|pt)?\s*["']"""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,7 +38,7 @@ class Thumbnail:
     Parameters
     ----------
     suffix : str
-        ``".png"``, ``".jpg"``, ``".svg"``.
+        ``".png"``, ``".jpg"``, ``".svg"``; ``".js"`` for a figure.
     content : bytes
     """
 
@@ -73,7 +69,9 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
             if size is not None and size[0] > WIDEST:
                 return _scaled(mime, content, size)
             return Thumbnail(suffix, content)
-    drawing = _drawing(data)
+    if "image/svg+xml" not in data:
+        return None
+    drawing = clean_svg(_joined(data["image/svg+xml"]))
     if drawing is None:
         return None
     measured = _svg_size(drawing)
@@ -82,16 +80,34 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
     return Thumbnail(".svg", drawing.encode())
 
 
-def _drawing(data: Mapping[str, Any]) -> str | None:
-    """A chart among the representations as SVG that is harmless as a file of its own."""
-    if PLOTLY in data:
-        return sketch(data[PLOTLY])
-    if "image/svg+xml" in data:
-        drawing = _joined(data["image/svg+xml"])
-        # A file of its own can be opened by itself, where it would be a page.
-        return None if _ACTIVE_SVG.search(drawing) else drawing
-    found = specification(data)
-    return sketch(from_vega(found)) if found is not None else None
+def figure_script(figure: Any, notebook: str, plotly: str) -> Thumbnail | None:
+    """A figure as a script that hands it to the gallery, which works from the disk too.
+
+    Parameters
+    ----------
+    figure : dict
+        Plotly's JSON, untrusted.
+    notebook : str
+    plotly : str
+        Where plotly's script is, below the folder of all reports.
+
+    Returns
+    -------
+    Thumbnail or None
+        None where the figure is too large for a gallery, or cannot be written as JSON.
+    """
+    if not isinstance(figure, dict):
+        return None
+    known = cast("dict[str, Any]", figure)
+    record = {"notebook": notebook, "plotly": plotly}
+    record |= {key: known[key] for key in ("data", "layout") if key in known}
+    try:
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return None
+    if len(text) > FIGURE_LIMIT:
+        return None
+    return Thumbnail(".js", f"researchJobsFigure({text});\n".encode())
 
 
 def _scaled(mime: str, content: bytes, size: tuple[float, float]) -> Thumbnail:

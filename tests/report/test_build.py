@@ -374,9 +374,11 @@ class TestLibraries:
         report = built(captures, header, tmp_path, shows={2: shows})
         (frame,) = (report.folder / "frames").iterdir()
         document = frame.read_text()
-        assert "window.Bokeh = '<\\/script>'" in document
+        assert "window.Bokeh = '\\u003c\\\\/script>'" in document
         assert (
-            document.index("window.Bokeh") < document.index('id="a-1"') < document.index("draw()")
+            document.index("window.Bokeh")
+            < document.index("data-root-id")
+            < document.index("draw()")
         )
         assert "Loading" not in page_of(report)
 
@@ -393,16 +395,16 @@ class TestLibraries:
         assert "was not found" in page_of(built(captures, header, tmp_path, shows={2: shows}))
 
     def test_altair(self, captures, header, tmp_path):
-        """An altair chart that nothing could draw is sketched; the page says how to do better."""
+        """Of an altair chart that nothing could draw the page says how to have it drawn."""
         import altair as alt
         import pandas as pd
 
         chart = alt.Chart(pd.DataFrame({"x": ["a", "b"], "y": [1, 2]})).mark_bar()
         data = chart.encode(x="x", y="y")._repr_mimebundle_()
         report = built(captures, header, tmp_path, shows={2: lambda r: r.display(data)})
-        assert "rj-sketch" in page_of(report)
         assert "vl-convert-python" in page_of(report)
-        assert report.thumbnail.name == "thumbnail.svg"
+        assert "rj-frame" not in page_of(report).split("<main>")[1]
+        assert report.thumbnail is None
 
     def test_altair_drawn(self, captures, header, tmp_path):
         """An altair chart that was drawn in the notebook's process is that drawing."""
@@ -421,11 +423,31 @@ class TestThumbnail:
         assert report.thumbnail.name == "thumbnail.png"
         assert report.thumbnail.read_bytes() == base64.b64decode(PNG)
 
-    def test_plotly_needs_no_browser(self, captures, header, show, tmp_path):
-        """A plotly figure gives a drawing of its own."""
+    def test_plotly(self, captures, header, show, tmp_path):
+        """A plotly figure is handed to the gallery, with the script that draws it."""
         report = built(captures, header, tmp_path, shows={3: show(PLOTLY, FIGURE)})
-        assert report.thumbnail.name == "thumbnail.svg"
-        assert report.thumbnail.read_text().startswith("<svg")
+        assert report.thumbnail.name == "thumbnail.js"
+        call = re.fullmatch(r"researchJobsFigure\((.*)\);\n", report.thumbnail.read_text())
+        figure = json.loads(call[1])
+        assert figure["data"] == FIGURE["data"]
+        assert figure["notebook"] == "volatility/garch"
+        assert (tmp_path / "reports" / figure["plotly"]).is_file()
+
+    @pytest.mark.parametrize(
+        "figure", [{"data": [{"y": [0.5] * 300_000}]}, {"data": [{"y": [float("nan")]}]}, [], "x"]
+    )
+    def test_no_figure(self, captures, header, show, tmp_path, figure):
+        """A figure that is too large for a gallery, or is none, is no thumbnail."""
+        report = built(captures, header, tmp_path, shows={3: show(PLOTLY, figure)})
+        assert report.thumbnail is None
+        assert "rj-cell" in page_of(report)
+
+    def test_forged_figure(self, captures, header, show, tmp_path):
+        """A figure cannot say which script draws it, or whose it is."""
+        figure = FIGURE | {"plotly": "https://example.com/x.js", "notebook": "another"}
+        report = built(captures, header, tmp_path, shows={3: show(PLOTLY, figure)})
+        assert "example.com" not in report.thumbnail.read_text()
+        assert "another" not in report.thumbnail.read_text()
 
     def test_wide_picture_is_scaled(self, captures, header, show, tmp_path):
         """No thumbnail is wider than Dagster's column, whatever the figure's size and format."""

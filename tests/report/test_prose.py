@@ -22,7 +22,7 @@ def test_formulas(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["costs $5 and $6", r"\$x\$", "`$x$`", "```\n$x$\n```", "$ x $", "a$b$c1", "~~~\n$x$ y\n~~~"],
+    ["costs $5 and $6", r"\$x\$", "`$x$`", "```\n$x$\n```", "$ x $", "1$b$2", "~~~\n$x$ y\n~~~"],
 )
 def test_no_formulas(source):
     """Prices, code and escaped dollars are no formulas."""
