@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "OverBudgetError", "budget", "limit_this_process"]
+__all__ = ["Limits", "OverBudgetError", "budget", "limit_this_process", "uninterrupted"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class OverBudgetError(BaseException):
 
 _output_s = 0.0
 _left: float | None = None
+_held = False
+_due = False
 
 
 def limit_this_process(limits: Limits) -> None:
@@ -91,8 +93,27 @@ def budget() -> Generator[None]:
         _left -= time.process_time() - begun
 
 
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Within this context nothing is raised for want of time; at its end it is, if it was due.
+
+    For a library that calls back into Python and takes an exception there for an answer.
+    """
+    global _held, _due
+    _held, _due = True, False
+    try:
+        yield
+    finally:
+        _held = False
+    if _due:
+        raise OverBudgetError
+
+
 def _over(*_args: object) -> None:
-    raise OverBudgetError
+    global _due
+    _due = True
+    if not _held:
+        raise OverBudgetError
 
 
 def _address_space() -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import nh3
 
 from research_jobs.report.css import CSS_LIMIT, PREFIX, harmless_declarations, scoped_css
+from research_jobs.report.limits import uninterrupted
 from research_jobs.report.markup import Markup, look_at
 
 if TYPE_CHECKING:
@@ -119,8 +120,16 @@ class _Attributes:
     secret: str | None
     remote: int = 0
     css: int = 0
+    error: BaseException | None = None
 
     def __call__(self, tag: str, name: str, value: str) -> str | None:
+        try:
+            return self._judge(tag, name, value)
+        except BaseException as error:  # noqa: BLE001 - raised once nh3 has returned
+            self.error = error
+            return None
+
+    def _judge(self, tag: str, name: str, value: str) -> str | None:
         if self.secret is not None and self.secret in value:
             return None
         if name == "style":
@@ -168,16 +177,20 @@ def clean_html(
     if seen.too_much:
         return Cleaned("", complete=False, too_much=True)
     judge = _Attributes(picture, secret)
-    html = nh3.clean(
-        markup,
-        tags=set(_ELEMENTS),
-        clean_content_tags=set(_WITH_CONTENT),
-        attributes=_ALLOWED,
-        attribute_filter=judge,
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-        url_schemes={"http", "https", "mailto", "data"},
-        link_rel="noopener noreferrer",
-    )
+    # nh3 swallows what its judge raises, so nothing may be raised there.
+    with uninterrupted():
+        html = nh3.clean(
+            markup,
+            tags=set(_ELEMENTS),
+            clean_content_tags=set(_WITH_CONTENT),
+            attributes=_ALLOWED,
+            attribute_filter=judge,
+            set_tag_attribute_values={"a": {"target": "_blank"}},
+            url_schemes={"http", "https", "mailto", "data"},
+            link_rel="noopener noreferrer",
+        )
+    if judge.error is not None:
+        raise judge.error
     css = "\n".join(seen.styles)
     fits = len(css) + judge.css <= CSS_LIMIT
     style = scoped_css(css, scope) if scope is not None and fits else ""
