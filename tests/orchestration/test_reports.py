@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from research_jobs.orchestration.execution import reports
 from research_jobs.orchestration.execution.reports import run_folder
 from research_jobs.project import Project
+from research_jobs.report.making import make_report
 
 
 def test_run_folders_share_no_parent_that_goes(tmp_path: Path) -> None:
@@ -54,3 +60,50 @@ def test_run_folders_differ(tmp_path: Path) -> None:
     folders = {run_folder(project, *each) for each in asked}
     assert len(folders) == len(asked)
     assert all(len(folder.name) < 255 for folder in folders)
+
+
+MARKET = "# %%\nprices = [1, 2, 3]\nprint('shown')\n"
+
+
+def endings(root: Path) -> list[str]:
+    """The endings that the reports of a project's runs say, by their notebooks' metadata."""
+    found = sorted(root.glob("reports/**/notebook.ipynb"))
+    return [json.loads(path.read_text())["metadata"]["research_jobs"]["ending"] for path in found]
+
+
+def test_made_after_publishing(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a report is made, the outputs are already what everybody reads."""
+    lab.write({"market": MARKET}, "notebooks: {market: {outputs: [prices]}}\n")
+    published: list[bool] = []
+
+    def spy(order: Any, **options: Any) -> Any:
+        published.append((lab.root / "data/market/prices.parquet").exists())
+        return make_report(order, **options)
+
+    monkeypatch.setattr(reports, "make_report", spy)
+    run = lab.materialize("market")
+    assert run.success, run.errors
+    assert published == [True]
+    assert "shown" in Path(run.metadata("market")["report"]).read_text()
+
+
+def test_refused_is_not_succeeded(lab: Any) -> None:
+    """The report and the gallery of a run that a check refused say so, and which check."""
+    manifest = "notebooks: {market: {outputs: {prices: {min_rows: 9}}}}\n"
+    lab.write({"market": MARKET}, manifest)
+    assert not lab.materialize("market").success
+    assert endings(lab.root) == ["refused"]
+    (page,) = lab.root.glob("reports/market/_runs/*/report.html")
+    assert "Refused" in page.read_text()
+    assert "min_rows" in page.read_text()
+    assert '"ending":"refused"' in (lab.root / "reports/market/runs.js").read_text()
+
+
+def test_not_stored_is_not_succeeded(lab: Any) -> None:
+    """The report of a run whose outputs could not be published says that it failed, and why."""
+    lab.write({"market": MARKET}, "notebooks: {market: {outputs: [prices]}}\n")
+    (lab.root / "data").mkdir(exist_ok=True)
+    (lab.root / "data" / "market").write_text("a file where the outputs' folder belongs")
+    assert not lab.materialize("market").success
+    assert endings(lab.root) == ["failed"]
+    assert (lab.root / "data" / "market").read_text().startswith("a file")
