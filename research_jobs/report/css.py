@@ -98,17 +98,25 @@ def scoped_css(css: str, scope: str) -> str:
     """
     if len(css) > CSS_LIMIT:
         return ""
-    rules: list[str] = []
+    return "\n".join(
+        f"{', '.join(f'{scope} {selector}' for selector in selectors)} {{ {declarations} }}"
+        for selectors, declarations in _rules(css)
+    )
+
+
+# Tables of one library have one sheet.
+@lru_cache(maxsize=64)
+def _rules(css: str) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """The rules that are harmless once they are confined: selectors and declarations."""
+    rules: list[tuple[tuple[str, ...], str]] = []
     for rule in tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True):
         if rule.type != "qualified-rule":
             continue
-        selectors = _selectors(rule.prelude, scope)
-        if selectors is None:
-            continue
+        selectors = _selectors(rule.prelude)
         declarations = _declarations(tinycss2.parse_blocks_contents(rule.content))
-        if declarations:
-            rules.append(f"{selectors} {{ {declarations} }}")
-    return "\n".join(rules)
+        if selectors and declarations:
+            rules.append((selectors, declarations))
+    return tuple(rules)
 
 
 def _declarations(nodes: Sequence[Any]) -> str:
@@ -148,8 +156,8 @@ def _value(tokens: Sequence[Any], name: str, depth: int = 0) -> str | None:
     return "".join(out).strip()
 
 
-def _selectors(tokens: Sequence[Any], scope: str) -> str | None:
-    """A list of selectors below `scope`; None where one is not plain."""
+def _selectors(tokens: Sequence[Any]) -> tuple[str, ...]:
+    """The selectors of a rule; none where one of them is not plain."""
     parts: list[list[Any]] = [[]]
     for token in tokens:
         if token.type == "literal" and token.value == ",":
@@ -157,9 +165,7 @@ def _selectors(tokens: Sequence[Any], scope: str) -> str | None:
         elif token.type != "comment":
             parts[-1].append(token)
     written = [_selector(part) for part in parts]
-    if any(item is None for item in written):
-        return None
-    return ", ".join(f"{scope} {item}" for item in written)
+    return tuple(item for item in written if item is not None) if None not in written else ()
 
 
 def _selector(tokens: list[Any]) -> str | None:

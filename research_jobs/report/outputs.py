@@ -63,6 +63,22 @@ _REMOTE = re.compile(
     re.IGNORECASE,
 )
 _BOKEH_ROOT = re.compile(r'\A\s*<div id="[\w-]+" data-root-id="(\w+)"[^>]*></div>\s*\Z')
+# What pandas writes before its tables: its style sheet is then known.
+_PANDAS = """<div>
+<style scoped>
+    .dataframe tbody tr th:only-of-type {
+        vertical-align: middle;
+    }
+
+    .dataframe tbody tr th {
+        vertical-align: top;
+    }
+
+    .dataframe thead th {
+        text-align: right;
+    }
+</style>
+</div>"""
 _COLOURED = re.compile(r"\bbackground(?:-color)?:|[\s\"{;]color:")
 
 
@@ -311,8 +327,9 @@ def _reason(error: BaseException) -> str:
 
 
 def warm_up() -> None:
-    """Import and prepare everything that outputs may need."""
+    """Import and prepare what outputs need, for the processes that are forked from this one."""
     render_markdown("*a* $x$", anchor="a")
+    clean_html(_PANDAS, scope="#a")
 
 
 def _joined(value: Any) -> str:
