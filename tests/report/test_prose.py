@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from research_jobs.report.prose import latex_to_html, render_markdown
+from research_jobs.report.prose import (
+    FORMULA_LIMIT,
+    MARKDOWN_LIMIT,
+    latex_to_html,
+    render_markdown,
+)
 
 
 def html(source: str) -> str:
@@ -98,3 +103,61 @@ def test_markup_in_it_is_harmless():
 def test_placeholders_cannot_be_forged():
     """Characters that stand in for formulas mean nothing in a text."""
     assert "<math" not in html("\ue000i0\ue001 plain")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&#xe000;d99&#xe001;",
+        "\ue000d99\ue001",
+        "\0",
+        "&#0;",
+        "m0000000000000000000000m0;",
+        "0;",
+        "&nbsp;&#xfffe;&#x10ffff;",
+        "\u2028\u2029\ufeff",
+    ],
+)
+def test_places_cannot_be_forged(text):
+    """Nothing that a text holds is taken for the place of a formula."""
+    shown = html(f"text from a feed: {text} and $x$")
+    assert shown.count("<math") == 1
+    assert "text from a feed" in shown
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '<div title="\n\n$x$\n\n">text</div>',
+        '<a href="https://a.b/\n\n$x$\n\n">text</a>',
+        '<p style="color:\n\n$x$\n\n">text</p>',
+        "<b title='\n\n$\\text{\" onclick=f()}$\n\n'>text</b>",
+        "![$x$](a.png) text",
+    ],
+)
+def test_no_formula_within_a_tag(source):
+    """Where markup makes the place of a formula a part of a tag, the formula is left out."""
+    shown = html(source)
+    for tag in re.findall(r"<[^>]*>", shown):
+        assert "math" not in tag or tag.startswith(("<math", "</math"))
+        assert "onclick" not in tag
+
+
+@pytest.mark.parametrize(
+    "heading", ['<h2 title="><img src=x onerror=f()>">a</h2>', "## a <b title='</h2>'>b</b>"]
+)
+def test_headings_stay_whole(heading):
+    """A heading gets its anchor, whatever its attributes hold."""
+    prose = render_markdown(f"# Top\n\n{heading}\n", anchor="c")
+    assert [item.anchor for item in prose.headings] == ["c-1", "c-2"]
+    assert '<h2 id="c-2">' in prose.html
+    assert "<img" not in prose.html
+
+
+def test_limits():
+    """Markdown and formulas beyond their limits are shown as they were written."""
+    assert "<em>" in html("*a* " + " " * (MARKDOWN_LIMIT - 5) + "b")
+    assert html("*a* " + " " * (MARKDOWN_LIMIT - 4) + "b").startswith('<pre class="rj-raw">*a*')
+    assert "<math" in latex_to_html("x" + " " * 100 + "y" * (FORMULA_LIMIT - 101), display=False)
+    assert "<math" not in latex_to_html("y" * (FORMULA_LIMIT + 1), display=False)
+    assert html("<div>" * 300).startswith('<pre class="rj-raw">&lt;div&gt;')
