@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,8 +45,7 @@ def serve(descriptor: int) -> None:
     name_process("rj-reports")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects the copies
-    warm_up()
-    compile_templates()
+    _warm_up()
     gc.collect()
     gc.freeze()
     while True:
@@ -57,6 +57,17 @@ def serve(descriptor: int) -> None:
                 control.close()
                 _make_one(socket.socket(fileno=received))
             os.close(received)
+
+
+def _warm_up() -> None:
+    """Do once what each copy would do for the first time: imports, templates, a whole report."""
+    warm_up()
+    compile_templates()
+    header = ReportHeader("warm", "succeeded", "warm", started_at=1.0, duration_s=1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        reports = Path(folder)
+        report = build_report(None, header, reports / "warm" / "_runs" / "1", reports=reports)
+        update_gallery(reports, GalleryEntry(NotebookCard("warm"), header, report))
 
 
 def _make_one(reply: socket.socket) -> NoReturn:
