@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     warm_up(project)
 
     from research_jobs.notebook.discovery import files_beside
-    from research_jobs.orchestration.operations.call import Call
+    from research_jobs.orchestration.operations.call import RunCommand
     from research_jobs.orchestration.operations.launch import Outcome
     from research_jobs.orchestration.operations.session import open_session
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.notebooks, selection=arguments.select, stale=arguments.stale
         )
         outcomes: list[Outcome] = []
-        call = Call(
+        call = RunCommand(
             session,
             keys,
             partition=arguments.partition,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    PrivateAttr,
     Strict,
     StrictStr,
     WithJsonSchema,
@@ -32,12 +33,18 @@ class DynamicSpec(Spec):
     prune: Flag = Field(
         default=False, description="Forget keys that the output no longer lists (data stays)."
     )
+    _scope: str | None = PrivateAttr(default=None)
 
     @property
     def definition_name(self) -> str:
         """str: the name of the set of keys, the same for all who take it from one place."""
         tail = f".{self.column}" if self.column else ""
-        return f"{self.notebook}/{self.output}{tail}"
+        scope = f"{self._scope}/" if self._scope else ""
+        return f"{scope}{self.notebook}/{self.output}{tail}"
+
+    def set_scope(self, prefix: str | None) -> None:
+        """Keep the set apart from those of projects with another prefix."""
+        self._scope = prefix
 
 
 By = Literal["hour", "day", "week", "month", "quarter", "year", "cron"]

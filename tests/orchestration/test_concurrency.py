@@ -15,7 +15,7 @@ from lab import wait_until
 
 from research_jobs.orchestration.execution import io_manager
 from research_jobs.orchestration.execution.executor import MAX_CONCURRENT_VARIABLE
-from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
+from research_jobs.orchestration.model.names import NOTEBOOKS_POOL
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 
 NOTEBOOK = "# %%\nx = 1\n"

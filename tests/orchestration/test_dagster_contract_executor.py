@@ -268,9 +268,9 @@ def pool(instance: DagsterInstance) -> DagsterInstance:
     return instance
 
 
-def claims_of(instance: DagsterInstance, run_id: str, width: int = 2) -> private.ThriftyClaims:
+def claims_of(instance: DagsterInstance, run_id: str, width: int = 2) -> private.BatchedPoolClaims:
     run = DagsterRun(job_name="job", run_id=run_id)
-    return private.ThriftyClaims(instance, run, width=width, interval_s=1.0)
+    return private.BatchedPoolClaims(instance, run, width=width, interval_s=1.0)
 
 
 def test_only_as_many_claims_wait_as_can_run(pool: DagsterInstance) -> None:

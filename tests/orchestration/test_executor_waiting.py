@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
+from research_jobs.orchestration.model.names import NOTEBOOKS_POOL
 
 WINDOW_S = 3.0
 # Of one core, as the goal says.

@@ -60,6 +60,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 __all__ = [
     "ActiveExecution",
+    "BatchedPoolClaims",
     "CapturedLogContext",
     "CloudStorageComputeLogManager",
     "ComputeIOType",
@@ -85,7 +86,6 @@ __all__ = [
     "StepDependencyConfig",
     "StepExecutionContext",
     "StepFailureData",
-    "ThriftyClaims",
     "confine_python_logs",
     "create_compute_log_file_key",
     "dagster_event_sequence_for_step",
@@ -171,7 +171,7 @@ def pin_console_loggers(log: DagsterLogManager, stream: Any) -> None:
             logger.addHandler(pinned)
 
 
-class ThriftyClaims(InstanceConcurrencyContext):
+class BatchedPoolClaims(InstanceConcurrencyContext):
     """Claims of pool slots that keep the database quiet and lose little time.
 
     Dagster's own queues a claim for *every* step that could run, however few can run at once, and

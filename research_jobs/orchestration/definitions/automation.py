@@ -8,19 +8,24 @@ from typing import Any
 import dagster as dg
 
 from research_jobs.manifest import NotebookSpec
+from research_jobs.orchestration.model.names import AssetNames
 
 __all__ = ["AUTOMATION_SENSOR", "automation_condition", "automation_sensor"]
 
 AUTOMATION_SENSOR = "notebooks_automation"
+_WITHOUT_PREFIX = AssetNames()
 
 
-def automation_condition(spec: NotebookSpec) -> dg.AutomationCondition[Any] | None:
+def automation_condition(
+    spec: NotebookSpec, names: AssetNames = _WITHOUT_PREFIX
+) -> dg.AutomationCondition[Any] | None:
     """When Dagster itself is to ask for a notebook.
 
     Parameters
     ----------
     spec : NotebookSpec
         With defaults merged in.
+    names : AssetNames
 
     Returns
     -------
@@ -29,7 +34,7 @@ def automation_condition(spec: NotebookSpec) -> dg.AutomationCondition[Any] | No
         dependencies. For partitions of time each looks at the newest one.
     """
     if spec.after:
-        return _after(spec.after)
+        return _after(spec.after, names)
     automation = spec.automation
     if automation is None:
         return None
@@ -42,14 +47,14 @@ def automation_condition(spec: NotebookSpec) -> dg.AutomationCondition[Any] | No
     return dg.AutomationCondition.on_cron(automation.cron, zone)
 
 
-def _after(notebooks: Iterable[str]) -> dg.AutomationCondition[Any]:
+def _after(notebooks: Iterable[str], names: AssetNames) -> dg.AutomationCondition[Any]:
     """New data of any of these, once all of them that are being made are done.
 
     Dagster's ``eager`` without its other half, which also runs what was never made: somebody who
     says ``after`` names a cause, and the notebook's mere absence is none. Data that came in the
     very run that makes the notebook too (a schedule over both) is no cause either.
     """
-    others = dg.AssetSelection.assets(*(dg.AssetKey(name.split("/")) for name in notebooks))
+    others = dg.AssetSelection.assets(*map(names.key, notebooks))
     condition = dg.AutomationCondition
     return (
         condition.in_latest_time_window()

@@ -46,12 +46,12 @@ from research_jobs.orchestration.model.config import (
     settable_parameters,
 )
 from research_jobs.orchestration.model.mappings import partition_mapping
+from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.partitions import build_partitions
-from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
 from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.project import Project, find_project
 
-__all__ = ["asset_key", "build_defs", "catalog_defs", "definition_problems"]
+__all__ = ["build_defs", "catalog_defs", "definition_problems"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -132,7 +132,7 @@ def catalog_defs(
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         notebooks, entries, partitions = _assets(catalog, given)
-        scheduled = _scheduled(entries, partitions, catalog.project.store)
+        scheduled = _scheduled(catalog.names, entries, partitions, catalog.project.store)
         timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
@@ -145,7 +145,8 @@ def catalog_defs(
         schedules=[*timed.schedules, *schedules],
         sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
-        executor=executor or default_executor(catalog.manifest.defaults.concurrency),
+        executor=executor
+        or default_executor(catalog.manifest.defaults.concurrency, catalog.names.pool()),
     )
 
 
@@ -160,7 +161,7 @@ def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         _, entries, partitions = _assets(catalog, managers)
-        scheduled = _scheduled(entries, partitions, catalog.project.store)
+        scheduled = _scheduled(catalog.names, entries, partitions, catalog.project.store)
         timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
     broken = [
@@ -215,7 +216,7 @@ def _sensors(
 
 
 def _scheduled(
-    entries: Mapping[str, Entry], partitions: Partitions, store: str
+    names: AssetNames, entries: Mapping[str, Entry], partitions: Partitions, store: str
 ) -> dict[str, ScheduledNotebook]:
     ops = op_names(entries)
     return {
@@ -223,6 +224,7 @@ def _scheduled(
             name,
             partitions[name],
             op=ops[name],
+            names=names,
             retries=entry.spec.retries.max if entry.spec.retries else 0,
             by=entry.spec.partitions.by if entry.spec.partitions else None,
             parameters=settable_parameters(entry),
@@ -231,11 +233,6 @@ def _scheduled(
         )
         for name, entry in entries.items()
     }
-
-
-def asset_key(name: str) -> dg.AssetKey:
-    """The asset of a notebook: ``volatility/garch`` is ``["volatility", "garch"]``."""
-    return dg.AssetKey(name.split("/"))
 
 
 def _assets(
@@ -307,7 +304,7 @@ def _asset(
 ) -> dg.AssetsDefinition:
     broken = entry.error is not None
     spec = entry.spec
-    key = asset_key(entry.name)
+    key = catalog.names.key(entry.name)
     own = partitions[entry.name]
     deps: list[dg.AssetDep] = []
     for name in entry.upstream:
@@ -316,7 +313,7 @@ def _asset(
             if partitions[name] is not None and not broken
             else None
         )
-        deps.append(dg.AssetDep(asset_key(name), partition_mapping=mapping))
+        deps.append(dg.AssetDep(catalog.names.key(name), partition_mapping=mapping))
     deps += [dg.AssetDep(dg.AssetKey(list(other))) for other in entry.assets]
 
     checks = [] if broken else check_specs(key, spec.outputs)
@@ -335,7 +332,7 @@ def _asset(
         outs={RESULT: result, **dict.fromkeys(check_outputs, _CHECK_OUT)},
         config_schema=None if broken else config_schema(entry, op_name),
         retry_policy=None if broken else _retry_policy(spec.retries),
-        pool=spec.pool or NOTEBOOKS_POOL,
+        pool=catalog.names.pool(spec.pool),
     )
     ours = manager == IO_MANAGER_KEY
     return dg.AssetsDefinition(
@@ -377,7 +374,7 @@ def _spec(
         group_name=_group(entry),
         code_version=notebook.code_version or None,
         freshness_policy=_freshness(spec.freshness) if spec.freshness else None,
-        automation_condition=None if entry.error else automation_condition(spec),
+        automation_condition=None if entry.error else automation_condition(spec, catalog.names),
         owners=list(spec.owners),
         tags=dict(spec.tags),
         kinds={*KINDS, *spec.kinds[: KINDS_LIMIT - len(KINDS)]},

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from research_jobs.orchestration.model.names import AssetNames
+
 if TYPE_CHECKING:
     from research_jobs.orchestration.compat.assets import UnresolvedAssetJobDefinition
 
@@ -65,6 +67,8 @@ class ScheduledNotebook:
     partitions : dagster.PartitionsDefinition or None
     op : str
         The name of its op, from `op_names`.
+    names : AssetNames
+        The project's.
     retries : int
         How many failed runs of a partition are followed by another.
     by : str or None
@@ -80,6 +84,7 @@ class ScheduledNotebook:
     name: str
     partitions: dg.PartitionsDefinition[Any] | None = None
     op: str = field(kw_only=True)
+    names: AssetNames = field(default_factory=AssetNames)
     retries: int = 0
     by: str | None = None
     parameters: tuple[str, ...] = ()
@@ -91,7 +96,7 @@ class ScheduledNotebook:
     @property
     def key(self) -> dg.AssetKey:
         """dagster.AssetKey: of its asset."""
-        return dg.AssetKey(self.name.split("/"))
+        return self.names.key(self.name)
 
 
 def notebook_jobs(

@@ -23,6 +23,7 @@ from research_jobs.orchestration.definitions.automation import (
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
 from research_jobs.orchestration.definitions.watching import Look, Pattern, compile_pattern, look
 from research_jobs.orchestration.model.dynamic_keys import changes
+from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.partitions import dimension_specs, newest_keys
 from research_jobs.project import Project
 
@@ -77,7 +78,7 @@ def build_sensors(
     """
     sensors: list[AnySensor] = []
     problems: list[Problem] = []
-    dynamic: dict[str, DynamicSpec] = {}
+    dynamic: dict[str, tuple[DynamicSpec, AssetNames]] = {}
     automated: list[dg.AssetKey] = []
     for name, spec in specs.items():
         notebook = notebooks[name]
@@ -92,10 +93,11 @@ def build_sensors(
                 problems.append(Problem("notebook", name, wrong))
         for dimension in dimension_specs(spec).values():
             if dimension.dynamic is not None:
-                dynamic.setdefault(dimension.dynamic.definition_name, dimension.dynamic)
-        if automation_condition(spec) is not None:
+                listed = dimension.dynamic
+                dynamic.setdefault(listed.definition_name, (listed, notebook.names))
+        if automation_condition(spec, notebook.names) is not None:
             automated.append(notebook.key)
-    sensors += [_keys_sensor(project, source) for source in dynamic.values()]
+    sensors += [_keys_sensor(project, *source) for source in dynamic.values()]
     automation = automation_sensor(automated)
     if automation is not None:
         sensors.append(automation)
@@ -230,8 +232,8 @@ def _listed(paths: Sequence[str]) -> str:
 # --- keys that a notebook lists -------------------------------------------------------------------
 
 
-def _keys_sensor(project: Project, source: DynamicSpec) -> dg.SensorDefinition:
-    asset = dg.AssetKey(source.notebook.split("/"))
+def _keys_sensor(project: Project, source: DynamicSpec, names: AssetNames) -> dg.SensorDefinition:
+    asset = names.key(source.notebook)
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         event = context.instance.get_latest_materialization_event(asset)

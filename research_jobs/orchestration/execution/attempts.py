@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempt",
+    "execution_slot",
     "running",
     "running_attempt",
     "step_cancel_token",
     "step_log_streams",
-    "step_place",
 ]
 
 
@@ -133,7 +133,7 @@ def step_log_streams(context: StepContext) -> LogStreams:
 
 
 @contextmanager
-def step_place(context: StepContext) -> Generator[None]:
+def execution_slot(context: StepContext) -> Generator[None]:
     """The step's place among those that run at once, given back at the end of this context.
 
     What a step does after that (publishing, its report) keeps no other from running. Under

@@ -38,7 +38,7 @@ from research_jobs.orchestration.execution.attempts import (
 )
 from research_jobs.orchestration.execution.logs import RunLogs
 from research_jobs.orchestration.execution.step_log import LogStreams, route_output
-from research_jobs.orchestration.model.pools import NOTEBOOKS_POOL
+from research_jobs.orchestration.model.names import NOTEBOOKS_POOL
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 from research_jobs.process import usable_cores
 
@@ -75,7 +75,7 @@ SIGNAL_INTERVAL_S = 0.25
 CLAIM_INTERVAL_S = 1.0
 CANCEL_GRACE_S = 30.0
 # How many steps may conclude (publish, store events) beside those that run, for each that may run.
-CONCLUDING = 3
+MAX_FINALIZING_PER_SLOT = 3
 
 
 class NotebookExecutor(private.Executor):
@@ -92,8 +92,10 @@ class NotebookExecutor(private.Executor):
         As for Dagster's multiprocess executor.
     cancel_grace_s : float
         How long a run that is to stop waits for steps that nothing can stop, seconds.
+    notebooks_pool : str
+        The pool of all notebooks that name none.
     notebook_slots : int
-        Slots of the pool `NOTEBOOKS_POOL`, set on the instance when a run with steps of it begins.
+        Slots of that pool, set on the instance when a run with steps of it begins.
     """
 
     def __init__(
@@ -101,12 +103,14 @@ class NotebookExecutor(private.Executor):
         retries: RetryMode,
         max_concurrent: int,
         notebook_slots: int,
+        notebooks_pool: str = NOTEBOOKS_POOL,
         tag_concurrency_limits: list[dict[str, Any]] | None = None,
         step_dependency_config: StepDependencyConfig | None = None,
         cancel_grace_s: float = CANCEL_GRACE_S,
     ) -> None:
         self._retries = retries
         self.notebook_slots = notebook_slots
+        self.notebooks_pool = notebooks_pool
         self.max_concurrent = max_concurrent
         self.tag_concurrency_limits = tag_concurrency_limits or []
         self._step_dependency_config = (
@@ -133,7 +137,7 @@ class NotebookExecutor(private.Executor):
 
         # Not only for the steps: the run's last event is stored after them.
         ride_out_outages(plan_context.instance)
-        _sign(plan_context)
+        tag_run_with_process(plan_context)
         step_keys = execution_plan.step_keys_to_execute
         yield private.DagsterEvent.engine_event(
             plan_context,
@@ -179,8 +183,8 @@ class NotebookExecutor(private.Executor):
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
             stack.enter_context(held_connections(job_context.instance))
-            if any(step.pool == NOTEBOOKS_POOL for step in execution_plan.steps):
-                _set_slots(job_context.instance, self.notebook_slots)
+            if any(step.pool == self.notebooks_pool for step in execution_plan.steps):
+                _set_slots(job_context.instance, self.notebooks_pool, self.notebook_slots)
             logs = stack.enter_context(
                 closing(
                     RunLogs(
@@ -191,7 +195,7 @@ class NotebookExecutor(private.Executor):
                 )
             )
             claims = stack.enter_context(
-                private.ThriftyClaims(
+                private.BatchedPoolClaims(
                     job_context.instance,
                     job_context.dagster_run,
                     width=self.max_concurrent,
@@ -211,7 +215,7 @@ class NotebookExecutor(private.Executor):
             yield from _Run(self, plan_context, job_context, active, claims, logs).events()
 
 
-def _sign(plan_context: PlanOrchestrationContext) -> None:
+def tag_run_with_process(plan_context: PlanOrchestrationContext) -> None:
     """Say on the run which process works on it: who wants to end it has to know."""
     run = plan_context.dagster_run
     tag = process_tag(run.run_id)
@@ -219,7 +223,7 @@ def _sign(plan_context: PlanOrchestrationContext) -> None:
         plan_context.instance.add_run_tags(run.run_id, {PROCESS_TAG: tag})
 
 
-def _set_slots(instance: DagsterInstance, slots: int) -> None:
+def _set_slots(instance: DagsterInstance, pool: str, slots: int) -> None:
     """Have the pool of all notebooks be as wide as the manifest says, for every run."""
     from research_jobs.orchestration.model.instance import end_dead_runs
 
@@ -228,9 +232,9 @@ def _set_slots(instance: DagsterInstance, slots: int) -> None:
         return
     # Where no daemon runs, nobody else gives back what a killed process held.
     end_dead_runs(instance)
-    known = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
-    if known.get(NOTEBOOKS_POOL) != slots:
-        storage.set_concurrency_slots(NOTEBOOKS_POOL, slots)
+    known = {each.name: each.limit for each in storage.get_pool_limits() if not each.from_default}
+    if known.get(pool) != slots:
+        storage.set_concurrency_slots(pool, slots)
 
 
 def _report_log_error(job_context: PlanExecutionContext, what: str, error: BaseException) -> None:
@@ -274,7 +278,7 @@ class _Run:
         plan_context: PlanOrchestrationContext,
         job_context: PlanExecutionContext,
         active: ActiveExecution,
-        claims: private.ThriftyClaims,
+        claims: private.BatchedPoolClaims,
         logs: RunLogs,
     ) -> None:
         self._executor = executor
@@ -332,7 +336,7 @@ class _Run:
     def _free(self) -> int:
         """How many steps may begin; those that only conclude count once there are too many."""
         width = self._executor.max_concurrent
-        concluding = min(len(self._released), CONCLUDING * width)
+        concluding = min(len(self._released), MAX_FINALIZING_PER_SLOT * width)
         return width + concluding - len(self._running)
 
     def _start_steps(self) -> Iterator[DagsterEvent]:
@@ -606,6 +610,11 @@ def default_concurrency() -> int:
                     "by default. Set on the instance when a run begins."
                 ),
             ),
+            "notebooks_pool": Field(
+                str,
+                default_value=NOTEBOOKS_POOL,
+                description="The pool of all notebooks that name none; has the project's prefix.",
+            ),
             "tag_concurrency_limits": private.get_tag_concurrency_limits_config(),
             "retries": private.get_retries_config(),
             "step_dependency_config": private.get_step_dependency_config_field(),
@@ -641,4 +650,5 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
         step_dependency_config=private.StepDependencyConfig.from_config(dependencies),
         cancel_grace_s=grace,
         notebook_slots=slots or default_concurrency(),
+        notebooks_pool=str(config["notebooks_pool"]),
     )

@@ -202,7 +202,7 @@ class NotebookIOManager(dg.IOManager):
         from research_jobs.store.load import Outputs
         from research_jobs.store.stored import stored_partitions
 
-        name = "/".join(context.asset_key.path)
+        name = self._catalog.names.notebook(context.asset_key)
         entry = self._catalog.entries[name]
         if not entry.partitioned:
             return Outputs(self.project.store, name)

@@ -19,9 +19,9 @@ from research_jobs.orchestration.compat.assets import (
     output_io_manager,
 )
 from research_jobs.orchestration.execution.attempts import (
+    execution_slot,
     step_cancel_token,
     step_log_streams,
-    step_place,
 )
 from research_jobs.orchestration.execution.io_manager import (
     IO_MANAGER_KEY,
@@ -145,7 +145,7 @@ def _run_single(context: dg.AssetExecutionContext, work: Work, key: str | None) 
     spec = work.entry.spec
     # A pool of its own, or an IO manager of its own, may mean the writing as well.
     keeps_place = spec.pool is not None or spec.io_manager is not None
-    place = None if keeps_place else step_place(context)
+    place = None if keeps_place else execution_slot(context)
     try:
         ended = work.run(key, step_cancel_token(context), place)
     except ResearchJobsError as error:

@@ -23,6 +23,7 @@ from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
 from research_jobs.orchestration.model.crons import check_cron
+from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.project import Project
 from research_jobs.supervisor.request import preload_modules
 
@@ -94,6 +95,11 @@ class Catalog:
         return iter(self.entries.values())
 
     @cached_property
+    def names(self) -> AssetNames:
+        """AssetNames: what the notebooks are called in Dagster."""
+        return AssetNames(self.manifest.project.prefix)
+
+    @cached_property
     def preload(self) -> tuple[str, ...]:
         """Tuple of str: the modules that a template imports ahead for all notebooks."""
         return preload_modules(self.scan)
@@ -130,6 +136,9 @@ def _entry(
     known: Mapping[str, ScannedNotebook],
 ) -> Entry:
     spec = manifest.spec(notebook.name)
+    for dimension in spec.partitions.columns.values() if spec.partitions else ():
+        if dimension.dynamic is not None:
+            dimension.dynamic.set_scope(manifest.project.prefix)
     error: ResearchJobsError | None = notebook.error
     problems = manifest.problems_of(notebook.name)
     if error is None and problems:

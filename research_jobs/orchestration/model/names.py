@@ -7,8 +7,10 @@ neither history, nor limits, nor listed partitions are shared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import dagster as dg
+if TYPE_CHECKING:
+    import dagster as dg
 
 __all__ = ["NOTEBOOKS_POOL", "AssetNames"]
 
@@ -30,6 +32,8 @@ class AssetNames:
 
     def key(self, notebook: str) -> dg.AssetKey:
         """The asset of a notebook: ``volatility/garch`` is ``["volatility", "garch"]``."""
+        import dagster as dg  # the catalog is read without it
+
         parts = notebook.split("/")
         return dg.AssetKey([self.prefix, *parts] if self.prefix else parts)
 

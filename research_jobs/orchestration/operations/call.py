@@ -13,17 +13,16 @@ from typing import Any
 import dagster as dg
 
 from research_jobs.errors import PartitionError
-from research_jobs.orchestration.definitions.factory import asset_key
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources
 from research_jobs.orchestration.model.selection import none_yet
 from research_jobs.orchestration.operations.launch import Outcome, Seen
 from research_jobs.orchestration.operations.plan import Batch, choose_partitions, plan_batches
 from research_jobs.orchestration.operations.session import Session
 
-__all__ = ["Call"]
+__all__ = ["RunCommand"]
 
 
-class Call:
+class RunCommand:
     """Runs notebooks, dependencies first.
 
     Parameters
@@ -103,13 +102,13 @@ class Call:
         return [[key for key in keys if wave[key] == number] for number in numbers]
 
     def _listed_by(self, key: dg.AssetKey) -> set[dg.AssetKey]:
-        entry = self._session.catalog.entries.get("/".join(key.path))
+        entry = self._session.catalog.entries.get(self._session.catalog.names.notebook(key))
         sources = dynamic_sources(entry.spec) if entry else ()
-        return {asset_key(source.notebook) for source in sources}
+        return {self._session.catalog.names.key(source.notebook) for source in sources}
 
     def _choose(self, key: dg.AssetKey) -> list[str | None] | tuple[PartitionError, str]:
         """The partitions to run; or why there are none, and the ending that this is."""
-        name = "/".join(key.path)
+        name = self._session.catalog.names.notebook(key)
         try:
             self._session.refresh_keys([name])
             found = choose_partitions(self._graph, key, self._partition, self._session.instance)
@@ -136,7 +135,7 @@ class Call:
         for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
             if isinstance(seen, Outcome) and not seen.ok:
                 self._interrupted = self._interrupted or seen.ending == "cancelled"
-                self._lost.add((asset_key(seen.notebook), seen.partition))
+                self._lost.add((self._session.catalog.names.key(seen.notebook), seen.partition))
             yield seen
 
     def _held_back(self, batch: Batch) -> set[dg.AssetKey]:
@@ -157,7 +156,9 @@ class Call:
 
     def _unrun(self, key: dg.AssetKey, partition: str | None, ending: str, why: str) -> Outcome:
         self._lost.add((key, partition))
-        return Outcome("/".join(key.path), ending, "", partition=partition, error=why)
+        return Outcome(
+            self._session.catalog.names.notebook(key), ending, "", partition=partition, error=why
+        )
 
 
 def _check_partitioned(graph: Any, keys: Sequence[dg.AssetKey]) -> None:

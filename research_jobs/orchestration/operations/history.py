@@ -18,7 +18,6 @@ from research_jobs.orchestration.compat.assets import (
     PARTITION_NAME_TAG,
 )
 from research_jobs.orchestration.compat.instance import cron_ticks
-from research_jobs.orchestration.definitions.factory import asset_key
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import (
@@ -106,7 +105,9 @@ def read_statuses(
     wanted = list(entries)
     records = {
         record.asset_entry.asset_key: record.asset_entry
-        for record in instance.get_asset_records([asset_key(entry.name) for entry in wanted])
+        for record in instance.get_asset_records(
+            [catalog.names.key(entry.name) for entry in wanted]
+        )
     }
     runs = read_runs(
         instance, {entry.last_run_id for entry in records.values() if entry.last_run_id}
@@ -115,7 +116,7 @@ def read_statuses(
     statuses: dict[str, Status] = {}
     for entry in wanted:
         materialized, partitions = _count_partitions(instance, catalog, entry)
-        record = records.get(asset_key(entry.name))
+        record = records.get(catalog.names.key(entry.name))
         run = runs.get(record.last_run_id) if record and record.last_run_id else None
         if record is None or run is None:
             statuses[entry.name] = Status(materialized=materialized, partitions=partitions)
@@ -175,7 +176,7 @@ def read_history(
     instance: dg.DagsterInstance, catalog: Catalog, entry: Entry, *, limit: int
 ) -> list[PastRun]:
     """The last runs of a notebook, newest first; looks at the last few hundred runs of all."""
-    key = asset_key(entry.name)
+    key = catalog.names.key(entry.name)
     op = op_names(catalog.entries)[entry.name]
     steps = StepEndings(instance, catalog)
     made = {
@@ -331,7 +332,7 @@ def _count_partitions(
         return None, None
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         keys = set(definition.get_partition_keys())
-    done = instance.get_materialized_partitions(asset_key(entry.name))
+    done = instance.get_materialized_partitions(catalog.names.key(entry.name))
     stored = stored_keys(catalog.project.store, entry)
     return len(keys & done if stored is None else keys & done & stored), len(keys)
 

@@ -205,7 +205,7 @@ class Launcher:
         self, key: dg.AssetKey, metadata: Mapping[str, dg.MetadataValue[Any]]
     ) -> dict[str, Mapping[str, Any]]:
         """Path and rows of each output, from a materialisation's metadata."""
-        entry = self.catalog.entries.get("/".join(key.path))
+        entry = self.catalog.entries.get(self.catalog.names.notebook(key))
         names = list(entry.spec.outputs) if entry else []
         rows = rows_of(metadata, names)
         return {
@@ -306,7 +306,7 @@ class _Watch:
         graph = self._launcher.graph
         failed = [other for other in self._unsuccessful if other in _upstream(graph, key)]
         if failed:
-            names = ", ".join(sorted("/".join(other.path) for other in failed))
+            names = ", ".join(sorted(map(self._launcher.catalog.names.notebook, failed)))
             return f"what it depends on failed: {names}"
         return self._run_error or "its run ended before its turn"
 
@@ -322,7 +322,7 @@ class _Watch:
         if ending == "skipped":
             error = text_of(metadata.get("skip_reason")) or self._descriptions.get(step) or error
         return Outcome(
-            notebook="/".join(key.path),
+            notebook=self._launcher.catalog.names.notebook(key),
             ending=ending,
             run_id=self.run_id,
             partition=self._launcher.partition_for(key, self._batch),
@@ -336,7 +336,7 @@ class _Watch:
     def _label(self, step: str) -> str:
         key = self._steps[step]
         partition = self._launcher.partition_for(key, self._batch)
-        name = "/".join(key.path)
+        name = self._launcher.catalog.names.notebook(key)
         return f"{name} [{partition}]" if partition else name
 
 

@@ -66,7 +66,7 @@ def choose_partitions(
             return list(newest_keys(definition))
         if has_key(definition, partition):
             return [partition]
-        name = "/".join(key.path)
+        name = key.to_user_string()
         raise PartitionError(
             f"'{name}' has no partition '{partition}'",
             hint=existing(definition.get_partition_keys(), partition),

@@ -18,7 +18,7 @@ from research_jobs.errors import (
 )
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration.compat.outages import ride_out_outages
-from research_jobs.orchestration.definitions.factory import asset_key, catalog_defs
+from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.execution.supervisors import remember_preload
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
@@ -97,7 +97,7 @@ class Session:
                 raise NotebookError(f"--select '{selection}' matches no notebook")
         else:
             entries = find_entries(self.catalog, names)
-            keys = [asset_key(entry.name) for entry in entries]
+            keys = [self.catalog.names.key(entry.name) for entry in entries]
         if stale:
             due = set(stale_notebooks(self.instance, self.definitions))
             keys = [key for key in keys if key in due]
@@ -123,7 +123,7 @@ class Session:
 
     def run_config(self, keys: Sequence[dg.AssetKey], values: Mapping[str, str]) -> dict[str, Any]:
         """Parameters from the command line as Dagster's run config, below ``ops``."""
-        names = ["/".join(key.path) for key in keys]
+        names = [self.catalog.names.notebook(key) for key in keys]
         ops = op_names(self.catalog.entries)
         return {
             ops[name]: {"config": converted}
