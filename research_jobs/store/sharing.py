@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,30 +40,35 @@ class Sharing:
             ) from None
 
     def share(self, path: Path) -> None:
-        """Let the group read a file, or enter and list a folder.
+        """Let the group read a file, or enter and list a folder; what is gone by now is skipped.
 
         Raises
         ------
         StoreError
             When there is no such group, or this user may not give it away.
         """
+        try:
+            self._share(path)
+        except FileNotFoundError:
+            return  # a temporary file, or one that somebody else removed
+        except PermissionError as error:
+            raise StoreError(
+                f"{path} cannot be given to the group '{self.group}': {error.strerror}",
+                hint="The user that runs research_jobs has to be a member of the group.",
+            ) from error
+
+    def _share(self, path: Path) -> None:
         state = path.lstat()
         if stat.S_ISLNK(state.st_mode):
             return
         wanted = stat.S_IMODE(state.st_mode) | stat.S_IRGRP
         if stat.S_ISDIR(state.st_mode):
             wanted |= stat.S_IXGRP | stat.S_ISGID
-        try:
-            if state.st_gid != self._number:
-                os.chown(path, -1, self._number)
-            # The change of group takes the setgid bit away.
-            if stat.S_IMODE(path.lstat().st_mode) != wanted:
-                path.chmod(wanted)
-        except PermissionError as error:
-            raise StoreError(
-                f"{path} cannot be given to the group '{self.group}': {error.strerror}",
-                hint="The user that runs research_jobs has to be a member of the group.",
-            ) from error
+        if state.st_gid != self._number:
+            os.chown(path, -1, self._number, follow_symlinks=False)
+        # The change of group takes the setgid bit away.
+        if stat.S_IMODE(path.lstat().st_mode) != wanted:
+            path.chmod(wanted)
 
     def share_way(self, root: Path, path: Path) -> None:
         """Share `root` and every folder on the way from it to `path`, `path` included."""
@@ -78,8 +84,24 @@ class Sharing:
             for name in (*folders, *files):
                 self.share(Path(place, name))
 
+    def share_files(self, root: Path, path: Path) -> None:
+        """Share the folders on the way from `root` to `path`, and the files in each of them."""
+        self.share_way(root, path)
+        for place in (path, *path.parents):
+            if not place.is_relative_to(root):
+                return
+            with os.scandir(place) as entries:
+                files = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+            for name in files:
+                self.share(Path(name))
+
     def share_version(self, unit: Unit, folder: Path) -> None:
         """Share a version that is filled and not committed yet, and the way to it."""
         self.share_way(unit.store, folder)
-        for path in folder.iterdir():
+        for path in (*folder.iterdir(), unit.partitioning):
             self.share(path)
+
+    def share_links(self, unit: Unit, outputs: Iterable[str]) -> None:
+        """Share the folders of the names that other tools read."""
+        for output in outputs:
+            self.share_way(unit.store, unit.link(output).parent)

@@ -196,6 +196,8 @@ def _commit(
             files.make_folders(unit.link(name).parent)
         failpoint("publish.prepared")
         progress.made = links.make_links(unit, names)
+        if job.group is not None:
+            Sharing(job.group).share_links(unit, names)
         failpoint("publish.linked")
     files.rename(progress.fresh, unit.current)
     progress.committed = True
@@ -251,12 +253,14 @@ def _remove_version(folder: Path) -> None:
             disk().remove_tree(folder)
 
 
-def write_partitioning(unit: Unit, partitioning: Partitioning) -> None:
-    """Say which hidden folder of a notebook counts from now on."""
+def write_partitioning(unit: Unit, partitioning: Partitioning, group: str | None = None) -> None:
+    """Say which hidden folder of a notebook counts from now on, to a group as well."""
     fresh = temporary_path(unit.partitioning)
     try:
         disk().write(fresh, partitioning.dump())
         disk().sync_file(fresh)
+        if group is not None:
+            Sharing(group).share(fresh)
         disk().rename(fresh, unit.partitioning)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from permissions import expected, permissions, second_group, umask
 
 from research_jobs.orchestration.execution import reports
+from research_jobs.orchestration.execution.gallery import list_catalog
 from research_jobs.orchestration.execution.reports import run_folder
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.project import Project
-from research_jobs.report.making import make_report
+from research_jobs.report.making import close_maker, make_report
 
 
 def test_run_folders_share_no_parent_that_goes(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_made_after_publishing(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     run = lab.materialize("market")
     assert run.success, run.errors
     assert published == [True]
-    assert "shown" in Path(run.metadata("market")["report"]).read_text()
+    assert "shown" in Path(run.metadata("market")["report_file"]).read_text()
 
 
 def test_refused_is_not_succeeded(lab: Any) -> None:
@@ -101,9 +105,51 @@ def test_refused_is_not_succeeded(lab: Any) -> None:
 
 def test_not_stored_is_not_succeeded(lab: Any) -> None:
     """The report of a run whose outputs could not be published says that it failed, and why."""
-    lab.write({"market": MARKET}, "notebooks: {market: {outputs: [prices]}}\n")
-    (lab.root / "data").mkdir(exist_ok=True)
-    (lab.root / "data" / "market").write_text("a file where the outputs' folder belongs")
+    place = lab.root / "data" / "market"
+    notebook = f"{MARKET}from pathlib import Path\nPath({str(place)!r}).write_text('a file')\n"
+    lab.write({"market": notebook}, "notebooks: {market: {outputs: [prices]}}\n")
     assert not lab.materialize("market").success
     assert endings(lab.root) == ["failed"]
-    assert (lab.root / "data" / "market").read_text().startswith("a file")
+    assert place.read_text() == "a file"
+
+
+@pytest.fixture
+def fresh_maker() -> Iterator[None]:
+    """The process that makes reports keeps the umask that it was started with."""
+    close_maker()
+    yield
+    close_maker()
+
+
+@pytest.mark.usefixtures("fresh_maker")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+@pytest.mark.parametrize("named", [True, False], ids=["group", "no group"])
+def test_who_may_read(lab: Any, mask: int, named: bool) -> None:
+    """Outputs, reports and gallery are a named group's to read; without one, by the umask."""
+    group = second_group() if named else None
+    notebooks = "notebooks:\n  deep/market: {outputs: [prices]}\n"
+    head = f"group: {group.gr_name}\n" if group is not None else ""
+    lab.write({"deep/market": MARKET, "bad": "# %%\n1 / 0\n"}, head + notebooks)
+    with umask(mask):
+        assert lab.materialize("deep/market").success
+        assert not lab.materialize("bad").success
+        list_catalog(load_catalog(lab.project))
+    for folder in (lab.root / "data", lab.root / "reports"):
+        gid = group.gr_gid if group is not None else None
+        assert permissions(folder) == expected(folder, mask, gid)
+    pages = list(permissions(lab.root / "reports"))
+    assert {"index.html", "gallery.js", "deep/market/runs.js", "bad/index.html"} <= set(pages)
+    assert sum(page.endswith("report.html") for page in pages) == 2
+    assert any(page.startswith("assets/page-") for page in pages)
+
+
+def test_unknown_group(lab: Any) -> None:
+    """A group that does not exist: the run says so, and its report is there all the same."""
+    lab.write(
+        {"market": MARKET}, "group: no-such-group\nnotebooks: {market: {outputs: [prices]}}\n"
+    )
+    run = lab.materialize("market")
+    assert not run.success
+    assert "there is no group 'no-such-group'" in run.errors
+    assert endings(lab.root) == ["failed"]
+    assert list_catalog(load_catalog(lab.project)).is_file()

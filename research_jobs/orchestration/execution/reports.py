@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from research_jobs.orchestration.execution.gallery import notebook_card
+from research_jobs.orchestration.execution.gallery import notebook_card, share_pages
 from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
@@ -99,7 +99,11 @@ def report_entries(
         logger.exception("%s: the report could not be written", entry.name)
         return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
     shutil.rmtree(capture.parent, ignore_errors=True)
-    return _links(catalog, report)
+    links = _links(catalog, report)
+    refused = share_pages(catalog, report.folder)
+    if refused is not None:
+        links["report_error"] = dg.MetadataValue.text(refused)
+    return links
 
 
 def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) -> ReportOrder:

@@ -113,9 +113,6 @@ class LocalStore:
             done = self._publish_beside(unit, job)
             if done is None:
                 done = self._publish_instead(unit, job)
-            if job.group is not None:
-                for output in done:
-                    Sharing(job.group).share_way(unit.store, Path(output.path).parent)
         except OSError as error:
             raise _cannot(
                 f"the outputs of {unit} cannot be published to {self.store}", error
@@ -132,7 +129,7 @@ class LocalStore:
                 return None
             root = found.root if found is not None else PARTITIONS
             if by and not unit.partitioning.exists():
-                write_partitioning(unit, Partitioning(root, by))
+                write_partitioning(unit, Partitioning(root, by), job.group)
             return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
 
     def _publish_instead(self, unit: Unit, job: Publication) -> tuple[PublishedOutput, ...]:
@@ -144,15 +141,17 @@ class LocalStore:
             if found is None or found.is_like(by):  # somebody else changed it meanwhile
                 root = found.root if found is not None else PARTITIONS
                 return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
-            write_partitioning(unit, found)
+            write_partitioning(unit, found, job.group)
             root = self._root_of(unit, by)
             target = unit_of(self.store, job.notebook, job.partition, root)
 
             def switch() -> None:
                 try:
                     links.align_links(unit, root)
+                    if job.group is not None:
+                        self._share_links(unit, root, Sharing(job.group))
                     failpoint("publish.relinked")
-                    write_partitioning(unit, Partitioning(root, by))
+                    write_partitioning(unit, Partitioning(root, by), job.group)
                 except BaseException:
                     links.align_links(unit, found.root)
                     raise
@@ -168,6 +167,12 @@ class LocalStore:
                 "do not see it. It comes back with the next run after the manifest is changed back."
             )
         return done
+
+    @staticmethod
+    def _share_links(unit: Unit, root: str, sharing: Sharing) -> None:
+        for each in units_below(unit, root):
+            version = versions.current_version(each)
+            sharing.share_links(each, version.outputs if version is not None else ())
 
     def _root_of(self, unit: Unit, by: Mapping[str, str]) -> str:
         """The hidden folder for a partitioning: the one that it had before, or a free one."""
