@@ -61,7 +61,7 @@ sys.path.insert(0, folder)
 from pathlib import Path
 import importlib
 from research_jobs.notebook.cells import read_notebook_text
-from research_jobs.runtime.capture import open_recorder
+from research_jobs.runtime.recording import open_recorder
 from research_jobs.runtime.display import display_environment, display_modules
 from research_jobs.runtime.importer import import_notebook
 import os

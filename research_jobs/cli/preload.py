@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -60,7 +60,7 @@ def show_preload(project: Project, *, as_json: bool) -> int:
     # What it has to say is in its report.
     with Supervisor(preload=catalog.preload, log=lambda _line: None) as supervisor:
         for warm in interpreters.values():
-            _try(supervisor, project, warm)
+            _try(supervisor, project, warm, catalog.sys_path)
     if as_json:
         print_json({"warm": [vars(warm) for warm in interpreters.values()], "cold": cold})
     else:
@@ -82,9 +82,9 @@ def _why_cold(entry: Entry) -> str | None:
     return f"it sets {early}, which is read when interpreter or libraries start" if early else None
 
 
-def _try(supervisor: Supervisor, project: Project, warm: _Warm) -> None:
+def _try(supervisor: Supervisor, project: Project, warm: _Warm, sys_path: Sequence[str]) -> None:
     try:
-        report = supervisor.warm(project.root, warm.python)
+        report = supervisor.warm(project.root, warm.python, sys_path=sys_path)
     except TemplateUnfitError as error:
         warm.error = f"its runs are started cold: {error}"
     except ResearchJobsError as error:

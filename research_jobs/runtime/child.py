@@ -44,12 +44,13 @@ from research_jobs.protocol import (
     encode,
 )
 from research_jobs.run_context import NotebookSkipped, RunContext, set_context
-from research_jobs.runtime.capture import Recorder, open_recorder
+from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
+from research_jobs.runtime.recording import open_recorder
 from research_jobs.runtime.workers import become_main
 
 __all__ = ["run_child"]

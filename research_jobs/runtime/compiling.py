@@ -80,14 +80,13 @@ def compile_notebook(text: NotebookText) -> CompiledNotebook:
     except SyntaxError as error:
         _explain_magic(error, text)
         raise
-    # The docstring is the module's description wherever it is, and never a value to show.
+    # The docstring is the module's description wherever it is.
     docstring: CodeType | None = None
     statements = tree.body
     if statements and _is_text(statements[0]):
         docstring = compile(
             ast.Module(body=statements[:1], type_ignores=[]), filename, "exec", dont_inherit=True
         )
-        statements = statements[1:]
     by_cell = _by_cell(text.cells, statements)
     lines = text.text.split("\n")
     compiled: list[CompiledCell] = []

@@ -12,25 +12,29 @@ IPython is imported lazily here and nowhere else in the fresh process. Python 3.
 from __future__ import annotations
 
 import base64
-import builtins
-import datetime as dt
 import importlib.util
-import inspect
 import os
 import pathlib
 import sys
-import traceback
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.runtime import figures, vega
+from research_jobs.runtime.browsers import Browser
 from research_jobs.runtime.capture import Recorder
+from research_jobs.runtime.formats import safe_repr, simple_format
 
 if TYPE_CHECKING:
     from research_jobs.runtime.shell import Shell
 
-__all__ = ["Display", "display_environment", "display_modules", "open_display"]
+__all__ = [
+    "SHELL_MODULE",
+    "Display",
+    "display_environment",
+    "display_modules",
+    "has_ipython",
+    "promise_shell",
+]
 
 SHELL_MODULE = "IPython.core.interactiveshell"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -41,35 +45,6 @@ _SCRIPTS = (
 )
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 INLINE_BACKEND = "module://matplotlib_inline.backend_inline"
-
-_METHODS = (
-    ("text/html", "_repr_html_"),
-    ("text/markdown", "_repr_markdown_"),
-    ("image/svg+xml", "_repr_svg_"),
-    ("image/png", "_repr_png_"),
-    ("application/pdf", "_repr_pdf_"),
-    ("image/jpeg", "_repr_jpeg_"),
-    ("text/latex", "_repr_latex_"),
-    ("application/json", "_repr_json_"),
-    ("application/javascript", "_repr_javascript_"),
-)
-_CANARY = "_ipython_canary_method_should_not_exist_"
-_PLAIN_TYPES = (
-    bool,
-    bytes,
-    complex,
-    dt.date,
-    dt.datetime,
-    dt.time,
-    dt.timedelta,
-    float,
-    int,
-    str,
-)
-
-
-# Types that IPython's pretty printer knows: it breaks their lines.
-_PRETTY = (dict, frozenset, list, range, set, slice, super, tuple, type, BaseException)
 
 
 def has_ipython() -> bool:
@@ -157,6 +132,7 @@ class Display:
         self._widgets: list[tuple[str, Any]] = []
         self._assets: set[str] = set()
         self._stand_in = _STAND_IN(self)
+        self.browser = Browser(self)
         self._preloaded = SHELL_MODULE in sys.modules
 
     # -- what the importer calls ------------------------------------------------------------
@@ -180,6 +156,7 @@ class Display:
             self._shell.finish_cell()
         if figures.BACKEND_MODULE in sys.modules:
             figures.flush()
+        self.browser.settle()
         self._settle_widgets()
 
     # -- showing ----------------------------------------------------------------------------
@@ -192,7 +169,7 @@ class Display:
             if simple is not None:
                 return simple
             if not has_ipython():
-                return {"text/plain": _safe_repr(value)}, {}
+                return {"text/plain": safe_repr(value)}, {}
         return self.shell.formats(value)
 
     def publish(
@@ -314,91 +291,6 @@ def _widget(model_id: Any) -> Any:
     return known.get(model_id) if isinstance(known, dict) else None
 
 
-def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The representations of a value that IPython would format no differently.
-
-    Returns
-    -------
-    (dict, dict) or None
-        None where IPython's own rules (its pretty printer) have a say.
-    """
-    kind = type(value)
-    if kind in _PLAIN_TYPES:
-        return {"text/plain": repr(value)}, {}
-    if inspect.isclass(value) or hasattr(value, _CANARY):
-        return None
-    if _displays_itself(value):
-        return {}, {}
-    data, metadata = _representations(value)
-    if "text/plain" not in data:
-        if not (data or _says_itself(kind)) or hasattr(value, "_repr_pretty_"):
-            return None
-        data["text/plain"] = _safe_repr(value)
-    return data, metadata
-
-
-def _says_itself(kind: type) -> bool:
-    """Whether a type's own ``repr()`` is all that the pretty printer would use."""
-    for cls in kind.__mro__:
-        if cls in _PRETTY or cls.__module__ in ("collections", "types"):
-            return False
-        if "__repr__" in cls.__dict__:
-            return cls is not object
-    return False
-
-
-def _displays_itself(value: Any) -> bool:
-    own_display = getattr(value, "_ipython_display_", None)
-    if not callable(own_display):
-        return False
-    try:
-        own_display()
-    except NotImplementedError:
-        return False
-    return True
-
-
-def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the value's own methods say, the bundle first."""
-    data: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-    bundle = _call(value, "_repr_mimebundle_", include=None, exclude=None)
-    if isinstance(bundle, tuple):
-        data.update(bundle[0])
-        metadata.update(bundle[1])
-    elif bundle:
-        data.update(bundle)
-    for mime, method in _METHODS:
-        if mime not in data:
-            item = _call(value, method)
-            if isinstance(item, tuple) and len(item) == 2:
-                item, metadata[mime] = item
-            if item is not None:
-                data[mime] = item
-    return data, metadata
-
-
-def _call(value: Any, method: str, **options: Any) -> Any:
-    function: Callable[..., Any] | None = getattr(value, method, None)
-    if not callable(function):
-        return None
-    try:
-        return function(**options)
-    except NotImplementedError:
-        return None
-    except Exception:  # noqa: BLE001 - as in the editor: told on stderr, and shown otherwise
-        traceback.print_exc()
-        return None
-
-
-def _safe_repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001 - a value that cannot be shown fails nothing
-        traceback.print_exc()
-        return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"
-
-
 def _stand_in_attribute(self: Any, name: str) -> Any:
     if name == "kernel":
         return None
@@ -420,80 +312,8 @@ _STAND_IN = type(
     },
 )
 
-_MISSING = object()
 
-
-@contextmanager
-def open_display(recorder: Recorder) -> Generator[Display]:
-    """Let notebooks and libraries in this process find what they find in the editor.
-
-    Parameters
-    ----------
-    recorder : Recorder
-        Takes what is shown.
-
-    Yields
-    ------
-    Display
-    """
-    shown = Display(recorder)
-    names: dict[str, Any] = {"display": shown.show}
-    ipython = has_ipython()
-    hook: _ShellHook | None = None
-    if ipython:
-        names |= {"get_ipython": shown.find_shell, "__IPYTHON__": True}
-    before = {name: getattr(builtins, name, _MISSING) for name in names}
-    for name, value in names.items():
-        setattr(builtins, name, value)
-    environment = display_environment()
-    old_environment = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    figures.current = shown
-    _tell_imported(environment)
-    if ipython:
-        if SHELL_MODULE in sys.modules:
-            _promise_shell(shown)
-        else:
-            hook = _ShellHook(shown)
-            sys.meta_path.insert(0, hook)
-    try:
-        yield shown
-    finally:
-        if hook is not None and hook in sys.meta_path:
-            sys.meta_path.remove(hook)
-        figures.current = None
-        shown.close()
-        for name, value in before.items():
-            if value is _MISSING:
-                delattr(builtins, name)
-            else:
-                setattr(builtins, name, value)
-        for name, old in old_environment.items():
-            if old is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = old
-
-
-def _tell_imported(environment: Mapping[str, str]) -> None:
-    """Libraries that were imported before read their variables then: tell them now."""
-    # It looks for the shell when it is imported, and once: it is to be imported again.
-    sys.modules.pop("matplotlib_inline.backend_inline", None)
-    renderers = sys.modules.get("plotly.io._renderers")
-    if renderers is not None and "PLOTLY_RENDERER" in environment:
-        renderers.renderers.default = environment["PLOTLY_RENDERER"]
-    matplotlib = sys.modules.get("matplotlib")
-    if matplotlib is not None and "MPLBACKEND" in environment:
-        chosen = matplotlib.rcParams._get("backend")  # noqa: SLF001 - reading it resolves it
-        if not isinstance(chosen, str) or chosen.lower() == "agg":
-            matplotlib.rcParams["backend"] = environment["MPLBACKEND"]
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and pandas.get_option("display.max_columns") == 0:
-        # Its default for a terminal; for a kernel it is 20.
-        pandas.set_option("display.max_columns", 20)
-
-
-def _promise_shell(shown: Display) -> None:
+def promise_shell(shown: Display) -> None:
     """Let IPython say that there is a shell; it is made when it is first asked for."""
     cls: Any = sys.modules[SHELL_MODULE].InteractiveShell
     cls.initialized = classmethod(lambda _cls: True)
@@ -505,38 +325,3 @@ def _withdraw_promise() -> None:
     for name in ("initialized", "instance"):
         if module is not None and name in module.InteractiveShell.__dict__:
             delattr(module.InteractiveShell, name)
-
-
-class _ShellHook:
-    """Promises our shell at the moment at which something first imports IPython."""
-
-    def __init__(self, shown: Display) -> None:
-        self._shown = shown
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname != SHELL_MODULE:
-            return None
-        from importlib.machinery import PathFinder
-
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        spec.loader = _ShellLoader(spec.loader, self._shown)  # pyright: ignore[reportAttributeAccessIssue]
-        return spec
-
-
-class _ShellLoader:
-    def __init__(self, loader: Any, shown: Display) -> None:
-        self._loader = loader
-        self._shown = shown
-
-    def create_module(self, spec: Any) -> Any:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        self._loader.exec_module(module)
-        module.__loader__ = module.__spec__.loader = self._loader
-        _promise_shell(self._shown)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)

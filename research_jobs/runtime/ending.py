@@ -170,7 +170,18 @@ def _memory(facts: Facts) -> str:
 
 # What names a file or an object elsewhere, and words of our own.
 _NOT_MASKED = frozenset(
-    {"check", "ending", "isolation", "name", "output", "path", "results", "severity", "signal"}
+    {
+        "check",
+        "ending",
+        "isolation",
+        "kind",
+        "name",
+        "output",
+        "path",
+        "results",
+        "severity",
+        "signal",
+    }
 )
 
 
@@ -189,7 +200,8 @@ def _masked(value: Any, masker: Masker) -> Any:
         return replace(value, **changed)
     if isinstance(value, tuple):
         return tuple(_masked(item, masker) for item in value)
-    return masker.value(value)
+    # Numbers of the record itself (seconds, bytes, a line) are ours.
+    return value if isinstance(value, int) else masker.value(value)
 
 
 def shown_path(request: RunRequest) -> str:

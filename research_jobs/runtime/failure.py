@@ -5,6 +5,10 @@ Standard library only, Python 3.10 and later: the fresh process imports this.
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
+import linecache
 import os
 import sys
 import sysconfig
@@ -52,8 +56,9 @@ def describe_failure(error: BaseException, text: NotebookText, project_root: Pat
         place += f":{line}"
     if cell is not None:
         place += f", {cell_label(cell)}"
+    origin = _origin(error, text, project_root)
     return Failure(
-        headline=f"{place}: {_one_line(error)}",
+        headline=f"{place}: {_one_line(error)}" + (f" (in {origin})" if origin else ""),
         traceback=user_traceback(error, text, project_root),
         exception=_qualified_name(type(error)),
         line=line,
@@ -190,6 +195,57 @@ def _notebook_line(error: BaseException, text: NotebookText) -> int | None:
         if found is not None:
             return found
         current = current.__cause__ or current.__context__
+    return None
+
+
+def _origin(error: BaseException, text: NotebookText, project_root: Path) -> str | None:
+    """The user's other file, or the text, in which it went wrong; None for the notebook itself."""
+    path = str(text.path)
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or _source_with_null(error), error.lineno
+    elif isinstance(error, ResearchJobsError):
+        return None
+    else:
+        file, line = _innermost(error, path)
+    if file is None or file == path:
+        return None
+    place = _shown(Path(file), project_root)
+    return f"{place}:{line}" if line else place
+
+
+def _innermost(error: BaseException, notebook: str) -> tuple[str | None, int | None]:
+    """The last of the user's frames below the notebook's, but for what the notebook generated."""
+    file: str | None = None
+    line: int | None = None
+    step = error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if name == notebook or (file is not None and _is_users(name, notebook)):
+            file, line = name, step.tb_lineno
+        step = step.tb_next
+    return file, line
+
+
+def _source_with_null(error: BaseException) -> str | None:
+    """The imported file that holds a null byte: Python's error about it names no file."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None or "null byte" not in str(error):
+        return None
+    line = linecache.getline(step.tb_frame.f_code.co_filename, step.tb_lineno).strip()
+    names: list[str] = []
+    with contextlib.suppress(SyntaxError):
+        for node in ast.walk(ast.parse(line)):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    for name in names:
+        with contextlib.suppress(Exception):
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin and b"\0" in Path(spec.origin).read_bytes():
+                return spec.origin
     return None
 
 

@@ -8,10 +8,8 @@ that asking for the name costs no import of matplotlib.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from research_jobs.runtime.display import Display
+from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = ["BACKEND", "BACKEND_MODULE", "flush"]
 
@@ -19,7 +17,7 @@ BACKEND_MODULE = "research_jobs.runtime.figures_backend"
 BACKEND = f"module://{BACKEND_MODULE}"
 
 #: who takes the figures; set while a notebook runs
-current: Display | None = None
+publish: Callable[[Mapping[str, Any]], None] | None = None
 
 
 def flush() -> None:

@@ -21,10 +21,10 @@ def show(*_args: Any, **_options: Any) -> None:
     """Show all open figures, and close them (what ``plt.show()`` calls)."""
     for manager in Gcf.get_all_fig_managers():
         figure = manager.canvas.figure
-        if figures.current is not None and figures.current.recorder.active:
+        if figures.publish is not None:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", bbox_inches="tight", dpi=figure.dpi)
             size = figure.get_size_inches()
             text = f"<Figure size {size[0] * figure.dpi:.0f}x{size[1] * figure.dpi:.0f}>"
-            figures.current.publish({"image/png": buffer.getvalue(), "text/plain": text})
+            figures.publish({"image/png": buffer.getvalue(), "text/plain": text})
         Gcf.destroy(manager)

@@ -27,6 +27,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from research_jobs.runtime.process_state import renew_warnings
+
 __all__ = [
     "FreshState",
     "become_fresh",
@@ -36,18 +38,28 @@ __all__ = [
     "in_project",
     "modules_since_preload",
     "prepare",
-    "remember_matplotlib_settings",
-    "remember_modules",
+    "remember_preloaded",
+    "settings_file",
+    "stop_native_pools",
 ]
 
 # What an interpreter ignores by itself when it starts.
 _IGNORED = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
 
+# How this interpreter would have opened its own streams: "surrogateescape" in the C locale, so that
+# names of files that are not UTF-8 can be printed.
+_ERRORS = [
+    getattr(stream, "errors", None) or "strict" for stream in (sys.__stdin__, sys.__stdout__)
+]
+
 # The folder of research_jobs itself.
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
-# The matplotlibrc that a preloaded matplotlib has read; see `remember_matplotlib_settings`.
+# The matplotlibrc that a preloaded matplotlib has read; see `remember_preloaded`.
 _matplotlib_file: str | None = None
+
+# Variables that preloaded modules have added to the environment, as they would in a cold start.
+_variables: dict[str, str] = {}
 
 # The module that was preloaded last; see `modules_since_preload`.
 _last_preloaded: tuple[str, types.ModuleType] | None = None
@@ -109,6 +121,7 @@ def become_fresh(state: FreshState) -> None:
     sys.argv[:] = state.argv
     sys.path[:] = state.sys_path
     _matplotlib_settings()
+    _native_pools()
 
 
 def default_signals() -> None:
@@ -163,6 +176,7 @@ def _standard_descriptors(stdout: int, stderr: int) -> None:
 
 
 def _environment(environment: Mapping[str, str]) -> None:
+    environment = {**_variables, **environment}
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]
     for name, value in environment.items():
@@ -176,8 +190,10 @@ def _standard_streams() -> None:
     """New streams, since those of the template may hold text and have been wrapped."""
     raw = io.FileIO(0, "r", closefd=False)
     raw.name = "<stdin>"  # type: ignore[misc]
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = _live_stream(1, "strict")
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+        io.BufferedReader(raw), encoding="utf-8", errors=_ERRORS[0]
+    )
+    sys.stdout = sys.__stdout__ = _live_stream(1, _ERRORS[1])
     sys.stderr = sys.__stderr__ = _live_stream(2, "backslashreplace")
 
 
@@ -205,15 +221,24 @@ def _blank_main() -> None:
     sys.modules["__main__"] = main
 
 
-def remember_modules() -> None:
-    """Note what was preloaded, none of which is the project's (called by the template)."""
-    global _last_preloaded
+def remember_preloaded(variables: Iterable[str]) -> None:
+    """Note what was preloaded, and with which settings (called by the template).
+
+    Parameters
+    ----------
+    variables : iterable of str
+        Those that the imports have added to the environment.
+    """
+    global _last_preloaded, _matplotlib_file, _variables
+    _variables = {name: os.environ[name] for name in variables}
     name = next(reversed(sys.modules))
     _last_preloaded = (name, sys.modules[name])
+    _matplotlib_file = settings_file()
+    renew_warnings()
 
 
 def modules_since_preload() -> Iterator[tuple[str, types.ModuleType]]:
-    """Names and modules that were imported since `remember_modules`; all, where it was not called.
+    """Names and modules imported since `remember_preloaded`; all, where it was not called.
 
     New names stand last in ``sys.modules``. To look at the others would cost a forked process a
     copy of the memory of each.
@@ -225,12 +250,24 @@ def modules_since_preload() -> Iterator[tuple[str, types.ModuleType]]:
         yield name, module
 
 
-def remember_matplotlib_settings() -> None:
-    """Note which settings file a preloaded matplotlib has read (called by the template)."""
-    global _matplotlib_file
+def settings_file() -> str | None:
+    """The settings file that an imported matplotlib reads here."""
     matplotlib: Any = sys.modules.get("matplotlib")
-    if matplotlib is not None:
-        _matplotlib_file = matplotlib.matplotlib_fname()
+    return None if matplotlib is None else str(matplotlib.matplotlib_fname())
+
+
+def stop_native_pools() -> None:
+    """End pools of native threads of libraries that can start them again in a forked process."""
+    numexpr: Any = sys.modules.get("numexpr")
+    if numexpr is not None:
+        numexpr.set_num_threads(1)
+
+
+def _native_pools() -> None:
+    """Start the pools again, as large as an import in this process would have."""
+    numexpr: Any = sys.modules.get("numexpr")
+    if numexpr is not None:
+        numexpr.set_num_threads(numexpr.nthreads)
 
 
 def _matplotlib_settings() -> None:

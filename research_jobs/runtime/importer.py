@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 from research_jobs.errors import ParameterError, SourceLocation
 from research_jobs.notebook.cells import Cell, NotebookText
 from research_jobs.run_context import NotebookSkipped
-from research_jobs.runtime.capture import NullRecorder, Recorder, capture_streams
+from research_jobs.runtime.capture import NullRecorder, Recorder
 from research_jobs.runtime.compiling import CompiledCell, awaits, compile_notebook
-from research_jobs.runtime.display import Display, open_display
+from research_jobs.runtime.display import Display
 from research_jobs.runtime.failure import describe_failure
+from research_jobs.runtime.libraries import open_display
+from research_jobs.runtime.streams import capture_streams
 
 if TYPE_CHECKING:
     import asyncio
@@ -252,8 +254,6 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self, compiled: CompiledCell, module: ModuleType, loop: asyncio.AbstractEventLoop | None
     ) -> None:
         cell = compiled.cell
-        if compiled.body is None and compiled.shown is None and PARAMETERS_TAG not in cell.tags:
-            return
         if self.on_cell is not None:
             self.on_cell(cell)
         recorder = self._recorder

@@ -1,4 +1,8 @@
-"""Secrets out of text: whole values, their escaped forms, and values split across writes.
+"""Replace secrets in text, also as other formats write them and wherever a write cuts them.
+
+A text is searched as it is and through *views*, which undo what formats do to a value: escapes of
+HTML, JSON, Python and URLs, colours, markup and line breaks. Each secret takes the same way, so a
+value that itself looks escaped is found too. Each step is linear in the length of the text.
 
 Standard library only, Python 3.10 and later.
 """
@@ -6,19 +10,51 @@ Standard library only, Python 3.10 and later.
 from __future__ import annotations
 
 import base64
+import codecs
 import html
 import json
 import re
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["MASK", "Masker", "StreamMasker"]
+from research_jobs.runtime import views
+
+__all__ = ["MASK", "ByteStreamMasker", "Masker", "StreamMasker"]
 
 MASK = "***"
 
-# A value shorter than this is no secret, and masking "1" would empty every report.
+# A value shorter than this is not a secret: masking "1" would empty every report.
 SHORTEST = 4
+# A line of a value of several lines (a PEM key) is a secret of its own from this length on.
+_SHORTEST_LINE = 8
+# Part of a base64 text that is shorter also occurs by chance, in an image for example.
+_SHORTEST_BASE64 = 6
+# Cells of a table and lines of a column put together by chance must not look like a value.
+_SHORTEST_IN_MARKUP = 8
+_SHORTEST_OVER_LINES = 16
+# What may follow a text that ends within an escape is looked for in its last characters only.
+_PARTIAL = 64
+_PARTIAL_MARKUP = 2_100
+
+_Spans = list[tuple[int, int]]
+
+_ESCAPE_CHARACTER = views.ESCAPE_CHARACTER
+# The end of a text that may turn out to be an escape, or markup, when more of it comes.
+_ESCAPE_BEGUN = re.compile(
+    r"(?:&[#A-Za-z0-9;]{0,40}"
+    r"|(?:%(?:25){0,3}[c-fC-F][0-9a-fA-F](?:%(?:25){0,3}[89abAB][0-9a-fA-F]){0,2})?"
+    r"%[0-9a-fA-F]{0,9}"
+    r"|%(?:25){0,3}[c-fC-F][0-9a-fA-F](?:%(?:25){0,3}[89abAB][0-9a-fA-F]){0,2}"
+    r"|(?:\\{1,8}x[c-fC-F][0-9a-fA-F](?:\\{1,8}x[89abAB][0-9a-fA-F]){0,2}"
+    r"|\\{1,8}u[dD][89abAB][0-9a-fA-F]{2})?\\{1,8}(?:[uUx]\{?[0-9a-fA-F]{0,8})?"
+    r"|\\{1,8}x[c-fC-F][0-9a-fA-F](?:\\{1,8}x[89abAB][0-9a-fA-F]){0,2}"
+    r")\Z"
+)
+_MARKUP_BEGUN = re.compile(
+    rf"(?:</?(?:[A-Za-z!][^<>]{{0,500}})?"
+    rf"|{_ESCAPE_CHARACTER}(?:\[[0-?]{{0,60}}[ -/]{{0,4}}|\][^\x07\x1b]{{0,2000}})?)\Z"
+)
 
 
 class Masker:
@@ -31,50 +67,79 @@ class Masker:
     """
 
     def __init__(self, secrets: Collection[str]) -> None:
-        forms: set[str] = set()
-        for secret in secrets:
-            if len(secret) >= SHORTEST:
-                forms |= _forms(secret)
-        # Longest first: a form that holds another one must go whole.
-        self._forms = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._forms))) if forms else None
+        values = {part for secret in secrets for part in _parts(secret)}
+        forms = {form for value in values for form in _encodings(value)}
+        self._raw = _Needles(forms | {form for value in values for form in _escaped(value)})
+        self._views = (
+            _View((views.undo_escapes, views.undo_plus, views.undo_escapes), forms, SHORTEST),
+            _View(
+                (views.drop_tags, views.undo_escapes, views.undo_plus), forms, _SHORTEST_IN_MARKUP
+            ),
+            _View(
+                (views.drop_tags, views.undo_escapes, views.undo_plus, views.drop_line_breaks),
+                forms,
+                _SHORTEST_OVER_LINES,
+            ),
+        )
 
     def __bool__(self) -> bool:
-        return self._pattern is not None
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """Tuple of str: every text that is looked for, longest first."""
-        return tuple(self._forms)
-
-    @property
-    def longest(self) -> int:
-        """int: length of the longest form that is looked for; 0 without secrets."""
-        return len(self._forms[0]) if self._forms else 0
+        return bool(self._raw)
 
     def text(self, value: str) -> str:
         """The text without secrets."""
-        return self._pattern.sub(MASK, value) if self._pattern is not None else value
+        if not self._raw:
+            return value
+        parts: list[str] = []
+        position = 0
+        for start, end in self.spans(value):
+            parts += (value[position:start], MASK)
+            position = end
+        return "".join((*parts, value[position:])) if parts else value
 
     def value(self, value: Any) -> Any:
         """A JSON value without secrets, in keys too."""
-        if self._pattern is None:
+        if not self._raw:
             return value
         if isinstance(value, str):
-            return self._pattern.sub(MASK, value)
+            return self.text(value)
         if isinstance(value, Mapping):
             return {self.value(key): self.value(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.value(item) for item in value]
+        if isinstance(value, int) and not isinstance(value, bool) and self.spans(str(value)):
+            return MASK
         return value
 
-    def held_back(self, text: str) -> int:
-        """How many characters at the end of `text` could be the beginning of a secret."""
-        for length in range(min(self.longest - 1, len(text)), 0, -1):
-            end = text[-length:]
-            if any(len(form) > length and form.startswith(end) for form in self._forms):
-                return length
-        return 0
+    def spans(self, text: str) -> _Spans:
+        """Where secrets are: half-open ranges in order, those that touch put together."""
+        found = list(self._raw.find(text))
+        for view in self._views if views.SPECIAL.search(text) else ():
+            projection = view.project(text)
+            if projection is not None:
+                found += [
+                    (projection.start(start), projection.end(end))
+                    for start, end in view.needles.find(projection.text)
+                ]
+        return _joined(found)
+
+    def undecided(self, text: str) -> int:
+        """Where the part at the end of `text` begins that could be the beginning of a secret."""
+        markup = _begin(_MARKUP_BEGUN, text, _PARTIAL_MARKUP)
+        escape = _begin(_ESCAPE_BEGUN, text, _PARTIAL)
+        body = text[: min(markup, escape)]
+        first = min(escape, self._raw.prefix_at_end(text))
+        if len(body) < len(text):
+            start = self._raw.prefix_at_end(body)
+            first = min(first, start) if start < len(body) else first
+        for view in self._views if views.SPECIAL.search(body) else ():
+            projection = view.project(body)
+            if projection is not None:
+                # What is an escape only when another one is undone may have begun as well.
+                escape = _begin(_ESCAPE_BEGUN, projection.text, _PARTIAL)
+                start = min(view.needles.prefix_at_end(projection.text[:escape]), escape)
+                if start < len(projection.text):
+                    first = min(first, projection.start(start))
+        return first
 
 
 class StreamMasker:
@@ -88,33 +153,188 @@ class StreamMasker:
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = ""
+        # How much of what is held belongs to a secret that is masked already.
+        self._covered = 0
 
     def feed(self, text: str) -> str:
         """The part of the text so far that can be shown, masked."""
         if not self._masker:
             return text
-        masked = self._masker.text(self._held + text)
-        keep = self._masker.held_back(masked)
-        self._held = masked[len(masked) - keep :]
-        return masked[: len(masked) - keep]
+        pending = self._held + text
+        end = self._masker.undecided(pending)
+        shown, position = self._shown(pending, end)
+        self._held = pending[end:]
+        self._covered = max(0, position - end)
+        return shown
 
     def rest(self) -> str:
         """What was held back: no more text comes."""
-        rest, self._held = self._held, ""
-        return rest
+        shown, _ = self._shown(self._held, len(self._held))
+        self._held, self._covered = "", 0
+        return shown
+
+    def _shown(self, pending: str, end: int) -> tuple[str, int]:
+        """The text up to `end`, masked, and where the last secret that begins in it ends."""
+        spans = self._masker.spans(pending)
+        if self._covered:  # what goes on from there is under the same mask
+            spans = _joined([(0, self._covered), *spans])
+        parts: list[str] = []
+        position = self._covered
+        for start, stop in spans:
+            if start >= end:
+                break
+            if start or not self._covered:
+                parts += (pending[position:start], MASK)
+            position = stop
+        parts.append(pending[position:end])
+        return "".join(parts), position
 
 
-def _forms(secret: str) -> set[str]:
-    """The ways in which a value appears: as it is, and as other formats escape it."""
-    raw = secret.encode("utf-8", "surrogateescape")
-    forms = {
-        secret,
-        html.escape(secret),
-        html.escape(secret, quote=False),
-        json.dumps(secret)[1:-1],
-        repr(secret)[1:-1],
-        urllib.parse.quote(raw),
-        urllib.parse.quote_plus(raw),
-        base64.b64encode(raw).decode(),
-    }
-    return {form for form in forms if len(form) >= SHORTEST}
+class ByteStreamMasker:
+    """Masks bytes that come in pieces; what is not UTF-8 passes as it is.
+
+    Parameters
+    ----------
+    masker : Masker
+    """
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = StreamMasker(masker)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+    def feed(self, data: bytes) -> bytes:
+        """The part of the bytes so far that can be shown, masked."""
+        return self._masker.feed(self._decoder.decode(data)).encode("utf-8", "surrogateescape")
+
+    def rest(self) -> bytes:
+        """What was held back: no more bytes come."""
+        text = self._masker.feed(self._decoder.decode(b"", final=True)) + self._masker.rest()
+        return text.encode("utf-8", "surrogateescape")
+
+
+# -- what is looked for -----------------------------------------------------------------------
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """A value, without the space around it, and its lines where it has several."""
+    for value in (secret, secret.strip()):
+        if len(value) >= SHORTEST:
+            yield value
+    lines = [line.strip() for line in secret.splitlines()]
+    if len(lines) > 1:
+        # "-----BEGIN PRIVATE KEY-----" is no secret.
+        yield from (
+            line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")
+        )
+
+
+def _encodings(value: str) -> Iterator[str]:
+    """A value as it is, in hexadecimal, and in base64 wherever it lies in a longer text."""
+    yield value
+    raw = value.encode("utf-8", "surrogateescape")
+    yield raw.hex()
+    yield raw.hex().upper()
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        encoded = encode(raw).decode()
+        yield encoded
+        alone = encoded.rstrip("=")
+        within = [
+            # The characters that the bytes around the value have no part in.
+            encode(bytes(before) + raw).decode()[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
+            for before in range(3)
+        ]
+        yield from (part for part in (alone, *within) if len(part) >= _SHORTEST_BASE64)
+
+
+def _escaped(value: str) -> Iterator[str]:
+    """A value as the usual formats escape the whole of it."""
+    raw = value.encode("utf-8", "surrogateescape")
+    yield html.escape(value)
+    yield html.escape(value, quote=False)
+    yield json.dumps(value)[1:-1]
+    yield repr(value)[1:-1]
+    yield urllib.parse.quote(raw)
+    yield urllib.parse.quote_plus(raw)
+
+
+class _View:
+    """A way to look at a text, and the secrets as they look that way."""
+
+    def __init__(self, steps: tuple[views.Maker, ...], forms: Iterable[str], shortest: int) -> None:
+        self._steps = steps
+        # What looks like markup in a value is escaped where the value is put into markup.
+        plain = [step for step in steps if step is not views.drop_tags]
+        seen = {views.seen(form, way) for form in forms for way in (steps, plain)}
+        self.needles = _Needles(form for form in seen if len(form) >= shortest)
+
+    def project(self, text: str) -> views.Projection | None:
+        """The text as it looks this way; None where it looks as it is."""
+        return views.project(text, self._steps)
+
+
+class _Needles:
+    """Texts to be found, by their first characters."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._by_head: dict[str, list[str]] = {}
+        for text in sorted(set(texts), key=lambda text: (-len(text), text)):
+            if len(text) >= SHORTEST:
+                self._by_head.setdefault(text[:SHORTEST], []).append(text)
+        self._beginnings = {head[:size] for head in self._by_head for size in range(1, SHORTEST)}
+        self._heads = re.compile(_either(self._by_head) or r"(?!)")
+        self._longest = max((texts[0] for texts in self._by_head.values()), key=len, default="")
+
+    def __bool__(self) -> bool:
+        return bool(self._by_head)
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """The longest at each place; they may overlap."""
+        match = self._heads.search(text)
+        while match is not None:
+            start = match.start()
+            for needle in self._by_head[match.group()]:
+                if text.startswith(needle, start):
+                    yield start, start + len(needle)
+                    break
+            match = self._heads.search(text, start + 1)
+
+    def prefix_at_end(self, text: str) -> int:
+        """Where the longest proper beginning of one begins that `text` ends with."""
+        position = max(0, len(text) - len(self._longest) + 1)
+        match = self._heads.search(text, position)
+        while match is not None:
+            start = match.start()
+            end = text[start:]
+            for needle in self._by_head[match.group()]:
+                if len(needle) > len(end) and needle.startswith(end):
+                    return start
+            match = self._heads.search(text, start + 1)
+        for start in range(max(position, len(text) - SHORTEST + 1), len(text)):
+            if text[start:] in self._beginnings:
+                return start
+        return len(text)
+
+
+def _either(texts: Collection[str]) -> str:
+    """An expression for any of some texts of one length, those that begin alike put together."""
+    by_first: dict[str, list[str]] = {}
+    for text in texts:
+        if text:
+            by_first.setdefault(text[0], []).append(text[1:])
+    options = [re.escape(first) + _either(rest) for first, rest in by_first.items()]
+    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})" if options else ""
+
+
+def _begin(pattern: re.Pattern[str], text: str, reach: int) -> int:
+    match = pattern.search(text, max(0, len(text) - reach))
+    return len(text) if match is None else match.start()
+
+
+def _joined(spans: _Spans) -> _Spans:
+    joined: _Spans = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined

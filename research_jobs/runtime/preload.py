@@ -1,12 +1,12 @@
 """Importing modules ahead of the notebooks, and finding out which of them must not be.
 
-After each import the process is looked at for what a fresh one would not have. Such an import
+After each import the process is examined for what a fresh one would not have. Such an import
 cannot be undone: the process has to end, and another one begins without that module.
 
 Standard library only, Python 3.10 and later.
 """
 
-# ruff: noqa: PTH120, PTH208 - plain strings, as `sys.path` and `__file__` are
+# ruff: noqa: PTH117, PTH118, PTH208 - plain strings, as `sys.path` and `__file__` are
 
 from __future__ import annotations
 
@@ -21,11 +21,23 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import send_message
-from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.fresh import (
+    in_project,
+    remember_preloaded,
+    settings_file,
+    stop_native_pools,
+)
+from research_jobs.runtime.lookups import Lookups, watch_lookups
+from research_jobs.runtime.process_state import (
+    SETTINGS_OF,
+    STATEFUL_MODULES,
+    differences,
+    process_state,
+)
 from research_jobs.runtime.rehearsal import rehearse
 
 __all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "Preload", "UnfitError"]
@@ -94,12 +106,12 @@ class UnfitError(Exception):
 
 
 class Preload:
-    """Imports modules one by one and looks at what each leaves behind.
+    """Imports modules one by one and examines what each leaves behind.
 
     Parameters
     ----------
     control : socket
-        Told of each module before it is imported, so that one that hangs is known.
+        Learns of each module before it is imported, so that one that hangs is known.
     project : str
         Root of the project, none of whose files may be imported.
     unfit : mapping of str to str
@@ -111,43 +123,68 @@ class Preload:
         self.project = project
         self.unfit = unfit
         self.loaded: list[str] = []
+        self.began = time.time_ns()
+        # What a cold start has imported before it sees the notebook's path.
+        self.before = frozenset(sys.modules)
         self.seen: set[str] = set()
+        self.lookups = Lookups()
         self.output = os.memfd_create("research_jobs_preload")
         self.errors = os.memfd_create("research_jobs_preload")
 
-    def run(self, names: Iterable[str]) -> None:
-        sys.path[:] = [entry for entry in sys.path if not in_project(entry, self.project)]
-        before = os.dup(1), os.dup(2)
+    def run(self, names: Iterable[str], path: Iterable[str] = ()) -> None:
+        """Import the modules, then what every run needs, then rehearse.
+
+        Parameters
+        ----------
+        names : iterable of str
+        path : iterable of str
+            Folders outside the project that runs find before the interpreter's own.
+        """
+        entries = dict.fromkeys((*path, *sys.path))
+        sys.path[:] = [entry for entry in entries if not in_project(entry, self.project)]
+        standard = os.dup(1), os.dup(2)
         os.dup2(self.output, 1)
         os.dup2(self.errors, 2)
         self.descriptors = _descriptors()
-        self._look("research_jobs")
-        # Theirs first: the sooner an unfit one is found, the less has to be done again.
-        with _display_variables():
+        with watch_lookups() as self.lookups, _display_variables():
+            for name in STATEFUL_MODULES:
+                importlib.import_module(name)
+            self.environment = frozenset(os.environ)
+            self.state = process_state(self.environment)
+            self._examine("research_jobs")
+            # Theirs first: the sooner an unfit one is found, the less has to be done again.
             for name in _ordered(names):
                 self._load(name, ours=False)
-        codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
-        for name in (*RUNTIME_MODULES, *codecs):
-            self._load(name, ours=True)
-        if _REHEARSAL not in self.unfit:
-            rehearse()
-            self._look(_REHEARSAL)
-        for source, target in zip(before, (1, 2), strict=True):
+            codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
+            for name in (*RUNTIME_MODULES, *codecs):
+                self._load(name, ours=True)
+            if _REHEARSAL not in self.unfit:
+                rehearse()
+                self._examine(_REHEARSAL)
+            remember_preloaded({*os.environ} - self.environment)
+        for source, target in zip(standard, (1, 2), strict=True):
             os.dup2(source, target)
             os.close(source)
         os.close(self.output)
         os.close(self.errors)
 
-    def places(self) -> list[str]:
-        """Where everything that was imported came from, so that other projects may be served."""
-        path = [entry for entry in sys.path if entry]
+    def facts(self) -> dict[str, Any]:
+        """What decides whether this template may serve a run, for its supervisor."""
         files = {
-            os.path.dirname(file)
+            file
             for module in list(sys.modules.values())
-            if isinstance(file := getattr(module, "__file__", None), str)
-            and not file.startswith(tuple(path))
+            if isinstance(file := getattr(module, "__file__", None), str) and os.path.isabs(file)
         }
-        return [*path, *sorted(files)]
+        files |= {file for file in (settings_file(), *_start_files()) if file}
+        modules = {name for name in sys.modules if "." not in name} - self.before
+        return {
+            "began": self.began,
+            "files": sorted(files),
+            "path": [entry for entry in sys.path if entry],
+            "modules": sorted(modules - {"research_jobs", "__main__"}),
+            "missing": sorted(self.lookups.missing),
+            "variables": sorted(self.lookups.variables),
+        }
 
     def _load(self, name: str, *, ours: bool) -> None:
         if name in sys.modules:
@@ -172,7 +209,7 @@ class Preload:
             self._give_up(name, f"its import fails: {_one_line(error)}")
         except BaseException as error:  # noqa: BLE001 - SystemExit included
             self._give_up(name, f"its import fails: {_one_line(error)}")
-        self._look(name)
+        self._examine(name)
         if not ours:
             self.loaded.append(name)
         send_message(
@@ -189,7 +226,8 @@ class Preload:
         if top in sys.stdlib_module_names:
             return None
         try:
-            spec = importlib.util.find_spec(top)
+            with self.lookups.paused():
+                spec = importlib.util.find_spec(top)
         except (ImportError, ValueError, AttributeError) as error:
             return f"it cannot be found: {_one_line(error)}"
         if spec is None:
@@ -199,7 +237,7 @@ class Preload:
             return "it is the project's own"
         return None
 
-    def _look(self, name: str) -> None:
+    def _examine(self, name: str) -> None:
         """See that the import left nothing that a fresh process would not have."""
         new = [module for module in list(sys.modules) if module not in self.seen]
         self.seen.update(new)
@@ -210,6 +248,20 @@ class Preload:
             file = getattr(sys.modules.get(module), "__file__", None)
             if isinstance(file, str) and in_project(file, self.project):
                 self._give_up(name, f"it imports the project's own file {file}")
+        self._examine_output(name)
+        stop_native_pools()
+        self._examine_threads(name)
+        if _descriptors() - self.descriptors:
+            self._give_up(name, "its import leaves a file or connection open")
+        if processes.children_of(os.getpid()) or []:
+            self._give_up(name, "its import starts a process")
+        state = process_state(self.environment)
+        changed = differences(self.state, state)
+        self.state = state
+        if changed:
+            self._give_up(name, f"its import changes {changed[0]}")
+
+    def _examine_output(self, name: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         if os.fstat(self.output).st_size:
@@ -219,24 +271,18 @@ class Preload:
             os.ftruncate(self.errors, 0)
             os.lseek(self.errors, 0, os.SEEK_SET)
             send_message(self.control, "Noted", module=name, text=text)
-        self._look_at_threads(name)
-        opened = _descriptors() - self.descriptors
-        if opened:
-            self._give_up(name, "its import leaves a file or connection open")
-        if processes.children_of(os.getpid()) or []:
-            self._give_up(name, "its import starts a process")
 
-    def _look_at_threads(self, name: str) -> None:
+    def _examine_threads(self, name: str) -> None:
         started = [thread.name for thread in threading.enumerate()]
         if len(started) > 1:
             self._give_up(name, f"its import starts a thread ({started[-1]})")
-        names = _strange_threads()
-        if names:
+        native = _native_threads()
+        if native:
             # A library that knows of forks (OpenBLAS) takes its threads down for one.
             _try_fork()
-            names = _strange_threads()
-        if names:
-            self._give_up(name, f"its import starts a native thread ({names[0]})")
+            native = _native_threads()
+        if native:
+            self._give_up(name, f"its import starts a native thread ({native[0]})")
 
     def _give_up(self, name: str, reason: str) -> NoReturn:
         # Before the supervisor knows: its answer may end this process at any moment.
@@ -263,10 +309,22 @@ def _display_variables() -> Generator[None]:
                 os.environ[name] = value
 
 
-def _strange_threads() -> list[str]:
+def _native_threads() -> list[str]:
     return [
         thread for thread in processes.thread_names() if not thread.startswith(_HARMLESS_THREADS)
     ]
+
+
+def _start_files() -> Iterable[str]:
+    """Files beside ``sys.path`` that an interpreter reads when it starts."""
+    for entry in sys.path:
+        with contextlib.suppress(OSError):
+            yield from (
+                os.path.join(entry, name)
+                for name in os.listdir(entry)
+                if name.endswith((".pth", ".egg-link"))
+            )
+    yield os.path.join(sys.prefix, "pyvenv.cfg")
 
 
 def _try_fork() -> None:
@@ -279,8 +337,12 @@ def _try_fork() -> None:
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """Each top-level package before its submodules, in the order given."""
-    wanted: dict[str, None] = {}
+    """Each top-level package before its submodules, in the order given.
+
+    Those with settings of their own come first: so what another one does to them is seen.
+    """
+    names = list(names)
+    wanted = dict.fromkeys(name for name in SETTINGS_OF if name in names)
     for name in names:
         wanted[name.partition(".")[0]] = None
         wanted[name] = None

@@ -9,12 +9,11 @@ Standard library only, Python 3.10 and later.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Collection
 
-from research_jobs.runtime.masking import MASK, Masker
+from research_jobs.runtime.masking import ByteStreamMasker, Masker
 
 __all__ = ["BoundedLog", "Pump"]
 
@@ -40,26 +39,20 @@ class BoundedLog:
         self._tail_limit = limit - limit // 2
         self._tail: deque[bytes] = deque()
         self._tail_size = 0
-        self._held = b""
-        self._forms = [form.encode("utf-8", "surrogateescape") for form in Masker(secrets).forms]
-        self._pattern = re.compile(b"|".join(map(re.escape, self._forms))) if self._forms else None
+        masker = Masker(secrets)
+        self._masker = ByteStreamMasker(masker) if masker else None
         self._told = False
         self.dropped = 0
         self.error: OSError | None = None
 
     def feed(self, data: bytes) -> None:
         """Take what the stream brought."""
-        if self._pattern is not None:
-            data = self._pattern.sub(MASK.encode(), self._held + data)
-            keep = self._unsure(data)
-            self._held = data[len(data) - keep :]
-            data = data[: len(data) - keep]
-        self._take(data)
+        self._take(data if self._masker is None else self._masker.feed(data))
 
     def finish(self) -> None:
         """Write what was kept back; no more comes."""
-        held, self._held = self._held, b""
-        self._take(held)
+        if self._masker is not None:
+            self._take(self._masker.rest())
         if self.dropped:
             self._write(
                 f"\n[research_jobs: {_size(self.dropped)} left out here, "
@@ -68,15 +61,6 @@ class BoundedLog:
         for piece in self._tail:
             self._write(piece)
         self._tail.clear()
-
-    def _unsure(self, data: bytes) -> int:
-        """How many bytes at the end could be the beginning of a secret."""
-        longest = min(len(self._forms[0]) - 1, len(data))
-        for length in range(longest, 0, -1):
-            end = data[-length:]
-            if any(len(form) > length and form.startswith(end) for form in self._forms):
-                return length
-        return 0
 
     def _take(self, data: bytes) -> None:
         if self._room:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import atexit
 import sys
 import traceback
+from collections.abc import Mapping
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.formatters import DisplayFormatter
@@ -22,12 +23,33 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 if TYPE_CHECKING:
-    from research_jobs.runtime.display import Display
+    from research_jobs.runtime.capture import Recorder
 
 __all__ = ["Shell", "make_shell"]
 
 # What notebooks ask of a kernel through get_ipython() and batch has no use for.
 _QUIET_MAGICS = frozenset({"autoreload", "load_ext", "reload_ext", "unload_ext", "matplotlib"})
+
+
+class Shown(Protocol):
+    """What takes what the shell shows (`display.Display`)."""
+
+    @property
+    def recorder(self) -> Recorder: ...
+    @property
+    def user_namespace(self) -> dict[str, Any]: ...
+    @property
+    def execution_count(self) -> int: ...
+    def result(self, value: Any) -> None: ...
+    def publish(
+        self,
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        output_type: str = "display_data",
+        display_id: str | None = None,
+        update: bool = False,
+    ) -> None: ...
 
 
 class _Publisher(DisplayPublisher):
@@ -86,9 +108,9 @@ class _Comms:
 class Shell(InteractiveShell):
     """IPython's shell without a terminal, a profile or a history."""
 
-    shown: Display
+    shown: Shown
 
-    def __init__(self, shown: Display) -> None:
+    def __init__(self, shown: Shown) -> None:
         self.shown = shown
         module = ModuleType("__main__")
         module.__dict__.update(shown.user_namespace)
@@ -178,7 +200,7 @@ class Shell(InteractiveShell):
         type(self).clear_instance()
 
 
-def make_shell(shown: Display) -> Shell:
+def make_shell(shown: Shown) -> Shell:
     """The shell, installed where IPython looks for one.
 
     Libraries tell a kernel from a terminal by the class's name and module.

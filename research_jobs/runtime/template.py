@@ -30,10 +30,8 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.fresh import remember_matplotlib_settings, remember_modules
 from research_jobs.runtime.guarded_run import Surroundings
 from research_jobs.runtime.guardian import run_guardian
-from research_jobs.runtime.large_pages import use_large_pages
 from research_jobs.runtime.notebook_process import name_spare
 from research_jobs.runtime.preload import Preload, UnfitError
 from research_jobs.runtime.workers import remember_helpers
@@ -82,22 +80,19 @@ class _Template:
             self.control, str(asked["project"]), as_text_mapping(asked.get("unfit", {}))
         )
         try:
-            preload.run(list(asked["modules"]))
+            preload.run(list(asked["modules"]), list(asked["path"]))
         except UnfitError:
             return
         self._end_with_supervisor(on=False)
-        remember_matplotlib_settings()
-        remember_modules()
         remember_helpers()
-        places = preload.places()
+        facts = preload.facts()
         sys.path[:] = self.path
         linecache.clearcache()
         wake = self._signals()
         gc.collect()
         # What is frozen is not written to by a collection, and so stays shared.
         gc.freeze()
-        use_large_pages()
-        send_message(self.control, "Ready", places=places)
+        send_message(self.control, "Ready", **facts)
         self._serve(wake)
 
     def _end_with_supervisor(self, *, on: bool) -> None:

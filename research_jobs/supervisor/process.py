@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from research_jobs.protocol import ProtocolError
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_message, send_message
 from research_jobs.runtime.fresh import in_project
+from research_jobs.supervisor.sources import Sources
+from research_jobs.supervisor.verdicts import Verdicts
 
 __all__ = [
     "PreloadReport",
@@ -148,6 +151,44 @@ class PreloadReport:
     left_out: dict[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What decides whether a template may serve a run.
+
+    Parameters
+    ----------
+    files : tuple of str
+        Where its modules came from, and what else was read.
+    path : tuple of str
+        Where it has looked for modules.
+    modules, missing : frozenset of str
+        Top-level names that it has imported, and that it has looked for in vain.
+    variables : frozenset of str
+        Environment variables that imports have read.
+    """
+
+    files: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    modules: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> _Facts:
+        return cls(
+            tuple(map(str, message.get("files", ()))),
+            tuple(map(str, message.get("path", ()))),
+            frozenset(map(str, message.get("modules", ()))),
+            frozenset(map(str, message.get("missing", ()))),
+            frozenset(map(str, message.get("variables", ()))),
+        )
+
+    @cached_property
+    def places(self) -> frozenset[str]:
+        """Folders that modules were imported from, or could have been."""
+        return frozenset({*self.path, *map(os.path.dirname, self.files)})
+
+
 class Template:
     """One template, from the side of its supervisor.
 
@@ -160,7 +201,9 @@ class Template:
     modules : sequence of str
         What it imports ahead.
     log : callable
-        Takes a line for each module that is left out though it is installed.
+        Takes a line for each module that is found unfit, the first time.
+    path : sequence of str
+        Folders outside the project that its runs find before the interpreter's own.
     import_limit : float
         Seconds that one import may take.
     """
@@ -172,17 +215,24 @@ class Template:
         modules: Sequence[str],
         log: Callable[[str], None],
         *,
+        path: Sequence[str] = (),
         import_limit: float = IMPORT_LIMIT,
     ) -> None:
         self.python = python
         self.project = project
         self.modules = tuple(modules)
-        self.startup = startup_environment(os.environ)
+        self.path = tuple(path)
         self.report = PreloadReport()
+        self._environment = dict(os.environ)
         self._log = log
         self._import_limit = import_limit
-        self._unfit: dict[str, str] = {}
-        self._places: tuple[str, ...] = ()
+        startup = startup_environment(os.environ)
+        self._verdicts = Verdicts(project, python, (*self.modules, *self.path), startup)
+        self._unfit = self._verdicts.read()
+        self.report.left_out.update(self._unfit)
+        self._known = frozenset(self._unfit)
+        self._facts = _Facts()
+        self._sources: Sources | None = None
         self._loading: str | None = None
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -200,11 +250,56 @@ class Template:
         """The template's process (int or None)."""
         return self._process.pid if self._process is not None else None
 
-    def serves(self, project: str) -> bool:
-        """Whether it has imported nothing of a project, so that it may fork for it too."""
-        return project == self.project or not any(
-            in_project(place, project) for place in self._places
+    def serves(self, project: str, path: Sequence[str]) -> bool:
+        """Whether it has imported nothing of a project, and looked where its runs look."""
+        return tuple(path) == self.path and (
+            project == self.project
+            or not any(in_project(place, project) for place in self._facts.places)
         )
+
+    def outdated(self) -> str | None:
+        """A file or a variable that makes a template that starts now another one."""
+        variable = self.read_too_early(os.environ)
+        if variable is not None or self._sources is None:
+            return variable
+        return self._sources.changed()
+
+    def read_too_early(self, environment: Mapping[str, str], *, whole: bool = True) -> str | None:
+        """A variable that the interpreter or an import has read, and that is another one here.
+
+        Parameters
+        ----------
+        environment : mapping of str to str
+        whole : bool
+            Whether a variable that is missing here is unset, and not just left as it is.
+        """
+        names = {*environment, *self._environment} if whole else set(environment)
+        for name in sorted(names):
+            read = name in self._facts.variables or name.startswith(_READ_AT_START)
+            if read and environment.get(name) != self._environment.get(name):
+                return name
+        return None
+
+    def hidden_by(self, project: str, path: Sequence[str]) -> str | None:
+        """A file of a project that an import would have found instead of what it has found.
+
+        Parameters
+        ----------
+        project : str
+            The project's root.
+        path : sequence of str
+            What ``sys.path`` of the run begins with.
+        """
+        for folder in path:
+            if not in_project(folder, project):
+                continue
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name.partition(".")[0]
+                    missed = name in self._facts.missing
+                    if (missed or name in self._facts.modules) and _importable(entry, alone=missed):
+                        return entry.path
+        return None
 
     def open_run(self, stdout: int, stderr: int) -> socket.socket:
         """Have a guardian forked, and connect to it.
@@ -245,6 +340,8 @@ class Template:
                 with contextlib.suppress(OSError):
                     send_message(control, "Leave")
             control.close()
+        if self._sources is not None:
+            self._sources.close()
         if process is not None and self._owner == os.getpid():
             try:
                 process.wait(2)
@@ -293,6 +390,7 @@ class Template:
                     "Preload",
                     project=self.project,
                     modules=list(self.modules),
+                    path=list(self.path),
                     unfit=self._unfit,
                 )
                 ready = self._listen(ours)
@@ -323,7 +421,12 @@ class Template:
                 raise EOFError
             kind, module = message.get("record"), str(message.get("module", ""))
             if kind == "Ready":
-                self._places = tuple(map(str, message.get("places", ())))
+                self._facts = _Facts.of(message)
+                self._sources = Sources(
+                    self._facts.files, self._facts.path, int(message.get("began", 0))
+                )
+                if self._known != frozenset(self._unfit):
+                    self._verdicts.write(self._unfit, self._facts.path)
                 return True
             if kind == "StartFailed":
                 raise StartError(str(message.get("message")))
@@ -359,6 +462,16 @@ class Template:
     def _tell(self, module: str, reason: str) -> None:
         self.report.left_out[module] = reason
         self._log(f"{module} is not preloaded: {reason}")
+
+
+def _importable(entry: os.DirEntry[str], *, alone: bool) -> bool:
+    """Whether an import takes a file or folder; a folder without code only where it is `alone`."""
+    with contextlib.suppress(OSError):
+        if entry.is_dir():
+            package = Path(entry.path, "__init__.py")
+            return "." not in entry.name and (alone or package.exists())
+        return entry.name.endswith((".py", ".pyc", ".so"))
+    return False
 
 
 def wait_readable(sock: socket.socket, seconds: float | None) -> bool:

@@ -17,6 +17,7 @@ from typing import Literal, Self, TypeAlias
 
 from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
 from research_jobs.runtime.ending import shown_path
+from research_jobs.runtime.fresh import in_project
 from research_jobs.supervisor.connection import (
     GUARDIAN_SLACK,
     CancelToken,
@@ -107,7 +108,13 @@ class Supervisor:
             template.forget()
         self._templates = []
 
-    def warm(self, project: str | os.PathLike[str], python: str | None = None) -> PreloadReport:
+    def warm(
+        self,
+        project: str | os.PathLike[str],
+        python: str | None = None,
+        *,
+        sys_path: Sequence[str] = (),
+    ) -> PreloadReport:
         """Start the template of an interpreter, if it has not been.
 
         Parameters
@@ -116,6 +123,8 @@ class Supervisor:
             The project's root.
         python : str, optional
             Another interpreter than ours, as in the manifest.
+        sys_path : sequence of str
+            The project's own entries of ``sys.path``.
 
         Returns
         -------
@@ -130,7 +139,8 @@ class Supervisor:
             When it cannot serve as a template; runs are started cold then.
         """
         root = str(project)
-        return self._template(resolve_interpreter(python, root) or self._python, root).report
+        interpreter = resolve_interpreter(python, root) or self._python
+        return self._template(interpreter, root, sys_path).report
 
     def run(
         self,
@@ -204,13 +214,19 @@ class Supervisor:
         python: str,
         cancel: CancelToken | None,
     ) -> RunResult:
+        notes: tuple[str, ...] = ()
         if isolation == "fork":
-            result = self._run_forked(request, stdout, stderr, python, cancel)
-            if result is not None:
-                return result
+            try:
+                result = self._run_forked(request, stdout, stderr, python, cancel)
+            except _MisfitError as misfit:
+                notes = (f"started cold: {misfit}",)
+            else:
+                if result is not None:
+                    return result
         connection, process = start_cold(python, stdout, stderr)
         try:
-            return Connection(request, connection, "spawn").wait(cancel)
+            result = Connection(request, connection, "spawn").wait(cancel)
+            return replace(result, notes=(*notes, *result.notes)) if notes else result
         except NotStartedError:
             raise StartError(
                 f"interpreter {python} ended before it could start the notebook",
@@ -232,7 +248,7 @@ class Supervisor:
             if python in self._without_template:
                 return None
             try:
-                template = self._template(python, request.project_root)
+                template = self._template(python, request.project_root, request.sys_path)
             except TemplateUnfitError as error:
                 self._without_template.add(python)
                 self._log(f"runs of {python} are started cold: {error}")
@@ -242,6 +258,7 @@ class Supervisor:
                     raise
                 # A cold start either works or says better why it does not.
                 return None
+            _require_fit(template, request)
             try:
                 return Connection(request, template.open_run(stdout, stderr), "fork").wait(cancel)
             except NotStartedError:
@@ -252,17 +269,19 @@ class Supervisor:
                 self._drop(template)
         return None
 
-    def _template(self, python: str, project: str) -> Template:
+    def _template(self, python: str, project: str, sys_path: Sequence[str]) -> Template:
+        # What lies inside the project is never preloaded from: `Template.hidden_by` looks at it.
+        path = tuple(entry for entry in dict.fromkeys(sys_path) if not in_project(entry, project))
         with self._lock:
             if self._closed:
                 raise StartError("this supervisor is closed")
             starting = self._starting.setdefault(python, threading.Lock())
         # One thread starts it, those that need the same interpreter wait; others do not.
         with starting:
-            found = self._find(python, project)
+            found = self._find(python, project, path)
             if found is not None:
                 return found
-            template = Template(python, project, self._preload, self._log)
+            template = Template(python, project, self._preload, self._log, path=path)
             with self._lock:
                 if not self._closed:
                     self._templates.append(template)
@@ -270,15 +289,14 @@ class Supervisor:
         template.close()
         raise StartError("this supervisor is closed")
 
-    def _find(self, python: str, project: str) -> Template | None:
-        """A template that may fork for a project, those that have grown stale taken away."""
-        startup = startup_environment(os.environ)
+    def _find(self, python: str, project: str, path: Sequence[str]) -> Template | None:
+        """A template that may fork for a project; those that are out of date are taken away."""
         with self._lock:
             ours = [template for template in self._templates if template.python == python]
         for template in ours:
-            if template.startup != startup:
+            if template.outdated() is not None:
                 self._drop(template)
-            elif template.serves(project):
+            elif template.serves(project, path):
                 return template
         return None
 
@@ -287,6 +305,19 @@ class Supervisor:
             if template in self._templates:
                 self._templates.remove(template)
         template.close()
+
+
+class _MisfitError(Exception):
+    """A template has imported what this run would not have: the run starts cold."""
+
+
+def _require_fit(template: Template, request: RunRequest) -> None:
+    variable = template.read_too_early(request.environment, whole=False)
+    if variable is not None:
+        raise _MisfitError(f"{variable} is read when interpreter or libraries start")
+    hidden = template.hidden_by(request.project_root, request.sys_path)
+    if hidden is not None:
+        raise _MisfitError(f"{hidden} has the name of a module that a library imports")
 
 
 def changed_at_start(environment: Mapping[str, str]) -> str | None:

@@ -1,9 +1,14 @@
 # %% Preloaded where there is a template
+import matplotlib
+import matplotlib.pyplot
 import numpy as np
+import pandas as pd
 
 # %% Everything that a fresh process has, as JSON
 import asyncio
 import atexit
+import codecs
+import decimal
 import gc
 import json
 import locale
@@ -21,6 +26,16 @@ import threading
 import time
 import uuid
 import warnings
+
+
+
+def _filters_version():
+    """The present generation of filters: what was shown under an older one is shown again."""
+    probe = {}
+    with warnings.catch_warnings(record=True):
+        warnings.warn_explicit("probe", UserWarning, "probe", 1, registry=probe)
+    return probe.get("version")
+
 
 descriptors = {
     name: stat.S_IFMT(os.fstat(int(name)).st_mode)
@@ -52,6 +67,36 @@ same = {
     "main thread": threading.current_thread() is threading.main_thread(),
     "locale": [locale.setlocale(locale.LC_ALL), locale.getpreferredencoding()],
     "filters": [str(item) for item in warnings.filters],
+    "warnings shown once": len(warnings.onceregistry),
+    "warnings shown": sorted(
+        name
+        for name, module in list(sys.modules.items())
+        for registry in [getattr(module, "__warningregistry__", None) or {}]
+        if registry.get("version") == _filters_version() and len(registry) > 1
+    ),
+    "warnings' display": warnings.showwarning.__module__,
+    "logging": [logging.root.manager.disable, logging.lastResort.level, logging.raiseExceptions],
+    "decimal": [repr(decimal.getcontext()), repr(decimal.DefaultContext)],
+    "numpy's settings": [np.geterr(), str(np.get_printoptions())],
+    "pandas' options": repr(pd._config.config._global_config),
+    "matplotlib's settings": {
+        key: str(value) for key, value in dict.items(matplotlib.rcParams)
+    },
+    "figures": matplotlib.pyplot.get_fignums(),
+    "error handlers": [
+        codecs.lookup_error(name).__name__ for name in ("strict", "surrogateescape", "replace")
+    ],
+    "start of processes": multiprocessing.get_start_method(allow_none=True),
+    "thread hook": threading.excepthook is threading.__excepthook__,
+    "numbers of threads": [
+        getattr(sys.modules.get("numexpr"), "nthreads", None),
+        getattr(sys.modules.get("numexpr"), "get_num_threads", int)(),
+    ],
+    "collector's callbacks": len(gc.callbacks),
+    "importers": [
+        getattr(finder, "__name__", type(finder).__name__) for finder in sys.meta_path
+    ],
+    "type of the environment": str(type(os.environ)),
     "root handlers": [str(handler) for handler in logging.getLogger().handlers],
     "root level": logging.getLogger().level,
     "gc": [gc.isenabled(), gc.get_threshold()],

@@ -36,11 +36,12 @@ def wait_for_template(modules: tuple[str, ...]) -> tuple[int, ...]:
 
 def test_what_was_remembered_is_warmed_up(project: Project) -> None:
     """The next command starts the interpreter that the last one needed, and the run finds it."""
-    remember_preload(project, ["json", "decimal"])
+    outside = [str(project.root.parent / "elsewhere")]
+    remember_preload(project, ["json", "decimal"], outside)
     warm_up(project)
     started = wait_for_template(("json", "decimal"))
     assert len(started) == 1
-    shared_supervisor(("json", "decimal")).warm(project.root)
+    shared_supervisor(("json", "decimal")).warm(project.root, sys_path=outside)
     assert shared_supervisor(("json", "decimal")).template_pids == started
 
 
@@ -50,7 +51,9 @@ def test_nothing_remembered_starts_nothing(project: Project) -> None:
     assert not supervisors._supervisors
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', '["json", 1]', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a": 1}', '["json", 1]', "null", '{"modules": ["json", 1], "sys_path": []}']
+)
 def test_damaged_memory_is_no_memory(project: Project, text: str) -> None:
     """Whatever the file holds, the command goes on without it."""
     path = project.state / "cache" / supervisors.PRELOAD_FILE
@@ -59,7 +62,7 @@ def test_damaged_memory_is_no_memory(project: Project, text: str) -> None:
     warm_up(project)
     assert not supervisors._supervisors
     remember_preload(project, ["json"])
-    assert supervisors._remembered(project) == ("json",)
+    assert supervisors._remembered(project) == (("json",), ())
 
 
 def test_wrong_guess_is_ended(project: Project) -> None:
@@ -70,5 +73,5 @@ def test_wrong_guess_is_ended(project: Project) -> None:
     assert wait_for_template(("json",))
     remember_preload(project, ["decimal"])
     assert wrong.template_pids == ()
-    assert supervisors._remembered(project) == ("decimal",)
+    assert supervisors._remembered(project) == (("decimal",), ())
     assert set(supervisors._supervisors) <= {("decimal",)}

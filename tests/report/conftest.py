@@ -11,7 +11,8 @@ import pytest
 
 from research_jobs.notebook.cells import parse_cells
 from research_jobs.report.header import ReportHeader
-from research_jobs.runtime.capture import Recorder, open_recorder
+from research_jobs.runtime.capture import Recorder
+from research_jobs.runtime.recording import open_recorder
 
 Cells = Mapping[int, Callable[[Recorder], object]]
 

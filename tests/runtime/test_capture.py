@@ -11,13 +11,9 @@ import pytest
 
 from research_jobs.notebook.cells import parse_cells
 from research_jobs.report.record import Note, Output, Stream, read_capture
-from research_jobs.runtime.capture import (
-    FileRecorder,
-    Limits,
-    NullRecorder,
-    capture_streams,
-    open_recorder,
-)
+from research_jobs.runtime.capture import Limits, NullRecorder
+from research_jobs.runtime.recording import FileRecorder, open_recorder
+from research_jobs.runtime.streams import capture_streams
 
 CELLS = parse_cells("# %% One\nx = 1\n# %% Two\ny = 2\n")
 
@@ -305,7 +301,8 @@ class TestProcesses:
         script = (
             "import os, signal, sys\n"
             "from research_jobs.notebook.cells import parse_cells\n"
-            "from research_jobs.runtime.capture import open_recorder, capture_streams\n"
+            "from research_jobs.runtime.recording import open_recorder\n"
+            "from research_jobs.runtime.streams import capture_streams\n"
             "recorder = open_recorder(sys.argv[1])\n"
             "recorder.start(parse_cells('# %%\\nx = 1\\n'))\n"
             "recorder.begin_cell(1)\n"
@@ -333,7 +330,9 @@ class TestProcesses:
         script = (
             "import os, sys\n"
             "from research_jobs.notebook.cells import parse_cells\n"
-            "from research_jobs.runtime.capture import Limits, open_recorder, capture_streams\n"
+            "from research_jobs.runtime.capture import Limits\n"
+            "from research_jobs.runtime.recording import open_recorder\n"
+            "from research_jobs.runtime.streams import capture_streams\n"
             "recorder = open_recorder(sys.argv[1], limits=Limits(stream_head=7))\n"
             "recorder.start(parse_cells('# %%\\nx = 1\\n'))\n"
             "recorder.begin_cell(1)\n"
@@ -418,3 +417,54 @@ def test_lines_are_json(path):
     lines = path.read_text().split("\n")
     assert all(json.loads(line)["type"] for line in lines if line)
     assert os.linesep == "\n"
+
+
+class TestAreas:
+    """What an output widget has caught is its own."""
+
+    def test_clearing_an_area(self, path):
+        """Only what was shown in the area goes, and what comes next in it stays in its place."""
+        recorder = begun(path)
+        recorder.stream("stdout", "an hour of work\n")
+        for number in range(3):
+            recorder.enter("a")
+            recorder.clear(wait=number % 2 == 1)
+            recorder.stream("stdout", f"x is {number}\n")
+            recorder.display({"text/plain": str(number)})
+            recorder.leave()
+            recorder.display({"text/plain": f"beside {number}"})
+        shown = finished(recorder, path)
+        assert [getattr(item, "text", None) or item.data["text/plain"] for item in shown] == [
+            "an hour of work\n",
+            "beside 0",
+            "beside 1",
+            "x is 2\n",
+            "2",
+            "beside 2",
+        ]
+
+    def test_waiting_for_more(self, path):
+        """An area that is cleared when more comes keeps what it has until then."""
+        recorder = begun(path)
+        recorder.enter("a")
+        recorder.display({"text/plain": "old"})
+        recorder.clear(wait=True)
+        recorder.leave()
+        recorder.display({"text/plain": "elsewhere"})
+        assert [item.data["text/plain"] for item in finished(recorder, path)] == [
+            "old",
+            "elsewhere",
+        ]
+
+    def test_clearing_the_cell(self, path):
+        """Clearing the cell leaves what an area of its own shows."""
+        recorder = begun(path)
+        recorder.display({"text/plain": "cell"})
+        recorder.enter("a")
+        recorder.enter("b")
+        recorder.display({"text/plain": "inner"})
+        recorder.leave()
+        recorder.display({"text/plain": "outer"})
+        recorder.leave()
+        recorder.clear()
+        assert [item.data["text/plain"] for item in finished(recorder, path)] == ["inner", "outer"]

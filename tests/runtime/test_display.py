@@ -24,7 +24,7 @@ class Block:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block()) if BLOCKED else None
 from research_jobs.notebook.cells import read_notebook_text
-from research_jobs.runtime.capture import open_recorder
+from research_jobs.runtime.recording import open_recorder
 from research_jobs.runtime.importer import import_notebook
 recorder = open_recorder(sys.argv[2] or None)
 import_notebook(read_notebook_text(Path(sys.argv[1])), "nb", recorder=recorder)

@@ -13,8 +13,8 @@ from research_jobs.errors import ParameterError
 from research_jobs.notebook.cells import NotebookText, read_notebook_text
 from research_jobs.report.record import Error, Output, read_capture
 from research_jobs.run_context import NotebookSkipped
-from research_jobs.runtime.capture import open_recorder
 from research_jobs.runtime.importer import describe_failure, import_notebook
+from research_jobs.runtime.recording import open_recorder
 
 
 class Runner:
@@ -208,12 +208,15 @@ class TestShown:
         assert notebook.shown(1)[0].data["text/plain"] == "'a;'"
         assert notebook.shown(2)[0].data["text/plain"] == "'b'"
 
-    def test_docstring_is_not_a_value(self, notebook):
-        """The module's docstring is shown by no cell, in a cell of its own or not."""
+    def test_docstring_is_a_value_too(self, notebook):
+        """A text that is all of a cell is its value, as in the editor, the docstring too."""
         module, _ = notebook.run('# %%\n"""About."""\n# %%\n"shown"\n')
         assert module.__doc__ == "About."
-        assert not notebook.shown(1)
+        assert notebook.shown(1)[0].data == {"text/plain": "'About.'"}
         assert notebook.shown(2)[0].data == {"text/plain": "'shown'"}
+        module, _ = notebook.run('# %%\n"""About."""\nx = 1\n')
+        assert module.__doc__ == "About."
+        assert not notebook.shown(1)
 
     def test_prose_in_a_string(self, notebook):
         """The text of a markdown cell is neither shown as a value nor a docstring."""
@@ -232,14 +235,15 @@ class TestShown:
         assert order == [1, 2, 3]
         assert module.y is module.f
 
-    def test_cells_without_code_do_not_run(self, notebook):
-        """Empty cells and cells of comments are not announced."""
+    def test_cells_without_code_have_run(self, notebook):
+        """Empty cells, comments and constants count as run, first, in the middle and last."""
         order = []
         notebook.run(
-            "# %% A\n# only this\n# %% B\n\n# %% C\nx = 1\n",
+            "# %% A\n# only this\n# %% B\n\n# %% C\nx = 1\n# %% D\n42\n# %% E\n# no more\n",
             on_cell=lambda cell: order.append(cell.title),
         )
-        assert order == ["C"]
+        assert order == ["A", "B", "C", "D", "E"]
+        assert {cell.status for cell in notebook.recorded.cells} == {"ok"}
 
 
 class TestAwait:

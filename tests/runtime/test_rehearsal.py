@@ -15,7 +15,6 @@ import json, os, pickle, random, sys
 import numpy, pandas, matplotlib.pyplot, pyarrow.parquet
 import research_jobs.runtime.child, research_jobs.store.codec.pandas_codec
 from research_jobs.runtime import processes
-from research_jobs.runtime.large_pages import use_large_pages
 from research_jobs.runtime.rehearsal import rehearse
 
 def state():
@@ -34,7 +33,6 @@ def state():
 
 before = state()
 rehearse()
-use_large_pages()
 after = state()
 print(json.dumps({
     "changed": [name for name in before if before[name] != after[name]],

@@ -33,6 +33,33 @@ MODULES = {
     """,
     "raises_system_exit": "raise SystemExit(3)",
     "needs_what_is_missing": "import a_package_that_is_not_there",
+    "filters_warnings": "import warnings; warnings.filterwarnings('ignore')",
+    "filters_its_own": """
+        import warnings
+        class Own(UserWarning): pass
+        warnings.simplefilter("always", Own)
+        warnings.filterwarnings("ignore", message="numpy.ndarray size changed")
+        warnings.filterwarnings("ignore", module="filters_its_own")
+    """,
+    "shows_warnings": "import warnings; warnings.showwarning = lambda *args: None",
+    "configures_logging": "import logging; logging.basicConfig(level=10)",
+    "disables_logging": "import logging; logging.disable()",
+    "sets_a_variable": "import os; os.environ['HOME'] = '/'",
+    "adds_a_variable": "import os; os.environ['FLAG'] = '1'",
+    "extends_the_path": "import sys; sys.path.append('/somewhere')",
+    "wraps_stdout": "import sys, io; sys.stdout = io.TextIOWrapper(io.BytesIO())",
+    "hooks_exceptions": "import sys; sys.excepthook = lambda *args: None",
+    "deepens_recursion": "import sys; sys.setrecursionlimit(12345)",
+    "tunes_the_collector": "import gc; gc.set_threshold(1)",
+    "handles_signals": "import signal; signal.signal(signal.SIGUSR1, lambda *args: None)",
+    "changes_folder": "import os; os.chdir('/tmp')",
+    "changes_the_locale": "import locale; locale.setlocale(locale.LC_ALL, 'C')",
+    "sets_precision": "import decimal; decimal.getcontext().prec = 3",
+    "sets_error_state": "import numpy; numpy.seterr(all='raise')",
+    "prints_arrays": "import numpy; numpy.set_printoptions(precision=2)",
+    "sets_pandas_options": "import pandas; pandas.set_option('display.max_rows', 7)",
+    "styles_figures": "import matplotlib; matplotlib.rcParams['lines.linewidth'] = 7",
+    "starts_processes_otherwise": "import multiprocessing as m; m.set_start_method('spawn')",
     "speaks_on_stderr": "import sys; sys.stderr.write('careful\\n')",
     "grpc": "VALUE = 1",
     "uses_grpc": "import grpc",
@@ -52,6 +79,25 @@ REASONS = {
     "grpc": "it is known not to survive a fork",
     "uses_grpc": "it imports grpc, which is known not to survive a fork",
     "uses_the_project": "it imports the project's own file",
+    "filters_warnings": "its import changes the filters of warnings",
+    "shows_warnings": "its import changes how warnings are shown",
+    "configures_logging": "its import changes the root logger",
+    "disables_logging": "its import changes logging",
+    "sets_a_variable": "its import changes the environment",
+    "extends_the_path": "its import changes sys.path",
+    "wraps_stdout": "its import changes standard streams",
+    "hooks_exceptions": "its import changes a hook of the interpreter",
+    "deepens_recursion": "its import changes limits of the interpreter",
+    "tunes_the_collector": "its import changes the garbage collector",
+    "handles_signals": "its import changes the handling of signals",
+    "changes_folder": "its import changes the working directory",
+    "changes_the_locale": "its import changes the locale",
+    "sets_precision": "its import changes the decimal context",
+    "sets_error_state": "its import changes numpy's settings",
+    "prints_arrays": "its import changes numpy's settings",
+    "sets_pandas_options": "its import changes pandas' options",
+    "styles_figures": "its import changes matplotlib's settings",
+    "starts_processes_otherwise": "its import changes how processes are started",
     "not_installed_anywhere": "does not have it",
     "own_helper": "does not have it",
 }
@@ -85,7 +131,16 @@ def libraries(
 def started(libraries: Path, project: Path) -> Iterator[tuple[Template, list[str]]]:
     """A template that was asked for all of them, and its log."""
     lines: list[str] = []
-    names = [*MODULES, "not_installed_anywhere", "own_helper", "json", "fits.no_module"]
+    names = [
+        *MODULES,
+        "numpy",
+        "pandas",
+        "matplotlib",
+        "not_installed_anywhere",
+        "own_helper",
+        "json",
+        "fits.no_module",
+    ]
     template = Template(sys.executable, str(project), names, lines.append, import_limit=2.0)
     yield template, lines
     template.close()
@@ -104,7 +159,9 @@ def test_left_out(started: tuple[Template, list[str]], module: str) -> None:
 def test_what_fits_is_loaded(started: tuple[Template, list[str]]) -> None:
     """The others are loaded; one that only warns is, and its words are logged."""
     template, lines = started
-    assert {"fits", "speaks_on_stderr"} <= set(template.report.loaded)
+    assert {"fits", "speaks_on_stderr", "filters_its_own", "adds_a_variable"} <= set(
+        template.report.loaded
+    )
     assert "preloading speaks_on_stderr wrote to stderr: careful" in lines
     theirs = {name for name in template.report.left_out if not name.startswith("research_jobs.")}
     assert theirs == set(REASONS)
@@ -153,6 +210,7 @@ def test_project_around_its_environment(tmp_path: Path, marker: str) -> None:
 def test_serves_other_projects(started: tuple[Template, list[str]], tmp_path: Path) -> None:
     """A template serves a project whose files it has not imported, and no other."""
     template, _lines = started
-    assert template.serves(str(tmp_path))
+    assert template.serves(str(tmp_path), ())
     (library,) = {str(Path(entry)) for entry in os.environ["PYTHONPATH"].split(os.pathsep)}
-    assert not template.serves(library)
+    assert not template.serves(library, ())
+    assert not template.serves(str(tmp_path), (library,))

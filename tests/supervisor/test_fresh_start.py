@@ -7,6 +7,8 @@ import logging
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,22 @@ PARTS = [
     "main thread",
     "locale",
     "filters",
+    "warnings shown once",
+    "warnings shown",
+    "warnings' display",
+    "logging",
+    "decimal",
+    "numpy's settings",
+    "pandas' options",
+    "matplotlib's settings",
+    "figures",
+    "error handlers",
+    "start of processes",
+    "thread hook",
+    "numbers of threads",
+    "collector's callbacks",
+    "importers",
+    "type of the environment",
     "root handlers",
     "root level",
     "gc",
@@ -151,12 +169,22 @@ def test_randomness_is_new(
 def test_what_a_fresh_process_has(descriptions: dict[str, dict[str, Any]], isolation: str) -> None:
     """What the parts are, beyond being equal."""
     same = descriptions[isolation]["same"]
+    program = "import sys; print(sys.stdout.errors)"
+    errors_of_python = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert same["standard descriptors"] == [0, 1, 2]
     assert same["private descriptors"] == 3
     assert same["inheritable"] == []
     assert same["stdin"] == "/dev/null"
     assert same["stdin object"] == ["<stdin>", "utf-8", ""]
-    assert same["streams"][0] == ["<stdout>", "utf-8", "strict", 1, False]
+    assert same["streams"][0] == [
+        "<stdout>",
+        "utf-8",
+        errors_of_python,
+        1,
+        False,
+    ]
     assert same["signals"][str(int(signal.SIGINT))].startswith("<built-in function default_int")
     assert same["signals"][str(int(signal.SIGPIPE))] == "<Handlers.SIG_IGN: 1>"
     assert same["signals"][str(int(signal.SIGTERM))] == "<Handlers.SIG_DFL: 0>"
@@ -184,6 +212,39 @@ def test_hash_seed(descriptions: dict[str, dict[str, Any]]) -> None:
     """The hash seed alone is the template's: equal for its runs, new for each cold one."""
     assert descriptions["fork"]["hash"] == descriptions["fork again"]["hash"]
     assert descriptions["spawn"]["hash"] != descriptions["spawn again"]["hash"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "printed"),
+    [
+        ({"LC_ALL": "C.UTF-8"}, True),
+        ({"LC_ALL": "C"}, True),
+        ({"LC_ALL": "en_US.UTF-8"}, None),
+        ({"PYTHONUTF8": "1"}, True),
+        ({"PYTHONIOENCODING": ":strict"}, False),
+        ({"PYTHONIOENCODING": ":backslashreplace"}, True),
+    ],
+)
+def test_names_that_are_not_utf8_are_printed_as_python_prints_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], printed: bool | None
+) -> None:
+    """What stdout does with such a name is what plain Python does under the same variables."""
+    for name in ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    program = "import os\nprint(os.fsdecode(b'report-\\xff.csv'))\n"
+    plain = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert printed in (None, plain.returncode == 0)
+    lab.write("prints_a_name", f"# %%\n{program}")
+    for isolation in ("fork", "spawn"):
+        capture = lab.root / f"{isolation}.jsonl"
+        outcome = lab.run("prints_a_name", isolation=isolation, capture_path=str(capture))
+        assert outcome.result.ending.ok == (plain.returncode == 0)
+        assert outcome.stdout == plain.stdout
+        capture.read_bytes().decode("utf-8")
+        for line in capture.read_text().splitlines():
+            json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8")
 
 
 def test_fixed_hash_seed_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,9 @@ def marker() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_supervisor(marker: str) -> Iterator[Supervisor]:
     """One supervisor for the tests of a session, so that its template starts once."""
-    with Supervisor(preload=("numpy", "pandas", "multiprocessing")) as supervisor:
+    with Supervisor(
+        preload=("numpy", "pandas", "matplotlib.pyplot", "multiprocessing")
+    ) as supervisor:
         yield supervisor
 
 

@@ -48,20 +48,23 @@ def shared_supervisor(preload: Sequence[str]) -> Supervisor:
 
 def warm_up(project: Project) -> None:
     """Start the template that this project's last command needed; returns at once."""
-    modules = _remembered(project)
-    if modules is None or not fork_is_possible():
+    remembered = _remembered(project)
+    if remembered is None or not fork_is_possible():
         return
+    modules, sys_path = remembered
     supervisor = shared_supervisor(modules)
 
     def start() -> None:
         # Whatever is wrong with it, the run that needs it will say so.
         with contextlib.suppress(ResearchJobsError, OSError):
-            supervisor.warm(project.root)
+            supervisor.warm(project.root, sys_path=sys_path)
 
     threading.Thread(target=start, name="warm up", daemon=True).start()
 
 
-def remember_preload(project: Project, modules: Sequence[str]) -> None:
+def remember_preload(
+    project: Project, modules: Sequence[str], sys_path: Sequence[str] = ()
+) -> None:
     """Note which modules a command of this project needs, and end what was warmed up for others.
 
     Parameters
@@ -69,8 +72,10 @@ def remember_preload(project: Project, modules: Sequence[str]) -> None:
     project : Project
     modules : sequence of str
         As `shared_supervisor` is going to be given them.
+    sys_path : sequence of str
+        The project's own entries of ``sys.path``.
     """
-    if tuple(modules) == _remembered(project):
+    if (tuple(modules), tuple(sys_path)) == _remembered(project):
         return
     with _lock:
         others = [_supervisors.pop(key) for key in list(_supervisors) if key != tuple(modules)]
@@ -78,18 +83,27 @@ def remember_preload(project: Project, modules: Sequence[str]) -> None:
         supervisor.close()
     path = project.state / "cache" / PRELOAD_FILE
     with contextlib.suppress(OSError):  # it only costs the next command a second
-        write_atomically(path, json.dumps(list(modules)).encode(), private=True)
+        text = json.dumps({"modules": list(modules), "sys_path": list(sys_path)})
+        write_atomically(path, text.encode(), private=True)
 
 
-def _remembered(project: Project) -> tuple[str, ...] | None:
+def _remembered(project: Project) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Modules, and entries of ``sys.path``."""
     try:
         found = json.loads((project.state / "cache" / PRELOAD_FILE).read_bytes())
-    except (OSError, ValueError):
+        return _texts(found["modules"]), _texts(found["sys_path"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    if not isinstance(found, list):
-        return None
-    names = tuple(name for name in cast("list[object]", found) if isinstance(name, str))
-    return names if len(names) == len(cast("list[object]", found)) else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    items = cast("list[object]", value)
+    texts = tuple(item for item in items if isinstance(item, str))
+    if len(texts) != len(items):
+        raise TypeError
+    return texts
 
 
 def close_supervisors() -> None:

@@ -104,6 +104,11 @@ class Catalog:
         """Tuple of str: the modules that a template imports ahead for all notebooks."""
         return preload_modules(self.scan)
 
+    @property
+    def sys_path(self) -> tuple[str, ...]:
+        """Tuple of str: the project's own entries of ``sys.path``."""
+        return tuple(str(self.project.root / entry) for entry in self.manifest.defaults.sys_path)
+
 
 def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     """Read a project's notebooks and manifest.

@@ -65,7 +65,7 @@ class Session:
         """Let the next command begin with the template that this one needs."""
         warm = [entry for entry in self.catalog if entry.error is None and not entry.spec.python]
         if any(entry.spec.isolation != "spawn" for entry in warm):
-            remember_preload(self.project, self.catalog.preload)
+            remember_preload(self.project, self.catalog.preload, self.catalog.sys_path)
 
     def select(
         self, names: Iterable[str], *, selection: str | None = None, stale: bool = False

@@ -1,0 +1,494 @@
+"""Writing the capture file: bounded, without secrets, one line a write.
+
+Standard library only, Python 3.10 and later: the fresh process imports this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from research_jobs.runtime.capture import CAPTURE_VERSION, Limits, NullRecorder, Recorder
+from research_jobs.runtime.masking import Masker, StreamMasker
+
+if TYPE_CHECKING:
+    from research_jobs.notebook.cells import Cell
+
+__all__ = ["FileRecorder", "open_recorder"]
+
+
+def open_recorder(
+    path: str | None, secrets: Collection[str] = (), *, limits: Limits | None = None
+) -> Recorder:
+    """A recorder that writes the capture file.
+
+    Parameters
+    ----------
+    path : str or None
+        The file, replaced if it exists. None keeps nothing.
+    secrets : collection of str
+        Values that must not appear in it.
+    limits : Limits, optional
+
+    Returns
+    -------
+    Recorder
+    """
+    if path is None:
+        return NullRecorder()
+    return FileRecorder(path, Masker(secrets), limits or Limits())
+
+
+_STREAM_LINE = b'{"type": "stream", '
+
+
+@dataclass
+class _Stream:
+    """A stream of a cell or of an area in it: head written at once, tail at the end."""
+
+    name: str
+    area: str | None
+    masker: StreamMasker
+    written: int = 0
+    tail: deque[str] = field(default_factory=deque[str])
+    tail_length: int = 0
+    dropped: int = 0
+
+    def keep_tail(self, text: str, limit: int) -> None:
+        if len(text) > limit:
+            self.dropped += len(text) - limit
+            text = text[-limit:]
+        self.tail.append(text)
+        self.tail_length += len(text)
+        while self.tail_length > limit:
+            excess = self.tail_length - limit
+            first = self.tail.popleft()
+            if len(first) > excess:
+                self.tail.appendleft(first[excess:])
+                self.tail_length -= excess
+                self.dropped += excess
+            else:
+                self.tail_length -= len(first)
+                self.dropped += len(first)
+
+
+@dataclass
+class _Live:
+    """The file's last record, when it will be replaced by its next state (a progress bar)."""
+
+    key: str
+    begin: int
+    end: int
+    written_at: float
+
+
+class FileRecorder(Recorder):
+    """Writes the capture file.
+
+    A failure to write (a full disk) ends the recording and never the notebook.
+
+    Parameters
+    ----------
+    path : str
+    masker : Masker
+    limits : Limits
+    """
+
+    active = True
+
+    def __init__(self, path: str, masker: Masker, limits: Limits) -> None:
+        self._file = os.open(
+            path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        self._masker = masker
+        self._limits = limits
+        self._lock = threading.RLock()
+        self._owner = os.getpid()
+        self._size = 0
+        self._cell: int | None = None
+        self._cell_offset = 0
+        self._streams: dict[tuple[str | None, str], _Stream] = {}
+        self._progress: tuple[_Stream, str] | None = None
+        #: areas that were entered, the innermost last; those that are cleared when more is shown
+        self._areas: list[str] = []
+        self._cleared: set[str | None] = set()
+        self._updates: dict[str, bytes] = {}
+        self._updated_at: dict[str, float] = {}
+        self._own_displays: set[str] = set()
+        self._live: _Live | None = None
+        self._full = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    # -- what the importer calls ------------------------------------------------------------
+
+    def start(self, cells: Sequence[Cell]) -> None:
+        self._write(
+            {
+                "type": "start",
+                "version": CAPTURE_VERSION,
+                "cells": [
+                    {
+                        "number": cell.number,
+                        "kind": cell.kind.value,
+                        "title": self._masker.value(cell.title),
+                        "tags": self._masker.value(list(cell.tags)),
+                        "first_line": cell.first_line,
+                        "last_line": cell.last_line,
+                        "markup": cell.metadata.get("markup"),
+                        "source": self._masker.text(cell.source),
+                    }
+                    for cell in cells
+                ],
+                "time": time.time(),
+            }
+        )
+
+    def begin_cell(self, number: int) -> None:
+        if os.getpid() != self._owner:
+            self._close()  # a forked copy goes on without us
+            return
+        with self._lock:
+            self._flush()
+            self._cell = number
+            self._streams = {}
+            self._own_displays = set()
+            self._areas = []
+            self._cleared = set()
+            self._write({"type": "cell", "number": number, "time": time.time()})
+            self._cell_offset = self._size
+
+    def end_cell(self, number: int, duration_s: float, status: str) -> None:
+        with self._lock:
+            self._flush()
+            self._write(
+                {
+                    "type": "cell_end",
+                    "number": number,
+                    "duration_s": round(duration_s, 6),
+                    "status": status,
+                }
+            )
+
+    def end(self, status: str) -> None:
+        with self._lock:
+            if self._file < 0 or os.getpid() != self._owner:
+                return
+            self._flush()
+            self._write({"type": "end", "status": status})
+            self._close()
+
+    # -- what cells show --------------------------------------------------------------------
+
+    def stream(self, name: str, text: str) -> None:
+        if not text or self._file < 0:
+            return
+        with self._lock:
+            self._clear_if_pending()
+            area = self._area
+            stream = self._streams.get((area, name))
+            if stream is None:
+                stream = _Stream(name, area, StreamMasker(self._masker))
+                self._streams[area, name] = stream
+            text = stream.masker.feed(text)
+            if text:
+                self._stream_text(stream, text)
+
+    def _stream_text(self, stream: _Stream, text: str) -> None:
+        if text[0] == "\r" and "\n" not in text:
+            # A progress bar redraws its line: only the last state is worth keeping.
+            self._progress = (stream, "\r" + text.rsplit("\r", 1)[1])
+            self._write_progress(force=False)
+            return
+        if self._progress is not None:
+            self._write_progress(force=True)
+            self._progress = None
+            self._live = None
+        room = self._limits.stream_head - stream.written
+        if room > 0 and not stream.tail:
+            head, text = text[:room], text[room:]
+            stream.written += len(head)
+            self._write(self._stream_record(stream, head))
+        if text:
+            stream.keep_tail(text, self._limits.stream_tail)
+
+    def _write_progress(self, *, force: bool) -> None:
+        if self._progress is None:
+            return
+        stream, text = self._progress
+        key = f"progress {stream.name} {stream.area}"
+        self._write_live(key, self._stream_record(stream, text), force=force)
+
+    def _stream_record(self, stream: _Stream, text: str) -> dict[str, Any]:
+        record = {"type": "stream", "cell": self._cell, "name": stream.name, "text": text}
+        return record if stream.area is None else record | {"area": stream.area}
+
+    def display(
+        self,
+        data: Mapping[str, Any],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        output_type: str = "display_data",
+        display_id: str | None = None,
+        update: bool = False,
+    ) -> None:
+        if self._file < 0:
+            return
+        with self._lock:
+            self._clear_if_pending()
+            self._settle_progress()
+            kept = self._bounded(data)
+            if not kept and data:
+                return
+            line = self._line(
+                {
+                    "type": "output",
+                    "cell": self._cell,
+                    "output_type": output_type,
+                    "metadata": self._masker.value(dict(metadata or {})),
+                    "display_id": display_id,
+                    "update": update,
+                    **({} if self._area is None else {"area": self._area}),
+                },
+                kept,
+            )
+            if update and display_id is not None:
+                # An animation updates many times a second: its last state is what stays.
+                now = time.monotonic()
+                if now - self._updated_at.get(display_id, 0.0) < self._limits.refresh_s:
+                    self._updates[display_id] = line
+                    return
+                self._updates.pop(display_id, None)
+                self._updated_at[display_id] = now
+            elif display_id is not None:
+                self._own_displays.add(display_id)
+            self._write_line(line)
+
+    def clear(self, *, wait: bool = False) -> None:
+        with self._lock:
+            area = self._area
+            if wait:
+                self._cleared.add(area)
+                return
+            self._cleared.discard(area)
+            self._progress = None
+            self._live = None
+            for key in [key for key in self._streams if key[0] == area]:
+                self._streams.pop(key).masker.rest()
+            if area is None:
+                for display_id in self._own_displays:
+                    self._updates.pop(display_id, None)
+            if self._file >= 0 and os.getpid() == self._owner and self._cell is not None:
+                kept = self._kept_by_clear(area)
+                try:
+                    os.ftruncate(self._file, self._cell_offset)
+                except OSError:
+                    self._close()
+                    return
+                self._size = self._cell_offset
+                for line in kept:
+                    self._write_line(line)
+
+    def enter(self, area: str) -> None:
+        with self._lock:
+            self._settle_progress()
+            self._areas.append(area)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._settle_progress()
+            if self._areas:
+                self._areas.pop()
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._write({"type": "note", "cell": self._cell, "text": self._masker.text(text)})
+
+    def asset(self, name: str, path: str) -> None:
+        with self._lock:
+            self._write({"type": "asset", "name": name, "path": path})
+
+    def error(self, ename: str, evalue: str, traceback: Sequence[str], line: int | None) -> None:
+        with self._lock:
+            self._flush()
+            self._write(
+                {
+                    "type": "error",
+                    "cell": self._cell,
+                    "ename": self._masker.text(ename),
+                    "evalue": self._masker.text(evalue),
+                    "traceback": [self._masker.text(item) for item in traceback],
+                    "line": line,
+                }
+            )
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _bounded(self, data: Mapping[str, Any]) -> dict[str, str]:
+        """The representations that are small enough, as JSON; what is left out is noted."""
+        kept: dict[str, str] = {}
+        for mime, value in data.items():
+            if self._full and mime != "text/plain":
+                continue
+            try:
+                encoded = _json(self._masker.value(value))
+            except (TypeError, ValueError) as error:
+                self.note(f"An output's {mime} was left out: it is not JSON ({error}).")
+                continue
+            if len(encoded) > self._limits.output:
+                self.note(
+                    f"An output of {_megabytes(len(encoded))} ({mime}) was left out: "
+                    f"at most {_megabytes(self._limits.output)} are kept."
+                )
+                continue
+            kept[self._masker.text(mime)] = encoded
+        return kept
+
+    def _kept_by_clear(self, area: str | None) -> list[bytes]:
+        """What clearing an area leaves of this cell.
+
+        The other areas, and the last updates of other cells' displays: both outlive it.
+        """
+        try:
+            with open(os.dup(self._file), "rb") as file:  # noqa: PTH123 - from a descriptor
+                file.seek(self._cell_offset)
+                lines = file.read().splitlines(keepends=True)
+        except OSError:
+            return []
+        kept: list[bytes] = []
+        latest: dict[str, int] = {}
+        for line in lines:
+            record = json.loads(line)
+            if record.get("update") and record["display_id"] not in self._own_displays:
+                before = latest.get(record["display_id"])
+                if before is not None:
+                    kept[before] = b""
+                latest[record["display_id"]] = len(kept)
+                kept.append(line)
+            elif record.get("area") != area:
+                kept.append(line)
+        return [line for line in kept if line]
+
+    @property
+    def _area(self) -> str | None:
+        return self._areas[-1] if self._areas else None
+
+    def _clear_if_pending(self) -> None:
+        if self._area in self._cleared:
+            self.clear()
+
+    def _settle_progress(self) -> None:
+        if self._progress is not None:
+            self._write_progress(force=True)
+            self._progress = None
+            self._live = None
+
+    def _flush(self) -> None:
+        """Write what was kept back: held ends of streams, tails, the last of many updates."""
+        for stream in self._streams.values():
+            rest = stream.masker.rest()
+            if rest:
+                self._stream_text(stream, rest)
+        self._settle_progress()
+        for stream in self._streams.values():
+            if stream.tail:
+                record = self._stream_record(stream, "".join(stream.tail))
+                if stream.dropped:
+                    record["dropped"] = stream.dropped
+                self._write(record)
+                stream.tail.clear()
+                stream.tail_length = stream.dropped = 0
+        for line in self._updates.values():
+            self._write_line(line)
+        self._updates = {}
+
+    def _write_live(self, key: str, record: dict[str, Any], *, force: bool) -> None:
+        """Write a record in place of its former state, at most every so often."""
+        now = time.monotonic()
+        live = self._live
+        if live is not None and live.key == key:
+            if not force and now - live.written_at < self._limits.refresh_s:
+                return
+            if live.end == self._size and os.getpid() == self._owner:
+                try:
+                    os.ftruncate(self._file, live.begin)
+                except OSError:
+                    self._close()
+                    return
+                self._size = live.begin
+        begin = self._size
+        self._write(record)
+        self._live = _Live(key, begin, self._size, now)
+
+    def _line(self, record: Mapping[str, Any], data: Mapping[str, str]) -> bytes:
+        """A record with representations that are JSON already: large ones are encoded once."""
+        parts = ", ".join(f"{_json(mime)}: {encoded}" for mime, encoded in data.items())
+        return _encoded(f'{_json(record)[:-1]}, "data": {{{parts}}}}}\n')
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._write_line(_encoded(_json(record) + "\n"))
+
+    def _write_line(self, line: bytes) -> None:
+        if self._file < 0:
+            return
+        if os.getpid() != self._owner and not line.startswith(_STREAM_LINE):
+            return  # a forked copy's prints are shown, as in the editor, and nothing else of it
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:
+            self._close()
+            return
+        self._size += len(line)
+        if self._size > self._limits.total and not self._full:
+            self._full = True
+            self.note(
+                f"Outputs beyond {_megabytes(self._limits.total)} in one run are left out; "
+                "their text is kept."
+            )
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _after_fork(self) -> None:
+        """In a process that the notebook forked: its prints count, its copies of ours do not."""
+        self._lock = threading.RLock()
+        self._streams = {}
+        self._updates = {}
+        self._progress = None
+        self._live = None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=_unknown, ensure_ascii=False)
+
+
+def _encoded(text: str) -> bytes:
+    """As UTF-8, with a question mark for each byte that was not (half of a surrogate pair)."""
+    return text.encode("utf-8", "replace")
+
+
+def _unknown(value: Any) -> Any:
+    """Values that a library put into its representation and JSON does not know."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        import base64
+
+        return base64.b64encode(bytes(value)).decode()
+    for method in ("tolist", "item"):
+        convert = getattr(value, method, None)
+        if callable(convert):
+            return convert()
+    return str(value)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MiB"

@@ -1,0 +1,167 @@
+"""Other ways to look at a text: with escapes undone, without markup, without line breaks.
+
+A view knows where each of its characters came from. Each step is linear in the length of the text.
+
+Standard library only, Python 3.10 and later.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+__all__ = [
+    "ESCAPE_CHARACTER",
+    "SPECIAL",
+    "Maker",
+    "Projection",
+    "drop_line_breaks",
+    "drop_tags",
+    "project",
+    "seen",
+    "undo_escapes",
+    "undo_plus",
+]
+
+ESCAPE_CHARACTER = r"(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))"
+_ESCAPES = re.compile(
+    rf"(?P<colour>{ESCAPE_CHARACTER}"
+    r"(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\^_]))"
+    # One character at a time: two to four bytes where UTF-8 needs them, a pair of surrogates.
+    r"|(?P<percent>%(?:25)*(?:[c-fC-F][0-9a-fA-F](?:%(?:25)*[89abAB][0-9a-fA-F]){1,3}"
+    r"|[0-9a-fA-F]{2}))"
+    r"|(?P<unicode>\\+u(?:[dD][89abAB][0-9a-fA-F]{2}\\+u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|[0-9a-fA-F]{4}))"
+    r"|(?P<bytes>\\+x(?:[c-fC-F][0-9a-fA-F](?:\\+x[89abAB][0-9a-fA-F]){1,3}|[0-9a-fA-F]{2}))"
+    r"|(?P<long>\\+(?:U[0-9a-fA-F]{8}|u\{[0-9a-fA-F]{1,6}\}))"
+    r"|(?P<backslash>\\+(?:[nrt]|[^\w\s\\&%]|))"
+    r"|(?P<entity>&(?:amp;)*(?:\#[0-9]{1,7};?|\#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};|))"
+)
+# What all of the above and all that is dropped begin with.
+SPECIAL = re.compile(r"[\x1b\\%&+<\n]")
+_PLUS = re.compile(r"\+")
+_TAGS = re.compile(r"</?[A-Za-z!][^<>]{0,500}>")
+_LINE_BREAKS = re.compile(r"[ \t\r]*\n\s*")
+
+
+class Step:
+    """A text with some of its parts replaced, and where each of its characters came from."""
+
+    def __init__(self, text: str, pattern: re.Pattern[str], undo: Callable[[Any], str]) -> None:
+        pieces: list[str] = []
+        #: begin in the new text; begin and end in the old one; whether it was replaced
+        self._parts: list[tuple[int, int, int, bool]] = []
+        self._begins: list[int] = []
+        length = position = 0
+        for match in pattern.finditer(text):
+            start, end = match.span()
+            for piece, low, high, replaced in (
+                (text[position:start], position, start, False),
+                (undo(match), start, end, True),
+            ):
+                if piece:
+                    self._begins.append(length)
+                    self._parts.append((length, low, high, replaced))
+                    pieces.append(piece)
+                    length += len(piece)
+            position = end
+        self._begins.append(length)
+        self._parts.append((length, position, len(text), False))
+        pieces.append(text[position:])
+        self.text = "".join(pieces)
+
+    def start(self, index: int) -> int:
+        begin, low, _high, replaced = self._parts[bisect_right(self._begins, index) - 1]
+        return low if replaced else low + index - begin
+
+    def end(self, index: int) -> int:
+        begin, low, high, replaced = self._parts[bisect_right(self._begins, index - 1) - 1]
+        return high if replaced else low + index - begin
+
+
+class Projection:
+    """A text as a view shows it."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self.text = steps[-1].text
+
+    def start(self, index: int) -> int:
+        """The place in the original of what begins at `index`."""
+        for step in reversed(self._steps):
+            index = step.start(index)
+        return index
+
+    def end(self, index: int) -> int:
+        """The place in the original of what ends at `index`."""
+        for step in reversed(self._steps):
+            index = step.end(index)
+        return index
+
+
+#: one step: None where it changes nothing
+Maker: TypeAlias = Callable[[str], Step | None]
+
+
+def project(text: str, makers: Iterable[Maker]) -> Projection | None:
+    steps: list[Step] = []
+    for make in makers:
+        step = make(steps[-1].text if steps else text)
+        if step is not None:
+            steps.append(step)
+    return Projection(steps) if steps else None
+
+
+def seen(text: str, makers: Iterable[Maker]) -> str:
+    projection = project(text, makers) if SPECIAL.search(text) else None
+    return projection.text if projection is not None else text
+
+
+def undo_escapes(text: str) -> Step | None:
+    if not _ESCAPES.search(text):
+        return None
+    return Step(text, _ESCAPES, _undone)
+
+
+def undo_plus(text: str) -> Step | None:
+    # A form in a URL writes a space so.
+    return Step(text, _PLUS, lambda _match: " ") if "+" in text else None
+
+
+def drop_tags(text: str) -> Step | None:
+    return Step(text, _TAGS, lambda _match: "") if "<" in text else None
+
+
+def drop_line_breaks(text: str) -> Step | None:
+    return Step(text, _LINE_BREAKS, lambda _match: "") if "\n" in text else None
+
+
+def _undone(match: re.Match[str]) -> str:
+    """What an escape stands for, however often it was escaped itself."""
+    kind, text = match.lastgroup, match.group()
+    if kind == "entity":
+        name = text[1:].replace("amp;", "")
+        return html.unescape(f"&{name}") if name else "&"
+    if kind == "percent":
+        return bytes.fromhex("".join(pair[-2:] for pair in text.split("%"))).decode(
+            "utf-8", "surrogateescape"
+        )
+    if kind == "backslash":
+        last = text.lstrip("\\")
+        return {"n": "\n", "r": "\r", "t": "\t"}.get(last, last)
+    if kind == "long":
+        code = int(text.lstrip("\\")[1:].strip("{}"), 16)
+        return chr(code) if code < 0x110000 else text
+    if kind == "bytes":
+        raw = bytes.fromhex(re.sub(r"\\+x", "", text))
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")
+    if kind == "unicode":
+        raw = bytes.fromhex(re.sub(r"\\+u", "", text))
+        return raw.decode("utf-16-be", "surrogatepass")
+    return ""

@@ -1,0 +1,113 @@
+"""Which modules no template may import, remembered between programs.
+
+To find one costs the start of a template. What was found holds as long as the folders that the
+interpreter imports from are as they were, and for a day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from research_jobs import __version__
+
+__all__ = ["Verdicts"]
+
+FILE = Path(".research_jobs", "cache", "unfit.json")
+_SECONDS = 24 * 3600
+
+
+class Verdicts:
+    """Modules that templates of one interpreter and one project found unfit.
+
+    Parameters
+    ----------
+    project : str
+        Root of the project.
+    python : str
+        The interpreter.
+    modules : sequence of str
+        What the template was asked for.
+    startup : mapping of str to str
+        Variables that the interpreter and libraries read when they start.
+    """
+
+    def __init__(
+        self, project: str, python: str, modules: Sequence[str], startup: Mapping[str, str]
+    ) -> None:
+        self._project = Path(project)
+        self._key = json.dumps([__version__, python, sorted(modules), sorted(startup.items())])
+
+    def read(self) -> dict[str, str]:
+        """Module to reason; empty where nothing is known."""
+        found = self._entries().get(self._key)
+        if found is None or _stamps(found["stamps"]) != found["stamps"]:
+            return {}
+        return {str(module): str(reason) for module, reason in found["unfit"].items()}
+
+    def write(self, unfit: Mapping[str, str], folders: Sequence[str]) -> None:
+        """Remember what was found.
+
+        Parameters
+        ----------
+        unfit : mapping of str to str
+        folders : sequence of str
+            Where the interpreter imports from, and the files of the modules.
+        """
+        entries = self._entries()
+        if not unfit and self._key not in entries:
+            return
+        entries[self._key] = {
+            "at": time.time(),
+            "unfit": dict(unfit),
+            "stamps": _stamps(dict.fromkeys(folders)),
+        }
+        path = self._project / FILE
+        # It only costs the next program some seconds.
+        with contextlib.suppress(OSError):
+            if not path.parent.parent.is_dir():
+                return  # nothing has run in this project; a folder is not made for this alone
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(self)}")
+            temporary.write_text(json.dumps(entries), encoding="utf-8")
+            temporary.replace(path)
+
+    def _entries(self) -> dict[str, Any]:
+        try:
+            found: object = json.loads((self._project / FILE).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        oldest = time.time() - _SECONDS
+        return {
+            key: entry
+            for key, entry in cast("dict[str, Any]", found).items()
+            if _sound(entry) and entry["at"] > oldest
+        }
+
+
+def _sound(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("at"), float)
+        and isinstance(entry.get("unfit"), dict)
+        and isinstance(entry.get("stamps"), dict)
+    )
+
+
+def _stamps(paths: Mapping[str, Any]) -> dict[str, list[int] | None]:
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
