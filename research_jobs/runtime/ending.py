@@ -174,7 +174,6 @@ _NOT_MASKED = frozenset(
         "check",
         "ending",
         "isolation",
-        "kind",
         "name",
         "output",
         "path",

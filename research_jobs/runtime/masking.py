@@ -70,16 +70,12 @@ class Masker:
         values = {part for secret in secrets for part in _parts(secret)}
         forms = {form for value in values for form in _encodings(value)}
         self._raw = _Needles(forms | {form for value in values for form in _escaped(value)})
+        # Undoing one escape may uncover another: text and value come to the same end.
+        plain = (*[views.undo_escapes] * 4, views.undo_plus)
         self._views = (
-            _View((views.undo_escapes, views.undo_plus, views.undo_escapes), forms, SHORTEST),
-            _View(
-                (views.drop_tags, views.undo_escapes, views.undo_plus), forms, _SHORTEST_IN_MARKUP
-            ),
-            _View(
-                (views.drop_tags, views.undo_escapes, views.undo_plus, views.drop_line_breaks),
-                forms,
-                _SHORTEST_OVER_LINES,
-            ),
+            _View(plain, forms, SHORTEST),
+            _View((views.drop_tags, *plain), forms, _SHORTEST_IN_MARKUP),
+            _View((views.drop_tags, *plain, views.drop_line_breaks), forms, _SHORTEST_OVER_LINES),
         )
 
     def __bool__(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from research_jobs import __version__
+from research_jobs.protocol import PROTOCOL_VERSION
 
 __all__ = ["Verdicts"]
 
@@ -41,7 +41,7 @@ class Verdicts:
         self, project: str, python: str, modules: Sequence[str], startup: Mapping[str, str]
     ) -> None:
         self._project = Path(project)
-        self._key = json.dumps([__version__, python, sorted(modules), sorted(startup.items())])
+        self._key = json.dumps([PROTOCOL_VERSION, python, sorted(modules), sorted(startup.items())])
 
     def read(self) -> dict[str, str]:
         """Module to reason; empty where nothing is known."""

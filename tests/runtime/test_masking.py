@@ -241,7 +241,7 @@ def test_every_field_of_a_record_is_masked() -> None:
     secret = "c4nary-value"
     result = RunResult(
         ending=Ending.FAILED,
-        failure=Failure(secret, secret, secret, 3, 1, secret, secret, secret),
+        failure=Failure(secret, secret, secret, 3, 1, secret, secret),
         skip_reason=secret,
         outputs=(
             StagedOutput(
