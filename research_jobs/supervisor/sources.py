@@ -56,7 +56,7 @@ class Sources:
             (
                 path
                 for path, seen in zip(self._paths, self._seen, strict=True)
-                if isinstance(seen, tuple) and max(seen[2:]) > since - _TICK
+                if isinstance(seen, tuple) and seen[2] > since - _TICK
             ),
             None,
         )
@@ -96,7 +96,8 @@ def _signature(path: str) -> _Signature:
     try:
         status = os.stat(path)  # noqa: PTH116 - thousands of them
         if not stat.S_ISDIR(status.st_mode):
-            return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            # Not the time of its inode: a hard link made elsewhere changes that.
+            return status.st_ino, status.st_size, status.st_mtime_ns
         return frozenset(
             name
             for name in os.listdir(path)  # noqa: PTH208 - thousands of them

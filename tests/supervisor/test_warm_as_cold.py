@@ -251,7 +251,14 @@ class TestSources:
     def test_a_file_younger_than_the_import(self, folder: Path) -> None:
         """A file that was written while the template imported may be another one than it read."""
         path = folder / "a.py"
-        assert self.made(folder, since=path.stat().st_ctime_ns).changed() == str(path)
+        path.touch()
+        assert self.made(folder, since=path.stat().st_mtime_ns).changed() == str(path)
+
+    def test_a_hard_link_is_no_change(self, folder: Path, tmp_path_factory: Any) -> None:
+        """An environment that shares its files with another one is not changed by that one."""
+        watched = self.made(folder)
+        (tmp_path_factory.mktemp("other") / "a.py").hardlink_to(folder / "a.py")
+        assert watched.changed() is None
 
     @pytest.mark.parametrize(
         ("change", "where"),
