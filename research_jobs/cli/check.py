@@ -12,6 +12,7 @@ from research_jobs.errors import (
     OutputNotAssignedError,
     ResearchJobsError,
     SourceLocation,
+    StoreError,
     did_you_mean,
 )
 from research_jobs.project import find_project
@@ -86,6 +87,7 @@ def findings(where: str | None) -> tuple[list[Finding], int, str | None]:
             found.append(Finding("error", entry.name, entry.error.headline))
         found += [Finding("warning", entry.name, warning) for warning in entry.warnings]
         found += _unassigned_outputs(catalog, entry)
+        found += _in_the_way(catalog, entry)
     found += _differences(catalog)
     # One mistake is reported once, whatever it is about.
     unique = {finding.text: finding for finding in reversed(found)}
@@ -119,6 +121,21 @@ def _differences(catalog: Catalog) -> Iterator[Finding]:
                 continue
             place = SourceLocation(load.path, load.line, load.column)
             yield Finding("warning", entry.name, f"{place}: {load.message} [hidden-load]")
+
+
+def _in_the_way(catalog: Catalog, entry: Entry) -> Iterator[Finding]:
+    """Files in the store that are not ours, where a run would refuse to publish."""
+    from research_jobs.store.commit import refuse_any_foreign
+
+    if entry.error is not None or entry.spec.io_manager is not None:
+        return
+    for name in entry.spec.outputs:
+        try:
+            refuse_any_foreign(
+                catalog.project.store, entry.name, [name], partitioned=entry.partitioned
+            )
+        except StoreError as error:  # noqa: PERF203 - each output has its own finding
+            yield Finding("error", entry.name, error.headline)
 
 
 def _unassigned_outputs(catalog: Catalog, entry: Entry) -> Iterator[Finding]:

@@ -226,23 +226,31 @@ def _section(title: str, text: str = "") -> None:
 def _stored(project: Project, entry: Entry, name: str) -> dict[str, Any]:
     """What is in the store of an output, or that nothing is."""
     from research_jobs.store.codec.api import describe
-    from research_jobs.store.commit import refuse_foreign
-    from research_jobs.store.layout import output_path
+    from research_jobs.store.commit import refuse_any_foreign
+    from research_jobs.store.stored import stored_outputs, stored_partitions
 
     nothing = {"name": name, "kind": None, "rows": None, "bytes": None, "columns": [], "path": None}
     if not project.store_is_local:
         return nothing
     try:
-        refuse_foreign(project.store, entry.name, [name])
+        refuse_any_foreign(project.store, entry.name, [name], partitioned=entry.partitioned)
+    except StoreError as error:
+        print(error.headline, file=sys.stderr)
+        if not entry.partitioned:  # else other partitions may well be ours
+            return nothing
+    try:
+        newest_first = reversed(stored_partitions(project.store, entry.name))
+        keys = newest_first if entry.partitioned else (None,)
+        stored = (stored_outputs(project.store, entry.name, key) for key in keys)
+        path = next((outputs[name] for outputs in stored if name in outputs), None)
     except StoreError as error:
         print(error.headline, file=sys.stderr)
         return nothing
+    if path is None:
+        return nothing
     if entry.partitioned:
         folder = Path(project.store, entry.name, name)
-        return nothing | {"path": str(folder), "kind": "partitions"} if folder.is_dir() else nothing
-    path = Path(output_path(project.store, entry.name, name, None))
-    if not path.exists():
-        return nothing
+        return nothing | {"path": str(folder), "kind": "partitions"}
     try:
         found = describe(name, path)
     except StoreError as error:

@@ -12,7 +12,8 @@ from research_jobs.protocol import PartitionKey, StagedOutput
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import Publication, PublishedOutput
 from research_jobs.store.files import is_plain_file
-from research_jobs.store.layout import check_output_name
+from research_jobs.store.layout import check_output_name, is_remote, unit_of
+from research_jobs.store.links import refuse_foreign_partitions
 from research_jobs.store.staging import Staging, open_staging
 from research_jobs.store.transaction import FAILPOINTS
 
@@ -22,6 +23,7 @@ __all__ = [
     "Staging",
     "open_staging",
     "publish",
+    "refuse_any_foreign",
     "refuse_foreign",
     "reject",
 ]
@@ -121,6 +123,27 @@ def refuse_foreign(
         Names the file and what to do.
     """
     backend_of(store).refuse_foreign(notebook, outputs, partition)
+
+
+def refuse_any_foreign(
+    store: str, notebook: str, outputs: Sequence[str], *, partitioned: bool
+) -> None:
+    """Refuse them for whatever run comes next: in a folder, in the place of any partition.
+
+    A store behind a URL is not looked at: that would be a request for each output.
+
+    Raises
+    ------
+    StoreError
+        Names the file and what to do.
+    """
+    if is_remote(store):
+        return
+    unit = unit_of(store, notebook, None)
+    # A partitioned output has a folder where a plain one has a file.
+    refuse_foreign(store, notebook, () if partitioned else outputs)
+    if partitioned:
+        refuse_foreign_partitions(unit, outputs)
 
 
 def _publication(

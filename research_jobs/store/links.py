@@ -33,6 +33,7 @@ __all__ = [
     "make_links",
     "missing_links",
     "refuse_foreign",
+    "refuse_foreign_partitions",
     "refuse_overlap",
     "remove_dead_links",
     "repair",
@@ -56,6 +57,23 @@ def refuse_foreign(unit: Unit, outputs: Iterable[str]) -> None:
             _refuse_file(place)
         if os.path.lexists(link) and not _is_ours(link):
             raise _in_the_way(link)
+
+
+def refuse_foreign_partitions(unit: Unit, outputs: Iterable[str]) -> None:
+    """Refuse them in the place of any partition of a notebook, whatever its keys are."""
+    for output in outputs:
+        top = unit.folder / output
+        refuse_link(top, unit.store)
+        _refuse_file(top)
+        for place, folders, files in os.walk(top):
+            for name in sorted((*folders, *files)):
+                path = Path(place, name)
+                if "=" in name:
+                    refuse_link(path, unit.store)
+                    _refuse_file(path)
+                elif name == PART and not _is_ours(path):
+                    raise _in_the_way(path)
+            folders[:] = [name for name in folders if "=" in name]
 
 
 def _refuse_file(folder: Path) -> None:

@@ -159,6 +159,75 @@ def test_check_finds_outputs_that_are_never_assigned(say: Any, project: Path) ->
     assert said.code == 1
 
 
+WAY_OUT = "Move it elsewhere, or keep the store in another folder: set RESEARCH_JOBS_STORE."
+
+
+@pytest.mark.parametrize(
+    ("theirs", "notebook", "output"),
+    [
+        ("data/numbers_table/table.parquet", "numbers_table", "table"),
+        ("data/numbers_table/table.parquet/", "numbers_table", "table"),
+        ("data/numbers_table", "numbers_table", "table"),
+        ("data/numbers_table/.versions", "numbers_table", "table"),
+        ("data/reports", "reports/total", "double"),
+        ("data", "numbers_table", "table"),
+        ("data/daily", "daily", "value"),
+        ("data/daily/value", "daily", "value"),
+        ("data/daily/value/day=2024-01-02", "daily", "value"),
+        ("data/daily/value/day=2024-01-02/part-0.parquet", "daily", "value"),
+    ],
+)
+def test_a_file_of_the_users_in_the_store(
+    say: Any, project: Path, theirs: str, notebook: str, output: str
+) -> None:
+    """`check`, `run` and `show` name it with the way out, and `show` never lists it as ours."""
+    place = project / theirs
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if theirs.endswith("/"):
+        place.mkdir()
+    else:
+        place.write_bytes(b"mine")
+    said = say("check")
+    assert said.code == 1
+    errors = [line for line in said.out.splitlines() if line.startswith("error: ")]
+    line = f"{place} is in the way: research_jobs did not put it there. {WAY_OUT}"
+    assert f"error: {line}" in errors
+    about = {finding["notebook"] for finding in say("check", "--json").json}
+    assert notebook in about or theirs == "data"  # in the way of all, and reported once
+    partition = ["--partition", "2024-01-02"] if notebook == "daily" else []
+    ran = say("run", notebook, *partition)
+    assert ran.code != 0
+    assert line in ran.out + ran.err
+    shown = say("show", notebook, "--json")
+    (listed,) = (each for each in shown.json["outputs"] if each["name"] == output)
+    assert (listed["kind"], listed["path"], listed["rows"]) == (None, None, None)
+    assert line in shown.err
+    assert say("show", notebook, output).code == 2
+    assert place.is_dir() or place.read_bytes() == b"mine"
+
+
+def test_a_file_of_the_users_beside_our_outputs(say: Any, project: Path) -> None:
+    """It is no finding, and in the place of one partition it hides no other partition."""
+    say("run", "numbers_table")
+    say("run", "daily", "--partition", "2024-01-02")
+    (project / "data/numbers_table/other.parquet").write_bytes(b"mine")
+    (project / "data/daily/value.parquet").write_bytes(b"mine")
+    assert say("check").out.endswith("4 notebooks, 0 errors, 0 warnings\n")
+    (project / "data/daily/value/day=2024-01-03").write_bytes(b"mine")
+    (finding,) = say("check", "--json").json
+    assert "day=2024-01-03 is in the way" in finding["text"]
+    shown = say("show", "daily", "--json")
+    assert "day=2024-01-03 is in the way" in shown.err
+    assert shown.json["outputs"][0]["kind"] == "partitions"
+    assert shown.json["outputs"][0]["path"] == str(project / "data/daily/value")
+
+
+def test_check_leaves_a_store_behind_a_url_alone(say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of a server that may be away."""
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", "s3://no-such-bucket-here/data")
+    assert say("check").code == 0
+
+
 @pytest.mark.parametrize(
     ("partitions", "place"),
     [
