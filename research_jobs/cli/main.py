@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding does not have (LANG=C) is escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not words or words[0].startswith("-"):
         return _without_command(words)
     name = words[0]

@@ -185,8 +185,12 @@ _NOT_MASKED = frozenset(
 
 
 def mask_result(result: RunResult, masker: Masker) -> RunResult:
-    """The result without secrets, in whichever field a notebook has put them."""
-    return _masked(result, masker) if masker else result
+    """The result without secrets, in whichever field a notebook has put them.
+
+    Lone surrogates (names of files that are not UTF-8) are escaped as well: whoever prints,
+    stores or serves the text must be able to encode it.
+    """
+    return _masked(result, masker)
 
 
 def _masked(value: Any, masker: Masker) -> Any:
@@ -200,7 +204,18 @@ def _masked(value: Any, masker: Masker) -> Any:
     if isinstance(value, tuple):
         return tuple(_masked(item, masker) for item in value)
     # Numbers of the record itself (seconds, bytes, a line) are ours.
-    return value if isinstance(value, int) else masker.value(value)
+    return value if isinstance(value, int) else _encodable(masker.value(value))
+
+
+def _encodable(value: Any) -> Any:
+    """A JSON value whose texts, keys too, have an encoding."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(item) for item in value]
+    return value
 
 
 def shown_path(request: RunRequest) -> str:

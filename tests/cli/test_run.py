@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -206,3 +207,25 @@ def test_interrupted_ends_what_it_started(project: Path, tmp_path: Path) -> None
         assert process.returncode == 130
     assert "slow cancelled" in out
     assert not Path(f"/proc/{mark.read_text()}").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_message_that_the_terminal_cannot_show(project: Path, encoding: str) -> None:
+    """An exception's text that has no encoding is escaped, and the other notebooks run on."""
+    folder = project / "notebooks"
+    folder.joinpath("broken.py").write_text(
+        '# %%\nraise ValueError("half \\ud83d of \\udcff, a caf\u00e9")\n', encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "research_jobs.cli.main", "run", "broken", "numbers_table"]
+    ended = subprocess.run(
+        [*command, "--project", str(project)],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        text=True,
+        encoding=encoding,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    cafe = "caf\u00e9" if encoding == "utf-8" else r"caf\xe9"
+    assert rf"ValueError: half \ud83d of \udcff, a {cafe}" in ended.stdout
+    assert "numbers_table succeeded" in ended.stdout

@@ -167,23 +167,23 @@ PLAIN = {
 }  # fmt: skip
 
 
-def filled(hint: Any) -> Any:
-    """A value of a type that holds the secret wherever it can hold text."""
+def filled(hint: Any, said: str = SECRET) -> Any:
+    """A value of a type that holds a text, by default the secret, wherever it can hold one."""
     arguments = typing.get_args(hint)
     if is_dataclass(hint):
         hints = typing.get_type_hints(hint)
-        return hint(**{field.name: filled(hints[field.name]) for field in fields(hint)})
+        return hint(**{field.name: filled(hints[field.name], said) for field in fields(hint)})
     if isinstance(hint, type) and issubclass(hint, Ending):
         return Ending.FAILED
     if hint in (int, float, bool):
         return hint(1)
     if typing.get_origin(hint) is tuple:
-        return tuple(filled(item) for item in arguments if item is not ...)
+        return tuple(filled(item, said) for item in arguments if item is not ...)
     if type(None) in arguments:
-        return filled(arguments[0])
+        return filled(arguments[0], said)
     if hint is str:
-        return f"before {SECRET} after"
-    return {f"key {SECRET}": [f"item {SECRET}", {"deep": (SECRET, {SECRET: 1})}]}
+        return f"before {said} after"
+    return {f"key {said}": [f"item {said}", {"deep": (said, {said: 1})}]}
 
 
 def texts(value: Any, place: str = "") -> typing.Iterator[tuple[str, str]]:
@@ -213,4 +213,13 @@ def test_no_field_of_a_result_shows_a_secret() -> None:
     assert sorted(dict.fromkeys(place for place, _ in texts(masked))) == sorted(
         dict.fromkeys(place for place, _ in texts(result))
     )
-    assert mask_result(result, Masker([])) is result
+
+
+def test_every_text_of_a_result_can_be_encoded() -> None:
+    """A lone surrogate in any text of a result leaves the run escaped, with secrets or without."""
+    result = filled(RunResult, "name\udcff and \ud83d")
+    for masker in (Masker([]), Masker([SECRET])):
+        left = list(texts(mask_result(result, masker)))
+        broken = {place for place, text in left if not text.isprintable()}
+        assert broken == PLAIN - {"ending"}
+        assert ("failure.headline", r"before name\udcff and \ud83d after") in left
