@@ -1,4 +1,4 @@
-"""``research-jobs convert FILE.ipynb``: a Jupyter notebook as a percent script.
+"""``research-jobs convert PATH...``: Jupyter notebooks as percent scripts.
 
 Outputs are left behind. Lines that only IPython understands (``%magic``, ``!command``, ``?``)
 are commented, as jupytext does, so that the script is plain Python.
@@ -9,13 +9,17 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import keyword
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.cli.output import complain, print_table
 from research_jobs.errors import NotebookError
-from research_jobs.project import find_project
+from research_jobs.notebook.discovery import jupyter_notebooks
+from research_jobs.project import Project, find_project
 
 __all__ = ["add_arguments", "percent_script", "run"]
 
@@ -26,24 +30,85 @@ _CELL_MAGIC = re.compile(r"^%%\w")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("file", metavar="FILE.ipynb", type=Path)
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        help="a .ipynb file, or a folder: every .ipynb below it",
+    )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE.py",
         type=Path,
-        help="where to write (default: the same name in the project's notebooks/)",
+        help="where to write one file (default: beside it when it lies in notebooks/, else there)",
     )
-    parser.add_argument("--force", action="store_true", help="write over a file that exists")
+    parser.add_argument("--force", action="store_true", help="write over files that exist")
+    parser.epilog = "Exit code: 2 when one of them could not be converted; the others are."
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, convert, write."""
-    source: Path = arguments.file
-    target: Path | None = arguments.output
-    if target is None:
-        name = re.sub(r"\W+", "_", source.stem).strip("_") or "notebook"
-        target = find_project(arguments.project).notebooks / f"{name}.py"
+    """Read, convert, write; a file that cannot be converted holds up no other."""
+    if arguments.output is None:
+        project = find_project(arguments.project)
+        pairs = [pair for path in arguments.paths for pair in _pairs(path, project)]
+    elif len(arguments.paths) == 1 and not arguments.paths[0].is_dir():
+        pairs = [(arguments.paths[0], arguments.output)]
+    else:
+        raise NotebookError(
+            "--output names one file, and several are to be converted",
+            hint="Leave it out: each gets a name of its own in notebooks/.",
+        )
+    rows: list[tuple[str, str, str]] = []
+    written: dict[Path, Path] = {}
+    for source, target in pairs:
+        try:
+            commented = _convert(source, target, written.get(target), force=arguments.force)
+        except NotebookError as error:
+            complain(f"error: {error.headline}")
+            continue
+        written[target] = source
+        rows.append((str(source), str(target), str(commented)))
+    if rows:
+        print_table(("from", "written", "lines commented"), rows, right=("lines commented",))
+    if any(row[2] != "0" for row in rows):
+        print("Only IPython understands what was commented: look for '# %' and '# !'.")
+    return 0 if len(rows) == len(pairs) else 2
+
+
+def _pairs(path: Path, project: Project) -> list[tuple[Path, Path]]:
+    """The notebooks at a path, each with the script that it becomes: in its own subfolder."""
+    notebooks = project.notebooks.resolve()
+    files, top = [path], path.parent.resolve()
+    if path.is_dir():
+        reports = project.reports.resolve()
+        top = path.resolve()
+        files = [file for file in jupyter_notebooks(path) if reports not in file.resolve().parents]
+        if not files:
+            raise NotebookError(
+                f"{path} has no .ipynb file", hint="Name a file, or another folder."
+            )
+    pairs: list[tuple[Path, Path]] = []
+    for file in files:
+        folder = file.parent.resolve()
+        folders = folder.relative_to(notebooks if folder.is_relative_to(notebooks) else top).parts
+        name = _importable(file.stem.strip("_"))
+        target = project.notebooks.joinpath(*map(_importable, folders), f"{name}.py")
+        pairs.append((file, target))
+    return pairs
+
+
+def _importable(part: str) -> str:
+    """A name like the one given that Python can import; see `discovery.name_problem`."""
+    name = unicodedata.normalize("NFKC", part)
+    if not name.isidentifier():
+        name = re.sub(r"\W+", "_", name).strip("_")
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"nb_{name}".rstrip("_")
+
+
+def _convert(source: Path, target: Path, taken_by: Path | None, *, force: bool) -> int:
+    """Write one script; how many of its lines are commented."""
     try:
         notebook = json.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
@@ -51,15 +116,15 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise NotebookError(f"{source} is no Jupyter notebook: {error}") from error
     script, commented = percent_script(notebook, where=str(source))
-    if target.exists() and not arguments.force:
+    if taken_by is not None:
+        raise NotebookError(
+            f"{source}: {taken_by} was written to {target}", hint="Rename one of the two."
+        )
+    if target.exists() and not force:
         raise NotebookError(f"{target} exists already", hint="Say --force to write over it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(script, encoding="utf-8")
-    print(f"Wrote {target}")
-    if commented:
-        lines = "1 line" if commented == 1 else f"{commented} lines"
-        print(f"Commented {lines} that only IPython understands: look for '# %' and '# !'.")
-    return 0
+    return commented
 
 
 def percent_script(notebook: Any, *, where: str = "notebook") -> tuple[str, int]:
