@@ -63,6 +63,11 @@ def test_reading_never_fails(text: str) -> None:
         ("localhost.attacker.example", False, False),
         ("127.0.0.1.attacker.example", False, False),
         ("attacker.example", False, False),
+        ("notlocalhost", False, False),
+        ("localhos", False, False),
+        ("attacker.ui.example.com", False, False),
+        ("ui.example.com.attacker.example", False, False),
+        ("i.example.com", False, False),
         ("0x7f.1", False, False),
     ],
 )
@@ -91,6 +96,13 @@ def test_known_names(name: str, local: bool, everywhere: bool) -> None:
         ("file://", "127.0.0.1:3000", False),
         ("ftp://127.0.0.1:3000", "127.0.0.1:3000", False),
         ("http://127.0.0.1:3000/", "127.0.0.1:3000", False),
+        ("http://127.0.0.1.evil.example:3000", "127.0.0.1:3000", False),
+        ("http://127.0.0.11:3000", "127.0.0.1:3000", False),
+        ("http://127.0.0.1:3000", "127.0.0.11:3000", False),
+        ("http://evil127.0.0.1:3000", "127.0.0.1:3000", False),
+        ("http://localhost.evil.example", "localhost", False),
+        ("https://ui.example.com.evil.example", "127.0.0.1:3000", False),
+        ("https://evil.ui.example.com", "127.0.0.1:3000", False),
         ("http://127.0.0.1:3000@evil.example", "127.0.0.1:3000", False),
         ("http://evil.example#127.0.0.1:3000", "127.0.0.1:3000", False),
     ],
@@ -116,3 +128,14 @@ def test_address_of_all_hosts(host: str) -> None:
     """Listening everywhere, links name this machine: no browser elsewhere could open 0.0.0.0."""
     assert is_everywhere(host)
     assert address(host, 3000) == f"http://{socket.gethostname()}:3000"
+
+
+@pytest.mark.parametrize("named", ["work-station", "WORK-STATION", "Work-Station:3000"])
+def test_a_machine_is_known_in_any_case(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names have no case, so this machine's is known however it or the request spells it."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "Work-Station")
+    host = Authority.parse(named)
+    assert host is not None
+    assert KnownHosts.of("0.0.0.0").know(host)
+    assert not KnownHosts.of("127.0.0.1").know(host)
+    assert KnownHosts.of("Work-Station").know(host)

@@ -238,8 +238,6 @@ def cell_at(cells: Sequence[Cell], line: int) -> Cell | None:
     for cell in cells:
         if (cell.marker_line or cell.first_line) <= line <= cell.last_line:
             return cell
-        if line == cell.marker_line:
-            return cell
     return None
 
 

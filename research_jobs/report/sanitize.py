@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from typing import TYPE_CHECKING
 
 import nh3
@@ -225,20 +225,25 @@ def clean_mathml(root: Element) -> str:
             out.append(item)
             continue
         tag = item.tag.rpartition("}")[2]
-        after: list[Element | str] = [escape(item.text or "", quote=False)]
+        after: list[Element | str] = [_mathml_text(item.text)]
         if tag in _MATHML:
             out.append(f"<{tag}{''.join(_mathml_attributes(item))}>")
         for child in item:
-            after += [child, escape(child.tail or "", quote=False)]
+            after += [child, _mathml_text(child.tail)]
         if tag in _MATHML:
             after.append(f"</{tag}>")
         left += reversed(after)
     return "".join(out)
 
 
+def _mathml_text(text: str | None) -> str:
+    # The converter writes signs as character references, which its own printer would resolve.
+    return escape(unescape(text or ""), quote=False)
+
+
 def _mathml_attributes(element: Element) -> list[str]:
     return [
         f' {name}="{escape(value)}"'
-        for name, value in element.items()
+        for name, value in ((name, unescape(value)) for name, value in element.items())
         if name in _MATHML_ATTRIBUTES and _MATHML_VALUE.fullmatch(value)
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+import os
 import textwrap
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from research_jobs.notebook.cells import (
     cell_label,
     has_marker,
     parse_cells,
+    read_bytes,
     read_notebook_text,
+    shown_path,
 )
 
 
@@ -68,6 +72,13 @@ def test_a_cell_runs_from_its_marker_to_the_next() -> None:
         ("# %% [code] x", "x", "code", (), {}),
         ("#%% md", None, "markdown", (), {}),
         ("# %% [1] Load", "[1] Load", "code", (), {}),
+        ("# %% [Markdown] x", "x", "markdown", (), {}),
+        ("# %% [RAW]", None, "raw", (), {}),
+        ("#%% MD", None, "markdown", (), {}),
+        ("# %% [markdown] [raw] x", "[raw] x", "markdown", (), {}),
+        ("# %% [code] [markdown]", "[markdown]", "code", (), {}),
+        ("# %% [markdownish] x", "[markdownish] x", "code", (), {}),
+        ("# COMMAND -----", None, "code", (), {}),
         ('# %% tags=["parameters"]', None, "code", ("parameters",), {}),
         ("# %% tags=['parameters', 'x']", None, "code", ("parameters", "x"), {}),
         ("# %% tags = ['parameters']", None, "code", ("parameters",), {}),
@@ -113,6 +124,8 @@ def test_marker_lines(
         "# %%bash -e",
         "# !ls",
         "# % % no",
+        "# COMMAND ----",
+        "# COMMAND ---------- x",
         "# In [the end]",
         's = """\n# %% in a string\n"""',
         "s = '''\n# %%\n'''",
@@ -325,7 +338,7 @@ def test_line_ends_and_marks_of_windows(tmp_path: Path) -> None:
         (None, "y = 2"),
     ]
     assert "\r" not in text.text
-    assert len(text.sha256) == 64
+    assert text.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_pep_263_coding_line(tmp_path: Path) -> None:
@@ -365,6 +378,34 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         file.truncate(SIZE_LIMIT + 1)
     with pytest.raises(NotebookError, match="larger than 32 MiB"):
         read_notebook_text(large)
+    os.truncate(large, SIZE_LIMIT)
+    assert len(read_bytes(large)) == SIZE_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/notebooks/project/notebooks/sub/study.py", "notebooks/sub/study.py"),
+        ("/home/notebooks/study.py", "notebooks/study.py"),
+        ("/home/study.py", "/home/study.py"),
+        ("/home/notebooks", "/home/notebooks"),
+    ],
+)
+def test_paths_as_a_person_sees_them(path: str, shown: str) -> None:
+    """A path begins at the innermost folder of notebooks above the file, else it is whole."""
+    assert shown_path(Path(path)) == shown
+
+
+@pytest.mark.parametrize("width", [20, 21, 79])
+def test_rules_of_a_banner_begin_no_prose(width: int) -> None:
+    """In a gallery file comments between two lines of twenty or more `#` are a banner, and code."""
+    title, rule = '"""\nA longer title\n===\n"""\n', "#" * width
+    assert outline(f"{title}{rule}\n# Prose\n\nx = 1\n")[1:] == [
+        ("markdown", "Prose"),
+        ("code", "x = 1"),
+    ]
+    assert not has_marker(f"{title}{rule}\n# A banner\n{rule}\nx = 1\n")
+    assert not has_marker(f"{title}{'#' * 19}\n# Prose\n\nx = 1\n")
 
 
 def test_cell_at_and_label() -> None:
@@ -444,3 +485,19 @@ def test_every_code_line_is_in_a_code_cell(text: str) -> None:
 def test_a_file_with_a_marker_has_a_cell_with_one(text: str) -> None:
     """`has_marker` and `parse_cells` agree."""
     assert has_marker(text) == any(cell.marker_line for cell in parse_cells(text))
+
+
+MAGICS = (
+    "bash bigquery capture cython debug file html javascript js latex lprun markdown memit mprun "
+    "perl prun pypy python python2 python3 R ruby script sh snakeviz spark sql svg system sx time "
+    "timeit writefile"
+)
+
+
+@pytest.mark.parametrize("magic", MAGICS.split())
+def test_magics_that_jupytext_comments_out(magic: str) -> None:
+    """`# %%time` is a magic and no marker, for every cell magic; `# %% time` is a title."""
+    assert not has_marker(f"# %%{magic}")
+    assert not has_marker(f"# %%{magic} -n 1\nx = 1\n")
+    assert parse_cells(f"# %% {magic} x")[0].title == f"{magic} x"
+    assert parse_cells(f"#%%{magic}ish")[0].title == f"{magic}ish"

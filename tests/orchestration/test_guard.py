@@ -53,6 +53,7 @@ def status(*words: str, **changes: Any) -> int:
         (("POST", "/graphql"), JSON),
         (("POST", "/graphql"), {"content-type": "application/json; charset=utf-8", **OWN}),
         (("POST", "/graphql"), {"content-type": "application/graphql"}),
+        (("POST", "/graphql"), {"content-type": " Application/JSON ;charset=utf-8", **OWN}),
         (("POST", "/graphql"), {**JSON, "origin": "https://ui.example.com"}),
         (("POST", "/report_asset_materialization/a"), {}),
         (("GET", "/static/a.js"), {"sec-fetch-site": "same-origin"}),
@@ -69,6 +70,19 @@ def test_what_people_and_scripts_do_passes(words: Any, headers: Any) -> None:
 def test_other_origins_are_refused(origin: str, kind: str, method: str) -> None:
     """A page of another origin gets no answer, by any method and over no websocket."""
     assert status(method, "/graphql", kind=kind, headers={**JSON, "origin": origin}) == 403
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("other", ["http://evil.example", "null", ""])
+def test_every_origin_counts(other: str, kind: str) -> None:
+    """A second Origin beside one of ours is refused, whichever comes first."""
+    own = OWN["origin"]
+    for origins in ((own, other), (other, own)):
+        request = scope("POST", "/graphql", kind, **HOST, content_type="application/json")
+        request["headers"] += [(b"origin", origin.encode()) for origin in origins]
+        found = refusal(request, HOSTS)
+        assert found is not None
+        assert found.status == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "unheard-of"])
@@ -230,11 +244,16 @@ def test_no_answer_can_be_framed(host: str) -> None:
     assert ("content-security-policy", "frame-ancestors 'none'") in said
     assert ("x-content-type-options", "nosniff") in said
     assert ("cross-origin-resource-policy", "same-origin") in said
+    assert ("cross-origin-opener-policy", "same-origin") in said
     assert (("content-security-policy", "object-src 'none'") in said) == host.startswith("127")
 
 
 @pytest.mark.parametrize(
-    "path", ["/notebook", "/dagit/notebook", "/prefix/notebook", "/logs/a.out"]
+    "path",
+    [
+        *("/notebook", "/dagit/notebook", "/prefix/notebook", "/logs/a.out"),
+        *("/dagit/logs/a.out", "/download_debug/1", "/prefix/download_debug/1"),
+    ],
 )
 def test_foreign_content_has_no_origin(path: str) -> None:
     """What Dagster shows of a notebook or its logs runs on no origin, in a frame of the UI's."""

@@ -131,3 +131,46 @@ def test_limit():
     assert scoped_css(fits + " ", "#o") == ""
     assert harmless_declarations("color:red" + " " * (CSS_LIMIT - 9)) == "color: red"
     assert harmless_declarations("color:red" + " " * (CSS_LIMIT - 8)) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["-1px", "-.1em", "1px -1px", "calc(1px - 9px)", "min(1px, -9px)"]
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("margin", "margin-top", "margin-right", "margin-bottom", "margin-left"),
+        *("text-indent", "letter-spacing"),
+    ],
+)
+def test_nothing_is_moved_out_of_its_place(name, value):
+    """No margin, indent or spacing is negative, nor comes to something that cannot be told."""
+    assert harmless_declarations(f"{name}: {value}") == ""
+    assert harmless_declarations(f"{name.upper()}: {value}") == ""
+    assert harmless_declarations(f"{name}: 1px") == f"{name}: 1px"
+
+
+@pytest.mark.parametrize("sign", ["<", ">", "\\\\"])
+def test_signs_that_end_a_sheet(sign):
+    """A text in a value that holds a sign of markup or an escape drops its declaration."""
+    assert harmless_declarations(f'font-family: "a{sign}b"') == ""
+    assert harmless_declarations('font-family: "a/b"') == 'font-family: "a/b"'
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("block", True), ("BLOCK", True), ("none", True), ("contents", False), ("CONTENTS", False)],
+)
+def test_displays_in_any_case(value, kept):
+    """CSS has no case: a display is kept or dropped however it is written."""
+    assert harmless_declarations(f"display: {value}") == (f"display: {value}" if kept else "")
+
+
+def test_functions_nest_so_deep():
+    """Six functions in one another are kept, and seven are dropped."""
+
+    def nested(depth):
+        return "calc(" * depth + "1px" + ")" * depth
+
+    assert harmless_declarations(f"width: {nested(6)}") == f"width: {nested(6)}"
+    assert harmless_declarations(f"width: {nested(7)}") == ""

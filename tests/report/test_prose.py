@@ -1,6 +1,7 @@
 """Markdown and mathematics."""
 
 import re
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -133,6 +134,12 @@ def test_places_cannot_be_forged(text):
         '<p style="color:\n\n$x$\n\n">text</p>',
         "<b title='\n\n$\\text{\" onclick=f()}$\n\n'>text</b>",
         "![$x$](a.png) text",
+        # the attribute ends in the markup behind the formula
+        '<div title="\n\n$x$\n\n<p title=">text</p>',
+        "<div title='\n\n$x$\n\n<p title='>text</p>",
+        '<div class="\n\n$x$\n\n<p title=">text</p>',
+        '<div title="\n\n$\\text{" onclick=f()}$\n\n<p title=">text</p>',
+        '<div lang="\n\n\\(x\\)\n\n<p title=">text</p>',
     ],
 )
 def test_no_formula_within_a_tag(source):
@@ -161,3 +168,35 @@ def test_limits():
     assert "<math" in latex_to_html("x" + " " * 100 + "y" * (FORMULA_LIMIT - 101), display=False)
     assert "<math" not in latex_to_html("y" * (FORMULA_LIMIT + 1), display=False)
     assert html("<div>" * 300).startswith('<pre class="rj-raw">&lt;div&gt;')
+
+
+@pytest.mark.parametrize("display", [False, True])
+@pytest.mark.parametrize("tex", [r"<img src=x onerror=f()>\frac{1}{", "<b>" + "y" * FORMULA_LIMIT])
+def test_a_formula_that_cannot_be_set_is_text(tex, display):
+    """What stays of a formula that is broken or too long is escaped."""
+    shown = latex_to_html(tex, display=display)
+    assert shown.startswith("<code")
+    assert "<img" not in shown
+    assert "<b>" not in shown
+    assert "&lt;" in shown
+
+
+@pytest.mark.parametrize(
+    ("tex", "signs"),
+    [
+        ("1 < 2 > 0", "1<2>0"),
+        ("f(x) = [y]", "f(x)=[y]"),
+        (r"\alpha \leq \infty", "\N{GREEK SMALL LETTER ALPHA}≤∞"),
+        (r"\sum \int \partial", "∑∫∂"),
+        (r"a \& b", "a&b"),
+        (r"\text{a<b & c}", "a<b\N{NO-BREAK SPACE}&\N{NO-BREAK SPACE}c"),
+        (r"\left( x \right\}", "(x}"),
+        (r"\{ x | y \}", "{x|y}"),
+    ],
+)
+def test_signs_are_shown_as_signs(tex, signs):
+    """A reader sees each sign of a formula, and never the reference that stands for it."""
+    shown = latex_to_html(tex, display=False)
+    assert shown.startswith("<math")
+    assert "".join(ET.fromstring(shown).itertext()) == signs
+    assert "&amp;#" not in shown

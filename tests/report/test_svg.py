@@ -40,6 +40,11 @@ DRAWN = "<rect width='1' height='1'/>"
         "<!-- alert -->",
         "<feImage href='alert'/>",
         "<metadata>alert</metadata>",
+        "<TEXT>alert</TEXT>",
+        "<rect fill='URL(http://alert/1)'/>",
+        "<rect style='@IMPORT \"alert\"'/>",
+        "<linearGradient href='http://alert/1#a'/>",
+        "<pattern xlink:href='alert.svg#a'/>",
     ],
 )
 def test_nothing_active(inside):
@@ -95,3 +100,21 @@ def test_matplotlib(tmp_path):
         assert cleaned.count(part) == drawn.count(part) > 0
     assert re.search(r'<svg xmlns="[^"]*" xmlns:xlink="[^"]*" [^>]*viewBox=', cleaned)
     assert clean_svg(cleaned) == cleaned
+
+
+def test_text_stays_text():
+    """What a drawing writes in letters is escaped again, in elements and in attributes."""
+    letters = "&lt;script&gt;alert(1)&lt;/script&gt; &amp;lt;"
+    cleaned = clean_svg(f"<svg {SVG}><text font-family='&quot;&lt;'>{letters}</text></svg>")
+    assert f">{letters}</text>" in cleaned
+    assert "<script" not in cleaned
+    assert "font-family='\"&lt;'" in cleaned
+    assert clean_svg(cleaned) == cleaned
+
+
+def test_a_drawing_as_large_as_may_be():
+    """At the limit a drawing is kept, and one character beyond it is not."""
+    start, end = f"<svg {SVG}>{DRAWN}", "</svg>"
+    room = SVG_LIMIT - len(start) - len(end)
+    assert clean_svg(start + " " * room + end) is not None
+    assert clean_svg(start + " " * (room + 1) + end) is None
