@@ -55,6 +55,30 @@ REFUSED = [
     ("outputs: {x: {range: {c: [null, null]}}}", "has no bound"),
     ("outputs: {x: {range: {c: [1, b]}}}", "mixes types"),
     ("outputs: {x: {range: {c: [1]}}}", "is not a pair"),
+    ("outputs: {x: {range: {c: [.nan, 1]}}}", "is not a number, a text or a date"),
+    ("outputs: {x: {range: {c: [0, .inf]}}}", "is not a number, a text or a date"),
+    ("outputs: {x: {range: {c: [true, 1]}}}", "is not a number, a text or a date"),
+    ("outputs: {x: {min_rows: 3, max_rows: 2}}", "min_rows 3 is more than max_rows 2"),
+    ("outputs: {x: {compression: gzip, compression_level: 10}}", "gzip has no level 10"),
+    ("outputs: {x: {compression: brotli, compression_level: 12}}", "brotli has no level 12"),
+    ("outputs: {x: {compression: snappy, compression_level: 1}}", "snappy has no level 1"),
+    ("outputs: {x: {compression_level: 23}}", "zstd has no level 23"),
+    ("outputs: {x: {compression_level: 0}}", "zstd has no level 0"),
+    ("freshness: {within: 2h, warn_within: 59s}", "freshness is told by the minute"),
+    ("automation: {kind: on_cron}", "on_cron needs a cron expression"),
+    ("automation: {kind: on_missing, cron: '@daily'}", "on_missing takes no cron expression"),
+    (f"kinds: [{'k' * 51}]", "is not a kind"),
+    (f"tags: {{{'k' * 64}: a}}", "is not a tag's name"),
+    (f"tags: {{a: {'v' * 64}}}", "is not a tag's value"),
+    ("retries: 1001", "1001 is too large"),
+    ("partitions: {by: month, start: 2020-01-01, calendar: XNYS}", "'calendar' works by: day"),
+    (
+        (
+            "parameters: {d: {secret: A}}, "
+            f"partitions: {{dimensions: {{d: {{{DAY}}}, e: {{values: [x]}}}}}}"
+        ),
+        "the secret parameter 'd' is also set by the partition",
+    ),
     ("outputs: {x: {schema: nowhere}}", "does not name a schema"),
     ("environment: {1A: x}", "'1A' is not an environment variable's name"),
     ('environment: {A: "x\\0y"}', "the variable A has the character U+0000"),
@@ -88,6 +112,12 @@ TAKEN = [
     "outputs: {x: {min_rows: 2, max_rows: 2, range: {c: [1, 1], d: [null, 3]}}}",
     "outputs: {x: {compression: gzip, compression_level: 9}}",
     "outputs: {x: {compression_level: 22}}",
+    "outputs: {x: {compression: brotli, compression_level: 11}}",
+    "freshness: {within: 1m}",
+    f"kinds: [{'k' * 50}]",
+    f"tags: {{{'k' * 63}: {'v' * 63}}}",
+    "retries: 1000",
+    "outputs: {x: {severity: {fresh_within: warn, schema: warn, range: warn, unique: warn}}}",
     "parameters: {a: {secret: API_TOKEN}, b: {other: 1}}",
     "after: performance_report",
 ]
@@ -143,3 +173,75 @@ def test_a_file_at_the_limit_of_size_is_read(load):
     limit = 4 * 1024 * 1024
     assert load("#" * limit).problems == ()
     assert "bytes, at most" in load("#" * (limit + 1)).problems[0].error.what
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"prefix: {'p' * 51}", "is not a prefix"),
+        ("prefix: a/b", "is not a prefix"),
+        (f"group: {'g' * 33}", "is not the name of a Unix group"),
+        ("group: 1g", "is not the name of a Unix group"),
+        ("reports: {url: 'https://'}", "is no address"),
+        ("reports: {dagster: 'https:///x'}", "is no address"),
+        ("reports: {url: reports.example.com}", "is no address"),
+        ("reports: {keep: 0}", "0 is too small"),
+        ("defaults: {pool: a b}", "the pool 'a b'"),
+        ("defaults: {group: a-b}", "the group 'a-b'"),
+        ("defaults: {owners: [Jane]}", "'Jane' is not an owner"),
+    ],
+)
+def test_the_projects_rules_hold(load, text, message):
+    """What holds for the project is checked like what a notebook says."""
+    problems = load(text).problems
+    assert [p.scope for p in problems] == ["manifest"]
+    assert message in problems[0].error.what
+
+
+def test_what_holds_where_nothing_is_said(load):
+    """The documented defaults, and the last values that the project's own keys take."""
+    manifest = load(
+        f"prefix: {'p' * 50}\n"
+        f"group: {'g' * 32}\n"
+        "reports: {url: 'https://a.example/b/', dagster: 'http://c.example'}\n"
+        "schedules: {a: {cron: '@daily', notebooks: [market_data]}}\n"
+        "notebooks:\n"
+        "  market_data: {outputs: {keys: {min_rows: 1, max_rows: 9, severity: {max_rows: warn}}}}\n"
+        "  momentum_signals: {partitions: {dynamic: {notebook: market_data, output: keys}}}\n"
+        f"  performance_report: {{partitions: {{{DAY}}}}}\n"
+    )
+    assert manifest.problems == ()
+    assert (manifest.reports.url, manifest.reports.keep) == ("https://a.example/b", 30)
+    assert manifest.reports.dagster == "http://c.example"
+    assert manifest.defaults.timezone == "UTC"
+    assert manifest.schedules["a"].enabled
+    output = manifest.notebooks["market_data"].outputs["keys"]
+    assert output.checks()["severity"] == {"min_rows": "error", "max_rows": "warn"}
+    assert output.keep == 0
+    dynamic = manifest.notebooks["momentum_signals"].partitions.dynamic
+    assert not dynamic.prune
+    day = manifest.notebooks["performance_report"].partitions
+    assert (day.offset, day.shift, day.timezone) == (0, 0.0, "UTC")
+
+
+def test_a_time_zone_of_its_own_is_kept(load):
+    """Defaults fill in a zone where none is named, in one dimension and in two."""
+    manifest = load(
+        "defaults: {timezone: Europe/Zagreb}\n"
+        "notebooks:\n"
+        f"  market_data: {{partitions: {{{DAY}, timezone: Asia/Tokyo}}}}\n"
+        f"  momentum_signals: {{partitions: {{{DAY}}}}}\n"
+        "  performance_report: {partitions: {dimensions: "
+        f"{{z: {{{DAY}, timezone: Asia/Tokyo}}, a: {{values: [x]}}}}}}}}\n"
+    )
+    assert manifest.problems == ()
+    zones = {
+        name: {column: d.timezone for column, d in spec.partitions.columns.items()}
+        for name, spec in manifest.notebooks.items()
+    }
+    assert zones == {
+        "market_data": {"partition": "Asia/Tokyo"},
+        "momentum_signals": {"partition": "Europe/Zagreb"},
+        "performance_report": {"a": None, "z": "Asia/Tokyo"},
+    }
+    assert list(zones["performance_report"]) == ["a", "z"]

@@ -39,6 +39,71 @@ def test_durations_are_read(value, seconds):
     assert parse_duration(value) == seconds
 
 
+UNITS = {
+    0.001: "ms",
+    1: "s sec second seconds",
+    60: "m min minute minutes",
+    3600: "h hour hours",
+    86400: "d day days",
+    604800: "w week weeks",
+}
+
+
+@pytest.mark.parametrize(
+    ("unit", "seconds"), [(unit, n) for n, units in UNITS.items() for unit in units.split()]
+)
+def test_every_unit_of_time_is_its_length(unit, seconds):
+    """However a unit is spelt, alone and in a sum, it is as long as the clock says."""
+    assert parse_duration(f"3{unit}") == pytest.approx(3 * seconds)
+    assert parse_duration(f"1.5 {unit.upper()}") == pytest.approx(1.5 * seconds)
+    assert parse_duration(f"1d 2{unit}") == pytest.approx(86400 + 2 * seconds)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        *(("", 1), ("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12)),
+        *(("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40)),
+    ],
+)
+def test_every_unit_of_size_is_its_power(unit, size):
+    """Units with an i count in powers of 1024, the others of 1000."""
+    assert parse_size(f"3{unit}") == 3 * size
+    assert parse_size(f"3 {unit.lower()}") == 3 * size
+
+
+def test_the_longest_and_the_largest():
+    """Ten years and an EiB are the last values that mean something; nothing is below a byte."""
+    ten_years = 10 * 365 * 86400
+    assert parse_duration(ten_years) == parse_duration("3650d") == ten_years
+    assert parse_duration(0) == 0
+    assert parse_size(2**60) == 2**60
+    assert parse_size(1) == 1
+    for refused, read in (
+        *((value, parse_duration) for value in (ten_years + 1, "3650d 1s", -0.001, float("nan"))),
+        *((value, parse_size) for value in (2**60 + 1, 0, "0")),
+        *((value, parse_duration) for value in ("010m", "00", "1h 05m")),
+        *((value, parse_size) for value in ("010MB", "01")),
+    ):
+        with pytest.raises(RefusedValueError):
+            read(refused)
+
+
+@pytest.mark.parametrize("zone", ["localtime", "posixrules", "Factory"])
+def test_files_that_are_no_zones(zone):
+    """What a name means may not depend on the machine."""
+    with pytest.raises(RefusedValueError):
+        check_timezone(zone)
+
+
+@pytest.mark.parametrize("name", ["class", "None", "await", "1a", "a-b", "a b", "", "é!"])
+def test_what_is_no_identifier_is_refused(name):
+    """Keywords and whatever Python cannot assign to are refused with a name that it can."""
+    with pytest.raises(RefusedValueError) as caught:
+        check_identifier(name, "the output")
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("value", ["", "m", "10x", "1h30", "-5m", -1, True, None, [1], "1e9d"])
 def test_what_is_no_duration_is_refused(value):
     """Anything else is refused with an example of what to write."""

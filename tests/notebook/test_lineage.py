@@ -69,6 +69,68 @@ def test_only_what_is_reached_counts(
 
 
 @pytest.mark.parametrize(
+    "notebook",
+    [
+        "from data import load\nload('src')",
+        "from data import load as l\nl('src')",
+        "import data\ndata.load('src')",
+        "import data as d\nd.load('src')\nd.load('other')",
+    ],
+)
+def test_load_taken_from_a_helper_is_told(make_project: MakeProject, notebook: str) -> None:
+    """A load that comes from a helper makes no dependency, which one line says."""
+    project = make_project({"notebooks/data.py": HELPER})
+    (project.notebooks / "study.py").write_text(f"# %%\n{notebook}\n")
+    found = scan(project, use_cache=False).get("study")
+    [hidden] = found.hidden_loads
+    assert (hidden.path, hidden.line) == ("notebooks/study.py", 2)
+    assert "'load' comes from data; import load from research_jobs" in hidden.message
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        "PRICES = load('src')",
+        "def read(): return load('src')",
+        "def read():\n    return 1; load('src')",
+        "class Reader: prices = load('src')",
+        "@wrapped(load('src'))\n@other\ndef read():\n    return 1",
+        "@other\n@wrapped(load('src'))\nclass Reader:\n    a = 1",
+        "def read(prices=load('src')):\n    return prices",
+        "for name in ('src',):\n    load(name)",
+        "def read(names):\n    for name in names:\n        load('src')",
+        "x = (\n    1,\n    load('src'))",
+    ],
+)
+def test_on_any_line_of_a_helpers_statement(make_project: MakeProject, helper: str) -> None:
+    """On its first line, its last, and in its decorators: what a helper reads is seen."""
+    helper = f"from research_jobs import load\nbefore = 1\n{helper}\nafter = 1\n"
+    assert loads(make_project, "from mid import *", mid=helper) == ["src"]
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        "import pkg.sub\npkg.sub.read()",
+        "import pkg.sub as s\ns.read()",
+        "from pkg import sub\nsub.read()",
+        "from pkg.sub import read\nread()",
+        # handed on as a value, and known to pkg because another module imported it
+        "import pkg.sub\nuse(pkg)",
+        "import pkg\nimport other\npkg.sub.read()",
+    ],
+)
+def test_a_submodule_however_it_is_reached(make_project: MakeProject, notebook: str) -> None:
+    """A module of a package counts by its own name, as an attribute, and within the package."""
+    helpers = {
+        "pkg/__init__": "",
+        "pkg/sub": "from research_jobs import load\n\ndef read():\n    return load('src')\n",
+        "other": "import pkg.sub\n",
+    }
+    assert loads(make_project, notebook, **helpers) == ["src"]
+
+
+@pytest.mark.parametrize(
     ("helper", "notebook"),
     [
         ("from data import prices", "from mid import prices\nprices()"),

@@ -52,6 +52,8 @@ def read(text: str) -> list[str]:
         ("N = ('src', 'x')\nload(*N)", "src:x"),
         ("N = {'notebook': 'src', 'output': 'x'}\nload(**N)", "src:x"),
         ("load(output='x', notebook='src')", "src:x"),
+        ("N = ['x']\nload('src', *N)", "src:x"),
+        ("N = {'output': 'x'}\nload('src', **N)", "src:x"),
         ("load('src', output=None)", "src:"),
         ("if (name := 'src'):\n    load(name, 'x')", "src:x"),
         ("class C:\n    NAME = 'src'\nload(C.NAME, 'x')", "src:x"),
@@ -267,3 +269,45 @@ def test_what_runs_is_found_or_hidden(lines: list[str], argument: str) -> None:
     except Exception:  # noqa: BLE001 - a program that fails reads nothing
         return
     assert found.hidden or seen[0] in {call.notebook for call in found.calls}
+
+
+@pytest.mark.parametrize("name", ["'src'", "N"])
+@pytest.mark.parametrize(("before", "column"), [("", 1), ("x = ", 5), ("x = (1, ", 9)])
+def test_where_a_call_stands(name: str, before: str, column: int) -> None:
+    """Line and column are those that an editor shows, for literal calls and followed ones."""
+    behind = ")" * before.count("(")
+    found = loads(f"from research_jobs import load\nN = 'src'\n{before}load({name}){behind}\n")
+    assert [(call.line, call.column) for call in found.calls] == [(3, column)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from .research_jobs import load\nload('src', 'x')",
+        "from ..research_jobs.store import load\nload.load('src', 'x')",
+        "from research_jobs_more import load\nload('src', 'x')",
+        "from joblib import load\nload('src')",
+        "import research_jobs as rj\nrj.loads('src', 'x')",
+        "import research_jobs as rj\nrj.testing.load('src', 'x')",
+        "import json\nimport research_jobs\njson.load('src')",
+    ],
+)
+def test_other_functions_of_that_name(text: str) -> None:
+    """A relative import, another package and another attribute are not our load."""
+    found = loads(text)
+    assert found.calls == ()
+    assert found.hidden == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from research_jobs.store.load import load\nload('src', 'x')",
+        "import research_jobs.store.load\nresearch_jobs.store.load.load('src', 'x')",
+        "import research_jobs.store.load as l\nl.load('src', 'x')",
+        "from research_jobs.store import load as l\nl.load('src', 'x')",
+    ],
+)
+def test_load_by_its_long_name(text: str) -> None:
+    """The module that defines load gives it too, however it is imported."""
+    assert [(c.notebook, c.output) for c in loads(text).calls] == [("src", "x")]

@@ -96,6 +96,10 @@ def convert(one: Parameter, value: Any) -> Any:
         ("datetime", "2018-11-01T09:30:00Z", "2018-11-01T09:30:00+00:00"),
         ("datetime", "2018-11-01T09:30:00.5+0100", "2018-11-01T09:30:00.500000+01:00"),
         ("datetime", DAY, "2018-11-01T00:00:00"),
+        ("datetime", "2018-11-01 09:30:00.123456789", "2018-11-01T09:30:00.123456"),
+        ("datetime", "2018-11-01T09:30-05", "2018-11-01T09:30:00-05:00"),
+        ("datetime", "2018-11-01T09:30+0545", "2018-11-01T09:30:00+05:45"),
+        ("datetime", "20181101T0930+05:45", "2018-11-01T09:30:00+05:45"),
         ("timestamp", "2018-11-01 09:30:00.123456789", "2018-11-01T09:30:00.123456789"),
         ("timestamp", pd.Timestamp("2018-11-01", tz="UTC"), "2018-11-01T00:00:00+00:00"),
         ("list", [1, "a"], [1, "a"]),
@@ -131,6 +135,10 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("int", 60.5, "x = 60.5 is not a whole number"),
         ("int", "1e999999", "is not a whole number"),
         ("int", None, "x = None is not a whole number. Give a value, or declare it as int | None"),
+        ("float", True, "x = True is not a number"),
+        ("float", np.bool_(False), "x = np.False_ is not a number"),
+        ("list[float]", [0.5, True], "Item 2 is True."),
+        ("list[int]", [True], "Item 1 is True."),
         ("float", "5%", "x = '5%' is not a number. Write it as 0.05."),
         ("float", "0,5", "Write it as 0.5."),
         ("bool", 1, "x = 1 is not true or false"),
@@ -160,6 +168,28 @@ def test_values_that_do_not_convert(kind: str, value: Any, message: str) -> None
     assert text.startswith("notebooks/momentum.py:8:1: momentum: x = ")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("spell", [str, str.upper, str.title, " {} ".format])
+def test_words_for_true_and_false(spell: Callable[[str], str]) -> None:
+    """A truth value may be any of these words, in any case."""
+    for word in ("true", "yes", "on", "1", "y", "t"):
+        assert convert(parameter("bool"), spell(word)) is True
+    for word in ("false", "no", "off", "0", "n", "f"):
+        assert convert(parameter("bool"), spell(word)) is False
+
+
+@pytest.mark.parametrize("value", [True, 1.0, False, 0.0])
+def test_a_choice_is_of_its_own_type(value: Any) -> None:
+    """What equals a choice and is of another type is not it: True is not 1."""
+    for one in (
+        parameter("literal", choices=(0, 1)),
+        parameter("enum", choices=("A", "B"), choice_values=(0, 1)),
+    ):
+        with pytest.raises(ParameterError, match="is not one of"):
+            convert(one, value)
+    both = parameter("literal", choices=(1, True, 0, False))
+    assert [type(convert(both, v)) for v in (1, True, 0, False)] == [int, bool, int, bool]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +227,7 @@ def test_values_that_do_not_convert(kind: str, value: Any, message: str) -> None
         ("e3", "e3"),
         ("1,2", "1,2"),
         ("", ""),
+        ("9" * 300, int("9" * 300)),
         ("9" * 301, "9" * 301),
     ],
 )
@@ -212,7 +243,7 @@ def test_text_for_a_parameter_of_unknown_type(text: str, expected: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["{a: 1}", "[1, 2", "[[1], x]", "1e999"])
+@pytest.mark.parametrize("text", ["{a: 1}", "[1, 2", "[[1], x]", "[{a: 1}]", "1e999"])
 def test_text_that_only_looks_like_a_value(text: str) -> None:
     """It is refused rather than taken for text."""
     with pytest.raises(ParameterError, match="is not a value that JSON can hold"):

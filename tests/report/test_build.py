@@ -3,12 +3,14 @@
 import base64
 import json
 import re
+from html import unescape
 
 import nbformat
 import pytest
 
 from research_jobs.protocol import Failure
 from research_jobs.report.build import build_report, standalone
+from research_jobs.report.gallery import list_notebooks
 from research_jobs.report.header import OutputLine
 from research_jobs.report.layout import report_folder
 
@@ -495,6 +497,24 @@ class TestStandalone:
         assert "Plotly" in text
         assert "srcdoc=" in text
         assert "index.html" not in text.split("<main>")[0]
+
+    def test_a_page_says_its_policy_itself(self, captures, header, show, tmp_path):
+        """From a disk no server says it: the page holds every directive, the gallery's too."""
+        expected = {
+            "default-src": "'none'",
+            "script-src": "'self' file:",
+            "style-src": "'unsafe-inline'",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+        }
+        report = built(captures, header, tmp_path, shows={2: show("text/html", "<b>x</b>")})
+        for page, more in (
+            (report.html, {"img-src": "data: blob:", "frame-src": "'self' file:"}),
+            (list_notebooks(tmp_path / "reports", []), {"img-src": "'self' file: data:"}),
+        ):
+            [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page.read_text())
+            parts = [part.strip().partition(" ") for part in unescape(policy).split(";")]
+            assert {name: value for name, _, value in parts} == expected | more
 
     def test_scripts_are_named_by_hash(self, captures, header, show, tmp_path):
         """Without frames, no script but the known ones may run in the file."""

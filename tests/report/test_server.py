@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research_jobs.report.server import ReportServer, find_file
+from research_jobs.report.server import ReportServer, find_file, policy_for
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,96 @@ def get(server, path, *, method="GET", **headers):
 
 def policy(answer) -> str:
     return answer.headers["Content-Security-Policy"]
+
+
+def directives(text: str) -> dict[str, str]:
+    """A policy by directive; none stands twice, where a browser takes the first."""
+    parts = [part.strip().partition(" ") for part in text.split(";")]
+    assert len({name for name, _, _ in parts}) == len(parts)
+    return {name: value for name, _, value in parts}
+
+
+PAGE = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "frame-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'self'",
+}
+FRAME = {
+    "sandbox": "allow-scripts",
+    "default-src": "'none'",
+    "script-src": "'unsafe-inline' 'unsafe-eval' blob:",
+    "style-src": "'unsafe-inline'",
+    "img-src": "data: blob:",
+    "font-src": "data:",
+    "media-src": "data:",
+    "worker-src": "blob:",
+    "child-src": "'none'",
+    "frame-src": "'none'",
+    "object-src": "'none'",
+    "form-action": "'none'",
+    "base-uri": "'none'",
+    "webrtc": "'block'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "rj default",
+    "frame-ancestors": "'self'",
+}
+INERT = {
+    "default-src": "'none'",
+    "style-src": "'unsafe-inline'",
+    "sandbox": "",
+    "frame-ancestors": "'none'",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "opened", "expected"),
+    [
+        ("/", "document", PAGE),
+        ("/a/", "document", PAGE),
+        ("/a/_runs/1/report.html", "document", PAGE | {"script-src": "'self' 'unsafe-eval'"}),
+        ("/a/_runs/1/frames/1.html", "iframe", FRAME),
+        ("/a/_runs/1/frames/1.html", "document", FRAME | {"sandbox": ""}),
+        ("/a/_runs/1/notebook.ipynb", "document", INERT),
+        ("/a/_runs/1/thumbnail.svg", "image", INERT),
+        ("/assets/page-1.js", "script", INERT),
+        ("/ui.js", "script", INERT),
+        ("/missing", "document", INERT),
+    ],
+)
+def test_each_kind_has_its_whole_policy(server, path, opened, expected):
+    """Every directive of every kind of answer is as it was decided: none is missing or wider."""
+    answer, _ = get(server, path, Sec_Fetch_Dest=opened)
+    assert directives(policy(answer)) == expected
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("head", "evaluates"),
+    [
+        (b"<meta content=\"script-src 'self' 'unsafe-eval'\"><title>x</title>", True),
+        (b"<meta content=\"script-src 'self'\"><title>'unsafe-eval'</title>", False),
+        (b"<title>x</title><p>'unsafe-eval'", False),
+        (
+            b"<meta content=\"script-src 'self'\"><title>x</title><meta content='unsafe-eval'>",
+            False,
+        ),
+    ],
+)
+def test_only_our_lines_ask_for_evaluation(head, evaluates):
+    """What a notebook's name or prose says of evaluation below our own lines means nothing."""
+    assert ("'unsafe-eval'" in policy_for(Path("a/report.html"), head)) is evaluates
+
+
+def test_a_backslash_is_no_name(tmp_path):
+    """A name that some systems read as a path is never served, though the file exists."""
+    (tmp_path / "a\\b.html").write_text("x")
+    assert find_file(tmp_path, "/a\\b.html") is None
 
 
 def test_pages(server):
@@ -280,6 +370,18 @@ def test_a_change_within_a_second_is_seen(folder, server):
     with path.open("a") as file:
         file.write("2")
     assert get(server, "/grows.js", If_None_Match=first.headers["ETag"])[1] == b"12"
+
+
+def test_a_file_in_anothers_place_is_seen(folder, server):
+    """A file that took the place of one with the same size and time is sent again."""
+    path, other = folder / "swapped.js", folder / "other.js"
+    path.write_text("1")
+    other.write_text("2")
+    for one in (path, other):
+        os.utime(one, ns=(10**18, 10**18))
+    first, _ = get(server, "/swapped.js")
+    other.replace(path)
+    assert get(server, "/swapped.js", If_None_Match=first.headers["ETag"])[1] == b"2"
 
 
 def test_a_file_that_grows_while_it_is_read(folder, server):
