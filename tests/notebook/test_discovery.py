@@ -93,9 +93,12 @@ def test_a_file_beside_a_package_of_its_name(make_project: MakeProject) -> None:
     assert "is hidden by the package vol/ beside it" in str(found.problems[0])
 
 
-def test_a_file_named_as_its_top_folder(make_project: MakeProject) -> None:
-    """The notebook's own folder is searched first, so it hides the folder above."""
-    project = make_project({"notebooks/vol/vol.py": "x = 1\n", "notebooks/vol/garch.py": NOTEBOOK})
+@pytest.mark.parametrize("beside", ["vol.py", "vol/helper.py", "vol/deep/helper.py"])
+def test_a_file_named_as_its_top_folder(make_project: MakeProject, beside: str) -> None:
+    """The notebook's own folder is searched first: a file or folder in it hides the one above."""
+    project = make_project(
+        {f"notebooks/vol/{beside}": "x = 1\n", "notebooks/vol/garch.py": NOTEBOOK}
+    )
     found = discover(project.notebooks)
     assert found.notebooks == ()
     assert "beside it, 'vol' hides the top folder" in str(found.problems[0])

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from research_jobs.errors import NotebookError, NotebookNotFoundError, NotebookSyntaxError
 from research_jobs.notebook import facts as facts_module
 from research_jobs.notebook import scan as scan_module
-from research_jobs.notebook.cells import NotebookText
+from research_jobs.notebook.cache import FactsCache, Remembered
+from research_jobs.notebook.cells import NotebookText, read_notebook_text
 from research_jobs.notebook.scan import scan
 from research_jobs.project import Project
 
@@ -287,6 +290,57 @@ def test_old_files_are_believed_by_their_times(
 
     monkeypatch.setattr(scan_module, "read_bytes", refuse)
     assert scan(project) == first
+
+
+@pytest.mark.parametrize("changed", ["st_mtime_ns", "st_ctime_ns", "st_size", "st_ino", None])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_each_sign_of_a_change_counts(
+    make_project: MakeProject, changed: str | None, by: int
+) -> None:
+    """A settled file is believed while its times, size and inode are all as they were."""
+    project = make_project({"notebooks/study.py": "# %%\nx = 1\n"})
+    path = project.notebooks / "study.py"
+    fields = {"st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_size": 9, "st_ino": 7}
+    text = read_notebook_text(path)
+    known = Remembered("0" * 64, True, facts_module.read_facts(text, notebook=True, shown="n.py"))
+    first: Any = FactsCache(project)
+    assert first.get(path, SimpleNamespace(**fields)) is None
+    first.put(path, known)
+    first.save()
+    if changed is not None:
+        fields[changed] += by
+    second: Any = FactsCache(project)
+    found = second.get(path, SimpleNamespace(**fields))
+    assert found == (known if changed is None else None)
+
+
+@pytest.mark.parametrize("young", ["st_mtime_ns", "st_ctime_ns"])
+@pytest.mark.parametrize(("age_ns", "believed"), [(2 * 10**9, False), (2 * 10**9 + 1, True)])
+def test_a_young_file_is_not_believed(
+    make_project: MakeProject,
+    monkeypatch: pytest.MonkeyPatch,
+    young: str,
+    age_ns: int,
+    believed: bool,
+) -> None:
+    """Two seconds must have passed since both of a file's times before they are enough."""
+    project = make_project({"notebooks/study.py": "# %%\nx = 1\n"})
+    path = project.notebooks / "study.py"
+    now = 2 * 10**18
+    monkeypatch.setattr("research_jobs.notebook.cache.time.time_ns", lambda: now)
+    fields = {"st_mtime_ns": 10**18, "st_ctime_ns": 10**18, "st_size": 9, "st_ino": 7}
+    stat = SimpleNamespace(**fields | {young: now - age_ns})
+    text = read_notebook_text(path)
+    known = Remembered("0" * 64, True, facts_module.read_facts(text, notebook=True, shown="n.py"))
+    first: Any = FactsCache(project)
+    first.get(path, stat)
+    first.put(path, known)
+    first.save()
+    second: Any = FactsCache(project)
+    assert second.get(path, stat) == (known if believed else None)
+    assert second.confirm(path, "0" * 64) == known
+    assert second.confirm(path, "1" * 64) is None
+    assert cache(project).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -241,6 +242,9 @@ make_report(order)
 @pytest.mark.parametrize(
     "answer",
     [
+        {"anchor": 'cell-1" onclick=', "thumbnail": "thumbnail.png/../../index.html"},
+        {"anchor": "cell-1\n", "thumbnail": "thumbnail.html"},
+        {"anchor": "cell-", "thumbnail": "thumbnail.png\n"},
         {"anchor": 'x" onclick=', "thumbnail": "../../index.html"},
         {"anchor": ["cell-1"], "thumbnail": {}},
         {"anchor": None},
@@ -251,3 +255,18 @@ def test_forged_answer(order, answer):
     """Of an answer only names that can be right are taken."""
     report = making._report_of(order(None), answer)
     assert (report.anchor, report.thumbnail) == (None, None)
+
+
+def test_an_answer_without_end_is_cut():
+    """What the other side sends beyond an answer's limit is not waited for, nor kept."""
+    ours, theirs = socket.socketpair()
+    waker, woken = socket.socketpair()
+    with ours, theirs, waker, woken:
+        writer = threading.Thread(target=theirs.sendall, args=(bytes(4 * making.ANSWER_LIMIT),))
+        writer.start()
+        received = making._receive(ours, woken, 20)
+        left = 4 * making.ANSWER_LIMIT - len(received)
+        while left:
+            left -= len(ours.recv(making.ANSWER_LIMIT))
+        writer.join()
+    assert making.ANSWER_LIMIT < len(received) <= 2 * making.ANSWER_LIMIT

@@ -84,6 +84,41 @@ def test_endings(known: dict[str, Any], ending: Ending, headline: str) -> None:
     assert result.outputs == ()
 
 
+@pytest.mark.parametrize("number", sorted(signal.valid_signals() - {signal.SIGKILL}))
+def test_every_signal_but_kill_is_a_crash_of_its_name(number: int) -> None:
+    """What ends a process from outside names its signal, which is no matter of memory."""
+    facts = Facts(
+        request=REQUEST, cell=CELL, status=killed_by(number), killed_for_memory=True, stack="x"
+    )
+    result = tell_ending(facts)
+    assert result.ending is Ending.CRASHED
+    assert result.failure is not None
+    assert f"crashed with {result.failure.signal} (" in result.failure.headline
+    assert result.failure.traceback == "x"
+    assert result.failure.signal == (
+        signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (2**20 - 1024, "1023 KiB"),
+        (2**20, "1 MiB"),
+        (2**30, "1 GiB"),
+        (3 * 2**40, "3072 GiB"),
+    ],
+)
+def test_sizes_change_their_unit_at_1024(count: int, shown: str) -> None:
+    """An amount of memory is told in the unit in which it is at least one."""
+    facts = Facts(request=REQUEST, reason=Ending.OUT_OF_MEMORY, memory_used=count)
+    failure = tell_ending(facts).failure
+    assert failure is not None
+    assert f"out of memory: {shown} used, the limit is 2 GiB" in failure.headline
+
+
 @pytest.mark.parametrize("status", [exited_with(0), exited_with(1), None])
 def test_success_is_a_record(status: int | None) -> None:
     """A record is what counts, whatever the exit code."""
