@@ -134,7 +134,7 @@ def test_limit():
 
 
 @pytest.mark.parametrize(
-    "value", ["-1px", "-.1em", "1px -1px", "calc(1px - 9px)", "min(1px, -9px)"]
+    "value", ["-1px", "-.1em", "1px -1px", "calc(1px - 9px)", "calc(1px * 9)", "max(1px, 9px)"]
 )
 @pytest.mark.parametrize(
     "name",
