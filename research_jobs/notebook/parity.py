@@ -342,11 +342,17 @@ class _Check:
 
     def imports(self) -> Iterator[ParityFinding]:
         package = package_of(self.text.path)
+        # An import by a call (`__import__("x")`) has a star in its ref, and binds no names.
+        stars = {
+            node.lineno
+            for node in self.found.imports
+            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+        }
         for ref in self.refs:
             if ref.level:
                 yield self.relative_import(ref, package)
             module = absolute_name(ref, package)
-            if ref.names and ref.names[0][0] == "*" and ref.bound is None:
+            if ref.line in stars and ref.names == (("*", "*"),):
                 yield ParityFinding(
                     ref.line,
                     1,

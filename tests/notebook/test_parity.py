@@ -210,6 +210,7 @@ def test_names_that_hide_a_module(as_notebook: Make) -> None:
         "# %%\nx = 1\ndel x\nx = 2\n",
         "# %%\nasync def f():\n    pass\nawait f()\n",
         "# %%\nimport subprocess\nsubprocess.run(['ls'])\n",
+        "# %%\nx = __import__('base64').b64encode(b'x')\n",
         PARAMETERS + "# %%\nx = str(x)\n",
         PARAMETERS + "# %%\ndef f():\n    x = 2\n",
         '"""\nTitle\n=====\n"""\n# %%\n# prose\nx = 1\n',
