@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -203,16 +204,25 @@ class TestBounds:
         ]
         assert path.stat().st_size < 2000
 
-    def test_full_disk(self):
-        """A disk that is full ends the recording, and nothing else."""
-        recorder = open_recorder("/dev/full")
+    def test_full_disk(self, path):
+        """A disk that fills up in the middle of a line ends the recording, and nothing else."""
+        recorder = open_recorder(str(path))
         recorder.start(CELLS)
         recorder.begin_cell(1)
+        recorder.display({"text/plain": "before"})
+        full = path.stat().st_size + 100
+        own, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (full, hard))
+        try:
+            recorder.display({"text/plain": "x" * 1000})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (own, hard))
+        assert path.stat().st_size == full  # it was met: a part of the line is there
         recorder.stream("stdout", "x")
-        recorder.display({"text/plain": "x"})
+        recorder.display({"text/plain": "behind"})
+        assert finished(recorder, path) == [Output("display_data", {"text/plain": "before"}, {})]
         recorder.clear()
-        recorder.end_cell(1, 0.1, "ok")
-        recorder.end("succeeded")
+        assert path.stat().st_size == full
 
 
 class TestClear:

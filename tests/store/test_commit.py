@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,12 +17,13 @@ import polars as pl
 import pyarrow.dataset as ds
 import pytest
 
+from research_jobs import failpoints
 from research_jobs.errors import CorruptOutputError, StoreError
 from research_jobs.protocol import PartitionKey, StagedOutput
 from research_jobs.store import files
 from research_jobs.store.codec import read_output, write_output
 from research_jobs.store.commit import open_staging, publish, reject
-from research_jobs.store.files import Files
+from research_jobs.store.files import Files, FolderLock
 from research_jobs.store.layout import unit_of
 from research_jobs.store.load import load
 from research_jobs.store.stored import stored_versions
@@ -131,6 +133,100 @@ def test_a_version_being_read_is_not_pruned(store: str, put: Any) -> None:
     held.release()
     put("a", {"x": 3})
     assert not held.version.folder.exists()
+
+
+def test_an_uncommitted_version_is_no_old_one(store: str, put: Any) -> None:
+    """What a publish that died left behind is neither listed nor counted by `version=-1`."""
+    put("a", {"x": 1}, keep={"x": 5})
+    put("a", {"x": 2}, keep={"x": 5})
+    unit = unit_of(store, "a", None)
+    shutil.copytree(unit.versions / "000002-run1", unit.versions / "000003-dead")
+    assert [version.id for version in stored_versions(store, "a")] == ["000002-run1", "000001-run1"]
+    assert (load("a", "x"), load("a", "x", version=-1)) == (2, 1)
+
+
+def test_a_version_replaced_before_it_was_locked(
+    store: str, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pruned between being opened and being locked, it is not held: the next one is."""
+    put("a", {"x": 1})
+    unit = unit_of(store, "a", None)
+    aside = Path(store, "aside")
+    shared = FolderLock.shared
+    locked: list[Path] = []
+
+    def replace_then_lock(lock: FolderLock, *, wait: bool = True) -> bool:
+        if not locked and lock.path.parent == unit.versions:
+            locked.append(lock.path)
+            # The folder that was opened is pruned; one of the same name comes later.
+            lock.path.rename(aside)
+            shutil.copytree(aside, lock.path)
+        return shared(lock, wait=wait)
+
+    monkeypatch.setattr(FolderLock, "shared", replace_then_lock)
+    held = hold(unit)
+    assert locked == [held.version.folder]
+    put("a", {"x": 2})
+    assert held.version.folder.exists()
+    held.release()
+
+
+def test_only_one_puts_outputs_aside(store: str) -> None:
+    """The folder of refused outputs is locked while they are exchanged."""
+    with open_staging(store, "r") as staging:
+        staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
+        reject(store, "a", [staged], staging=staging, partition=None, run_id="r")
+    free: list[bool] = []
+
+    class Looking(Files):
+        """Asks for the lock, as another process would, whenever a folder is exchanged."""
+
+        def rename(self, source: Path, target: Path) -> None:
+            with FolderLock(Path(store, "a", ".rejected")) as lock:
+                free.append(lock.exclusive(wait=False))
+            super().rename(source, target)
+
+    with open_staging(store, "r") as staging:
+        staged = write_output("x", 2, staging.path / "x", options={}, metadata={})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "FILES", Looking())
+            reject(store, "a", [staged], staging=staging, partition=None, run_id="r")
+    assert free == [False, False]
+
+
+def test_nobody_publishes_while_the_partitioning_changes(store: str, put: Any) -> None:
+    """The notebook is locked for one alone while its links change over, and shared otherwise."""
+    put("a", {"x": 1})
+    alone: list[bool] = []
+
+    def ask(point: str) -> None:
+        if point in ("publish.locked", "publish.relinked"):
+            with FolderLock(Path(store, "a")) as lock:
+                alone.append(not lock.shared(wait=False))
+
+    failpoints.install(ask)
+    try:
+        put("a", {"x": 2}, DAY)
+        put("a", {"x": 3}, DAY)
+    finally:
+        failpoints.install(None)
+    assert alone == [True, True, False]
+
+
+@pytest.mark.parametrize("target", ["../../elsewhere", "1-x", ""])
+def test_a_pointer_that_names_no_version(store: str, put: Any, target: str) -> None:
+    """A damaged `current` is a corrupt output for whoever reads it or publishes over it."""
+    put("a", {"x": 1})
+    current = unit_of(store, "a", None).current
+    current.unlink()
+    if target:
+        current.symlink_to(target)
+    else:
+        current.write_text("a file")
+    with pytest.raises(CorruptOutputError, match="current"):
+        hold(unit_of(store, "a", None))
+    with pytest.raises(CorruptOutputError, match="current"):
+        put("a", {"x": 2})
 
 
 def test_rejected_outputs_are_kept_aside(store: str, put: Any) -> None:

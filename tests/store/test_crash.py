@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,8 @@ from research_jobs.store.codec import api, read_output, write_output
 from research_jobs.store.commit import FAILPOINTS, open_staging, publish
 from research_jobs.store.files import Files
 from research_jobs.store.layout import unit_of
-from research_jobs.store.load import load
+from research_jobs.store.load import Outputs, load
+from research_jobs.store.transaction import NOTE
 
 DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
 POINTS = (*api.WRITE_FAILPOINTS, *FAILPOINTS)
@@ -290,6 +291,20 @@ def test_power_cut_at_any_moment(
     assert {name: _loaded(name, day) for name in "xy"} == new
 
 
+def test_the_note_is_on_the_disk_before_a_link(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being published, and the way to that note, last before the first link is made."""
+    log = Log()
+    with open_staging(store, "power") as staging:
+        staged = write_output("x", 2, staging.path / "x", options={}, metadata={})
+        monkeypatch.setattr(files, "FILES", log)
+        publish(store, "nb", [staged], staging=staging, partition=None, run_id="power")
+        monkeypatch.setattr(files, "FILES", Files())
+        way = [staging.path / NOTE, staging.path, staging.path.parent]
+    link = str(unit_of(store, "nb", None).link("x"))
+    before = log.steps[: [step[:2] for step in log.steps].index(("link", link))]
+    assert all(("sync", str(path)) in before for path in way)
+
+
 def _loaded(name: str, day: PartitionKey | None) -> Any:
     from research_jobs.errors import OutputNotFoundError
 
@@ -326,15 +341,18 @@ def test_a_file_replaced_while_it_is_read(
 
 WRITER = """
 import sys
-import warnings
 from research_jobs import failpoints
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish
-store, who, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+store, who, rounds, stops = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 day = PartitionKey("d", {"day": "d"})
-print("ready", flush=True)
-sys.stdin.readline()
+def stop(name):
+    if name in stops:
+        print(name, flush=True)
+        sys.stdin.readline()
+failpoints.install(stop)
+stop("publish.begin")
 for number in range(rounds):
     with open_staging(store, who) as staging:
         staged = [write_output(name, [who, number] * 50, staging.path / name,
@@ -343,54 +361,138 @@ for number in range(rounds):
 """
 
 
-def test_two_writers_never_mix(store: str, put: Any) -> None:
-    """While two processes publish the same partition, readers see one writer's pair or the other's.
+class Writer:
+    """A process that publishes pairs, and stops at failpoints until it is told to go on."""
 
-    200 rounds; the bytes behind a held version never change, and at the end nothing is left over.
-    """
-    from research_jobs.store.load import Outputs
-
-    day = PartitionKey("d", {"day": "d"})
-    put("nb", {"x": ["start", 0] * 50, "y": ["start", 0] * 50}, day)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, store, who, "100"],
+    def __init__(self, store: str, who: str, rounds: int, *stops: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, store, who, str(rounds), *stops],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for who in ("one", "two")
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    versions: set[str] = set()
+
+    def go(self) -> None:
+        """Let it go on from where it stopped."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def stopped(self) -> str:
+        """Wait until it stops, and where; an empty text when it ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def wait_for_lock(self) -> None:
+        """Wait until the kernel has it waiting for a lock."""
+        for _ in range(3000):
+            assert self.process.poll() is None
+            for line in Path("/proc/locks").read_text().splitlines():
+                if "-> FLOCK" in line and f" {self.process.pid} " in line:
+                    return
+            time.sleep(0.01)
+        pytest.fail("it did not wait for a lock")
+
+    def end(self) -> None:
+        """End it, if it did not by itself."""
+        with self.process:
+            self.process.kill()
+
+
+@pytest.fixture
+def writers(store: str) -> Iterator[Any]:
+    """``writers("one", 100, "publish.moved")``: processes that end with the test."""
+    started: list[Writer] = []
+
+    def start(who: str, rounds: int, *stops: str) -> Writer:
+        started.append(Writer(store, who, rounds, *stops))
+        return started[-1]
+
+    yield start
+    for writer in started:
+        writer.end()
+
+
+PAIR_DAY = PartitionKey("d", {"day": "d"})
+
+
+def pair_seen(store: str) -> tuple[str, Any]:
+    """The version and the value of both outputs, however they are read."""
+    with Outputs(store, "nb", "d") as outputs:
+        (version,) = outputs.versions
+        values = [outputs[name] for name in ("x", "y")]
+    links = [read_output(unit_of(store, "nb", PAIR_DAY).link(name)) for name in ("x", "y")]
+    assert values[0] == values[1] == links[0] == links[1]
+    return version, values[0][:2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of locks is read")
+@pytest.mark.parametrize("held_at", ["publish.folder", "publish.described", "publish.committed"])
+def test_a_second_writer_waits(store: str, put: Any, writers: Any, held_at: str) -> None:
+    """While one process is in the middle of publishing a partition, another waits for it.
+
+    Readers see the old pair until the commit, then the first writer's, then the second's.
+    """
+    put("nb", {"x": ["start", 0] * 50, "y": ["start", 0] * 50}, PAIR_DAY)
+    one = writers("one", 1, "publish.begin", held_at)
+    two = writers("two", 1, "publish.begin", "publish.locked", "publish.committed")
+    for writer in (one, two):
+        assert writer.stopped() == "publish.begin"
+        writer.go()
+        assert writer.stopped() == "publish.begin"  # staged
+    one.go()
+    assert one.stopped() == held_at
+    two.go()
+    two.wait_for_lock()
+    first = ["one", 0] if held_at == "publish.committed" else ["start", 0]
+    assert pair_seen(store)[1] == first
+    one.go()
+    assert two.stopped() == "publish.locked"
+    assert pair_seen(store)[1] == ["one", 0]
+    two.go()
+    assert two.stopped() == "publish.committed"
+    assert pair_seen(store)[1] == ["two", 0]
+    two.go()
+    assert [writer.process.wait() for writer in (one, two)] == [0, 0]
+    assert not list(Path(store, ".staging").iterdir())
+
+
+def test_two_writers_never_mix(store: str, put: Any, writers: Any) -> None:
+    """While two processes publish the same partition, readers see one writer's pair or the other's.
+
+    200 rounds, of which a reader is sure to meet 20: at each tenth commit of each writer. The bytes
+    behind a version never change, and at the end nothing is left over.
+    """
+    put("nb", {"x": ["start", 0] * 50, "y": ["start", 0] * 50}, PAIR_DAY)
+    both = [writers(who, 100, "publish.begin") for who in ("one", "two")]
+    for writer in both:
+        assert writer.stopped() == "publish.begin"
+        writer.go()
     hashes: dict[str, str] = {}
-    for _ in itertools.count():
-        running = [writer for writer in writers if writer.poll() is None]
-        with Outputs(store, "nb", "d") as outputs:
-            (version,) = outputs.versions
-            pair = {name: outputs[name] for name in ("x", "y")}
-            digest = "".join(
-                hashlib.sha256(outputs.paths(name)[0].read_bytes()).hexdigest() for name in "xy"
+    met: set[tuple[str, int]] = set()
+    begun = 0
+    while begun < 200:
+        for writer in both:
+            if writer.stopped() != "publish.begin":
+                continue
+            begun += 1
+            with Outputs(store, "nb", "d") as outputs:
+                writer.go()  # both publish while this version is read
+                (version,) = outputs.versions
+                pair = [outputs[name] for name in ("x", "y")]
+                files = [outputs.paths(name)[0].read_bytes() for name in ("x", "y")]
+                again = [outputs[name] for name in ("x", "y")]
+            assert pair[0] == pair[1] == again[0] == again[1]
+            digest = "".join(hashlib.sha256(data).hexdigest() for data in files)
+            assert hashes.setdefault(version, digest) == digest
+            assert read_output(unit_of(store, "nb", PAIR_DAY).link("x"))[0] in (
+                "one",
+                "two",
+                "start",
             )
-            again = {name: outputs[name] for name in ("x", "y")}
-        assert pair["x"] == pair["y"] == again["x"] == again["y"]
-        assert hashes.setdefault(version, digest) == digest
-        assert read_output(unit_of(store, "nb", day).link("x"))[0] in ("start", "one", "two")
-        versions.add(version)
-        if not running:
-            break
-    assert [writer.wait() for writer in writers] == [0, 0]
-    for writer in writers:
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-        writer.stdin.close()
-        writer.stdout.close()
-    assert len(versions) > 2
-    assert load("nb", "x", "d")[1] == 99
+            met.add((pair[0][0], pair[0][1]))
+    assert [writer.process.wait() for writer in both] == [0, 0]
+    assert len(met) >= 100  # each writer stops before each publish: its last one is there by then
+    assert {who for who, _ in met} == {"start", "one", "two"}
+    assert pair_seen(store)[1][1] == 99
     assert not list(Path(store, ".staging").iterdir())

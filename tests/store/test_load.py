@@ -264,6 +264,7 @@ def test_errors_say_what_there_is(store: str, put: Any) -> None:
         (("signals", "signals", []), {}, "list is empty"),
         (("signals", "signals", 5), {}, "5 is no partition"),
         (("market_data", "prices"), {"version": -1}, "no version -1. 0 older"),
+        (("market_data", "prices"), {"version": 1}, "no version 1. 0 older"),
         (("market_data", "prices"), {"version": "000009-x"}, "There are: 000001-run1"),
         (("market_data", "prices"), {"columns": ["close"]}, "no column 'close'.*'Close'"),
         (("market_data", "prices"), {"filters": [("Close", "~", 1)]}, "no filter"),
