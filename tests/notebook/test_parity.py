@@ -255,3 +255,74 @@ def test_any_text_is_checked(text: str) -> None:
     for finding in check_parity(notebook):
         assert 1 <= finding.line <= text.count("\n") + 1
         assert finding.code in CODES
+
+
+CALLS = [
+    *((code, None, name) for code, name in (
+        ("input-call", "input"), ("blocking-call", "breakpoint"), ("exit-call", "exit"),
+        ("exit-call", "quit"),
+    )),
+    ("input-call", "getpass", "getpass"),
+    ("blocking-call", "pdb", "set_trace"),
+    ("chdir", "os", "chdir"),
+    ("exit-call", "os", "_exit"),
+    ("exit-call", "sys", "exit"),
+    ("interactive-plot", "matplotlib", "use"),
+    ("interactive-plot", "matplotlib.pyplot", "ion"),
+    ("interactive-plot", "matplotlib.pyplot", "switch_backend"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "module", "name"), CALLS)
+def test_every_such_call_however_it_is_imported(
+    as_notebook: Make, code: str, module: str | None, name: str
+) -> None:
+    """By its module, under another name, by itself: found; a function of one's own is not."""
+    spelt = [f"{name}()"]
+    if module is not None:
+        spelt = [
+            f"import {module}\n{module}.{name}()",
+            f"import {module} as m\nm.{name}()",
+            f"from {module} import {name}\n{name}()",
+            f"from {module} import {name} as n\nn()",
+        ]
+    for text in spelt:
+        found = check_parity(as_notebook(f"# %%\n{text}\n"), undefined=())
+        assert [one.code for one in found] == [code], text
+        assert name in found[0].message
+    own = f"# %%\ndef {name}():\n    return 1\n{name}()\n"
+    assert check_parity(as_notebook(own), undefined=()) == ()
+
+
+@pytest.mark.parametrize(
+    "last", ["run_server", "serve_forever", "run_forever", "app.run", "demo.launch"]
+)
+def test_every_server_blocks(as_notebook: Make, last: str) -> None:
+    """Whatever serves until it is stopped is told."""
+    found = check_parity(as_notebook(f"# %%\nthing.{last}()\n"), undefined=())
+    assert [one.code for one in found] == ["blocking-call"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        *((path, "home-path") for path in ("/home/a/x", "/Users/a/x", "~/x", "C:\\x", "d:/x")),
+        *((path, "outside-path") for path in ("../x", "..\\x", "..")),
+        *(
+            (path, None)
+            for path in ("x", "./x", "..x", "/data/x", "/homes/x", "a/../x", "C", "s3://x")
+        ),
+    ],
+)
+@pytest.mark.parametrize("reader", ["open", "pd.read_csv", "Path", "np.loadtxt", "sqlite3.connect"])
+def test_paths_of_one_machine(as_notebook: Make, path: str, code: str | None, reader: str) -> None:
+    """A path that leads to somebody's home, or out of the notebook's folder, is told."""
+    found = check_parity(as_notebook(f"# %%\n{reader}({path!r})\n"), undefined=())
+    assert [one.code for one in found] == ([] if code is None else [code])
+
+
+def test_a_notebook_does_not_import_itself(as_notebook: Make) -> None:
+    """A notebook named like the module that it imports is not told to load its own outputs."""
+    text = as_notebook("# %%\nimport study\nimport other\n")
+    found = check_parity(text, notebook="study", notebooks=["study", "other"], undefined=())
+    assert [(one.code, one.line) for one in found] == [("imports-notebook", 3)]
