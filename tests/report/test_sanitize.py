@@ -285,3 +285,43 @@ def test_nothing_else_comes_out(markup):
             assert "\\" not in value
     again = clean_html(html, scope="#o").html
     assert again.count("<") == clean_html(markup).html.count("<")
+
+
+@pytest.mark.parametrize("element", ["p", "table", "td", "img", "q", "blockquote", "font", "del"])
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *("background", "srcset", "poster", "action", "formaction", "ping", "srcdoc", "data"),
+        *("xlink:href", "href", "dynsrc", "lowsrc", "longdesc", "cite", "manifest", "codebase"),
+        *("usemap", "profile", "imagesrcset", "is", "slot", "nonce", "target", "rel", "name"),
+    ],
+)
+def test_no_attribute_leads_elsewhere(element, attribute):
+    """An attribute that loads, names or sends is kept on no element, whatever else is."""
+    markup = f'<table><tr><td><{element} {attribute}="https://x.example/" title="t">'
+    html = clean_html(markup).html
+    assert "x.example" not in html
+    assert 'title="t"' in html
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "data:image/png;base64,AAAA,https://x.example/",
+        "data:image/png;base64,AAAA#<svg onload=x>",
+        "data:image/png;base64,AAAA?x",
+        "data:image/png,AAAA",
+        "data:image/svg+xml,<svg/>",
+        "data:image/xml;base64,AAAA",
+        "data:text/html;base64,AAAA",
+        " https://x.example/",
+        "//x.example/",
+    ],
+)
+def test_pictures_are_whole_data(source):
+    """A picture's address is base64 of a known kind to its last character, or none."""
+    cleaned = clean_html(f"<img src='{source}'>")
+    assert cleaned.html == "<img>"
+    assert cleaned.remote == 1
+    twice = clean_html(f"<img src='{source}'><img src='{source}'>")
+    assert twice.remote == 2
