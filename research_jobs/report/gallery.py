@@ -207,7 +207,8 @@ def _retain(folder: Path, keep: int) -> tuple[Path, ...]:
     removed: list[Path] = []
     for _, run in runs:
         report = folder / RUNS / str(run["id"])
-        if run["id"] not in kept_ids and report.parent == folder / RUNS and report.is_dir():
+        inside = report.parent == folder / RUNS and report.name != ".."
+        if run["id"] not in kept_ids and inside and report.is_dir():
             shutil.rmtree(report, ignore_errors=True)
             removed.append(report)
     return tuple(removed)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from research_jobs.protocol import Failure
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
@@ -16,7 +17,7 @@ from research_jobs.report.gallery import (
     list_notebooks,
     update_gallery,
 )
-from research_jobs.report.layout import report_folder
+from research_jobs.report.layout import RUNS, report_folder
 
 START = 1717400000.0
 CARD = NotebookCard("volatility/garch")
@@ -201,8 +202,9 @@ def test_several_processes_at_once(captures, reports):
     script = """
 import sys
 from pathlib import Path
+from research_jobs.protocol import Failure
 from research_jobs.report.build import build_report
-from research_jobs.report.layout import report_folder
+from research_jobs.report.layout import RUNS, report_folder
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import ReportHeader
 reports, capture, worker = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -235,3 +237,40 @@ def test_a_card_says_what_the_notebook_is_about(reports, prose, shown):
     """A card shows the prose below the headings, as plain text, names with underscores whole."""
     list_notebooks(reports, [NotebookCard("nb", prose)])
     assert listed(reports)["nb"]["description"] == shown
+
+
+def test_the_latest_is_what_began_last(ran, reports):
+    """A run that is recorded late and began early goes first; one report always stays."""
+    first, late = ran(5), ran(1)
+    assert apply_retention(reports, "volatility/garch", 1) == (late.folder,)
+    assert [run["id"] for run in runs(reports)] == [first.folder.name]
+    assert apply_retention(reports, "volatility/garch", 0) == ()
+    assert first.html.exists()
+
+
+@pytest.mark.parametrize("name", ["../../other", "..", ".", "", "a/b", "/tmp/x"])
+def test_retention_removes_reports_only(ran, reports, name):
+    """A name in the list that leads elsewhere removes nothing, whoever wrote it."""
+    ran(5)
+    inside = reports / "volatility" / "garch" / RUNS / "a" / "b"
+    inside.mkdir(parents=True)
+    other = reports / "volatility" / "other"
+    other.mkdir()
+    path = reports / "volatility" / "garch" / "runs.js"
+    forged = {"id": name, "started": 1.0, "partition": None}
+    path.write_text(f"researchJobsRun({json.dumps(forged)});\n" + path.read_text())
+    assert apply_retention(reports, "volatility/garch", 1) == ()
+    assert inside.exists()
+    assert other.exists()
+    assert (reports / "volatility" / "garch" / RUNS).exists()
+
+
+def test_records_are_bounded(ran, reports):
+    """However much a run or a notebook says, its line holds the beginning of it."""
+    ran(1, ending="failed", failure=Failure("h" * 1000))
+    assert runs(reports)[-1]["headline"] == "h" * 300
+    ticks = tuple(START + n for n in range(200))
+    list_notebooks(reports, [NotebookCard("n", "d" * 2000, next_ticks=ticks)])
+    entry = listed(reports)["n"]
+    assert entry["description"] == "d" * 500
+    assert entry["next"] == list(ticks[:100])
