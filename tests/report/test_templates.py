@@ -16,7 +16,17 @@ from research_jobs.protocol import Ending, Failure
 from research_jobs.report import templates
 from research_jobs.report.assets import asset_text
 from research_jobs.report.header import OutputLine
-from research_jobs.report.page import ENDINGS, CellView, Links, Page, render_page
+from research_jobs.report.outputs import Renderer
+from research_jobs.report.page import (
+    ENDINGS,
+    SOURCE_LIMIT,
+    CellView,
+    Links,
+    Page,
+    render_body,
+    render_page,
+)
+from research_jobs.report.record import Error, Recorded, RecordedCell
 
 HOSTILE = "\"'><script>alert(1)</script>&<img src=x onerror=alert(1)>"
 
@@ -81,3 +91,46 @@ def test_every_ending_has_a_name():
     )
     assert words == ENDINGS
     assert set(words) >= {str(ending) for ending in Ending}
+
+
+def body(header, *, line=None, shown=(), **changes):
+    """The one cell of a failed run as its template gets it."""
+    fields = {"source": "\n\n# note\nx = 1\ny = 2\n", "status": "error", "first_line": 10}
+    cell = RecordedCell(number=1, kind="code", title=None, tags=[], markup=None, **fields | changes)
+    cell.shown.extend(shown)
+    failure = Failure("it failed", line=line)
+    run = header(ending="failed", failure=failure)
+    [view] = render_body(Recorded(cells=[cell]), run, Renderer()).cells
+    return view
+
+
+@pytest.mark.parametrize(("line", "marked"), [(12, "# note"), (13, "x = 1"), (14, "y = 2")])
+def test_the_failing_line_is_marked(header, line, marked):
+    """The line of the file is marked, blank lines above the code or not."""
+    for shown in ((), (Error("E", "e", [], line),)):
+        view = body(header, line=line, shown=shown)
+        [found] = re.findall(r"<mark>(.*?)</mark>", str(view.code))
+        assert re.sub(r"<[^>]*>", "", found) == marked
+
+
+def test_a_failure_is_told_once(header):
+    """What the cell's own exception says is not said again; what it could not say is."""
+    assert body(header, line=13).failure is not None
+    assert body(header, line=13, shown=(Error("E", "e", [], 13),)).failure is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, False), (0.049, False), (0.05, True), (3.0, True)]
+)
+def test_what_took_time_says_how_long(header, seconds, shown):
+    """A cell of a twentieth of a second or more says how long it took."""
+    assert bool(body(header, duration_s=seconds).when) is shown
+
+
+def test_long_code_is_cut(header):
+    """Code beyond the limit ends in an ellipsis, code at the limit does not."""
+    fits = "x" * SOURCE_LIMIT
+    assert "…" not in str(body(header, source=fits).code)
+    cut = str(body(header, source=f"{fits}y").code)
+    assert cut.endswith("…")
+    assert "y" not in re.sub(r"<[^>]*>", "", cut)
