@@ -1,0 +1,55 @@
+"""One thing that a cell showed: nothing of it leaves its place in the page."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from research_jobs.report.outputs import Renderer
+from research_jobs.report.record import Error, Note, Output, RecordedCell, Stream
+
+HOSTILE = "</script><script>alert(1)</script>\"' onclick=alert(1) <img src=x onerror=alert(1)>"
+CELL = RecordedCell(1, "code", None, [], None, 1, "x", "ok")
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def shown(mime, value):
+    return Output("display_data", {mime: value, "text/plain": HOSTILE}, {mime: {"width": HOSTILE}})
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        shown(PLOTLY, {"data": [{"name": HOSTILE}], "layout": {"title": HOSTILE, HOSTILE: 1}}),
+        shown("application/pdf", f"AAAA{HOSTILE}"),
+        shown("application/json", {HOSTILE: [HOSTILE]}),
+        shown("text/latex", HOSTILE),
+        shown("text/markdown", HOSTILE),
+        shown("image/png", f"AAAA{HOSTILE}"),
+        shown("image/svg+xml", HOSTILE),
+        shown("text/unknown", HOSTILE),
+        Stream("stdout", [HOSTILE]),
+        Error(HOSTILE, HOSTILE, [HOSTILE], None),
+        Note(HOSTILE),
+    ],
+)
+def test_no_output_leaves_its_place(item):
+    """Whatever the kind, hostile text comes out as text: no element and no handler of its own."""
+    html = Renderer().render(item, CELL)
+    assert "<script>" not in html
+    assert "<img src=x" not in html
+    assert html.count("</script>") == html.count("<script")
+    for tag in re.findall(r"<[^<>]*>", html):
+        assert not any("onclick" in part for part in tag.split('"')[::2]), tag
+
+
+@pytest.mark.parametrize(
+    "html", ["<script>1</script>", "<button onclick='1'>x", "<table>" + "<tr><td>1" * 60_000]
+)
+def test_every_frame_is_held(html):
+    """A frame may run scripts and nothing more: no origin, no windows, no forms of the page's."""
+    renderer = Renderer()
+    page = renderer.render(shown("text/html", html), CELL)
+    assert re.findall(r'sandbox="([^"]*)"', page) == ["allow-scripts"]
+    assert len(renderer.frames) == page.count("<iframe") == 1
