@@ -149,6 +149,26 @@ def test_a_partition_of_the_past_is_measured_at_its_end(
         set_context(RunContext())
 
 
+def test_a_partition_that_has_not_ended_is_measured_now(
+    stage: Callable[..., StagedOutput],
+) -> None:
+    """Rows of today are fresh on the first day of a month, not as old as its end is far."""
+    now = datetime.now(timezone.utc)
+    set_context(RunContext(end=now + timedelta(days=30), in_batch=True))
+    try:
+        staged = stage(pd.DataFrame({"at": [pd.Timestamp(now - timedelta(hours=1))]}))
+        assert one(staged, {"fresh_within": {"column": "at", "seconds": 7200}}).passed
+    finally:
+        set_context(RunContext())
+
+
+def test_freshness_is_that_of_the_index(stage: Callable[..., StagedOutput]) -> None:
+    """Where no column is named, a time series' index counts before its columns of times."""
+    now = pd.Timestamp(datetime.now(timezone.utc))
+    frame = pd.DataFrame({"issued": [pd.Timestamp("2001-01-01", tz="UTC")]}, index=[now])
+    assert one(stage(frame), {"fresh_within": {"column": None, "seconds": 3600}}).passed
+
+
 def test_severity_is_told_by_check(stage: Callable[..., StagedOutput]) -> None:
     """One severity for all, one by check, and error where nothing is said."""
     staged = stage([1])

@@ -393,3 +393,17 @@ def test_a_frame_is_writable(tmp_path: Path, width: int) -> None:
     found.iloc[0, 0] = 9.5
     found["new"] = 1
     assert (found.iloc[0, 0], list(found["new"])) == (9.5, [1, 1])
+
+
+def test_names_that_are_false(round_trip: Any) -> None:
+    """A name of columns or of an index may be 0, and 0 is no missing name."""
+    frame = pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], name=0))
+    frame.index.name = 0
+    back = round_trip(frame)
+    assert (back.columns.name, back.index.name) == (0, 0)
+
+
+def test_aligned_records_stay_aligned(round_trip: Any) -> None:
+    """An array's dtype says how C code finds its fields, which its equality overlooks."""
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    assert round_trip(np.zeros(2, dtype)).dtype.isalignedstruct

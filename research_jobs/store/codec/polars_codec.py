@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from research_jobs.store.codec.base import Encoded, Place
 if TYPE_CHECKING:
     from research_jobs.store.codec.parquet import WriteOptions
 
-__all__ = ["check_schema", "decode_polars", "encode_polars", "sink"]
+__all__ = ["check_schema", "encode_polars", "sink"]
 
 _COMPRESSION = {"none": "uncompressed"}
 
@@ -101,16 +100,3 @@ def check_schema(frame: Any, path: Path, place: Place) -> None:
             raise place.at(f"column {name!r}").refuse(
                 f"polars type {dtype}", f"cast it, Parquet gives back {found.get(name)}"
             )
-
-
-def decode_polars(path: Path, kind: str, detail: Mapping[str, Any], columns: Any) -> Any:
-    """The value of `encode_polars`."""
-    frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
-    if columns is not None:
-        frame = frame.select(columns)
-    if kind == "polars.LazyFrame":
-        return frame
-    found = frame.collect()
-    if kind == "polars.Series":
-        return found.to_series().alias(detail["name"])
-    return found
