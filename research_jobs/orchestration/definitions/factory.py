@@ -146,7 +146,9 @@ def catalog_defs(
         sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
         executor=executor
-        or default_executor(catalog.manifest.defaults.concurrency, catalog.names.pool()),
+        or default_executor(
+            catalog.manifest.defaults.concurrency, catalog.project, catalog.names.prefix
+        ),
     )
 
 

@@ -38,9 +38,11 @@ from research_jobs.orchestration.execution.attempts import (
 )
 from research_jobs.orchestration.execution.logs import RunLogs
 from research_jobs.orchestration.execution.step_log import LogStreams, route_output
-from research_jobs.orchestration.model.names import NOTEBOOKS_POOL
+from research_jobs.orchestration.model.names import NOTEBOOKS_POOL, AssetNames
+from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 from research_jobs.process import usable_cores
+from research_jobs.project import find_project
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.compat.execution import (
@@ -92,10 +94,13 @@ class NotebookExecutor(private.Executor):
         As for Dagster's multiprocess executor.
     cancel_grace_s : float
         How long a run that is to stop waits for steps that nothing can stop, seconds.
-    notebooks_pool : str
-        The pool of all notebooks that name none.
     notebook_slots : int
-        Slots of that pool, set on the instance when a run with steps of it begins.
+        Slots of the pool of all notebooks that name none, set on the instance when a run with
+        steps of it begins.
+    prefix : str, optional
+        The project's, before the pool's name.
+    project : str, optional
+        The project's root; the pool is left alone where it is another project's.
     """
 
     def __init__(
@@ -103,14 +108,16 @@ class NotebookExecutor(private.Executor):
         retries: RetryMode,
         max_concurrent: int,
         notebook_slots: int,
-        notebooks_pool: str = NOTEBOOKS_POOL,
+        prefix: str | None = None,
+        project: str | None = None,
         tag_concurrency_limits: list[dict[str, Any]] | None = None,
         step_dependency_config: StepDependencyConfig | None = None,
         cancel_grace_s: float = CANCEL_GRACE_S,
     ) -> None:
         self._retries = retries
         self.notebook_slots = notebook_slots
-        self.notebooks_pool = notebooks_pool
+        self.prefix = prefix
+        self.project = project
         self.max_concurrent = max_concurrent
         self.tag_concurrency_limits = tag_concurrency_limits or []
         self._step_dependency_config = (
@@ -183,8 +190,10 @@ class NotebookExecutor(private.Executor):
             private.pin_console_loggers(job_context.log, sys.stderr)
             stack.enter_context(route_output())
             stack.enter_context(held_connections(job_context.instance))
-            if any(step.pool == self.notebooks_pool for step in execution_plan.steps):
-                _set_slots(job_context.instance, self.notebooks_pool, self.notebook_slots)
+            pool = AssetNames(self.prefix).pool()
+            used = any(step.pool == pool for step in execution_plan.steps)
+            if used and self._owns_pool(job_context.instance):
+                _set_slots(job_context.instance, pool, self.notebook_slots)
             logs = stack.enter_context(
                 closing(
                     RunLogs(
@@ -213,6 +222,16 @@ class NotebookExecutor(private.Executor):
                 )
             )
             yield from _Run(self, plan_context, job_context, active, claims, logs).events()
+
+    def _owns_pool(self, instance: DagsterInstance) -> bool:
+        """Whether no other project has the name; if one has, each step fails and says so."""
+        if self.project is None:
+            return True
+        try:
+            claim_names(instance, find_project(self.project), self.prefix)
+        except ProjectError:
+            return False
+        return True
 
 
 def tag_run_with_process(plan_context: PlanOrchestrationContext) -> None:
@@ -610,10 +629,13 @@ def default_concurrency() -> int:
                     "by default. Set on the instance when a run begins."
                 ),
             ),
-            "notebooks_pool": Field(
-                str,
-                default_value=NOTEBOOKS_POOL,
-                description="The pool of all notebooks that name none; has the project's prefix.",
+            "prefix": Field(
+                Noneable(str), default_value=None, description="The project's, before its pools."
+            ),
+            "project": Field(
+                Noneable(str),
+                default_value=None,
+                description="The project's root: the pool is not set where it is another's.",
             ),
             "tag_concurrency_limits": private.get_tag_concurrency_limits_config(),
             "retries": private.get_retries_config(),
@@ -643,6 +665,8 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
     max_concurrent: Any = config.get("max_concurrent")
     grace: Any = config["cancel_grace"]
     slots: Any = config.get("notebook_slots")
+    prefix: Any = config.get("prefix")
+    project: Any = config.get("project")
     return NotebookExecutor(
         retries=private.RetryMode.from_config(retries) or private.RetryMode.ENABLED,
         max_concurrent=max_concurrent or default_concurrency(),
@@ -650,5 +674,6 @@ def notebook_executor(init_context: InitExecutorContext) -> NotebookExecutor:
         step_dependency_config=private.StepDependencyConfig.from_config(dependencies),
         cancel_grace_s=grace,
         notebook_slots=slots or default_concurrency(),
-        notebooks_pool=str(config["notebooks_pool"]),
+        prefix=prefix,
+        project=project,
     )

@@ -45,6 +45,7 @@ from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.checks import CheckTally
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD, RESULT
 from research_jobs.orchestration.model.metadata import fit
+from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.protocol import Ending
 
 __all__ = ["run_step"]
@@ -67,6 +68,7 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
     if entry.error is not None:
         fail_at_once(entry.error)
     try:
+        claim_names(context.instance, catalog.project, catalog.names.prefix)
         config = dict(context.op_execution_context.op_config or {})
         asked = config.pop(PARTITIONS_FIELD, None)
         keys = _partitions(context, entry, asked)

@@ -45,6 +45,7 @@ from research_jobs.orchestration.model.causes import (
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
+from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.backfill_plan import (
     BackfillSummary,
@@ -185,6 +186,7 @@ class Backfill:
         concurrency: int | None,
         parameters: Mapping[str, Mapping[str, Any]],
     ) -> None:
+        claim_names(instance, catalog.project, catalog.names.prefix)
         ride_out_outages(instance)
         self.run_ids: list[str] = []
         self.interrupted = False

@@ -25,6 +25,7 @@ from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catal
 from research_jobs.orchestration.model.config import partition_parameters, settable_parameters
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources, newest_dynamic_keys
 from research_jobs.orchestration.model.instance import end_dead_runs, enter_project, open_instance
+from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.operations.entries import find_entries
 from research_jobs.orchestration.operations.launch import Launcher
 from research_jobs.orchestration.operations.staleness import stale_notebooks
@@ -57,7 +58,8 @@ class Session:
 
     @cached_property
     def launcher(self) -> Launcher:
-        """Launcher: runs notebooks in this process."""
+        """Launcher: runs notebooks in this process; another project's names are refused."""
+        claim_names(self.instance, self.project, self.catalog.names.prefix)
         ride_out_outages(self.instance)
         return Launcher(self.instance, self.catalog, self.definitions)
 
