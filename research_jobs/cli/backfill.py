@@ -236,6 +236,8 @@ def _show_plan(summary: BackfillSummary) -> None:
     ]
     columns = ["notebook", "to run", "selected", "skipped before", "partitions"]
     print_table(columns, rows, right=["to run", "selected", "skipped before"])
+    for line in summary.foreseen:
+        complain(f"research-jobs backfill: {line}")
 
 
 def _ends(keys: tuple[str, ...]) -> str:
@@ -338,6 +340,7 @@ def _as_json(summary: BackfillSummary) -> dict[str, Any]:
             }
             for outcome in summary.problems
         ],
+        "foreseen": list(summary.foreseen),
         "interrupted": summary.interrupted,
         "duration_s": round(summary.duration_s, 3),
     }

@@ -207,3 +207,31 @@ def test_missing_after_the_partitions_changed(say: Any, project: Path) -> None:
     assert say("backfill", "renamed", "--missing").code == 0
     assert load("renamed", "v", project=project) == {"a": "-a", "b": "-b"}
     assert "Nothing to run" in say("backfill", "renamed", "--missing").out
+
+
+def test_a_dry_run_says_what_cannot_work(say: Any, project: Path) -> None:
+    """What the notebooks read and nobody has made, a parameter that it lacks, a bad value."""
+    reader = '# %% tags=["parameters"]\nday: str = "2024-01-01"\ncount: int = 1\n# %%\n'
+    reader += 'from research_jobs import load\nvalue = load("numbers_table", "total")\n'
+    (project / "notebooks" / "reader.py").write_text(reader)
+    manifest = project / "notebooks" / "manifest.yaml"
+    partitions = "{by: day, start: 2024-01-01, end: 2024-01-03, parameter: day}"
+    before = manifest.read_text()
+    manifest.write_text(
+        before.replace("notebooks:\n", f"notebooks:\n  reader: {{partitions: {partitions}}}\n", 1)
+    )
+    dry = ("backfill", "reader", "--all", "--dry-run")
+    planned = say(*dry)
+    assert planned.code == 1
+    line = "reader reads numbers_table, which has no outputs yet. Run it first."
+    assert line in planned.err
+    assert say(*dry, "--json").json["foreseen"] == [line]
+    assert "count = 'many' is not a whole number" in say(*dry, "-p", "count=many").err
+    assert say("run", "numbers_table").code == 0
+    ready = say(*dry)
+    assert (ready.code, ready.err) == (0, "")
+    text = manifest.read_text().replace("parameter: day}}", "parameter: when}}")
+    manifest.write_text(text)
+    lacking = say(*dry)
+    assert lacking.code == 2
+    assert "the partition's parameter 'when' is not one of reader's" in lacking.err

@@ -144,11 +144,18 @@ def test_cancel_of_a_step_that_nothing_can_stop(launch: Any) -> None:
 
 
 def test_killed_worker_fails_its_run(launch: Any) -> None:
-    """Of a run worker that is killed, the code server tells the instance."""
+    """Of a run worker that is killed, the code server tells the instance, and nothing goes on."""
     run = launch("polite", max_concurrent=2)
-    marks = run.wait_for_marks("listener", "quick")
-    os.kill(marks["listener"]["pid"], signal.SIGKILL)
+    worker = run.wait_for_marks("listener", "quick")["listener"]["pid"]
+    assert worker != os.getpid()
+    assert run.instance.get_run_by_id(run.run_id).status is DagsterRunStatus.STARTED
+    os.kill(worker, signal.SIGKILL)
     run.wait_for(DagsterRunStatus.FAILURE)
+    assert gone(worker)
+    # The listener never ends by itself: it was the kill that ended the run.
+    assert not run.events("STEP_FAILURE")
+    assert "listener" not in {event.step_key for event in run.events("STEP_SUCCESS")}
+    assert "next_one" not in {event.step_key for event in run.events("STEP_START")}
 
 
 @pytest.mark.parametrize(

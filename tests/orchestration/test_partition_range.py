@@ -178,15 +178,24 @@ if others:
 """
 
 
+READS_ITSELF = """
+import datetime
+from research_jobs import load
+if day > "2024-01-02":
+    before = datetime.date.fromisoformat(day) - datetime.timedelta(days=1)
+    assert load("s", "rows", str(before)) == [str(before)]
+"""
+
+
 @pytest.mark.parametrize(
-    ("pool", "alone"), [("pool: heavy, ", True), ("", False)], ids=["pool", "no pool"]
+    ("pool", "reads", "alone"),
+    [("pool: heavy, ", "", True), ("", READS_ITSELF, True), ("", "", False)],
+    ids=["in a pool", "reads itself", "neither"],
 )
-def test_a_notebook_in_a_pool_runs_one_partition_at_a_time(
-    lab: Any, pool: str, *, alone: bool
-) -> None:
-    """Its step holds one slot of the pool, however many partitions it is asked to run at once."""
+def test_partitions_run_one_at_a_time(lab: Any, pool: str, reads: str, *, alone: bool) -> None:
+    """In a pool, or with the one before as input, however many are asked for at once."""
     manifest = f"notebooks: {{s: {{{pool}outputs: [rows], {PARTITIONS}}}}}\n"
-    lab.write({"s": DAILY.format(extra=ALONE)}, manifest)
+    lab.write({"s": DAILY.format(extra=ALONE + reads)}, manifest)
     run = lab.materialize("s", span=SPAN, tags={"research_jobs/concurrency": "4"})
     assert run.success is alone, run.errors
 

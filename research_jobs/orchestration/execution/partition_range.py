@@ -191,11 +191,9 @@ class PartitionRange:
     def _width(self) -> int:
         """How many run at a time.
 
-        One where each partition reads the one before, and one in a pool, for the step holds one
-        slot of it.
+        One in a pool, for the step holds one slot of it.
         """
-        entry = self._work.entry
-        if entry.reads_itself or entry.spec.pool is not None:
+        if self._work.entry.spec.pool is not None:
             return 1
         tag = self._context.run.tags.get(CONCURRENCY_TAG, "")
         if tag.isdigit() and int(tag) > 0:

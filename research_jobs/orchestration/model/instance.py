@@ -19,7 +19,7 @@ import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dotenv import dotenv_values
 
-from research_jobs.filesystem import write_atomically
+from research_jobs.filesystem import make_folder, write_atomically
 from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.model.workers import worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project
@@ -124,7 +124,9 @@ def open_instance(project: Project) -> Generator[DagsterInstance]:
     """
     home = os.environ.get("DAGSTER_HOME")
     if home:
-        opened = compat.open_instance(Path(home).expanduser())
+        folder = Path(home).expanduser()
+        make_folder(folder, private=True)
+        opened = compat.open_instance(folder)
     else:
         folder = state_folder(project)
         if (project.root / "dagster.yaml").is_file():

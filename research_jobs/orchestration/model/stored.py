@@ -5,9 +5,9 @@ from __future__ import annotations
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Entry
 from research_jobs.orchestration.model.partitions import partitioning
-from research_jobs.store.stored import stored_partitions
+from research_jobs.store.stored import stored_outputs, stored_partitions
 
-__all__ = ["stored_keys"]
+__all__ = ["has_outputs", "stored_keys"]
 
 
 def stored_keys(store: str, entry: Entry) -> frozenset[str] | None:
@@ -32,3 +32,14 @@ def stored_keys(store: str, entry: Entry) -> frozenset[str] | None:
     except ResearchJobsError:
         return None
     return frozenset(partition.key for partition in found)
+
+
+def has_outputs(store: str, entry: Entry) -> bool | None:
+    """Whether a notebook has any stored output; None where the store cannot say."""
+    found = stored_keys(store, entry)
+    if found is None or entry.partitioned:
+        return None if found is None else bool(found)
+    try:
+        return bool(stored_outputs(store, entry.name))
+    except ResearchJobsError:
+        return None

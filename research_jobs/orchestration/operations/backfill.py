@@ -52,6 +52,7 @@ from research_jobs.orchestration.operations.backfill_plan import (
     Only,
     PartitionOutcome,
     PlannedNotebook,
+    foresee,
     in_order,
     plan_backfill,
     spans_of,
@@ -131,7 +132,7 @@ def backfill(
     now = datetime.now(timezone.utc)
     summary = BackfillSummary(id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}", plan=plan)
     if dry_run:
-        return summary
+        return replace(summary, foreseen=foresee(catalog, plan))
     run = Backfill(instance, catalog, definitions, summary.id, concurrency, parameters or {})
     started = time.monotonic()
     counts: dict[str, int] = {}

@@ -13,7 +13,7 @@ from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
-from research_jobs.orchestration.model.stored import stored_keys
+from research_jobs.orchestration.model.stored import has_outputs, stored_keys
 from research_jobs.orchestration.operations.staleness import stale_partitions
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Only",
     "PartitionOutcome",
     "PlannedNotebook",
+    "foresee",
     "in_order",
     "plan_backfill",
     "spans_of",
@@ -92,6 +93,8 @@ class BackfillSummary:
         Ending to the number of partitions.
     problems : tuple of PartitionOutcome
         Those that failed or were not run.
+    foreseen : tuple of str
+        Of a dry run: what cannot work as planned, one line each.
     interrupted : bool
     duration_s : float
     """
@@ -101,13 +104,14 @@ class BackfillSummary:
     run_ids: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     problems: tuple[PartitionOutcome, ...] = ()
+    foreseen: tuple[str, ...] = ()
     interrupted: bool = False
     duration_s: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """bool: whether every partition succeeded or was skipped."""
-        return not self.problems and not self.interrupted
+        """bool: whether every partition succeeded or was skipped, or can be expected to."""
+        return not self.problems and not self.foreseen and not self.interrupted
 
 
 def plan_backfill(
@@ -171,6 +175,34 @@ def plan_backfill(
             chosen = [item for item in selected if item in behind]
         planned.append(PlannedNotebook(name, tuple(chosen), len(selected), skipped))
     return tuple(planned)
+
+
+def foresee(catalog: Catalog, plan: Sequence[PlannedNotebook]) -> tuple[str, ...]:
+    """What cannot work as planned: notebooks that are broken, or read what nobody has made.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    plan : sequence of PlannedNotebook
+
+    Returns
+    -------
+    tuple of str
+        One line each.
+    """
+    lines: list[str] = []
+    made = {planned.notebook for planned in plan if planned.keys}
+    for name in (planned.notebook for planned in plan if planned.keys):
+        entry = catalog.entries[name]
+        if entry.error is not None:
+            lines.append(entry.error.headline)
+        lines += [
+            f"{name} reads {other}, which has no outputs yet. Run it first."
+            for other in entry.upstream
+            if other not in made
+            and has_outputs(catalog.project.store, catalog.entries[other]) is False
+        ]
+    return tuple(lines)
 
 
 def _only(
