@@ -14,9 +14,12 @@ from typing import Any
 __all__ = ["Error", "Note", "Output", "Recorded", "RecordedCell", "Stream", "read_capture"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Stream:
-    """Text that a cell wrote to stdout or stderr, without a break in between."""
+    """Text that a cell wrote to stdout or stderr, without a break in between.
+
+    Two are equal that say the same, however it came.
+    """
 
     name: str
     parts: list[str]
@@ -25,6 +28,13 @@ class Stream:
     def text(self) -> str:
         """str: all of it."""
         return "".join(self.parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stream):
+            return NotImplemented
+        return (self.name, self.text) == (other.name, other.text)
+
+    __hash__ = None  # type: ignore[assignment] - it changes
 
 
 @dataclass

@@ -289,4 +289,4 @@ def test_without_a_daemon_the_next_command_notices_it(
     last = {line["notebook"]: line["last"] for line in json.loads(listed.stdout)}
     assert last["quick"]["ending"] == "succeeded"
     assert last["sleeper"]["ending"] == "cancelled"
-    assert last["sleeper"]["error"] == "the process that worked on its run was killed"
+    assert last["sleeper"]["error"] == "The process that worked on this run was killed."

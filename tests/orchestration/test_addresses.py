@@ -80,7 +80,8 @@ def test_a_run_leads_to_its_report_and_back(lab: Any) -> None:
     lab.write(
         {
             "chart": "# %%\nfrom IPython.display import SVG\n"
-            "SVG(\"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>\")\n"
+            "SVG(\"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'>"
+            "<rect width='9' height='9'/></svg>\")\n"
         }
     )
     project = find_project(lab.root)

@@ -138,10 +138,10 @@ def test_a_notebook_begins_while_the_one_before_is_published(
     )
     publish = io_manager.StagedRun.publish
 
-    def publish_beside_the_next(staged: Any) -> Any:
+    def publish_beside_the_next(staged: Any, **options: Any) -> Any:
         other = {"a": "b", "b": "a"}[staged.notebook]
         wait_until((lab.root / "notebooks" / f"{other}.began").exists, seconds=60)
-        return publish(staged)
+        return publish(staged, **options)
 
     monkeypatch.setattr(io_manager.StagedRun, "publish", publish_beside_the_next)
     run = lab.materialize("a", "b", run_config=at_once(1))

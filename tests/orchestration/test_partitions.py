@@ -100,7 +100,8 @@ def test_a_shifted_day_begins_later():
 def test_days_are_local_days_where_clocks_change(zone, day, start, end):
     """23 and 25 hours long, from midnight to midnight."""
     record = partition_key_of(notebook(zone, by="day", start="2026-01-01", parameter="d"), day)
-    assert record == PartitionKey(key=day, dimensions={"d": day}, start=start, end=end)
+    kind = {"d": f"day, {zone}, %Y-%m-%d"}
+    assert record == PartitionKey(key=day, dimensions={"d": day}, start=start, end=end, by=kind)
 
 
 def test_the_hour_that_comes_twice_has_two_partitions():

@@ -51,10 +51,10 @@ class TestOrder:
         recorder.stream("stdout", "d")
         recorder.stream("stdout", "e\n")
         assert finished(recorder, path) == [
-            Stream("stdout", "a\n"),
-            Stream("stderr", "b\n"),
+            Stream("stdout", ["a\n"]),
+            Stream("stderr", ["b\n"]),
             Output("display_data", {"text/plain": "c"}, {}),
-            Stream("stdout", "de\n"),
+            Stream("stdout", ["de\n"]),
         ]
 
     def test_cells(self, path):
@@ -68,8 +68,8 @@ class TestOrder:
         recorder.end("failed")
         recorded = read_capture(path)
         assert [cell.shown for cell in recorded.cells] == [
-            [Stream("stdout", "one")],
-            [Stream("stdout", "two")],
+            [Stream("stdout", ["one"])],
+            [Stream("stdout", ["two"])],
         ]
         assert [(cell.status, cell.duration_s) for cell in recorded.cells] == [
             ("ok", 0.25),
@@ -95,8 +95,8 @@ class TestOrder:
         kept.flush()
         shown = finished(recorder, path)
         assert shown == [
-            Stream("stdout", "print\nlines\nbytes é\n"),
-            Stream("stderr", "logged\n"),
+            Stream("stdout", ["print\nlines\nbytes é\n"]),
+            Stream("stderr", ["logged\n"]),
         ]
         out, err = capfd.readouterr()
         assert "afterwards" in out
@@ -133,9 +133,9 @@ class TestBounds:
         for number in range(1000):
             recorder.stream("stdout", f"{number:04d}\n")
         shown = finished(recorder, path)
-        assert shown[0] == Stream("stdout", "".join(f"{n:04d}\n" for n in range(20)))
+        assert shown[0] == Stream("stdout", ["".join(f"{n:04d}\n" for n in range(20))])
         assert shown[1] == Note("4,850 characters of stdout left out here")
-        assert shown[2] == Stream("stdout", "".join(f"{n:04d}\n" for n in range(990, 1000)))
+        assert shown[2] == Stream("stdout", ["".join(f"{n:04d}\n" for n in range(990, 1000))])
         assert path.stat().st_size < 2000
 
     def test_one_huge_write(self, path):
@@ -180,7 +180,7 @@ class TestBounds:
             recorder.stream("stderr", f"\r{number:5d}/10000")
         recorder.stream("stderr", "\n")
         shown = finished(recorder, path)
-        assert shown == [Stream("stderr", "begin\n\r 9999/10000\n")]
+        assert shown == [Stream("stderr", ["begin\n\r 9999/10000\n"])]
         assert path.stat().st_size < 1500
 
     def test_progress_seen_after_a_kill(self, path):
@@ -188,7 +188,7 @@ class TestBounds:
         recorder = begun(path)
         for number in range(100):
             recorder.stream("stderr", f"\r{number:5d}/10000")
-        assert read_capture(path).cells[0].shown == [Stream("stderr", "\r    0/10000")]
+        assert read_capture(path).cells[0].shown == [Stream("stderr", ["\r    0/10000"])]
         recorder.end("cancelled")
 
     def test_many_updates(self, path):
@@ -200,7 +200,7 @@ class TestBounds:
             recorder.display({"text/plain": str(number)}, display_id="a", update=True)
         assert finished(recorder, path) == [
             Output("display_data", {"text/plain": "999"}, {}, "a"),
-            Stream("stdout", "behind"),
+            Stream("stdout", ["behind"]),
         ]
         assert path.stat().st_size < 2000
 
@@ -235,7 +235,7 @@ class TestClear:
         recorder.display({"text/plain": "gone"})
         recorder.clear()
         recorder.stream("stdout", "stays")
-        assert finished(recorder, path) == [Stream("stdout", "stays")]
+        assert finished(recorder, path) == [Stream("stdout", ["stays"])]
         assert b"gone" not in path.read_bytes()
 
     def test_when_more_comes(self, path):
@@ -243,7 +243,7 @@ class TestClear:
         recorder = begun(path)
         recorder.stream("stdout", "old")
         recorder.clear(wait=True)
-        assert read_capture(path).cells[0].shown == [Stream("stdout", "old")]
+        assert read_capture(path).cells[0].shown == [Stream("stdout", ["old"])]
         recorder.display({"text/plain": "new"})
         assert finished(recorder, path) == [Output("display_data", {"text/plain": "new"}, {})]
 
@@ -274,7 +274,7 @@ class TestSecrets:
         for start in range(0, len(text), size):
             recorder.stream("stdout", text[start : start + size])
         shown = finished(recorder, path)
-        assert shown == [Stream("stdout", "user *** and ***, hunter2 hunter2secre\n")]
+        assert shown == [Stream("stdout", ["user *** and ***, hunter2 hunter2secre\n"])]
         assert b"hunter2secret" not in path.read_bytes()
 
     def test_in_outputs_and_errors(self, path):
@@ -300,7 +300,7 @@ class TestSecrets:
         """A value of one character masks nothing."""
         recorder = begun(path, ["1", ""])
         recorder.stream("stdout", "111")
-        assert finished(recorder, path) == [Stream("stdout", "111")]
+        assert finished(recorder, path) == [Stream("stdout", ["111"])]
 
 
 class TestProcesses:
@@ -322,7 +322,7 @@ class TestProcesses:
         )
         subprocess.run([sys.executable, "-c", script, str(path)], check=False, timeout=60)
         recorded = read_capture(path)
-        assert recorded.cells[0].shown == [Stream("stdout", "before\n")]
+        assert recorded.cells[0].shown == [Stream("stdout", ["before\n"])]
         assert recorded.cells[0].status == "running"
         assert recorded.ended is None
 
@@ -332,7 +332,7 @@ class TestProcesses:
         recorder.stream("stdout", "whole")
         with path.open("a") as file:
             file.write('{"type": "stream", "cell": 1, "na')
-        assert read_capture(path).cells[0].shown == [Stream("stdout", "whole")]
+        assert read_capture(path).cells[0].shown == [Stream("stdout", ["whole"])]
         recorder.end("cancelled")
 
     def test_forked(self, path):

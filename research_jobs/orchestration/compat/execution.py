@@ -55,8 +55,9 @@ from dagster._core.storage.compute_log_manager import (
     ComputeLogManager,
 )
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster_shared.error import SerializableErrorInfo
+
+from research_jobs.orchestration.compat.errors import error_info
 
 __all__ = [
     "ActiveExecution",
@@ -98,12 +99,6 @@ __all__ = [
     "trigger_hooks",
     "use_event_loop",
 ]
-
-
-def error_info(error: BaseException) -> SerializableErrorInfo:
-    """An exception as Dagster stores it in an event."""
-    exc_info: Any = (type(error), error, error.__traceback__)
-    return serializable_error_info_from_exc_info(exc_info)
 
 
 def failure_or_retry(

@@ -28,7 +28,7 @@ from research_jobs.orchestration.compat.assets import (
     job_origin,
     report_planned,
 )
-from research_jobs.orchestration.compat.execution import error_info
+from research_jobs.orchestration.compat.errors import error_info
 from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.definitions.factory import catalog_defs

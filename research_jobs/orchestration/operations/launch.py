@@ -22,7 +22,7 @@ from research_jobs.orchestration.compat.assets import (
     execute_run,
     job_origin,
 )
-from research_jobs.orchestration.compat.execution import error_info
+from research_jobs.orchestration.compat.errors import error_info
 from research_jobs.orchestration.compat.instance import capture_interrupts
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.model.catalog import Catalog
