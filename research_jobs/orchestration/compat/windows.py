@@ -28,7 +28,7 @@ except ImportError as missing:
     lacking(missing, "partitions around changes of clocks are as Dagster computes them")
     CroniterShim: Any = None
 
-__all__ = ["first_at_or_after", "local_ticks", "time_partitions"]
+__all__ = ["first_at_or_after", "local_ticks", "time_partitions", "validate_partitions"]
 
 _SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
 # No clock is put forward or back by more, except where a whole date is left out.
@@ -42,6 +42,16 @@ def time_partitions(**options: Any) -> dg.TimeWindowPartitionsDefinition:
     if CroniterShim is None:
         return dg.TimeWindowPartitionsDefinition(**options)
     return LocalTimePartitions(**options)
+
+
+def validate_partitions(definition: dg.PartitionsDefinition[Any]) -> None:
+    """Have Dagster check a partitions definition, as it does when a code location loads.
+
+    Before 1.13 the definition checks itself when it is made.
+    """
+    validate = getattr(definition, "validate_partition_definition", None)
+    if validate is not None:
+        validate()
 
 
 class LocalTimePartitions(dg.TimeWindowPartitionsDefinition):

@@ -17,7 +17,11 @@ import dagster as dg
 
 from research_jobs.errors import PartitionError, did_you_mean
 from research_jobs.manifest import DimensionSpec, NotebookSpec
-from research_jobs.orchestration.compat.windows import first_at_or_after, time_partitions
+from research_jobs.orchestration.compat.windows import (
+    first_at_or_after,
+    time_partitions,
+    validate_partitions,
+)
 from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
 
@@ -197,7 +201,7 @@ def _window(
         end_offset=offset,
         exclusions=exclusions or None,
     )
-    definition.validate_partition_definition()
+    validate_partitions(definition)
     return definition
 
 
