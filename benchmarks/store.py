@@ -23,7 +23,8 @@ import polars as pl
 from benchmarks.harness import Goal, Options, scratch
 from benchmarks.table import Table
 from research_jobs.protocol import PartitionKey
-from research_jobs.store.codec import api, write_output
+from research_jobs.store import files as disk
+from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish
 from research_jobs.store.load import load
 
@@ -32,7 +33,7 @@ __all__ = ["run"]
 ROWS = 10_000_000
 
 
-class NoSync(api.Files):
+class NoSync(disk.Files):
     """The file operations without bringing anything to the disk."""
 
     def sync_file(self, path: Path) -> None:
@@ -81,12 +82,12 @@ def writing(data: pd.DataFrame, folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds to write, ours beside pandas' with the same settings, and what fsync adds."""
     settings: dict[str, Any] = {"compression": "zstd", "row_group_size": 256 * 1024}
     ours, theirs = folder / "ours.parquet", folder / "theirs.parquet"
-    synced = api.FILES
+    synced = disk.FILES
 
-    def write(files: api.Files) -> None:
-        api.FILES = files
+    def write(files: disk.Files) -> None:
+        disk.FILES = files
         write_output("prices", data, ours, options=settings, metadata={"notebook": "bench"})
-        api.FILES = synced
+        disk.FILES = synced
 
     os.sync()
     times = in_turns(

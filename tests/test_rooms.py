@@ -67,3 +67,14 @@ def test_the_fresh_process_rooms_start_with_the_standard_library_alone() -> None
         check=True,
         cwd="/",
     )
+
+
+def test_every_benchmark_can_be_imported() -> None:
+    """No benchmark names what the product has moved or renamed."""
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    assert names
+    program = "import " + ", ".join(f"benchmarks.{name}" for name in names)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

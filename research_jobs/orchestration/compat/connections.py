@@ -90,22 +90,9 @@ _RENAME_STEP = (
 def hand_over_slot(
     storage: Any, pool: str, run_id: str, from_step: str, to_step: str, priority: int
 ) -> bool:
-    """Let a step of a run have the slot of another, unless any step waits for one.
+    """Do what `storage.hand_over_slot` says, by two statements on Dagster's tables.
 
-    Parameters
-    ----------
-    storage : EventLogStorage
-    pool, run_id : str
-    from_step, to_step : str
-        The one that holds the slot; the one that has not asked for one yet.
-    priority : int
-        Of `to_step`.
-
-    Returns
-    -------
-    bool
-        False when it has to be freed and claimed: somebody waits, the pool was made smaller, or
-        the server went away (freeing and claiming waits for it).
+    It is False as well when the server went away: freeing and claiming waits for it.
     """
     values: dict[str, Any] = {"pool": pool, "run": run_id, "from": from_step, "to": to_step}
     try:
