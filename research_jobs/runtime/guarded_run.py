@@ -133,7 +133,6 @@ class GuardedRun:
         """
         signal.signal(signal.SIGTERM, self._take_signal)
         pumps = self._start_pumps(stdout, stderr)
-        send_message(self.control, "Guarded", guardian=os.getpid())
         if self.request.timeout_s is not None:
             self.deadline = self.started + self.request.timeout_s
         try:

@@ -30,7 +30,12 @@ from typing import Any, NoReturn
 
 from research_jobs.protocol import RunRequest, decode
 from research_jobs.runtime import processes
-from research_jobs.runtime.channel import as_text_mapping, receive_frame, receive_message
+from research_jobs.runtime.channel import (
+    as_text_mapping,
+    receive_frame,
+    receive_message,
+    send_message,
+)
 from research_jobs.runtime.guarded_run import GuardedRun, Surroundings, empty
 from research_jobs.runtime.notebook_process import NotebookProcess, name_after, name_spare
 
@@ -103,6 +108,8 @@ def _guard(
             request = decode(payload)
             assert isinstance(request, RunRequest)
             name_after(request, guards=True)
+            # Before the notebook's process has its orders: whoever asked can end us from here on.
+            send_message(connection, "Guarded", guardian=os.getpid())
             guardian = GuardedRun(surroundings, connection, request, child)
             child.order(
                 {

@@ -161,4 +161,8 @@ class FolderLock:
         self.release()
 
     def __del__(self) -> None:
-        self.release()
+        # At the interpreter's end modules may be gone; the kernel lets go of the lock then.
+        try:  # noqa: SIM105 - contextlib may be gone too
+            self.release()
+        except AttributeError:
+            pass

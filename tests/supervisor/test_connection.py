@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -267,3 +270,43 @@ def test_the_kernel_would_choose_it_first(lab: Lab, isolation: str) -> None:
     )
     notebook, guardian = map(int, lab.run("scores", isolation=isolation).stdout.split())
     assert notebook >= guardian + 500
+
+
+GUARDS_UNTIL_ORDERS = """
+import os, socket, sys
+from research_jobs.protocol import RunRequest
+from research_jobs.runtime import guardian
+from research_jobs.runtime.channel import receive_message, send_message, send_record
+
+class Child:
+    pid, channel = os.getpid(), socket.socketpair()[0]
+    def order(self, *_):
+        ours.settimeout(5)
+        print(receive_message(ours), os.getpid())
+        raise SystemExit
+    def close(self): ...
+
+ours, theirs = socket.socketpair()
+send_message(ours, "Start", environment={}, umask=0o022)
+send_record(ours, RunRequest("run", "n", "n", "n.py", "p", "s", "d", ()))
+around = guardian.Surroundings(lambda _: None, os.getpid(), None, (), "fork")
+guardian._guard(around, Child(), -1, theirs.detach(), os.dup(1), os.dup(2))
+"""
+
+
+def test_guardian_says_who_it_is_before_it_orders() -> None:
+    """Whoever asked for a run knows the guardian before the notebook's process has its orders.
+
+    A guardian that falls silent right after those would be left alive, with the notebook.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDS_UNTIL_ORDERS],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    message, _, pid = done.stdout.strip().rpartition(" ")
+    said = ast.literal_eval(message)
+    assert (said["record"], said["guardian"]) == ("Guarded", int(pid))
