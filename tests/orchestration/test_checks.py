@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.orchestration.model.checks import CheckTally
+from research_jobs.manifest import NotebookSpec
+from research_jobs.orchestration.model.checks import CheckTally, check_specs
 from research_jobs.protocol import CheckOutcome
 
 TWO = "# %%\nimport pandas as pd\nprices = pd.DataFrame({'a': [1, 2]})\n"
@@ -68,15 +69,28 @@ def test_a_warning_is_published(lab: Any) -> None:
     assert len(run.materializations("market")) == 1
 
 
+def test_an_error_blocks_and_a_warning_does_not() -> None:
+    """Dagster holds back what is downstream of a failed error alone."""
+    declared = {"min_rows": 1, "not_null": ["a"], "severity": {"min_rows": "warn"}}
+    spec = NotebookSpec.model_validate({"outputs": {"prices": declared}})
+    found = check_specs(dg.AssetKey("market"), spec.outputs)
+    assert {check.name: check.blocking for check in found} == {
+        "prices_min_rows": False,
+        "prices_not_null": True,
+    }
+
+
 def test_many_partitions_are_one_result() -> None:
     """It passes when all did; else it says which partitions did not."""
     tally = CheckTally(dg.AssetKey("s"), ["rows_min_rows"])
     for number in range(30):
         passed = number % 2 == 0
-        tally.add(f"p{number}", [CheckOutcome("rows", "min_rows", passed, description="0 rows")])
+        tally.add(
+            f"p{number}", [CheckOutcome("rows", "min_rows", passed, description=f"{number} rows")]
+        )
     tally.add("p0", [CheckOutcome("rows", "unique", passed=False)])  # not selected
     (result,) = tally.results({"kept_aside": dg.MetadataValue.path("/x")})
     assert not result.passed
-    assert result.description == "15 of 30 partitions: p1: 0 rows"
+    assert result.description == "15 of 30 partitions: p1: 1 rows"
     assert result.metadata["partitions"].value[:2] == ["p1", "p3"]
     assert result.metadata["kept_aside"].value == "/x"

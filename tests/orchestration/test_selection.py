@@ -120,6 +120,8 @@ def test_dynamic_keys_come_from_the_instance():
         (DAILY, {"first": "March"}, "'March' is neither a partition nor a date. Write a key, as"),
         (DAILY, {"first": "2026-02-30"}, "'2026-02-30' is neither a partition nor a date."),
         (STATIC, {"keys": ["e"]}, "there is no partition 'e'. Partitions: a, b, c, d."),
+        (definition(values=list("abcdef")), {"keys": ["z"]}, "Partitions: a, b, c, d, e, f."),
+        (definition(values=list("abcdefg")), {"keys": ["z"]}, "There are 7, from a to g."),
         (STATIC, {"first": "c", "last": "b"}, "'c' comes after 'b'. Swap them."),
         (GRID, {"keys": ["2026-03-28"]}, "there is no partition '2026-03-28'."),
         (definition(by="day", start="2027-01-01"), {"first": "2027-01-01"}, "no partition yet."),

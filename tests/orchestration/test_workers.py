@@ -9,7 +9,12 @@ import sys
 import pytest
 from dagster import DagsterRun
 
-from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag, worker_of
+from research_jobs.orchestration.model.workers import (
+    PROCESS_TAG,
+    command_tags,
+    process_tag,
+    worker_of,
+)
 
 RUN_ID = "0123456789abcdef"
 
@@ -24,6 +29,14 @@ def test_this_process_is_alive() -> None:
     found = worker(process_tag(RUN_ID))
     assert found is not None
     assert (found.pid, found.alive) == (os.getpid(), True)
+
+
+def test_a_commands_run_is_not_tried_again() -> None:
+    """Dagster is told so, and which process works on it."""
+    assert command_tags(RUN_ID) == {
+        PROCESS_TAG: process_tag(RUN_ID),
+        "dagster/max_retries": "0",
+    }
 
 
 @pytest.mark.parametrize("change", ["1", "-7", ""])
