@@ -21,7 +21,6 @@ from research_jobs.store.records import sequence
 from research_jobs.store.versions import (
     current_id,
     current_version,
-    read_version,
     roots_of,
     units_below,
 )
@@ -201,8 +200,9 @@ def repair(unit: Unit, *, links: bool = True) -> None:
             disk().remove_tree(path)  # never committed
         elif path.name.startswith(".current-"):
             disk().remove(path)
-    if links:
-        outputs = read_version(unit, current).outputs if current is not None else {}
+    version = current_version(unit)
+    if links and (version is not None or current is None):  # what a damaged one holds is unknown
+        outputs = version.outputs if version is not None else {}
         make_links(unit, outputs)
         remove_dead_links(unit, outputs)
 
@@ -216,9 +216,7 @@ def align_links(unit: Unit, root: str) -> None:
     for other in roots_of(unit):
         if other != root:
             for each in units_below(unit, other):
-                outputs = list(version.outputs) if (version := current_version(each)) else []
-                own = [each.link(name) for name in outputs if _leads_here(each, name)]
-                drop_links(each, own)
+                remove_dead_links(each, {})
     failpoint("publish.unlinked_others")
     touched: set[Path] = set()
     for each in units_below(unit, root):

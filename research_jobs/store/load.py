@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from research_jobs.errors import OutputNotFoundError, ProjectError, did_you_mean
+from research_jobs.errors import CorruptOutputError, OutputNotFoundError, ProjectError, did_you_mean
 from research_jobs.project import STORE_VARIABLE, Project, find_project, notebook_name
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
@@ -225,7 +225,13 @@ class Outputs(Mapping[str, Any]):
         files = self._files(name)
         if as_ == "path":
             return self._path(name, files)
-        value = _read(files, self._selection, columns, filters, as_)
+        try:
+            value = _read(files, self._selection, columns, filters, as_)
+        except FileNotFoundError as error:
+            gone = (path for _, path in files if path.parent.is_dir() and not path.is_file())
+            if (path := next(gone, None)) is None:
+                raise  # the whole version was pruned
+            raise CorruptOutputError(f"{path} is gone", hint="Run the notebook again.") from error
         if as_ == "lazy" or type(value).__name__ in ("LazyFrame", "RecordBatchReader"):
             for held in self._held:
                 _kept.setdefault(held.version.folder, held)

@@ -19,6 +19,7 @@ from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, partition_d
 
 __all__ = [
     "FORMAT",
+    "NO_PARTITIONING",
     "Partitioning",
     "Version",
     "check_format",
@@ -35,6 +36,7 @@ __all__ = [
 
 FORMAT = 1
 _ROOT = re.compile(rf"\{VERSIONS}|\{PARTITIONS}(-\d+)?")
+NO_PARTITIONING = "Remove it, then run the notebook again."
 VERSION_ID = re.compile(r"(\d{6,})-[\w\-]+\Z")
 
 
@@ -254,7 +256,7 @@ class Partitioning:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptOutputError(
                 f"{place} does not say how the outputs are partitioned: {error}",
-                hint="Remove it, then run the notebook again.",
+                hint=NO_PARTITIONING,
             ) from error
         return cls(root, by)
 

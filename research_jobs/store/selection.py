@@ -190,7 +190,8 @@ def _no_partition(
 
 def _nothing_there(store: str, notebook: str, project: Project | None) -> OutputNotFoundError:
     """The error for a notebook without outputs: unknown, or not run yet."""
-    names = set(backend_of(store).notebooks())
+    stored = backend_of(store).notebooks()
+    names = set(stored)
     if project is not None:
         folder = project.notebooks
         names.update(
@@ -198,7 +199,7 @@ def _nothing_there(store: str, notebook: str, project: Project | None) -> Output
             for path in folder.rglob("*.py")
             if not path.name.startswith("_")
         )
-        if (folder / f"{notebook}.py").is_file():
+        if notebook in stored or (folder / f"{notebook}.py").is_file():
             return OutputNotFoundError(
                 f"{notebook} has no outputs in {project.display(store)} yet",
                 hint=f"Run it: research-jobs run {notebook}",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, ResearchJobsError
 from research_jobs.store.files import FolderLock
-from research_jobs.store.layout import CURRENT, PARTITIONS, VERSIONS, Unit, refuse_link
+from research_jobs.store.layout import (
+    CURRENT,
+    PARTITIONS,
+    VERSIONS,
+    Unit,
+    read_segments,
+    refuse_link,
+)
 from research_jobs.store.records import (
+    NO_PARTITIONING,
     Partitioning,
     Version,
     check_format,
@@ -25,7 +34,7 @@ __all__ = [
     "LocalHeld",
     "current_id",
     "current_version",
-    "first_version",
+    "dimensions_of",
     "hold",
     "list_versions",
     "read_partitioning",
@@ -46,17 +55,33 @@ def current_id(unit: Unit) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise _unreadable(unit.current, error) from error
         raise CorruptOutputError(
-            f"{unit.current} is not the link it should be: {error.strerror}",
-            hint="It names the version that counts; put it back or remove it.",
+            f"{unit.current} is not the link it should be", hint=_restore(unit)
         ) from error
     # The link is read as text and checked, never followed: it cannot lead out of the store.
     if sequence(target) < 0:
         raise CorruptOutputError(
-            f"{unit.current} points at {target!r}, which is no version",
-            hint="It names the version that counts; put it back or remove it.",
+            f"{unit.current} points at {target!r}, which is not a version", hint=_restore(unit)
         )
     return target
+
+
+def _restore(unit: Unit) -> str:
+    """How to put back ``current``, which names the version that counts."""
+    ids = version_ids(unit)
+    if not ids:
+        return "Remove it, then run the notebook again."
+    return f"Remove it, then point it at a version again: ln -s {ids[-1]} {unit.current}"
+
+
+def _unreadable(
+    path: Path, error: OSError, hint: str = "Run the notebook again."
+) -> CorruptOutputError:
+    if isinstance(error, PermissionError):
+        hint = "Give this user the right to read it."
+    return CorruptOutputError(f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
 def current_version(unit: Unit) -> Version | None:
@@ -92,7 +117,7 @@ def read_version(unit: Unit, version: str) -> Version:
     Raises
     ------
     FileNotFoundError
-        When it was pruned.
+        When it was pruned, or its description is gone.
     StoreError
         When a newer version of research_jobs wrote it.
     CorruptOutputError
@@ -101,7 +126,12 @@ def read_version(unit: Unit, version: str) -> Version:
     folder = unit.versions / version
     refuse_link(folder, unit.store)
     path = folder / MANIFEST
-    text = path.read_bytes()
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
     try:
         record = json.loads(text)
         check_format(record, path)
@@ -147,7 +177,7 @@ def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
                 lock = None
             # Pruned between being chosen and being locked: the lock is on a folder without a name.
             if lock is None or lock.same_folder():
-                return LocalHeld(read_version(unit, wanted), lock)
+                return LocalHeld(_read_held(unit, wanted, locked=lock is not None), lock)
         except FileNotFoundError:
             pass
         if lock is not None:
@@ -159,6 +189,15 @@ def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
         f"{unit} has no version {choose!r} in {unit.store}",
         hint=f"There are: {known}" if known else "Nothing was published yet.",
     )
+
+
+def _read_held(unit: Unit, version: str, *, locked: bool) -> Version:
+    try:
+        return read_version(unit, version)
+    except FileNotFoundError as error:
+        if not locked:
+            raise  # it may have been pruned
+        raise _unreadable(unit.versions / version / MANIFEST, error) from error
 
 
 def _choose(unit: Unit, back: int) -> str:
@@ -183,10 +222,10 @@ def roots_of(unit: Unit) -> list[str]:
 
 
 def units_below(unit: Unit, root: str) -> Iterator[Unit]:
-    """The units in a hidden folder that have a current version."""
+    """The units in a hidden folder that have a current version, readable or not."""
     if root == VERSIONS:
         plain = Unit(unit.store, unit.notebook)
-        if plain.current.is_symlink():
+        if os.path.lexists(plain.current):
             yield plain
         return
     for segments in _leaves(unit.folder / root, ()):
@@ -196,14 +235,13 @@ def units_below(unit: Unit, root: str) -> Iterator[Unit]:
 def _leaves(folder: Path, segments: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
-                for entry in entries
-            )
+            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name, is_folder, is_link in names:
-        if name == CURRENT and is_link and segments:
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    for name, is_folder in names:
+        if name == CURRENT and segments:
             yield segments
         elif is_folder and "=" in name:
             yield from _leaves(folder / name, (*segments, name))
@@ -220,20 +258,31 @@ def read_partitioning(unit: Unit) -> Partitioning | None:
         return Partitioning.parse(path.read_bytes(), path)
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError as error:
+        raise _unreadable(path, error, NO_PARTITIONING) from error
     roots = roots_of(unit)
     if len(roots) == 1:
-        version = first_version(unit, roots[0])
-        return None if version is None else Partitioning(roots[0], version.by)
+        by = dimensions_of(unit, roots[0])
+        return None if by is None else Partitioning(roots[0], by)
     last = [
         (version.published_at, Partitioning(root, version.by))
         for root in roots
         for each in units_below(unit, root)
-        if (version := current_version(each)) is not None
+        if (current := current_id(each)) is not None
+        for version in (read_version(each, current),)
     ]
     return max(last, key=lambda item: item[0])[1] if last else None
 
 
-def first_version(unit: Unit, root: str) -> Version | None:
-    """The current version of any unit in a hidden folder."""
-    versions = (current_version(each) for each in units_below(unit, root))
-    return next((version for version in versions if version is not None), None)
+def dimensions_of(unit: Unit, root: str) -> Mapping[str, str] | None:
+    """Dimension to how its keys are made, in a hidden folder; None where it holds no unit.
+
+    An empty text stands for what only damaged versions could say.
+    """
+    found: Mapping[str, str] | None = None
+    for each in units_below(unit, root):
+        version = current_version(each)
+        if version is not None:
+            return version.by
+        found = dict.fromkeys(read_segments(each.segments).dimensions, "")
+    return found

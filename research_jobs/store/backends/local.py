@@ -180,8 +180,8 @@ class LocalStore:
             return VERSIONS
         roots = roots_of(unit)
         for root in roots:
-            first = versions.first_version(unit, root) if root != VERSIONS else None
-            if first is not None and Partitioning(root, first.by).is_like(by):
+            made = versions.dimensions_of(unit, root) if root != VERSIONS else None
+            if made is not None and Partitioning(root, made).is_like(by):
                 return root
         return free_root(roots)
 

@@ -180,7 +180,8 @@ def _pointed(unit: RemoteUnit) -> list[RemoteVersion]:
         return [_version(unit, item) for item in record["versions"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptOutputError(
-            f"{unit.pointer} does not name versions: {error}", hint="Run the notebook again."
+            f"{unit.pointer} does not name versions: {error}",
+            hint=f"Remove it and the outputs of {unit} beside it, then run the notebook again.",
         ) from error
 
 

@@ -167,11 +167,17 @@ def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
     ------
     CorruptOutputError
         For all but errors of ours, and those that say nothing of the file's content.
+    StoreError
+        When this user may not read it.
     """
     try:
         yield
-    except (ResearchJobsError, FileNotFoundError, PermissionError):
+    except (ResearchJobsError, FileNotFoundError):
         raise
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} cannot be read: permission denied", hint="Give this user the right to read it."
+        ) from error
     except MemoryError as error:
         raise StoreError(f"{path} cannot be read: there is not enough memory for it") from error
     except BaseException as error:

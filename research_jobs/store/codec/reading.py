@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -109,11 +110,11 @@ def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: s
     while True:
         # A published path is a link, and a file is opened more than once (its footer, then its
         # pages): all of it has to be of one version, whatever is published meanwhile.
-        file = path.resolve()
+        file = Path(os.path.realpath(path))  # of links in a circle too
         try:
             return _read(open_source(file), reader, columns, filters)
         except FileNotFoundError:
-            if path.resolve() == file:
+            if Path(os.path.realpath(path)) == file:
                 raise
             # That version was pruned, which happens only where a later one took its place.
 
