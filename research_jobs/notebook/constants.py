@@ -1,54 +1,48 @@
-"""What an expression can be, as far as a file's constants tell.
+"""What an expression can be, as far as the constants of its file tell.
 
-Nothing is imported or run. Names are followed to what they are bound to, loops over constants to
-each of their items, a condition that is not constant to both of its branches. What depends on
-anything else raises `Unknown`.
+Nothing is imported or run. A name leads to whatever it is bound to, a loop over constants to each
+of their items, a conditional expression to both branches. Anything else is `Unknown`. What is
+read may be hostile: texts and lists are bounded, steps are counted, and only scalars are
+formatted, sorted and used as keys, since nested containers can take exponential time.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
-from research_jobs.notebook.pure import (
-    BUILTINS,
-    COMPARISONS,
-    LONGEST,
-    OPERATORS,
-    UNARY,
-    Imported,
-    Unknown,
-    narrow,
-    plain,
-    pure,
-    scalar,
-    sized,
-    text_or_dict_method,
-)
-from research_jobs.notebook.scopes import Binding, Scope
+from research_jobs.notebook.bindings import Binding, Scope
 
-__all__ = ["Evaluator", "Solutions"]
+__all__ = ["Evaluator", "Imported", "TooMuchError", "Unknown"]
 
-Environment = Mapping[Any, Any]
+LONGEST = 1000
+"""Items of a list, characters of a text."""
+
+Chosen = Mapping[ast.expr, Any]
+"""Which item the targets of loops are bound to."""
+
+Values = list[tuple[Any, Chosen]]
 
 
-class _Need(Exception):  # noqa: N818
-    """A name or condition has to be decided first: each way gives environments, or `Unknown`."""
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """A value that the text does not give; `node` is what it does not tell of."""
 
-    def __init__(self, ways: list[Callable[[Environment], list[Environment]]], key: Any) -> None:
-        super().__init__()
-        self.ways = ways
-        self.key = key
+    node: ast.expr
 
 
-@dataclass
-class Solutions:
-    """Every value that was found, and what kept others from being found."""
+@dataclass(frozen=True)
+class Imported:
+    """A module, or what is imported from one: its dotted name."""
 
-    values: list[Any] = field(default_factory=list[Any])
-    unknown: list[ast.AST] = field(default_factory=list[ast.AST])
+    name: str
+
+
+class TooMuchError(Exception):
+    """There are more combinations than are followed."""
 
 
 class Evaluator:
@@ -57,339 +51,321 @@ class Evaluator:
     Parameters
     ----------
     scope_of : mapping of node to Scope
-    call : callable, optional
-        ``call(function, node, arguments, keywords)`` gives the value of a call of something
-        imported, or raises `Unknown`.
-    budget : int
-        Steps, for the whole file.
+    steps : int
+        For the whole file.
     """
 
-    def __init__(
-        self,
-        scope_of: Mapping[ast.AST, Scope],
-        call: Callable[[Any, ast.Call, list[Any], dict[str, Any]], Any] | None = None,
-        budget: int = 50_000,
-    ) -> None:
-        self.scope_of = scope_of
-        self.call = call
-        self.budget = budget
-        self._active: set[Any] = set()
+    def __init__(self, scope_of: Mapping[ast.AST, Scope], steps: int = 100_000) -> None:
+        self._scope_of = scope_of
+        self._steps = steps
+        self._active: set[Binding] = set()
 
-    def solve(self, compute: Callable[[Environment], Any]) -> Solutions:
-        """All results of a computation over `evaluate`."""
-        found = Solutions()
-        self._solve(compute, {}, found)
-        return found
+    def values(  # noqa: C901 - one case a kind of node
+        self, node: ast.expr, scope: Scope, chosen: Chosen | None = None
+    ) -> Values:
+        """Every value that an expression can have, `Unknown` among them.
 
-    def _solve(
-        self, compute: Callable[[Environment], Any], environment: Environment, found: Solutions
-    ) -> None:
-        self.budget -= 1
-        try:
-            found.values.append(compute(environment))
-        except Unknown as unknown:
-            found.unknown.append(unknown.node)
-        except RecursionError:
-            found.unknown.append(ast.Constant("an expression nested too deeply"))
-        except _Need as need:
-            if need.key in self._active:  # `x = x + 1`
-                found.unknown.append(need.key[1])
-                return
-            self._active.add(need.key)
-            decided = Solutions()
-            for way in need.ways:
-                self._solve(way, environment, decided)
-            self._active.discard(need.key)
-            found.unknown += decided.unknown
-            for update in [one for several in decided.values for one in several]:
-                if self.budget < 0:
-                    found.unknown.append(ast.Constant("too many combinations"))
-                    return
-                self._solve(compute, {**environment, **update}, found)
+        Parameters
+        ----------
+        node : ast.expr
+        scope : Scope
+            Where it is evaluated.
+        chosen : mapping, optional
+            Loops whose item is decided.
 
-    # --- one value in one environment ---------------------------------------------------------
-
-    def evaluate(self, node: ast.expr, scope: Scope, environment: Environment) -> Any:
-        """The value of an expression.
+        Returns
+        -------
+        list of (value, chosen)
 
         Raises
         ------
-        Unknown
+        TooMuchError
+        RecursionError
         """
-        self.budget -= 1
-        if self.budget < 0:
-            raise Unknown(node)
-        method = getattr(self, f"_{node.__class__.__name__.lower()}", None)
-        if method is None:
-            raise Unknown(node)
-        return method(node, scope, environment)
+        chosen = {} if chosen is None else chosen
+        self._spend(1)
+        match node:
+            case ast.Constant(value=value):
+                return [(value, chosen)]
+            case ast.Name():
+                return self._name(node, scope, chosen)
+            case (
+                ast.NamedExpr(value=inner)
+                | ast.FormattedValue(value=inner, conversion=-1 | 115, format_spec=None)
+            ):
+                return self.values(inner, scope, chosen)
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                tests = [_scalar(value) for value, _ in self.values(test, scope, chosen)]
+                branches = [body] * any(t is None or t[0] for t in tests)
+                branches += [orelse] * any(t is None or not t[0] for t in tests)
+                return [pair for one in branches for pair in self.values(one, scope, chosen)]
+            case ast.BoolOp(values=operands):
+                return [pair for one in operands for pair in self.values(one, scope, chosen)]
+            case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
+                return self._fold(node, items, scope, chosen, lambda *parts: list(parts))
+            case ast.Dict(keys=keys, values=items) if None not in keys:
+                both = [*cast("list[ast.expr]", keys), *items]
+                return self._fold(node, both, scope, chosen, _dict)
+            case ast.JoinedStr(values=items):
+                return self._fold(node, items, scope, chosen, _joined)
+            case ast.BinOp(left=left, right=right, op=ast.Add()):
+                return self._fold(node, [left, right], scope, chosen, _added)
+            case ast.BinOp(left=left, right=right, op=ast.Mod()):
+                return self._fold(node, [left, right], scope, chosen, _percent)
+            case ast.UnaryOp(operand=ast.Constant(value=int() as number), op=ast.USub()):
+                return [(-number, chosen)]
+            case ast.Subscript(value=base, slice=index) if not isinstance(index, ast.Slice):
+                return self._fold(node, [base, index], scope, chosen, _item)
+            case ast.Attribute(value=base, attr=name):
+                return self._fold(
+                    node, [base], scope, chosen, lambda whole: Imported(f"{_module(whole)}.{name}")
+                )
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                return self._comprehension(node, chosen)
+            case ast.Call():
+                return self._call(node, scope, chosen)
+            case _:
+                return [(Unknown(node), chosen)]
 
-    def _constant(self, node: ast.Constant, _scope: Scope, _environment: Environment) -> Any:
-        return node.value
+    def each(self, nodes: list[ast.expr], scope: Scope, chosen: Chosen) -> Values:
+        """Every list of values that several expressions can have together."""
+        together: list[tuple[list[Any], Chosen]] = [([], chosen)]
+        for node in nodes:
+            starred = isinstance(node, ast.Starred)
+            inner = node.value if isinstance(node, ast.Starred) else node
+            longer: list[tuple[list[Any], Chosen]] = []
+            for values, known in together:
+                for value, after in self.values(inner, scope, known):
+                    self._spend(1 + len(values) // 64)
+                    items = _items(value) if starred else [value]
+                    if items is None:
+                        items = [value if isinstance(value, Unknown) else Unknown(inner)]
+                    longer.append(([*values, *items], after))
+            together = longer
+        return together
 
-    def _name(self, node: ast.Name, scope: Scope, environment: Environment) -> Any:
+    def _spend(self, steps: int) -> None:
+        self._steps -= steps
+        if self._steps < 0:
+            raise TooMuchError
+
+    def _fold(
+        self,
+        node: ast.expr,
+        parts: list[ast.expr],
+        scope: Scope,
+        chosen: Chosen,
+        combine: Callable[..., Any],
+    ) -> Values:
+        """What an operation gives for each combination of its operands."""
+        found: Values = []
+        for values, known in self.each(parts, scope, chosen):
+            try:
+                value = combine(*values)
+                if isinstance(value, (str, list, dict)) and len(cast("str", value)) > LONGEST:
+                    value = Unknown(node)
+            except Exception:  # noqa: BLE001 - the operation is not known, or fails in the notebook too
+                unknown = [v for v in values if isinstance(v, Unknown)]
+                value = unknown[0] if unknown else Unknown(node)
+            found.append((value, known))
+        return found
+
+    def _name(self, node: ast.Name, scope: Scope, chosen: Chosen) -> Values:
         home = scope.lookup(node.id)
         if home is None:
-            raise Unknown(node)
-        key = (home, node.id)
-        if key not in environment:
-            raise _Need([self._way(b, node, key) for b in home.bindings[node.id]], (home, node))
-        return environment[key]
-
-    def _way(
-        self, binding: Binding, node: ast.Name, key: Any
-    ) -> Callable[[Environment], list[Environment]]:
-        value = binding.value
-        home = key[0]
-
-        def decide(environment: Environment) -> list[Environment]:
-            if value is None:
-                raise Unknown(node)
-            if isinstance(value, ast.ClassDef):
-                return [{key: self.scope_of[value]}]
-            if isinstance(value, tuple):
-                return [{key: Imported(_imported(*cast("tuple[Any, ast.alias]", value)))}]
-            whole = self.evaluate(value, binding.scope, environment)
-            if binding.target is None:
-                return [{key: whole}]
-            items = list(sized(whole, value)) if binding.each else [whole]
-            return [
-                {(home, name): item for name, item in _unpacked(binding.target, one, value)}
-                for one in items
-            ]
-
-        return decide
-
-    def _choice(
-        self, node: ast.expr, options: list[ast.expr], scope: Scope, environment: Environment
-    ) -> Any:
-        """One of several expressions, whichever it is."""
-        key = ("choice", node)
-        if key not in environment:
-            numbers = range(len(options))
-            raise _Need([lambda _, n=number: [{key: n}] for number in numbers], key)
-        return self.evaluate(options[environment[key]], scope, environment)
-
-    def _ifexp(self, node: ast.IfExp, scope: Scope, environment: Environment) -> Any:
-        try:
-            test = plain(self.evaluate(node.test, scope, environment), node)
-            chosen = node.body if test else node.orelse
-        except Unknown:
-            return self._choice(node, [node.body, node.orelse], scope, environment)
-        return self.evaluate(chosen, scope, environment)
-
-    def _boolop(self, node: ast.BoolOp, scope: Scope, environment: Environment) -> Any:
-        value: Any = None
-        for operand in node.values:
-            try:
-                value = plain(self.evaluate(operand, scope, environment), node)
-            except Unknown:
-                return self._choice(node, node.values, scope, environment)
-            if bool(value) is isinstance(node.op, ast.Or):
-                return value
-        return value
-
-    def _joinedstr(self, node: ast.JoinedStr, scope: Scope, environment: Environment) -> Any:
-        parts = [str(self.evaluate(part, scope, environment)) for part in node.values]
-        return sized("".join(parts), node)
-
-    def _formattedvalue(
-        self, node: ast.FormattedValue, scope: Scope, environment: Environment
-    ) -> Any:
-        value: Any = scalar(self.evaluate(node.value, scope, environment), node)
-        convert: Mapping[int, Callable[[Any], str]] = {115: str, 114: repr, 97: ascii}
-        if node.conversion in convert:
-            value = convert[node.conversion](value)
-        spec = self.evaluate(node.format_spec, scope, environment) if node.format_spec else ""
-        return pure(node, lambda: format(value, narrow(spec, node)))
-
-    def _binop(self, node: ast.BinOp, scope: Scope, environment: Environment) -> Any:
-        left = self.evaluate(node.left, scope, environment)
-        right = self.evaluate(node.right, scope, environment)
-        function = OPERATORS.get(node.op.__class__)
-        if function is None:
-            raise Unknown(node)
-        if isinstance(node.op, ast.Mod) and isinstance(left, str):
-            narrow(left, node)
-            for value in right if isinstance(right, tuple) else (right,):
-                scalar(value, node)
-        elif not isinstance(node.op, ast.Add):
-            scalar(left, node)
-            scalar(right, node)
-        if isinstance(node.op, ast.Mult) and not any(
-            isinstance(n, (int, float)) and abs(n) <= LONGEST for n in (left, right)
-        ):
-            raise Unknown(node)
-        return sized(pure(node, lambda: function(left, right)), node)
-
-    def _unaryop(self, node: ast.UnaryOp, scope: Scope, environment: Environment) -> Any:
-        value = self.evaluate(node.operand, scope, environment)
-        return pure(node, lambda: UNARY[node.op.__class__](value))
-
-    def _compare(self, node: ast.Compare, scope: Scope, environment: Environment) -> Any:
-        left = self.evaluate(node.left, scope, environment)
-        right = self.evaluate(node.comparators[0], scope, environment)
-        function = COMPARISONS.get(node.ops[0].__class__)
-        if function is None or len(node.ops) > 1:
-            raise Unknown(node)
-        scalar(left, node)
-        if not isinstance(node.ops[0], (ast.In, ast.NotIn)):
-            scalar(right, node)
-        return pure(node, lambda: function(left, right))
-
-    def _subscript(self, node: ast.Subscript, scope: Scope, environment: Environment) -> Any:
-        base = self.evaluate(node.value, scope, environment)
-        if isinstance(node.slice, ast.Slice):
-            parts = (node.slice.lower, node.slice.upper, node.slice.step)
-            index: Any = slice(
-                *(None if p is None else self.evaluate(p, scope, environment) for p in parts)
-            )
-        else:
-            index = self.evaluate(node.slice, scope, environment)
-        index = index if isinstance(index, slice) else scalar(index, node)
-        return pure(node, lambda: plain(base, node)[index])
-
-    def _sequence(self, node: Any, scope: Scope, environment: Environment) -> Any:
-        items: list[Any] = []
-        for element in node.elts:
-            if isinstance(element, ast.Starred):
-                items += sized(self.evaluate(element.value, scope, environment), node)
+            return [(Unknown(node), chosen)]
+        found: Values = []
+        for binding in home.bindings[node.id]:
+            if isinstance(binding.value, str):
+                found.append((Imported(binding.value), chosen))
+            elif binding.value is None or binding in self._active:
+                found.append((Unknown(node), chosen))
+            elif binding.each and binding.target in chosen:
+                found.append((_unpacked(binding, chosen[binding.target], node), chosen))
             else:
-                items.append(self.evaluate(element, scope, environment))
-        # a set is kept in the order in which it is written
-        return items if isinstance(node, ast.List) else tuple(items)
-
-    _list = _tuple = _set = _sequence
-
-    def _dict(self, node: ast.Dict, scope: Scope, environment: Environment) -> Any:
-        found: dict[Any, Any] = {}
-        for key, value in zip(node.keys, node.values, strict=True):
-            evaluated = self.evaluate(value, scope, environment)
-            if key is None:
-                found.update(pure(node, lambda v=evaluated: dict(v)))
-            else:
-                found[scalar(self.evaluate(key, scope, environment), node)] = evaluated
+                found += self._bound(binding, node, chosen)
         return found
 
-    def _comprehension(self, node: Any, scope: Scope, environment: Environment) -> Any:
-        inner = self.scope_of.get(node)
-        if inner is None:
-            raise Unknown(node)
-        mapping = isinstance(node, ast.DictComp)
-        parts = (node.key, node.value) if mapping else (node.elt,)
-        rows: list[Any] = []
-
-        def loop(depth: int, known: Environment) -> None:
-            if depth == len(node.generators):
-                row = [self.evaluate(part, inner, known) for part in parts]
-                if mapping:
-                    scalar(row[0], node)
-                rows.append(tuple(row) if mapping else row[0])
-                return
-            generator = node.generators[depth]
-            where = inner if depth else scope
-            for item in sized(self.evaluate(generator.iter, where, known), node):
-                names = dict(_unpacked(generator.target, item, node))
-                below = {**known, **{(inner, name): value for name, value in names.items()}}
-                if all(self.evaluate(test, inner, below) for test in generator.ifs):
-                    loop(depth + 1, below)
-
-        loop(0, environment)
-        return pure(node, lambda: dict(rows)) if mapping else rows
-
-    _listcomp = _setcomp = _generatorexp = _dictcomp = _comprehension
-
-    def _attribute(self, node: ast.Attribute, scope: Scope, environment: Environment) -> Any:
-        base = self.evaluate(node.value, scope, environment)
-        if isinstance(base, Imported):
-            return Imported(f"{base.name}.{node.attr}")
-        if isinstance(base, Scope):
-            if node.attr not in base.bindings:
-                raise Unknown(node)
-            named = ast.copy_location(ast.Name(node.attr, ast.Load()), node)
-            return self._name(named, base, environment)
-        if node.attr == "value" and isinstance(base, (str, int)):  # of an Enum's member
-            return base
-        raise Unknown(node)
-
-    def _namedexpr(self, node: ast.NamedExpr, scope: Scope, environment: Environment) -> Any:
-        return self.evaluate(node.value, scope, environment)
-
-    def _call(self, node: ast.Call, scope: Scope, environment: Environment) -> Any:
-        function = node.func
-        if isinstance(function, ast.Attribute):
-            base = self.evaluate(function.value, scope, environment)
-            if not isinstance(base, (Imported, Scope)):
-                arguments, keywords = self.arguments(node, scope, environment)
-                return text_or_dict_method(base, function.attr, arguments, keywords, node)
-        elif isinstance(function, ast.Name) and scope.lookup(function.id) is None:
-            builtin = BUILTINS.get(function.id)
-            if builtin is None:
-                raise Unknown(node)
-            arguments, keywords = self.arguments(node, scope, environment)
-            for value in (*arguments, *keywords.values()):
-                plain(value, node)
-            return sized(pure(node, lambda: builtin(*arguments, **keywords)), node)
-        called = self.evaluate(function, scope, environment)
-        if self.call is None:
-            raise Unknown(node)
-        arguments, keywords = self.arguments(node, scope, environment)
-        return self.call(called, node, arguments, keywords)
-
-    def arguments(
-        self, node: ast.Call, scope: Scope, environment: Environment
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """A call's arguments; those that the text does not tell are `Unknown` values.
-
-        Raises
-        ------
-        Unknown
-            When a starred argument is not known.
-        """
-        positional: list[Any] = []
-        keywords: dict[str, Any] = {}
-        for argument in node.args:
-            if isinstance(argument, ast.Starred):
-                positional += sized(self.evaluate(argument.value, scope, environment), node)
-            else:
-                positional.append(self._maybe(argument, scope, environment))
-        for keyword in node.keywords:
-            if keyword.arg is None:
-                value = self.evaluate(keyword.value, scope, environment)
-                keywords.update(pure(node, lambda v=value: dict(v)))
-            else:
-                keywords[keyword.arg] = self._maybe(keyword.value, scope, environment)
-        return positional, keywords
-
-    def _maybe(self, node: ast.expr, scope: Scope, environment: Environment) -> Any:
+    def _bound(self, binding: Binding, node: ast.Name, chosen: Chosen) -> Values:
+        """What one binding, whose value the text gives, gives a name."""
+        assert isinstance(binding.value, ast.expr)
+        # What is bound further down is of an earlier turn of a loop, with another item of it.
+        earlier = binding.value.lineno > node.lineno
+        self._active.add(binding)
         try:
-            return self.evaluate(node, scope, environment)
-        except Unknown as unknown:
-            return unknown
+            wholes = self.values(binding.value, binding.scope, {} if earlier else chosen)
+        finally:
+            self._active.discard(binding)
+        found: Values = []
+        for whole, known in wholes:
+            after = chosen if earlier else known
+            if not binding.each:
+                found.append((_unpacked(binding, whole, node), after))
+                continue
+            items = _items(whole)
+            if items is None:
+                found.append((whole if isinstance(whole, Unknown) else Unknown(node), after))
+            for item in items or ():
+                self._spend(1)
+                found.append((_unpacked(binding, item, node), {**after, binding.target: item}))
+        return found
+
+    def _comprehension(self, node: Any, chosen: Chosen) -> Values:
+        parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        if any(generator.ifs for generator in node.generators):
+            return [(Unknown(node), chosen)]
+        rows: list[Any] = [row for row, _ in self.each(parts, self._scope_of[node], chosen)]
+        if len(rows) > LONGEST or any(isinstance(v, Unknown) for row in rows for v in row):
+            return [(Unknown(node), chosen)]
+        if isinstance(node, ast.DictComp):
+            return self._fold(node, [], self._scope_of[node], chosen, lambda: _pairs(rows))
+        return [([row[0] for row in rows], chosen)]
+
+    def _call(self, node: ast.Call, scope: Scope, chosen: Chosen) -> Values:
+        if node.keywords:
+            return [(Unknown(node), chosen)]
+        match node.func:
+            case ast.Name(id="getattr") if len(node.args) == 2:
+                return self._fold(
+                    node,
+                    node.args,
+                    scope,
+                    chosen,
+                    lambda o, n: Imported(f"{_module(o)}.{_text(n)}"),
+                )
+            case ast.Name(id=name) if name in _FUNCTIONS and scope.lookup(name) is None:
+                return self._fold(node, node.args, scope, chosen, _FUNCTIONS[name])
+            case ast.Attribute(value=base, attr=name) if name in _METHODS:
+                return self._fold(node, [base, *node.args], scope, chosen, _METHODS[name])
+            case _:
+                return [(Unknown(node), chosen)]
 
 
-def _imported(node: Any, alias: ast.alias) -> str:
-    if isinstance(node, ast.ImportFrom):
-        return f"{'.' * node.level}{node.module or ''}.{alias.name}"
-    return alias.name if alias.asname else alias.name.partition(".")[0]
+# --- operations: whatever they raise makes their result unknown ---------------------------------
 
 
-def _unpacked(target: ast.expr, value: Any, node: ast.AST) -> list[tuple[str, Any]]:
-    """Names of a target with what each is bound to."""
+def _module(value: Any) -> str:
+    if not isinstance(value, Imported):
+        raise TypeError
+    return value.name
+
+
+def _scalar(value: Any) -> tuple[Any] | None:
+    """A scalar in a tuple of its own, None for anything else."""
+    return (value,) if value is None or isinstance(value, (str, int, float)) else None
+
+
+def _scalars(*values: Any) -> list[Any]:
+    if None in map(_scalar, values):
+        raise TypeError
+    return list(values)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _items(value: Any) -> list[Any] | None:
+    return list(cast("list[Any]", value)) if isinstance(value, (list, dict, str)) else None
+
+
+def _joined(*parts: Any) -> str:
+    return "".join(map(str, _scalars(*parts)))
+
+
+def _added(left: Any, right: Any) -> Any:
+    if not (isinstance(left, list) and isinstance(right, list)):
+        _scalars(left, right)
+    return left + right
+
+
+def _percent(left: Any, right: Any) -> str:
+    if re.search(r"%(?![sd])", _text(left)):
+        raise ValueError
+    return left % (tuple(_scalars(*right)) if isinstance(right, list) else _scalars(right)[0])
+
+
+def _format(text: Any, *values: Any) -> str:
+    if re.search(r"[:!.\[]", _text(text)):
+        raise ValueError
+    return text.format(*_scalars(*values))
+
+
+def _item(base: Any, index: Any) -> Any:
+    if isinstance(base, (list, dict, str)) and _scalar(index) is not None:
+        return cast("Any", base)[index]
+    raise TypeError
+
+
+def _dict(*keys_and_values: Any) -> dict[Any, Any]:
+    half = len(keys_and_values) // 2
+    return dict(zip(_scalars(*keys_and_values[:half]), keys_and_values[half:], strict=True))
+
+
+def _pairs(rows: list[Any]) -> dict[Any, Any]:
+    return {_scalars(key)[0]: value for key, value in rows}
+
+
+def _unpacked(binding: Binding, item: Any, node: ast.Name) -> Any:
+    """What a name gets when an item is bound to the target that holds it."""
+    try:
+        return _names(binding.target, item)[node.id] if binding.target is not None else item
+    except (TypeError, ValueError, LookupError):
+        return item if isinstance(item, Unknown) else Unknown(node)
+
+
+def _names(target: ast.expr, item: Any) -> dict[str, Any]:
     if isinstance(target, ast.Name):
-        return [(target.id, value)]
+        return {target.id: item}
     if not isinstance(target, (ast.Tuple, ast.List)):
-        raise Unknown(node)
-    items: list[Any] = list(sized(value, node))
+        raise TypeError
+    items = _items(item)
+    if items is None:
+        raise TypeError
     stars = [n for n, element in enumerate(target.elts) if isinstance(element, ast.Starred)]
     if stars:
-        first, behind = stars[0], len(target.elts) - stars[0] - 1
-        end = len(items) - behind
+        first, end = stars[0], len(items) - (len(target.elts) - stars[0] - 1)
         items = [*items[:first], items[first:end], *items[end:]]
-    if len(items) != len(target.elts):
-        raise Unknown(node)
-    found: list[tuple[str, Any]] = []
-    for element, item in zip(target.elts, items, strict=True):
-        inner = element.value if isinstance(element, ast.Starred) else element
-        found += _unpacked(inner, item, node)
+    found: dict[str, Any] = {}
+    for element, one in zip(target.elts, items, strict=True):
+        found |= _names(element.value if isinstance(element, ast.Starred) else element, one)
     return found
+
+
+def _range(*bounds: int) -> list[int]:
+    numbers = range(*bounds)
+    if len(numbers) > LONGEST:
+        raise ValueError
+    return list(numbers)
+
+
+def _list(items: Any) -> list[Any]:
+    listed = _items(items)
+    if listed is None:
+        raise TypeError
+    return listed
+
+
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "range": _range,
+    "enumerate": lambda items, start=0: [[n, one] for n, one in enumerate(_list(items), start)],
+    "zip": lambda *rows: [list(row) for row in zip(*map(_list, rows), strict=False)],
+    "sorted": lambda items: sorted(_scalars(*_list(items))),
+    "reversed": lambda items: _list(items)[::-1],
+    "str": lambda value: str(_scalars(value)[0]),
+    **dict.fromkeys(("list", "tuple", "set"), _list),
+}
+_METHODS: Mapping[str, Callable[..., Any]] = {
+    "format": _format,
+    "join": lambda text, items: _text(text).join(_list(items)),
+    "lower": lambda text: _text(text).lower(),
+    "upper": lambda text: _text(text).upper(),
+    "strip": lambda text: _text(text).strip(),
+    "split": lambda text, *by: _text(text).split(*by),
+    "get": lambda whole, key, other=None: {**whole}.get(_scalars(key)[0], other),
+    "keys": lambda whole: list({**whole}),
+    "values": lambda whole: list({**whole}.values()),
+    "items": lambda whole: [[key, value] for key, value in {**whole}.items()],
+}

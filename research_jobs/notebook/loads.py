@@ -1,8 +1,8 @@
 """The `load` calls of a file: which notebooks and outputs it reads.
 
 A call whose arguments are literal is read at once. For any other the file's constants are
-followed (`research_jobs.notebook.constants`), and the names that stand for `load` as well:
-aliases, `functools.partial`, modules that have it. What cannot be followed is a `HiddenLoad`.
+followed (`research_jobs.notebook.constants`), and so are the other names of `load`. What cannot be
+followed is a `HiddenLoad`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import ast
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from research_jobs.notebook.constants import Evaluator
-from research_jobs.notebook.pure import Imported, Unknown
-from research_jobs.notebook.scopes import Binding, Scope, scopes_of
+from research_jobs.notebook.bindings import Binding, scopes_of
+from research_jobs.notebook.constants import Evaluator, Imported, TooMuchError, Unknown
 from research_jobs.project import notebook_name
 
 if TYPE_CHECKING:
@@ -93,16 +91,9 @@ class Loads:
 
 _PACKAGE = "research_jobs"
 _HOMES = {"research_jobs", "research_jobs.store.load"}
+_LOAD = f"{_PACKAGE}.load"
 _LOADS = {f"{home}.load" for home in _HOMES}
-_PARTIAL = {"functools.partial", "partial"}
-
-
-@dataclass(frozen=True)
-class _Load:
-    """`load` itself, or a partial call of it."""
-
-    positional: tuple[Any, ...] = ()
-    keywords: Mapping[str, Any] | None = None
+_TOO_DEEP = "an expression of this file is nested too deeply"
 
 
 def find_loads(
@@ -133,20 +124,22 @@ def find_loads(
     functions, modules, mentions = _names_of_load(refs)
     if not functions and not modules:
         return Loads()
-    plain: list[LoadCall] = []
-    count = 0
-    for call in calls:
-        if _is_load(call.func, functions, modules):
-            one = _literal_call(call, path)
-            count += one is not None
-            if one is not None and one.notebook:
-                plain.append(one)
+    known = [call for call in calls if _is_load(call.func, functions, modules)]
+    plain = [_literal_call(call, path) for call in known]
     names = "|".join(map(re.escape, sorted(functions | {"load"})))
-    if len(re.findall(rf"(?<![\w])(?:{names})(?![\w])", text)) == count + mentions:
-        # every mention of `load` is a literal call: nothing to follow
-        plain.sort(key=lambda call: (call.line, call.column))
-        return Loads(tuple(plain), names=tuple(sorted(functions)))
-    return _Follower(tree, path, functions, modules, parameters).find()
+    if len(re.findall(rf"(?<![\w])(?:{names})(?![\w])", text)) == mentions + sum(
+        one is not None for one in plain
+    ):
+        # Every mention of `load` is a literal call: nothing to follow.
+        made = [one for one in plain if one is not None and one.notebook]
+        made.sort(key=lambda call: (call.line, call.column))
+        return Loads(tuple(made), names=tuple(sorted(functions)))
+    try:
+        return _Follower(tree, path, functions, modules, parameters).find()
+    except RecursionError:
+        place = known[0] if known else tree.body[0]
+        hidden = HiddenLoad(_TOO_DEEP, path, place.lineno, place.col_offset + 1)
+        return Loads(hidden=(hidden,), names=tuple(sorted(functions)))
 
 
 def _names_of_load(refs: Iterable[ImportRef]) -> tuple[set[str], dict[str, str], int]:
@@ -221,251 +214,162 @@ class _Follower:
         parameters: Collection[str],
     ) -> None:
         self.path = path
-        self.functions = functions
-        self.modules = modules
+        self.starred = "load" in functions
         self.nodes = list(ast.walk(tree))
         self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
-        nodes = [n for n in self.nodes if isinstance(n, (ast.Call, ast.Name, ast.Attribute))]
-        module, self.scope_of = scopes_of(tree, set(nodes))
+        module, self.scope_of = scopes_of(tree)
         for name in parameters:
-            module.bind(name, Binding(None, None, each=False, scope=module))
-        self.evaluator = Evaluator(self.scope_of, self.called)
-        self.partials: set[ast.AST] = set()
+            module.bind(name, Binding(None, module))
+        self.evaluator = Evaluator(self.scope_of)
+        self.names = functions | set(modules)
         self.calls: dict[LoadCall, None] = {}
         self.hidden: dict[tuple[int, int], HiddenLoad] = {}
 
     def find(self) -> Loads:
-        aliases = self.aliases()
-        for node in self.nodes:
-            if isinstance(node, ast.Call):
-                if self.mentions(node.func, aliases):
+        self.add_aliases()
+        node: ast.AST | None = None
+        try:
+            for node in self.nodes:
+                if isinstance(node, ast.Call) and self.may_be_load(node.func):
                     self.call(node)
-                elif self.is_load(node, aliases):
-                    self.partial(node)
-            elif (
-                isinstance(node, (ast.Name, ast.Attribute))
-                and isinstance(node.ctx, ast.Load)
-                and self.mentions(node, aliases)
-            ):
-                self.passed_on(node)
+                elif isinstance(node, (ast.Name, ast.Attribute)) and self.may_be_load(node):
+                    self.passed_on(node)
+        except TooMuchError:
+            assert isinstance(node, ast.expr)
+            self.hide(node, "there are too many combinations to follow from here on")
         return Loads(
             tuple(sorted(self.calls, key=lambda c: (c.line, c.column, c.notebook, c.output or ""))),
             tuple(self.hidden[place] for place in sorted(self.hidden)),
-            tuple(sorted(aliases)),
+            tuple(sorted(self.names)),
         )
 
-    def aliases(self) -> set[str]:
-        """Names that may stand for `load`: those that are assigned from one that may."""
-        aliases = set(self.functions)
-        assigned: list[tuple[set[str], ast.AST]] = []
+    def add_aliases(self) -> None:
+        """Names that may stand for `load` or its module: those assigned from one that may."""
+        assigned: list[tuple[set[str], ast.expr]] = []
         for node in self.nodes:
             if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-                assigned.append((names, node.value))
-        mentioning: dict[str, list[int]] = {}
-        for number, (_, value) in enumerate(assigned):
-            for node in ast.walk(value):
-                if isinstance(node, ast.Name):
-                    mentioning.setdefault(node.id, []).append(number)
-        todo = list(range(len(assigned)))
-        while todo:
-            names, value = assigned[todo.pop()]
-            new = names - aliases
-            if new and self.is_load(value, aliases):
-                aliases |= new
-                todo += [number for name in new for number in mentioning.get(name, ())]
-        return aliases
+            elif isinstance(node, (ast.For, ast.comprehension)):
+                targets = [node.target]
+            else:
+                continue
+            names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            value = node.iter if isinstance(node, (ast.For, ast.comprehension)) else node.value
+            assert value is not None
+            assigned.append((names, value))
+        before = -1
+        while len(self.names) > before:
+            before = len(self.names)
+            for names, value in assigned:
+                if not names <= self.names and self.may_be_load(value):
+                    self.names |= names
 
-    def is_load(self, value: ast.AST, aliases: set[str]) -> bool:
-        """Whether an expression may be `load`: it, a partial of it, or a choice of both."""
-        if isinstance(value, ast.Call):
-            if not isinstance(value.func, (ast.Name, ast.Attribute)):
-                return False
-            name = value.func.id if isinstance(value.func, ast.Name) else value.func.attr
-            return name in ("partial", "getattr", "import_module") and bool(
-                value.args and self.mentions(value.args[0], aliases, anywhere=True)
-            )
-        return isinstance(
-            value, (ast.Name, ast.Attribute, ast.IfExp, ast.BoolOp, ast.Tuple, ast.List, ast.Dict)
-        ) and self.mentions(value, aliases, anywhere=True)
-
-    def mentions(self, node: ast.AST, aliases: set[str], *, anywhere: bool = False) -> bool:
+    def may_be_load(self, node: ast.AST) -> bool:
+        """Whether an expression names `load` or what holds it, other than to call it."""
         if isinstance(node, ast.Name):
-            return node.id in aliases or (anywhere and node.id in self.modules)
+            return node.id in self.names
         if isinstance(node, ast.Attribute):
-            if node.attr == "load":
-                return True
-            return anywhere and self.mentions(node.value, aliases, anywhere=True)
-        if isinstance(node, ast.Call) and not anywhere:
-            # a partial of it that is called at once
-            return self.is_load(node, aliases)
-        return any(
-            self.mentions(inner, aliases, anywhere=anywhere) for inner in ast.iter_child_nodes(node)
-        )
-
-    # --- one call ------------------------------------------------------------------------------
-
-    def called(
-        self, function: Any, node: ast.Call, arguments: list[Any], keywords: dict[str, Any]
-    ) -> Any:
-        """What calling something imported gives, for the evaluator."""
-        if isinstance(function, Imported):
-            name = function.name
-            if name in _PARTIAL and arguments:
-                inner = self.as_load(arguments[0])
-                if inner is not None:
-                    return _joined(inner, arguments[1:], keywords)
-            if name.endswith("import_module") and arguments and isinstance(arguments[0], str):
-                return Imported(arguments[0])
-        raise Unknown(node)
-
-    def as_load(self, value: Any) -> _Load | None:
-        if isinstance(value, Imported) and value.name in _LOADS:
-            return _Load()
-        return value if isinstance(value, _Load) else None
-
-    def function(self, node: ast.expr, scope: Scope, environment: Any) -> _Load | None:
-        """The `load` that a called expression stands for."""
-        if isinstance(node, ast.Name) and scope.lookup(node.id) is None:
-            return _Load() if node.id in self.functions else None  # from a star import
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "getattr"
-            and len(node.args) > 1
-        ):
-            base = self.evaluator.evaluate(node.args[0], scope, environment)
-            name = self.evaluator.evaluate(node.args[1], scope, environment)
+            return node.attr == "load" or self.may_be_load(node.value)
+        if isinstance(node, ast.Call):
             return (
-                self.as_load(Imported(f"{base.name}.{name}"))
-                if (isinstance(base, Imported))
-                else None
+                isinstance(node.func, ast.Name)
+                and node.func.id == "getattr"
+                and any(map(self.may_be_load, node.args))
             )
-        return self.as_load(self.evaluator.evaluate(node, scope, environment))
+        holds = (ast.IfExp, ast.BoolOp, ast.Tuple, ast.List, ast.Dict, ast.Subscript)
+        return isinstance(node, holds) and any(map(self.may_be_load, ast.iter_child_nodes(node)))
+
+    def values(self, node: ast.expr) -> list[Any]:
+        """What an expression that may be `load` can be."""
+        scope = self.scope_of.get(node)
+        if scope is None:
+            inner = (n for n in ast.walk(node) if n in self.scope_of)
+            scope = next((self.scope_of[n] for n in inner), None)
+        if scope is None:
+            return []
+        if isinstance(node, ast.Name) and self.starred and scope.lookup(node.id) is None:
+            return [Imported(_LOAD)] if node.id == "load" else []
+        return [value for value, _ in self.evaluator.values(node, scope)]
+
+    def is_load(self, node: ast.expr) -> bool:
+        return any(isinstance(v, Imported) and v.name in _LOADS for v in self.values(node))
 
     def call(self, node: ast.Call) -> None:
-        scope = self.scope_of.get(node)
-        if scope is None:
+        if not self.is_load(node.func):
+            values = self.values(node.func)
+            # A method named `load` is most often some other object's.
+            if not isinstance(node.func, ast.Attribute) and any(
+                isinstance(value, Unknown) for value in values
+            ):
+                self.hide(node, _unknown(node.func))
             return
-        functions = self.evaluator.solve(partial(self.function, node.func, scope))
-        if not any(functions.values):
-            if functions.unknown and self.certain(node.func):
-                self.hide(node, functions.unknown[0])
-            return
-        pairs = self.evaluator.solve(partial(self.read, node, scope, True))
-        notebooks = self.evaluator.solve(partial(self.read, node, scope, False))
-        known = {pair[0] for pair in pairs.values if pair}
-        found = [pair for pair in pairs.values if pair]
-        found += [pair for pair in notebooks.values if pair and pair[0] not in known]
-        for notebook, output in found:
-            self.calls[LoadCall(notebook, output, self.path, node.lineno, node.col_offset + 1)] = (
-                None
-            )
-        if notebooks.unknown:
-            self.hide(node, notebooks.unknown[0])
-
-    def partial(self, node: ast.Call) -> None:
-        """``partial(load, "src")``: whoever calls it reads that notebook."""
-        scope = self.scope_of.get(node)
-        if scope is None:
-            return
-        for load in self.evaluator.solve(partial(self.function, node, scope)).values:
-            pair = self.pair(load, node) if load is not None else None
-            if pair is not None:
-                self.partials.add(node)
-                self.calls[LoadCall(*pair, self.path, node.lineno, node.col_offset + 1)] = None
-
-    def certain(self, node: ast.expr) -> bool:
-        """Whether a called expression is made of `load` and not of some other object's method."""
-        return not isinstance(node, ast.Attribute)
-
-    def read(
-        self, node: ast.Call, scope: Scope, with_output: bool, environment: Any
-    ) -> tuple[str, str | None] | None:
-        """Notebook and output of a call, in one environment."""
-        load = self.function(node.func, scope, environment)
-        if load is None:
-            return None
-        kept = node
-        if not with_output and not any(isinstance(a, ast.Starred) for a in node.args):
-            # the output's name need not be known for a dependency
-            first = 0 if load.positional or "notebook" in (load.keywords or {}) else 1
-            keywords = [k for k in node.keywords if k.arg in ("notebook", None)]
-            kept = ast.copy_location(ast.Call(node.func, node.args[:first], keywords), node)
-        arguments, named = self.evaluator.arguments(kept, scope, environment)
-        return self.pair(_joined(load, arguments, named), node)
-
-    def pair(self, whole: _Load, node: ast.Call) -> tuple[str, str | None] | None:
-        """Notebook and output; None where the call is an error or leaves the notebook open."""
-        values = dict(zip(("notebook", "output"), whole.positional, strict=False))
-        values = {**(whole.keywords or {}), **values}
-        notebook, output = values.get("notebook"), values.get("output")
-        if isinstance(notebook, Unknown):
-            raise notebook
-        if not isinstance(notebook, str) or not notebook_name(notebook):
-            if notebook is None or isinstance(notebook, (str, int, float)):
-                return None  # an error of the notebook's, when it runs
-            raise Unknown(node)
-        return notebook_name(notebook), output if isinstance(output, str) else None
-
-    # --- what is not a call --------------------------------------------------------------------
+        scope = self.scope_of[node]
+        named = {keyword.arg: keyword.value for keyword in node.keywords}
+        rest = [value for name, value in named.items() if name is None]
+        places = [*node.args, *filter(None, (named.get("notebook"), named.get("output"))), *rest]
+        for values, _ in self.evaluator.each(places, scope, {}):
+            arguments = _arguments(node, values, rest)
+            if arguments is None:
+                self.hide(node, _unknown(rest[0]))
+                continue
+            notebook, output = arguments.get("notebook"), arguments.get("output")
+            if isinstance(notebook, str) and notebook_name(notebook):
+                known = output if isinstance(output, str) else None
+                place = (self.path, node.lineno, node.col_offset + 1)
+                self.calls[LoadCall(notebook_name(notebook), known, *place)] = None
+            elif isinstance(notebook, Unknown):
+                self.hide(node, _unknown(notebook.node))
+            elif notebook is not None and not isinstance(notebook, (str, int, float)):
+                self.hide(node, _unknown(places[0]))
 
     def passed_on(self, node: ast.Name | ast.Attribute) -> None:
         """`load` used as a value: followed where it gets another name, reported elsewhere."""
-        scope = self.scope_of.get(node)
-        if scope is None:
-            return
-        if not any(self.evaluator.solve(partial(self.function, node, scope)).values):
+        if not isinstance(node.ctx, ast.Load) or not self.is_load(node):
             return
         child: ast.AST = node
         parent = self.parents.get(child)
-        while parent is not None and (
-            isinstance(
-                parent, (ast.IfExp, ast.BoolOp, ast.Tuple, ast.List, ast.Dict, ast.Subscript)
-            )
-            or self.is_partial(parent, child)
+        while isinstance(
+            parent, (ast.IfExp, ast.BoolOp, ast.Tuple, ast.List, ast.Dict, ast.Subscript)
         ):
-            if parent in self.partials:
-                return  # which notebook it reads is known
             child, parent = parent, self.parents.get(parent)
-        if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
-            return  # the new name is followed
-        if isinstance(parent, ast.Call) and parent.func is child:
-            return
-        if isinstance(parent, ast.Attribute):
-            return  # `load.__doc__`
-        self.hidden.setdefault(
-            (node.lineno, node.col_offset),
-            HiddenLoad(
+        match parent:
+            case ast.Assign(targets=targets):
+                followed = all(isinstance(target, (ast.Name, ast.Tuple)) for target in targets)
+            case ast.AnnAssign(target=target):
+                followed = isinstance(target, ast.Name)
+            case ast.Call(func=function):
+                followed = function is child
+            case ast.NamedExpr() | ast.For() | ast.comprehension() | ast.Attribute() | ast.Expr():
+                followed = True
+            case _:
+                followed = False
+        if not followed or isinstance(self.parents.get(parent or node), ast.ClassDef):
+            self.hide(
+                node,
                 "it is passed on as a value, and called where the text does not tell with what",
-                self.path,
-                node.lineno,
-                node.col_offset + 1,
-            ),
-        )
+            )
 
-    def is_partial(self, parent: ast.AST, child: ast.AST) -> bool:
-        return (
-            isinstance(parent, ast.Call)
-            and bool(parent.args)
-            and parent.args[0] is child
-            and parent.func.__class__ in (ast.Name, ast.Attribute)
-            and ast.unparse(parent.func).endswith("partial")
-        )
-
-    def hide(self, node: ast.Call, unknown: ast.AST) -> None:
-        if isinstance(unknown, ast.Constant):
-            reason = str(unknown.value)
-        else:
-            shown = ast.unparse(unknown).split("\n")[0]
-            shown = shown if len(shown) <= 60 else f"{shown[:56]} ..."
-            reason = f"'{shown}' is known only when the notebook runs"
+    def hide(self, node: ast.expr, reason: str) -> None:
         self.hidden.setdefault(
             (node.lineno, node.col_offset),
             HiddenLoad(reason, self.path, node.lineno, node.col_offset + 1),
         )
 
 
-def _joined(load: _Load, positional: Iterable[Any], keywords: Mapping[str, Any]) -> _Load:
-    return _Load((*load.positional, *positional), {**(load.keywords or {}), **keywords})
+def _arguments(node: ast.Call, values: list[Any], rest: list[ast.expr]) -> dict[str, Any] | None:
+    """The arguments of `load` by name; None where ``**options`` are not known."""
+    unpacked: dict[str, Any] = {}
+    for options in values[len(values) - len(rest) :]:
+        if not isinstance(options, dict):
+            return None
+        unpacked |= cast("dict[str, Any]", options)
+    named = [n for n in ("notebook", "output") if any(k.arg == n for k in node.keywords)]
+    positional = values[: len(values) - len(rest) - len(named)]
+    by_name = dict(zip(named, values[len(positional) :], strict=False))
+    return {**unpacked, **by_name, **dict(zip(("notebook", "output"), positional, strict=False))}
+
+
+def _unknown(node: ast.expr) -> str:
+    shown = ast.unparse(node).split("\n")[0]
+    shown = shown if len(shown) <= 60 else f"{shown[:56]} ..."
+    return f"'{shown}' is known only when the notebook runs"
