@@ -79,7 +79,8 @@ def test_every_error_is_in_the_tree_that_is_drawn_at_the_top() -> None:
     [
         ("perf_dff", ["perf_df", "summary"], "Did you mean 'perf_df'?"),
         ("Prices", ["prices"], "Did you mean 'prices'?"),
-        ("zzz", ["prices", "returns"], "Known: prices, returns."),
+        ("zzz", ["returns", "prices"], "Known: prices, returns."),
+        ("zzz", [f"n{i}" for i in range(8)], "n6, n7."),
         ("zzz", [], ""),
         ("zzz", [f"n{i}" for i in range(11)], "and 3 more."),
     ],

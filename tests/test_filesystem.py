@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
@@ -122,6 +123,27 @@ def test_temporary_names_are_unique_everywhere(tmp_path: Path) -> None:
     assert all(path.name.startswith(".x.parquet.") and path.suffix == ".part" for path in made)
 
 
+def test_a_temporary_name_is_no_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines that share a folder may both have the process and its count."""
+    monkeypatch.setattr(filesystem, "_counter", itertools.repeat(0))
+    assert temporary_path(tmp_path / "x") != temporary_path(tmp_path / "x")
+
+
+def test_what_has_a_temporary_name_already_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link that somebody put in the way is an error, and what it leads to stays as it is."""
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "link").symlink_to(other)
+    monkeypatch.setattr(filesystem, "temporary_path", lambda _: tmp_path / "link")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "x", b"new")
+    assert other.read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "\N{PILE OF POO}" * 63])
 def test_a_temporary_name_fits_wherever_the_name_does(tmp_path: Path, name: str) -> None:
     """The longest names that a file system takes can be written."""
@@ -183,10 +205,12 @@ def test_state_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None
     with open_private(made / "new" / "log") as file:
         file.write(b"1")
     assert {mode(path) for path in made.rglob("*") if path.is_file()} == {0o600}
-    assert mode(made / "new") == 0o700
-    project.state.chmod(0o755)
-    project.make_state_folder()
-    assert mode(project.state) == 0o700
+    write_atomically(made / "newer" / "facts.json", b"1", private=True)
+    assert mode(made / "new") == mode(made / "newer") == 0o700
+    for earlier in (0o755, 0o750, 0o701):
+        project.state.chmod(earlier)
+        project.make_state_folder()
+        assert mode(project.state) == 0o700
     assert os.umask(umask) == umask
 
 

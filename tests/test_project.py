@@ -22,7 +22,13 @@ def test_the_nearest_parent_with_notebooks_is_the_project(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From inside the notebooks, the folder above them is found."""
-    monkeypatch.chdir(folder / "notebooks" / "deep")
+    (folder / "notebooks" / "deep" / "notebooks").mkdir()
+    monkeypatch.chdir(folder / "notebooks" / "deep" / "notebooks")
+    assert find_project().root == folder / "notebooks" / "deep"
+    monkeypatch.chdir("..")
+    (folder / "notebooks" / "deep" / "notebooks").rmdir()
+    monkeypatch.setenv("RESEARCH_JOBS_PROJECT", "")  # set to nothing is not set
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", "")
     project = find_project()
     assert project.root == folder
     assert project.store == str(folder / "data")
@@ -38,6 +44,9 @@ def test_the_environment_points_at_a_project(
     other = tmp_path_factory.mktemp("other")
     (other / "notebooks").mkdir()
     assert find_project(other).root == other.resolve()
+    monkeypatch.setenv("HOME", str(other.parent))
+    monkeypatch.setenv("RESEARCH_JOBS_PROJECT", f"~/{other.name}")
+    assert find_project().root == other.resolve()
 
 
 def test_a_store_is_a_path_from_the_root_or_a_url(
@@ -48,6 +57,9 @@ def test_a_store_is_a_path_from_the_root_or_a_url(
     project = find_project(folder)
     assert project.store == str(folder / "out")
     assert project.store_is_local
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", "~/out")
+    assert find_project(folder).store == str(folder / "home" / "out")
     monkeypatch.setenv("RESEARCH_JOBS_STORE", "s3://bucket/x")
     project = find_project(folder)
     assert project.store == "s3://bucket/x"
@@ -73,6 +85,7 @@ def test_no_project_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
         "notebooks/volatility/garch.py",
         "./notebooks/volatility/garch.py",
         " volatility\\garch ",
+        "/volatility/garch/",
     ],
 )
 def test_every_spelling_of_a_notebook_gives_one_name(typed: str) -> None:

@@ -68,9 +68,23 @@ def _changed(**changes: object) -> bytes:
         (_changed(record="Other"), "unknown record"),
         (_changed(ending="triumphed"), "shape"),
         (_changed(surprise=1), "shape"),
+        (_changed(failure=None).replace(b'"outputs"', b'"inputs"'), "shape.*'outputs'"),
+        (_changed(outputs=None), "shape"),
         (b" " * (FRAME_LIMIT + 1), "at most"),
     ],
-    ids=["cut", "bytes", "list", "empty", "version", "kind", "ending", "field", "huge"],
+    ids=[
+        "cut",
+        "bytes",
+        "list",
+        "empty",
+        "version",
+        "kind",
+        "ending",
+        "field",
+        "lacks",
+        "none",
+        "huge",
+    ],
 )
 def test_what_is_no_record_is_refused(payload: bytes, says: str) -> None:
     """A forged, cut, foreign or huge frame is a ProtocolError and never a record."""

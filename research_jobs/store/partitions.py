@@ -46,6 +46,8 @@ def read_partitions(
         partition key to value.
     """
     parts, wanted = _prune(parts, filters)
+    if isinstance(columns, str):
+        columns = [columns]
     with decoding(parts[0][1].parent):
         return _read_parts(parts, wanted, columns, as_)
 
@@ -67,6 +69,11 @@ def _read_parts(
             }
         form = _form(as_, kinds)
         own = _file_columns(sources, parts, columns)
+        if columns is not None and not own and sources[0].labels:
+            # A table without columns has no rows for the keys to stand beside.
+            spare = next(iter(sources[0].labels))
+            found = _read_parts(parts, wanted, [spare, *columns], form)
+            return found[list(columns)] if form == "pandas" else found.select(list(columns))
         if form == "pandas" and len(kinds) == 1 and _same_recipe(sources):
             return _as_pandas_at_once(pool, sources, parts, wanted, own, columns)
         read = _reader(own, form)
@@ -145,8 +152,6 @@ def _file_columns(
     """The columns to read from the files: those asked for without the partition's."""
     if columns is None:
         return None
-    if isinstance(columns, str):
-        columns = [columns]
     own = sources[0].labels if sources else {}
     return [label for label in columns if label in own or label not in parts[0][0]]
 
