@@ -167,3 +167,31 @@ def test_a_default_reaches_the_notebooks_and_gives_way(load, key):
     mine = getattr(other.spec("market_data"), key)
     expected = getattr(of_its_own.spec("market_data"), key)
     assert mine == ({**expected, "other": ""} if key == "tags" else expected)
+
+
+NOTEBOOK = "notebooks: {market_data: {KEY: x}}"
+SCHEDULE = "schedules: {a: {KEY: x}}"
+PARTITIONS = "notebooks: {market_data: {partitions: {KEY: x}}}"
+OUTPUT = "notebooks: {market_data: {outputs: {x: {KEY: x}}}}"
+OTHER_NAMES = {
+    NOTEBOOK: "output=outputs owner=owners tag=tags retry=retries params=parameters"
+    " depends_on=deps env=environment partition=partitions interpreter=python mem=memory"
+    " tz=timezone",
+    SCHEDULE: "notebook=notebooks tz=timezone time_zone=timezone schedule=cron"
+    " catchup=catch_up active=enabled params=parameters",
+    PARTITIONS: "from=start to=end until=end tz=timezone fmt=format schedule=cron keys=values",
+    OUTPUT: "notnull=not_null non_null=not_null",
+    "defaults: {KEY: x}": "retry=retries env=environment",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [(text, pair) for text, pairs in OTHER_NAMES.items() for pair in pairs.split()],
+    ids=lambda value: value,
+)
+def test_another_tools_name_of_a_key_is_answered_with_ours(load, text, names):
+    """Whoever writes what another tool calls it is told what it is called here."""
+    theirs, ours = names.split("=")
+    said = [str(problem.error) for problem in load(text.replace("KEY", theirs)).problems]
+    assert any(f"unknown key '{theirs}'" in line and f"'{ours}'" in line for line in said), said

@@ -29,6 +29,11 @@ REFUSED = [
     (f"partitions: {{{DAY}, shift: 24h}}", "'shift' is whole minutes"),
     (f"partitions: {{{DAY}, shift: 90s}}", "'shift' is whole minutes"),
     ("partitions: {by: hour, start: 2020-01-01, shift: 60m}", "'shift' is whole minutes"),
+    ("partitions: {by: day, start: 1000-01-01, end: 3737-11-29}", "1,000,001 partitions by day"),
+    (
+        "partitions: {by: cron, cron: '0 * * * *', start: 1800-01-01, end: 2100-01-01}",
+        "2,629,752 partitions by cron",
+    ),
     ("partitions: {by: week, start: 2020-01-01, calendar: XNYS}", "'calendar' works by: day"),
     (f"partitions: {{{DAY}, calendar: '../x'}}", "is not a calendar's name"),
     (f"partitions: {{{DAY}, offset: 10001}}", "10001 is too large"),
@@ -104,6 +109,11 @@ TAKEN = [
     "partitions: {by: hour, start: 2020-01-01, shift: 59m}",
     f"partitions: {{{DAY}, end: 2020-01-02}}",
     f"partitions: {{{DAY}, offset: 10000}}",
+    *(
+        f"partitions: {{by: {by}, start: 1800-01-01, end: 2100-01-01}}"
+        for by in ("week", "month", "quarter", "year", "cron, cron: '0 17 * * 1-5'")
+    ),
+    "partitions: {by: day, format: '%Y-%m-%dT%H', start: 1000-01-01, end: 3737-11-28}",
     f"partitions: {{{DAY}, offset: -10000}}",
     f"partitions: {{values: [{'x' * 200}]}}",
     f"partitions: {{dimensions: {{a: {{{DAY}}}, b: {{values: [x]}}}}}}",

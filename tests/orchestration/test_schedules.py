@@ -144,11 +144,34 @@ def test_skipped_partitions_are_not_asked_for_again(instance):
 
 
 def test_without_catch_up_what_the_schedule_missed_is_asked_for(instance):
-    """After a long weekend without a server, its days are made up for, the history is not."""
+    """After a long weekend without a server, its days are made up for, the history is not.
+
+    Since the first run of the schedule, whatever it has run in between.
+    """
     _scheduled_run(instance, "2026-03-05 01:30")
+    _scheduled_run(instance, "2026-03-08 01:30")
     make(instance, SIGNALS, "2026-03-04", "2026-03-05")
     result = requests_at(tick(schedule(), SIGNALS, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["2026-03-06", "2026-03-07", "2026-03-08", "2026-03-09"]
+
+
+@pytest.mark.parametrize(
+    ("number", "spec"),
+    [
+        (169, {"by": "hour"}),
+        (169, {"by": "cron", "cron": "0 */4 * * *"}),
+        (32, {"by": "day"}),
+    ],
+    ids=str,
+)
+def test_without_catch_up_a_long_absence_is_made_up_for_in_part(instance, number, spec):
+    """A week of hours, as many windows of an expression, or a month of days."""
+    _scheduled_run(instance, "2026-01-05 01:30")
+    made = partitions(start="2026-01-01", **spec)
+    notebook = ScheduledNotebook("n", made, by=spec["by"], op="n")
+    make(instance, notebook, made.get_first_partition_key())
+    result = requests_at(tick(schedule(), notebook, due="2026-03-10 01:30"), instance)
+    assert len(asked(result)) == number
 
 
 def test_a_notebook_that_joins_a_schedule_brings_no_history(instance):
@@ -297,6 +320,15 @@ def test_catch_up_none_lets_a_missed_tick_be(instance):
     assert requests_at(late, instance) == "due 2026-03-10 01:30 CET, 3 h 0 min ago; catch_up: none"
     soon = tick(spec, PLAIN, SIGNALS, due="2026-03-10 01:30", late=timedelta(minutes=1))
     assert asked(requests_at(soon, instance)) == ["2026-03-09"]
+
+
+def test_a_tick_ten_minutes_late_was_not_missed(instance):
+    """A busy daemon is that late at most; a second more is a daemon that was away."""
+    spec = schedule(catch_up="none")
+    limit = timedelta(minutes=10)
+    late = [limit, limit + timedelta(seconds=1)]
+    ticks = [tick(spec, PLAIN, due="2026-03-10 01:30", late=each) for each in late]
+    assert [len(asked(requests_at(each, instance))) for each in ticks] == [1, 0]
 
 
 def test_a_late_tick_runs_unpartitioned_notebooks_once(instance):
