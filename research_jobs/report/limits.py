@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "OverBudgetError", "budget", "limit_this_process", "uninterrupted"]
+__all__ = ["Limits", "OverBudgetError", "budget", "limited", "uninterrupted"]
 
 
 @dataclass(frozen=True)
@@ -42,31 +42,51 @@ class OverBudgetError(BaseException):
     """One output takes too long. Not an `Exception`: no parser's handler swallows it."""
 
 
+_base = 0
 _output_s = 0.0
 _left: float | None = None
 _held = False
 _due = False
 
 
-def limit_this_process(limits: Limits) -> None:
-    """Hold this process to `limits` from now on. Its main thread calls this once.
+@contextmanager
+def limited(limits: Limits) -> Generator[Callable[[], float]]:
+    """Hold this process to `limits` within this context. Only its main thread may do so.
 
     Parameters
     ----------
     limits : Limits
+
+    Yields
+    ------
+    callable
+        The CPU time since, in seconds.
     """
     import resource
 
-    global _left, _output_s
+    global _base, _left, _output_s
     _left, _output_s = limits.outputs_s, limits.output_s
+    # What earlier reports left behind counts too.
+    _base = _base or _address_space()
     signal.signal(signal.SIGPROF, _over)
     # The default action of both signals ends the process: nothing here can hold them up.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limits.seconds)
-    cpu = int(limits.seconds) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    memory = _address_space() + limits.memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    begun = time.process_time()
+    most = {
+        resource.RLIMIT_CPU: int(begun + limits.seconds) + 1,
+        resource.RLIMIT_AS: _base + limits.memory_bytes,
+    }
+    before = {kind: resource.getrlimit(kind) for kind in most}
+    for kind, limit in most.items():
+        resource.setrlimit(kind, (limit, before[kind][1]))
+    try:
+        yield lambda: time.process_time() - begun
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for kind, limit in before.items():
+            resource.setrlimit(kind, limit)
+        _left = None
 
 
 @contextmanager

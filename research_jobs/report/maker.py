@@ -1,8 +1,9 @@
-"""The process that makes reports: warm, with one thread, and forked once for each report.
+"""The process that makes reports: warm, with one thread, and forked for each that asks.
 
-It imports what a page needs and waits. For each report it gets a socket and forks. The copy reads
-its order from the socket, limits itself, writes the report and answers with a few names. It dies
-when the other end of its socket is closed, and this process ends when the one that started it does.
+It imports what a page needs and waits. It forks for each socket that it gets. The copy reads an
+order from the socket, limits itself, writes the report, answers with a few names and waits for
+the next order, unless the report took long. It ends when the other end of its socket is closed,
+and this process ends when the one that started it does.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import socket
 import struct
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from research_jobs.protocol import Failure
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import OutputLine, ReportHeader
-from research_jobs.report.limits import Limits, limit_this_process
+from research_jobs.report.limits import Limits, limited
 from research_jobs.report.outputs import warm_up
 from research_jobs.report.templates import compile_templates
 from research_jobs.runtime.processes import name_process
@@ -31,6 +34,8 @@ from research_jobs.runtime.processes import name_process
 __all__ = ["serve"]
 
 LENGTH = struct.Struct("!I")
+# A copy that took less than this for a report, seconds of CPU time, may make another.
+MODEST = 0.5
 
 
 def serve(descriptor: int) -> None:
@@ -55,7 +60,7 @@ def serve(descriptor: int) -> None:
         for received in descriptors:
             if os.fork() == 0:
                 control.close()
-                _make_one(socket.socket(fileno=received))
+                _make_reports(socket.socket(fileno=received))
             os.close(received)
 
 
@@ -70,47 +75,57 @@ def _warm_up() -> None:
         update_gallery(reports, GalleryEntry(NotebookCard("warm"), header, report))
 
 
-def _make_one(reply: socket.socket) -> NoReturn:
+def _make_reports(orders: socket.socket) -> NoReturn:
     try:
         gc.disable()
         name_process("rj-report")
         # A parser that aborts says so on stderr, which belongs to the run.
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 2)
-        order = json.loads(_receive(reply))
-        _end_with(reply)
         # An exception that a library swallows may be a judgement that was not made.
         sys.unraisablehook = lambda _: os._exit(1)
-        limit_this_process(Limits(**order["limits"]))
-        try:
-            answer = _make(order)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the run worker writes a page
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
-        reply.sendall(json.dumps(answer).encode())
+        with orders.makefile("rb") as file:
+            while _make_one(orders, file):
+                gc.collect()
     finally:
         os._exit(0)
 
 
-def _receive(reply: socket.socket) -> bytes:
-    with reply.makefile("rb") as file:
-        (length,) = LENGTH.unpack(file.read(LENGTH.size))
-        return file.read(length)
+def _make_one(orders: socket.socket, file: BinaryIO) -> bool:
+    """Make one report; whether this process may make another."""
+    length = file.read(LENGTH.size)
+    if len(length) < LENGTH.size:
+        return False
+    order = json.loads(file.read(*LENGTH.unpack(length)))
+    again = False
+    with _ends_with(orders), limited(Limits(**order["limits"])) as spent:
+        try:
+            answer = _make(order)
+            again = spent() < MODEST
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the run worker writes a page
+            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+    payload = json.dumps({**answer, "again": again}).encode()
+    orders.sendall(LENGTH.pack(len(payload)) + payload)
+    return again
 
 
-def _end_with(reply: socket.socket) -> None:
-    """Have the kernel end this process when nobody waits for the report any more.
+@contextmanager
+def _ends_with(other: socket.socket) -> Generator[None]:
+    """Within this context, have the kernel end this process when the socket's other end closes.
 
-    Nothing more is sent to us, so the only thing that can happen on the socket is its end, and
-    SIGIO ends a process by default.
+    Nothing is sent to us meanwhile, so the only thing that can happen on the socket is its end,
+    and SIGIO ends a process by default.
     """
-    fcntl.fcntl(reply, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(reply, fcntl.F_SETFL, fcntl.fcntl(reply, fcntl.F_GETFL) | os.O_ASYNC)
+    flags = fcntl.fcntl(other, fcntl.F_GETFL)
+    fcntl.fcntl(other, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(other, fcntl.F_SETFL, flags | os.O_ASYNC)
     try:
-        closed = reply.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return
-    if closed:
-        os._exit(0)
+        with suppress(BlockingIOError):
+            if other.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                os._exit(0)
+        yield
+    finally:
+        fcntl.fcntl(other, fcntl.F_SETFL, flags)
 
 
 def _make(order: dict[str, Any]) -> dict[str, Any]:

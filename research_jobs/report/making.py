@@ -37,6 +37,7 @@ Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
 # its process counts as lost: seconds.
 AFTER_CANCEL = 3.0
 SLACK = 5.0
+LENGTH = 4
 ANSWER_LIMIT = 64 * 1024
 _THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg", "thumbnail.js")
 _ROOT = str(Path(__file__).parents[2])
@@ -124,9 +125,8 @@ def _ask(order: ReportOrder, limits: Limits, stop: Listening) -> dict[str, Any]:
             "limits": asdict(limits),
         }
     ).encode()
-    reply = _maker.connect()
     waker, woken = socket.socketpair()
-    with reply, waker, woken:
+    with waker, woken:
         waker.setblocking(False)
 
         def wake() -> None:
@@ -134,32 +134,60 @@ def _ask(order: ReportOrder, limits: Limits, stop: Listening) -> dict[str, Any]:
                 waker.send(b"x")
 
         with stop(wake):
-            try:
-                reply.sendall(len(message).to_bytes(4) + message)
-                payload = _receive(reply, woken, limits.seconds + SLACK)
-            except OSError as error:
-                raise _LostError(f"its process ended ({error.strerror or error})") from None
-    try:
-        answer = json.loads(payload)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
+            answer = _answer(message, woken, limits)
+    if answer is None:
         raise _LostError(
             f"its process was killed, for it may take {limits.seconds:g} s and "
             f"{limits.memory_bytes / 2**30:.3g} GiB"
         )
-    return cast("dict[str, Any]", answer)
+    return answer
+
+
+def _answer(message: bytes, woken: socket.socket, limits: Limits) -> dict[str, Any] | None:
+    """What a copy of the process says to an order; None when it ended without a word."""
+    while True:
+        copy, used = _maker.take()
+        answer: Any = None
+        try:
+            copy.sendall(len(message).to_bytes(LENGTH) + message)
+            answer = json.loads(_receive(copy, woken, limits.seconds + SLACK))
+        except ValueError:
+            pass
+        except OSError as error:
+            if not used:
+                raise _LostError(f"its process ended ({error.strerror or error})") from None
+        finally:
+            if isinstance(answer, dict) and cast("dict[str, Any]", answer).get("again") is True:
+                _maker.give_back(copy)
+            else:
+                copy.close()
+        if isinstance(answer, dict):
+            return cast("dict[str, Any]", answer)
+        # One that waited for its next order may have been killed before it came.
+        if not used:
+            return None
 
 
 def _receive(reply: socket.socket, woken: socket.socket, seconds: float) -> bytes:
-    """Everything that comes until the other side is through, within a limit."""
+    """One answer, or nothing where the other side ends first, within a limit.
+
+    Raises
+    ------
+    _LostError
+        When it takes too long or is too large.
+    """
     poller = select.poll()
     poller.register(reply, select.POLLIN)
     poller.register(woken, select.POLLIN)
     deadline = time.monotonic() + seconds
     payload = bytearray()
     stopped = False
-    while len(payload) <= ANSWER_LIMIT:
+    while True:
+        length = int.from_bytes(payload[:LENGTH]) if len(payload) >= LENGTH else 0
+        if length > ANSWER_LIMIT:
+            raise _LostError(f"its process answered with {length:,} bytes")
+        if length and len(payload) >= LENGTH + length:
+            return bytes(payload[LENGTH : LENGTH + length])
         left = max(0.0, deadline - time.monotonic())
         ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
         if not ready:
@@ -172,9 +200,8 @@ def _receive(reply: socket.socket, woken: socket.socket, seconds: float) -> byte
         if reply.fileno() in ready:
             chunk = reply.recv(ANSWER_LIMIT)
             if not chunk:
-                break
+                return b""
             payload += chunk
-    return bytes(payload)
 
 
 def _report_of(order: ReportOrder, answer: dict[str, Any]) -> Report:
@@ -233,6 +260,7 @@ class _Maker:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle: list[socket.socket] = []
 
     def start(self) -> None:
         """Start it unless it runs; returns at once."""
@@ -262,8 +290,11 @@ class _Maker:
         self._control = ours
         return ours
 
-    def connect(self) -> socket.socket:
-        """A socket to a copy of the process that waits for an order."""
+    def take(self) -> tuple[socket.socket, bool]:
+        """A socket to a copy of the process that waits for an order, and whether it made one."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), True
         for attempt in range(2):
             ours, theirs = socket.socketpair()
             with theirs:
@@ -277,14 +308,20 @@ class _Maker:
                             f"no process could be started for it ({error.strerror or error})"
                         ) from None
                     continue
-                return ours
+                return ours, False
         raise AssertionError
+
+    def give_back(self, copy: socket.socket) -> None:
+        """Have the next report made by this copy."""
+        with self._lock:
+            self._idle.append(copy)
 
     def close(self) -> None:
         """End it."""
         with self._lock:
             control, process = self._control, self._process
             self._control = self._process = None
+            self._forget_copies()
         if control is not None:
             control.close()
         if process is not None:
@@ -297,11 +334,16 @@ class _Maker:
     def forget(self) -> None:
         """In a forked copy: the process belongs to the one that started it."""
         self._lock = threading.Lock()
+        self._forget_copies()
         if self._control is not None:
             self._control.close()
         if self._process is not None:
             self._process.returncode = 0
         self._control = self._process = None
+
+    def _forget_copies(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
 
 _maker = _Maker()

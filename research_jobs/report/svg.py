@@ -7,8 +7,8 @@ elements and attributes on short lists are written again, by expat's events, eac
 from __future__ import annotations
 
 import re
+from html import escape
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 __all__ = ["SVG_LIMIT", "clean_svg"]
 
@@ -109,18 +109,18 @@ class _Cleaner:
 
     def _text(self, text: str) -> None:
         if not self._hidden:
-            self.out.append(escape(text))
+            self.out.append(escape(text, quote=False))
 
 
 def _attribute(element: str, key: str, value: str) -> str:
     space, _, name = key.rpartition(" ")
     if name == "href" and space in ("", _XLINK):
         allowed = _PICTURE if element == "image" else _INSIDE
-        return f" xlink:href={quoteattr(value)}" if allowed.match(value) else ""
+        return f' xlink:href="{escape(value)}"' if allowed.match(value) else ""
     if space or name not in _ATTRIBUTES:
         return ""
     # What is left of a value without its references into the drawing loads nothing.
     rest = _REFERENCE.sub("", value).lower()
     if "url" in rest or "\\" in rest or (":" in rest and name != "style") or "import" in rest:
         return ""
-    return f" {name}={quoteattr(value)}"
+    return f' {name}="{escape(value)}"'

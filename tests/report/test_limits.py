@@ -16,10 +16,9 @@ CELL = RecordedCell(1, "code", None, [], None, 1, "", "ok")
 SLOW = """
 import sys
 from research_jobs.report import outputs
-from research_jobs.report.limits import Limits, limit_this_process
+from research_jobs.report.limits import Limits, limited
 from research_jobs.report.record import Output, RecordedCell
 cell = RecordedCell(1, "code", None, [], None, 1, "", "ok")
-limit_this_process(Limits(seconds=100, outputs_s=float(sys.argv[1]), output_s=0.3))
 def for_ever(address):
     number = 0
     while number < 10 ** 8:
@@ -28,7 +27,8 @@ def for_ever(address):
 renderer = outputs.Renderer(picture=for_ever)
 slow = {"text/html": "<p style='position: fixed'>slow</p><img src='a.png'>" * 2}
 text = {"text/plain": "shown"}
-for data in (text, slow, text, slow, text):
+with limited(Limits(seconds=100, outputs_s=float(sys.argv[1]), output_s=0.3)):
+  for data in (text, slow, text, slow, text):
     print(renderer.render(Output("display_data", data, {}), cell).replace("\\n", ""))
 """
 

@@ -54,6 +54,12 @@ def hanging(tmp_path):
     return tmp_path / "pipe"
 
 
+@pytest.fixture(autouse=True)
+def _no_copy_waits() -> None:
+    """Each test begins without a copy that waits for its next report."""
+    making._maker._forget_copies()
+
+
 def report_processes() -> list[tuple[str, psutil.Process]]:
     """The processes that make reports for this one, and their copies, by name."""
     found: list[tuple[str, psutil.Process]] = []
@@ -114,7 +120,10 @@ def test_many_at_once(captures, order):
     for thread in threads:
         thread.join()
     assert made == [True] * 24
-    assert [name for name, _ in report_processes()].count("rj-reports") == 1
+    names = [name for name, _ in report_processes()]
+    assert names.count("rj-reports") == 1
+    assert 1 <= names.count("rj-report") <= 8
+    making._maker._forget_copies()
     assert copies_end()
 
 
@@ -257,16 +266,46 @@ def test_forged_answer(order, answer):
     assert (report.anchor, report.thumbnail) == (None, None)
 
 
-def test_an_answer_without_end_is_cut():
-    """What the other side sends beyond an answer's limit is not waited for, nor kept."""
+def test_an_answer_that_is_too_large():
+    """What announces more than an answer may hold is not waited for, nor kept."""
     ours, theirs = socket.socketpair()
     waker, woken = socket.socketpair()
     with ours, theirs, waker, woken:
-        writer = threading.Thread(target=theirs.sendall, args=(bytes(4 * making.ANSWER_LIMIT),))
-        writer.start()
-        received = making._receive(ours, woken, 20)
-        left = 4 * making.ANSWER_LIMIT - len(received)
-        while left:
-            left -= len(ours.recv(making.ANSWER_LIMIT))
-        writer.join()
-    assert making.ANSWER_LIMIT < len(received) <= 2 * making.ANSWER_LIMIT
+        theirs.sendall((making.ANSWER_LIMIT + 1).to_bytes(making.LENGTH))
+        with pytest.raises(making._LostError, match="65,537 bytes"):
+            making._receive(ours, woken, 20)
+
+
+def waiting() -> set[int]:
+    """The copies that wait for their next report."""
+    return {process.pid for name, process in report_processes() if name == "rj-report"}
+
+
+def test_a_copy_makes_report_after_report(order):
+    """A copy that took little makes the next report too, and its limits are gone meanwhile."""
+    make_report(order(None, run_id="1run"))
+    (copy,) = waiting()
+    make_report(order(None, run_id="2run"))
+    assert waiting() == {copy}
+    assert psutil.Process(copy).rlimit(psutil.RLIMIT_AS)[0] == psutil.RLIM_INFINITY
+
+
+def test_a_copy_that_was_killed_while_it_waited(order):
+    """Another makes the report that a killed copy should have made."""
+    make_report(order(None, run_id="1run"))
+    (copy,) = waiting()
+    process = psutil.Process(copy)
+    process.kill()
+    psutil.wait_procs([process], timeout=10)
+    report = make_report(order(None, run_id="2run"))
+    assert "rj-head" in report.html.read_text()
+    assert copy not in waiting()
+
+
+def test_a_copy_that_took_long_is_not_used_again(captures, order, show):
+    """A copy ends after a report that took more than most, whatever that left behind."""
+    shown = show("text/html", "<b>slow</b>" * 50_000)
+    capture = captures.write("# %%\nx = 1\n" * 10, dict.fromkeys(range(1, 11), shown))
+    make_report(order(capture))
+    assert copies_end()
+    assert waiting() == set()
