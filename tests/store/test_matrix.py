@@ -270,7 +270,7 @@ PYTHON: dict[str, Callable[[], Any]] = {
     "float, nan, inf": lambda: float("nan"),
     "complex": lambda: complex(1, float("inf")),
     "str": lambda: "Zagreb ǆ 日本",
-    "str that is no UTF-8": lambda: "\ud800",
+    "str that is not UTF-8": lambda: "\ud800",
     "bytes": lambda: b"\x00\xff",
     "Decimal": lambda: Decimal("1.10"),
     "date": lambda: date(2018, 11, 1),
