@@ -105,7 +105,7 @@ json.dump(found, open(sys.argv[2], "w"))
 
 # What a step's thread does in the run worker; the first is all of it.
 PARTS = {
-    "all of a step's thread": "executor.py:_run_attempt",
+    "all of a step's thread": "run_loop.py:_run_attempt",
     "Dagster stores events": "event_methods.py:handle_new_event",
     "of that, a materialisation's row of the asset": "sql_event_log.py:_store_asset_event",
     "publish the outputs": "io_manager.py:publish",
