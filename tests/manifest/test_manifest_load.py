@@ -52,7 +52,7 @@ schedules:
     catch_up: 7
     enabled: false
 
-secrets: [DB_PASSWORD]
+secrets: [DB_PASSWORD, DB_PASSWORD]
 reports: {url: "https://reports.example.com/", dagster: "http://dagster:3000/", keep: 5}
 """
 
@@ -182,11 +182,12 @@ def test_who_needs_a_wrong_default_timezone_is_lost(load):
         "notebooks:\n"
         "  market_data: {outputs: [prices]}\n"
         "  momentum_signals: {partitions: {by: day, start: 2018-01-02}}\n"
+        "  performance_report: {partitions: {values: [eu]}}\n"
         "schedules:\n"
         '  unsure: {cron: "0 6 * * *", notebooks: [market_data]}\n'
         '  sure: {cron: "0 6 * * *", timezone: UTC, notebooks: [market_data]}\n'
     )
-    assert list(manifest.notebooks) == ["market_data"]
+    assert list(manifest.notebooks) == ["market_data", "performance_report"]
     assert list(manifest.schedules) == ["sure"]
 
 

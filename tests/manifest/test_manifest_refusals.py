@@ -151,11 +151,12 @@ def test_what_just_keeps_a_rule_loads(load, entry):
     assert "market_data" in manifest.notebooks
 
 
-def test_keys_come_from_a_notebook_without_partitions(load):
+@pytest.mark.parametrize("many", ["partitions: {values: [a]}", "variants: {eu: {}}"])
+def test_keys_come_from_a_notebook_without_partitions(load, many):
     """One output lists the keys: a partitioned notebook has many of it."""
     manifest = load(
         "notebooks:\n"
-        "  market_data: {outputs: [keys], partitions: {values: [a]}}\n"
+        f"  market_data: {{outputs: [keys], {many}}}\n"
         "  momentum_signals: {partitions: {dynamic: {notebook: market_data, output: keys}}}\n"
     )
     assert "has partitions itself" in manifest.problems[0].error.what
@@ -176,6 +177,15 @@ def test_a_schedules_rules_hold(load, entry, message):
     manifest = load(f"schedules: {{a: {{{cron}{entry}}}}}")
     assert [(p.scope, p.name) for p in manifest.problems] == [("schedule", "a")]
     assert message in manifest.problems[0].error.what
+
+
+def test_of_a_notebook_that_stands_twice_neither_entry_counts(load):
+    """Which of the two is meant only its author knows; the others are not touched."""
+    manifest = load(
+        "notebooks: {volatility/garch: {timeout: 1m}, volatility.garch: {}, market_data: {}}"
+    )
+    assert [p.name for p in manifest.problems] == ["volatility/garch"]
+    assert list(manifest.notebooks) == ["market_data"]
 
 
 def test_a_file_at_the_limit_of_size_is_read(load):

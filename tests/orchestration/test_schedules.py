@@ -146,13 +146,13 @@ def test_skipped_partitions_are_not_asked_for_again(instance):
 def test_without_catch_up_what_the_schedule_missed_is_asked_for(instance):
     """After a long weekend without a server, its days are made up for, the history is not.
 
-    Since the first run of the schedule, whatever it has run in between.
+    From the first run of the schedule on, that one included, whatever it has run in between.
     """
     _scheduled_run(instance, "2026-03-05 01:30")
     _scheduled_run(instance, "2026-03-08 01:30")
-    make(instance, SIGNALS, "2026-03-04", "2026-03-05")
+    make(instance, SIGNALS, "2026-03-05")
     result = requests_at(tick(schedule(), SIGNALS, due="2026-03-10 01:30"), instance)
-    assert asked(result) == ["2026-03-06", "2026-03-07", "2026-03-08", "2026-03-09"]
+    assert asked(result) == ["2026-03-04", "2026-03-06", "2026-03-07", "2026-03-08", "2026-03-09"]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +287,12 @@ def test_one_tick_is_bounded(instance):
     assert asked(result)[-1] == "2026-03-09"
     # what has no partitions still goes with the newest
     assert [PLAIN.key in (r.asset_selection or ()) for r in result].index(True) == 249
+    hourly = partitions(by="hour", start="2026-01-01")
+    other = ScheduledNotebook("hourly", hourly, by="hour", op="hourly")
+    both = tick(schedule(catch_up=1000), long, other, due="2026-03-10 01:30")
+    keys = asked(requests_at(both, instance))
+    assert len(keys) == 250
+    assert (keys[124], keys[-1]) == ("2026-03-09", "2026-03-10-00:00")
 
 
 def test_too_many_partitions_without_time_take_turns(instance):
@@ -304,9 +310,14 @@ def test_too_many_partitions_without_time_take_turns(instance):
 
 
 def test_run_keys_differ_within_a_tick(instance):
-    """Dagster tells the requests of one tick apart by them after a crash."""
-    result = requests_at(tick(schedule(catch_up=5), SIGNALS, due="2026-03-10 01:30"), instance)
+    """Dagster tells the requests of one tick apart by them after a crash.
+
+    The runs are tagged as the schedule is.
+    """
+    spec = schedule(catch_up=5, tags={"desk": "rates"})
+    result = requests_at(tick(spec, SIGNALS, due="2026-03-10 01:30"), instance)
     assert not isinstance(result, str)
+    assert {request.tags["desk"] for request in result} == {"rates"}
     assert len({request.run_key for request in result}) == len(result) == 6
 
 
@@ -399,6 +410,28 @@ def test_a_partition_that_is_running_is_not_asked_for(instance):
     )
     result = requests_at(tick(schedule(catch_up=2), SIGNALS, due="2026-03-10 01:30"), instance)
     assert asked(result) == ["2026-03-07", "2026-03-09"]
+
+
+def test_a_partition_without_time_that_is_running_is_not_asked_for(instance):
+    """A variant that takes longer than the schedule's interval does not run twice at once."""
+
+    @dg.asset(name="report", partitions_def=dg.StaticPartitionsDefinition(["eu", "us"]))
+    def slow() -> None:
+        """One that runs for hours."""
+
+    job = dg.Definitions(
+        assets=[slow], jobs=[dg.define_asset_job("j", selection="*")]
+    ).resolve_job_def("j")
+    spec = NotebookSpec.model_validate({"variants": {"eu": {}, "us": {}}})
+    variants = ScheduledNotebook("report", build_partitions(spec), op="report")
+    instance.create_run_for_job(
+        job,
+        tags={"dagster/partition": "eu"},
+        asset_selection=frozenset([variants.key]),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    result = requests_at(tick(schedule(), variants, due="2026-03-10 01:30"), instance)
+    assert asked(result) == ["us"]
 
 
 def _scheduled_run(
