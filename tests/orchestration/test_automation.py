@@ -126,6 +126,33 @@ def test_after_two_waits_until_none_of_them_is_missing(instance):
     assert automation.look() == 1
 
 
+@pytest.mark.parametrize("name", ["market_data", "report"])
+def test_after_waits_for_what_is_being_made(instance, name):
+    """While the cause is made again, or the notebook itself runs, there is nothing to ask for."""
+    made = definitions(after="market_data")
+    automation = Automation(instance, made)
+    automation.run("market_data")
+    automation.look()
+    automation.run("market_data")
+    running = instance.create_run_for_job(
+        made.resolve_implicit_global_asset_job_def(),
+        asset_selection=frozenset([dg.AssetKey(name)]),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    assert automation.look() == 0
+    instance.report_run_canceled(running)
+    assert automation.look() == 1
+
+
+def test_after_runs_the_newest_of_a_days_partitions(instance):
+    """New data without partitions is no reason to make all of history again."""
+    automation = Automation(instance, definitions(daily=True, after="market_data"))
+    automation.run("market_data")
+    automation.look()
+    automation.run("market_data")
+    assert automation.look() == 1
+
+
 def test_eager_runs_for_anything_that_it_loads(instance):
     """Dagster's eager: new data of any of them."""
     automation = Automation(instance, definitions(automation="eager"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_one_asset_for_each_notebook(lab: Any) -> None:
 def test_what_the_manifest_says_is_on_the_asset(lab: Any) -> None:
     """Owners, tags, group, kinds, description, pool, retries, checks and freshness."""
     lab.write(
-        {"market": MARKET},
+        {"market": MARKET, "signals": "# %%\n"},
         """
 notebooks:
   market:
@@ -62,8 +62,10 @@ notebooks:
     kinds: [pandas]
     description: Said here.
     pool: heavy
-    retries: {max: 2, delay: 30s, backoff: exponential}
-    freshness: 1d
+    retries: {max: 2, delay: 30s, backoff: exponential, jitter: full}
+    freshness: {within: 1d, warn_within: 2h}
+  signals:
+    freshness: {within: 2h, cron: "0 6 * * *", timezone: Asia/Tokyo}
 """,
     )
     defs = lab.defs()
@@ -75,9 +77,15 @@ notebooks:
     assert node.description == "Said here."
     assert node.pools == {"heavy"}
     op = node.assets_def.op
-    assert op.retry_policy == dg.RetryPolicy(2, 30, backoff=dg.Backoff.EXPONENTIAL)
+    assert op.retry_policy == dg.RetryPolicy(
+        2, 30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL
+    )
     assert [check.name for check in node.assets_def.check_specs] == ["prices_min_rows"]
-    assert node.freshness_policy is not None
+    hours = timedelta(hours=2)
+    assert node.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(days=1), hours)
+    signals = defs.get_repository_def().asset_graph.get(dg.AssetKey("signals"))
+    assert signals.freshness_policy == dg.FreshnessPolicy.cron("0 6 * * *", hours, "Asia/Tokyo")
+    assert signals.code_version
 
 
 def test_code_reference_opens_the_file(lab: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -132,6 +133,17 @@ def test_a_partition_is_asked_for_once_a_day_at_most(instance):
     second = requests_at(tick(spec, SIGNALS, due="2026-03-10 01:30"), instance)
     assert asked(first) == ["2026-03-07", "2026-03-08", "2026-03-09"]
     assert second == "every partition is there, running, skipped or given up"
+
+
+def test_a_partition_whose_data_is_gone_is_asked_for(instance):
+    """Recorded as made and not in the store: the notebook was partitioned in another way."""
+    make(instance, SIGNALS, "2026-03-08", "2026-03-09")
+    due = "2026-03-10 01:30"
+    assert asked(requests_at(tick(schedule(catch_up=1), SIGNALS, due=due), instance)) == []
+    moved = replace(SIGNALS, stored=lambda: frozenset({"2026-03-08"}))
+    assert asked(requests_at(tick(schedule(catch_up=1), moved, due=due), instance)) == [
+        "2026-03-09",
+    ]
 
 
 def test_skipped_partitions_are_not_asked_for_again(instance):

@@ -114,11 +114,11 @@ def test_a_field_of_the_pattern_is_the_partition(project, instance):
 # Dagster's own tags for two dimensions
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys")
 def test_fields_of_two_dimensions(project, instance):
-    """Both parts of the key come from the path."""
+    """Both parts of the key come from the path, in whatever order it names them."""
     watched = Watched(
         project,
         instance,
-        watch="in/{date}/{ticker}.csv",
+        watch="in/{ticker}/{date}.csv",
         partitions={
             "dimensions": {
                 "ticker": {"values": ["AAPL", "MSFT"]},
@@ -127,8 +127,8 @@ def test_fields_of_two_dimensions(project, instance):
         },
     )
     watched.look()
-    (project.root / "in" / "2026-01-02").mkdir()
-    (project.root / "in" / "2026-01-02" / "MSFT.csv").write_text("1")
+    (project.root / "in" / "MSFT").mkdir()
+    (project.root / "in" / "MSFT" / "2026-01-02.csv").write_text("1")
     assert watched.asked() == ["2026-01-02|MSFT"]
 
 
@@ -147,6 +147,15 @@ def test_without_a_field_the_newest_partition_runs(project, instance):
     values.look()
     (project.root / "in" / "b.csv").write_text("1")
     assert values.asked() == ["eu", "us"]
+
+
+def test_every_partition_runs_however_many_there_are(project, instance):
+    """Nothing tells later which of them a file has not reached."""
+    keys = [f"k{number}" for number in range(300)]
+    watched = Watched(project, instance, watch="in/*.csv", partitions={"values": keys})
+    watched.look()
+    (project.root / "in" / "a.csv").write_text("1")
+    assert watched.asked() == keys
 
 
 @pytest.mark.parametrize(
@@ -192,6 +201,9 @@ def test_all_sensors_are_switched_on_and_named_for_what_they_do(project):
         "d": NotebookSpec.model_validate(
             {"partitions": {"dynamic": {"notebook": "universe", "output": "tickers"}}}
         ),
+        "e": NotebookSpec.model_validate(
+            {"partitions": {"dynamic": {"notebook": "universe", "output": "regions"}}}
+        ),
     }
     notebooks = {
         name: ScheduledNotebook(name, build_partitions(spec), op=name.replace("/", "__"))
@@ -199,7 +211,8 @@ def test_all_sensors_are_switched_on_and_named_for_what_they_do(project):
     }
     built = build_sensors(project, specs, notebooks)
     assert [sensor.name for sensor in built.sensors] == [
-        *("watch_volatility__garch", "keys_of_universe_tickers", "notebooks_automation"),
+        *("watch_volatility__garch", "keys_of_universe_tickers", "keys_of_universe_regions"),
+        "notebooks_automation",
     ]
     assert {sensor.default_status for sensor in built.sensors} == {dg.DefaultSensorStatus.RUNNING}
 
@@ -233,3 +246,9 @@ def test_keys_are_added_when_their_notebook_was_made(project, instance, monkeypa
     assert watched.look(name).skip_message == "universe has nothing new"
     instance.report_runless_asset_event(dg.AssetMaterialization("universe"))
     assert watched.look(name).skip_message == "the same keys as before"
+    assert watched.look(name).skip_message == "universe has nothing new"
+    instance.report_runless_asset_event(dg.AssetMaterialization("universe"))
+    monkeypatch.setattr(module, "changes", lambda *_: ([], ["MSFT"]))
+    (gone,) = watched.look(name).dynamic_partitions_requests
+    assert isinstance(gone, dg.DeleteDynamicPartitionsRequest)
+    assert list(gone.partition_keys) == ["MSFT"]

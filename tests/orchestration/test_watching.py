@@ -135,9 +135,60 @@ def test_fields_of_a_pattern_are_read_from_the_path(pattern, path, fields):
 
 
 def test_only_so_many_files_are_remembered(tmp_path, monkeypatch):
-    """Those that changed last; what is forgotten is old."""
+    """Those that changed last; older ones are taken to be known, at every look."""
     monkeypatch.setattr("research_jobs.orchestration.definitions.watching.MOST_FILES", 3)
-    for n in range(5):
-        (tmp_path / f"{n}.csv").write_text("1")
-        os.utime(tmp_path / f"{n}.csv", ns=(n, n))
-    assert at(tmp_path, "*.csv").files == 3
+
+    def write(number: int) -> None:
+        (tmp_path / f"{number}.csv").write_text("1")
+        os.utime(tmp_path / f"{number}.csv", ns=(number, number))
+
+    for number in range(1, 6):
+        write(number)
+    first = at(tmp_path, "*.csv")
+    assert first.files == 3
+    second = at(tmp_path, "*.csv", first.cursor)
+    assert paths(second) == []
+    write(6)
+    third = at(tmp_path, "*.csv", second.cursor)
+    assert paths(third) == ["6.csv"]
+    (tmp_path / "6.csv").unlink()
+    (tmp_path / "5.csv").unlink()
+    fourth = at(tmp_path, "*.csv", third.cursor)
+    assert paths(fourth) == []
+    write(0)  # all four are remembered no more, but three: one older than those is known too
+    assert paths(at(tmp_path, "*.csv", fourth.cursor)) == []
+
+
+def test_many_files_arrive_in_turns(tmp_path, monkeypatch):
+    """What is too much for one look arrives at the next one, each file once."""
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.MOST_ARRIVED", 2)
+    cursor = at(tmp_path, "*.csv").cursor
+    for name in "abcde":
+        (tmp_path / f"{name}.csv").write_text("1")
+    seen: list[list[str]] = []
+    for _ in range(4):
+        found = at(tmp_path, "*.csv", cursor)
+        cursor = found.cursor
+        seen.append(paths(found))
+    assert seen == [["a.csv", "b.csv"], ["c.csv", "d.csv"], ["e.csv"], []]
+
+
+def test_another_size_at_the_same_time_is_a_change(tmp_path):
+    """A program that sets the time of what it writes does not hide a change."""
+    (tmp_path / "a.csv").write_text("1")
+    os.utime(tmp_path / "a.csv", ns=(1, 1))
+    cursor = at(tmp_path, "*.csv").cursor
+    (tmp_path / "a.csv").write_text("22")
+    os.utime(tmp_path / "a.csv", ns=(1, 1))
+    assert paths(at(tmp_path, "*.csv", cursor)) == ["a.csv"]
+
+
+@pytest.mark.parametrize(("content", "arrived"), [("ab", []), ("abc", ["a.csv"])])
+def test_the_content_of_a_large_file_is_not_compared(tmp_path, monkeypatch, content, arrived):
+    """A new time of change is a change of it."""
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.LARGEST_HASHED", 2)
+    cursor = at(tmp_path, "*.csv").cursor
+    (tmp_path / "a.csv").write_text(content)
+    cursor = at(tmp_path, "*.csv", cursor).cursor
+    os.utime(tmp_path / "a.csv", ns=(1, 1))
+    assert paths(at(tmp_path, "*.csv", cursor)) == arrived

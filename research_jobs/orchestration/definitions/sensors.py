@@ -30,8 +30,6 @@ from research_jobs.project import Project
 __all__ = ["BuiltSensors", "build_sensors"]
 
 INTERVAL_S = 30
-# More runs than this are not asked for at one look.
-MOST_REQUESTS = 250
 FILES_TAG = "research_jobs/files"
 
 AnySensor = dg.SensorDefinition
@@ -206,7 +204,7 @@ def _file_requests(
         )
         for key, paths in by_key.items()
     ]
-    return requests[:MOST_REQUESTS], strays
+    return requests, strays
 
 
 def _exists(definition: dg.PartitionsDefinition[Any], key: str) -> bool:

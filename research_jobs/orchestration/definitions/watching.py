@@ -14,14 +14,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Look", "Pattern", "compile_pattern", "look"]
 
 SETTLED_NS = 2_000_000_000
 # Larger ones are not read to compare them: a new time of change is a change.
 LARGEST_HASHED = 16 * 1024 * 1024
-# What is remembered stands in one cell of a database; the files that changed last are kept.
+# What is remembered stands in one cell of a database; the files that changed last are kept, and
+# older ones are known.
 MOST_FILES = 10_000
+# Of more, the rest arrives at the next look.
+MOST_ARRIVED = 250
 
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -60,7 +64,7 @@ class Look:
     first : bool
         Whether there was none before.
     waiting : int
-        Files that are still being written.
+        Files left for the next look: still being written, or too many at once.
     """
 
     arrived: tuple[tuple[str, Mapping[str, str]], ...]
@@ -115,7 +119,13 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
     known = _read(cursor)
     first = known is None
     before = known or {}
-    after: dict[str, list[object]] = {}
+    # the oldest that is remembered, where there was no room for all
+    floor = (
+        min((entry[0], path) for path, entry in before.items())
+        if len(before) >= MOST_FILES
+        else None
+    )
+    after: dict[str, list[Any]] = {}
     arrived: list[tuple[str, Mapping[str, str]]] = []
     waiting = 0
     for path, fields in _files(patterns, root).items():
@@ -125,18 +135,20 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
         except OSError:
             continue  # gone between listing and looking
         old = before.get(path)
-        stamp: list[object] = [stat.st_mtime_ns, stat.st_size]
+        stamp = [stat.st_mtime_ns, stat.st_size]
         if old is not None and old[:2] == stamp:
             after[path] = old
             continue
+        forgotten = old is None and floor is not None and (stat.st_mtime_ns, path) < floor
+        if first or forgotten:
+            after[path] = [*stamp, None]
+            continue
         # a copy that keeps the old time of change still has a fresh time of its inode
-        if now_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) < SETTLED_NS and not first:
+        settled = now_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) >= SETTLED_NS
+        if not settled or len(arrived) == MOST_ARRIVED:
             waiting += 1
             if old is not None:
                 after[path] = old
-            continue
-        if first:
-            after[path] = [*stamp, None]
             continue
         digest = _digest(full, stat.st_size)
         after[path] = [*stamp, digest]
@@ -144,7 +156,7 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
         if not same:
             arrived.append((path, fields))
     if len(after) > MOST_FILES:
-        newest = sorted(after, key=lambda p: (after[p][0], p))[-MOST_FILES:]  # type: ignore[arg-type,return-value]
+        newest = sorted(after, key=lambda p: (after[p][0], p))[-MOST_FILES:]
         after = {path: after[path] for path in newest}
     return Look(
         tuple(arrived),
@@ -167,7 +179,7 @@ def _files(patterns: Sequence[Pattern], root: Path) -> dict[str, Mapping[str, st
     return dict(sorted(found.items()))
 
 
-def _read(cursor: str | None) -> dict[str, list[object]] | None:
+def _read(cursor: str | None) -> dict[str, list[Any]] | None:
     if not cursor:
         return None
     try:
