@@ -235,12 +235,7 @@ class _Loader:
             spec = self._validate(NotebookSpec, "notebook", name, path, child)
             if spec is None or not fine or not self._names_in(spec, name, path):
                 continue
-            if (
-                "timezone" in self.broken_defaults
-                and spec.partitions is not None
-                and spec.timezone is None
-                and any(d.is_time and d.timezone is None for d in spec.partitions.columns.values())
-            ):
+            if "timezone" in self.broken_defaults and spec.takes_timezone:
                 self._needs_timezone("notebook", name, where)
                 continue
             found[name] = with_defaults(spec, defaults)

@@ -261,6 +261,18 @@ class NotebookSpec(Spec):
         return value
 
     @property
+    def takes_timezone(self) -> bool:
+        """bool: whether it says local times, and their zone only by the defaults."""
+        columns = self.partitions.columns.values() if self.partitions is not None else ()
+        timed = [column.timezone for column in columns if column.is_time]
+        timed += [
+            each.timezone
+            for each in (self.automation, self.freshness)
+            if each is not None and each.cron is not None
+        ]
+        return self.timezone is None and None in timed
+
+    @property
     def secret_parameters(self) -> Mapping[str, str]:
         """Mapping: secret parameters, each with the environment variable that holds its value."""
         return {

@@ -92,6 +92,15 @@ def test_two_thousand_expressions_are_taken_and_refused_as_dagster_does(load):
         assert problem.error.where.column is not None
 
 
+@pytest.mark.parametrize(("spaces", "problems"), [(492, 0), (493, 1)])
+def test_an_expression_of_five_hundred_characters_is_taken(load, spaces, problems):
+    """And none that is longer."""
+    cron = f"0{' ' * spaces}6 * * *"
+    entry = f"{{cron: '{cron}', notebooks: [market_data]}}"
+    assert len(cron) == 500 + problems
+    assert len(load(f"schedules: {{a: {entry}}}").problems) == problems
+
+
 def test_what_is_taken_is_passed_on_as_it_stands(load):
     """Dagster gets the very text that it judged."""
     text = "schedules: {a: {cron: ' 0  6 * * MON ', notebooks: [market_data]}}"
@@ -123,6 +132,7 @@ def test_every_expression_of_the_manifest_is_judged(load, place, text):
     ("cron", "message"),
     [
         ("0 6 * * mon-fir", "day of week: 'mon-fir' is not usable. Did you mean 'fri'"),
+        ("0 6 * * wednesday", "day of week: 'wednesday' is not usable. Did you mean 'wed'"),
         ("0 6 * jum *", "month: 'jum' is not usable. Did you mean"),
         ("0 6 32 * *", "day of month: '32' is not usable. Write numbers from 1-31"),
         ("61 6 * * *", "minute: '61' is not usable. Write numbers from 0-59"),

@@ -191,6 +191,22 @@ def test_who_needs_a_wrong_default_timezone_is_lost(load):
     assert list(manifest.schedules) == ["sure"]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    ["automation: {on_cron: '0 6 * * *'", "freshness: {within: 2h, cron: '0 6 * * *'"],
+)
+def test_a_cron_beside_a_wrong_default_timezone_is_lost(load, entry):
+    """Unless it, or its notebook, names a zone of its own."""
+    manifest = load(
+        "defaults: {timezone: Europe/Zagrb}\n"
+        "notebooks:\n"
+        f"  market_data: {{{entry}}}}}\n"
+        f"  momentum_signals: {{timezone: UTC, {entry}}}}}\n"
+        f"  performance_report: {{{entry}, timezone: UTC}}}}\n"
+    )
+    assert list(manifest.notebooks) == ["momentum_signals", "performance_report"]
+
+
 def test_text_that_is_not_yaml_breaks_every_notebook(load):
     """Without knowing the outputs nothing may run: each notebook has the one problem."""
     manifest = load("notebooks:\n  market_data: [\n")

@@ -51,7 +51,7 @@ def test_one_asset_for_each_notebook(lab: Any) -> None:
 def test_what_the_manifest_says_is_on_the_asset(lab: Any) -> None:
     """Owners, tags, group, kinds, description, pool, retries, checks and freshness."""
     lab.write(
-        {"market": MARKET, "signals": "# %%\n"},
+        {"market": MARKET, "signals": "# %%\n", "report": "# %%\n"},
         """
 notebooks:
   market:
@@ -66,6 +66,10 @@ notebooks:
     freshness: {within: 1d, warn_within: 2h}
   signals:
     freshness: {within: 2h, cron: "0 6 * * *", timezone: Asia/Tokyo}
+    timezone: Europe/Zagreb
+  report:
+    freshness: {within: 2h, cron: "0 6 * * *"}
+    timezone: Europe/Zagreb
 """,
     )
     defs = lab.defs()
@@ -83,9 +87,10 @@ notebooks:
     assert [check.name for check in node.assets_def.check_specs] == ["prices_min_rows"]
     hours = timedelta(hours=2)
     assert node.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(days=1), hours)
-    signals = defs.get_repository_def().asset_graph.get(dg.AssetKey("signals"))
-    assert signals.freshness_policy == dg.FreshnessPolicy.cron("0 6 * * *", hours, "Asia/Tokyo")
-    assert signals.code_version
+    for name, zone in (("signals", "Asia/Tokyo"), ("report", "Europe/Zagreb")):
+        other = defs.get_repository_def().asset_graph.get(dg.AssetKey(name))
+        assert other.freshness_policy == dg.FreshnessPolicy.cron("0 6 * * *", hours, zone)
+        assert other.code_version
 
 
 def test_code_reference_opens_the_file(lab: Any) -> None:

@@ -568,6 +568,14 @@ def test_an_assets_page_can_list_its_schedules():
     }
 
 
+@pytest.mark.parametrize(("number", "listed"), [(300, True), (301, False)])
+def test_many_notebooks_under_schedules_are_not_listed(number, listed):
+    """A job of each schedule's own costs every load of the code location."""
+    notebooks = {f"n{n}": ScheduledNotebook(f"n{n}", op=f"n{n}") for n in range(number)}
+    built = build_schedules({"s": schedule(notebooks=list(notebooks))}, notebooks)
+    assert (built.schedules[0].job_name != ALL_ASSETS_JOB) is listed
+
+
 def test_a_schedules_parameters_become_op_config(stored):
     """Each notebook gets the values that are its own, under its op's name."""
     garch = ScheduledNotebook("volatility/garch", op="volatility__garch")

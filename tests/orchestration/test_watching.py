@@ -22,10 +22,12 @@ def paths(found: Look) -> list[str]:
     return [path for path, _ in found.arrived]
 
 
-def test_what_is_there_at_first_is_known(tmp_path):
-    """Switching a watch on runs nothing."""
+@pytest.mark.parametrize("later", [True, False])
+def test_what_is_there_at_first_is_known(tmp_path, later):
+    """Switching a watch on runs nothing, also of what is being written just then."""
     (tmp_path / "a.csv").write_text("1")
-    found = at(tmp_path, "*.csv")
+    found = at(tmp_path, "*.csv", later=later)
+    assert paths(at(tmp_path, "*.csv", found.cursor)) == []
     assert found.first
     assert found.arrived == ()
     assert found.files == 1
@@ -81,6 +83,10 @@ def test_a_known_file_that_is_being_rewritten_is_not_forgotten(tmp_path):
     early = at(tmp_path, "*.csv", cursor, later=False)
     late = at(tmp_path, "*.csv", early.cursor)
     assert (paths(early), paths(late)) == ([], ["a.csv"])
+    (tmp_path / "a.csv").write_text("22")  # the same again
+    again = at(tmp_path, "*.csv", late.cursor, later=False)
+    assert again.waiting == 1
+    assert paths(at(tmp_path, "*.csv", again.cursor)) == []
 
 
 def test_a_file_that_went_and_came_arrives(tmp_path):

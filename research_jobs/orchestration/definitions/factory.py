@@ -375,7 +375,7 @@ def _spec(
         skippable=True,
         group_name=_group(entry),
         code_version=notebook.code_version or None,
-        freshness_policy=_freshness(spec.freshness) if spec.freshness else None,
+        freshness_policy=_freshness(spec.freshness, spec.timezone) if spec.freshness else None,
         automation_condition=None if entry.error else automation_condition(spec, catalog.names),
         owners=list(spec.owners),
         tags=dict(spec.tags),
@@ -416,13 +416,13 @@ def _retry_policy(retries: RetrySpec | None) -> dg.RetryPolicy | None:
     )
 
 
-def _freshness(freshness: FreshnessSpec) -> dg.FreshnessPolicy:
+def _freshness(freshness: FreshnessSpec, timezone: str | None) -> dg.FreshnessPolicy:
     within = timedelta(seconds=freshness.within)
     if freshness.cron is not None:
         return dg.FreshnessPolicy.cron(
             deadline_cron=freshness.cron,
             lower_bound_delta=within,
-            timezone=freshness.timezone or "UTC",
+            timezone=freshness.timezone or timezone or "UTC",
         )
     warn = freshness.warn_within
     return dg.FreshnessPolicy.time_window(
