@@ -43,6 +43,7 @@ REFUSED = [
     (f"partitions: {{values: [{'x' * 201}]}}", "has 201 characters"),
     ("partitions: {values: [' x']}", "begins or ends with a space"),
     ("partitions: {values: ['a|b']}", "has '|' in it"),
+    ("partitions: {values: [true]}", "True is not a partition key"),
     ("freshness: {within: 2h, warn_within: 2h}", "warn_within is not shorter than within"),
     ("freshness: {within: 59s}", "freshness is told by the minute"),
     (
@@ -267,3 +268,10 @@ def test_a_time_zone_of_its_own_is_kept(load):
         "performance_report": {"a": None, "z": "Asia/Tokyo"},
     }
     assert list(zones["performance_report"]) == ["a", "z"]
+
+
+def test_close_names_are_searched_for_twenty_mistakes(load):
+    """Each costs a search among all notebooks: whoever has more of them reads the first."""
+    entries = "\n".join(f"  market_dat{n}: {{}}" for n in range(21))
+    hints = [problem.error.hint for problem in load(f"notebooks:\n{entries}\n").problems]
+    assert hints == ["Did you mean 'market_data'?"] * 20 + ["Correct its name."]
