@@ -14,6 +14,7 @@ import codecs
 import html
 import json
 import re
+import sys
 import urllib.parse
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -51,9 +52,9 @@ _ESCAPE_BEGUN = re.compile(
     r"|\\{1,8}x[c-fC-F][0-9a-fA-F](?:\\{1,8}x[89abAB][0-9a-fA-F]){0,2}"
     r")\Z"
 )
-_MARKUP_BEGUN = re.compile(
-    rf"(?:</?(?:[A-Za-z!][^<>]{{0,500}})?"
-    rf"|{_ESCAPE_CHARACTER}(?:\[[0-?]{{0,60}}[ -/]{{0,4}}|\][^\x07\x1b]{{0,2000}})?)\Z"
+_TAG_BEGUN = re.compile(r"</?(?:[A-Za-z!][^<>]{0,500})?\Z")
+_COLOUR_BEGUN = re.compile(
+    rf"{_ESCAPE_CHARACTER}(?:\[[0-?]{{0,60}}[ -/]{{0,4}}|\][^\x07\x1b]{{0,2000}})?\Z"
 )
 
 
@@ -120,13 +121,18 @@ class Masker:
 
     def undecided(self, text: str) -> int:
         """Where the part at the end of `text` begins that could be the beginning of a secret."""
-        markup = _begin(_MARKUP_BEGUN, text, _PARTIAL_MARKUP)
         escape = _begin(_ESCAPE_BEGUN, text, _PARTIAL)
-        body = text[: min(markup, escape)]
+        colour = min(escape, _begin(_COLOUR_BEGUN, text, _PARTIAL_MARKUP))
+        tag = min(colour, _begin(_TAG_BEGUN, text, _PARTIAL_MARKUP))
         first = min(escape, self._raw.prefix_at_end(text))
-        if len(body) < len(text):
-            start = self._raw.prefix_at_end(body)
-            first = min(first, start) if start < len(body) else first
+        # What looks like the beginning of a tag may also be a value's own.
+        for end in {colour, tag}:
+            first = min(first, self._undecided_before(text[:end]))
+        return first
+
+    def _undecided_before(self, body: str) -> int:
+        """The same for a text behind which an escape or markup begins."""
+        first = start if (start := self._raw.prefix_at_end(body)) < len(body) else sys.maxsize
         for view in self._views if views.SPECIAL.search(body) else ():
             projection = view.project(body)
             if projection is not None:
