@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +55,15 @@ def test_paths_are_those_of_the_contract(store: str, put: Any) -> None:
 
 def test_published_outputs_are_described(store: str, put: Any) -> None:
     """What publish returns names path, rows, version, and the rows there were before."""
+    begun = datetime.now(timezone.utc)
     put("a", {"x": [1, 2, 3]})
     (second,) = put("a", {"x": [1, 2]})
     assert second.path == str(Path(store, "a", "x.parquet"))
     assert read_output(Path(second.file)) == [1, 2]
     assert (second.rows, second.previous_rows, second.kind) == (2, 3, "list")
+    (version,) = stored_versions(store, "a")
+    published = datetime.fromisoformat(version.published_at)
+    assert begun - timedelta(seconds=1) < published <= datetime.now(timezone.utc)
     assert second.bytes == Path(second.path).stat().st_size
 
 
@@ -287,15 +293,57 @@ def test_a_staged_file_outside_the_staging_folder_is_refused(store: str, tmp_pat
     assert read_output(elsewhere) == 1
 
 
-def test_a_staged_file_that_was_cut_is_refused(store: str, put: Any) -> None:
-    """A truncated file never becomes an output, and the previous one stays."""
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:-1],
+    "its beginning": lambda data: b"xxxx" + data[4:],
+    "its end": lambda data: data[:-4] + b"xxxx",
+    "another file": lambda data: data + data,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_staged_file_that_was_changed_is_refused(
+    store: str, put: Any, damage: Callable[[bytes], bytes]
+) -> None:
+    """What is not the file that was staged never becomes an output, and the previous one stays."""
     put("a", {"x": 1})
     with open_staging(store, "r") as staging:
         staged = write_output("x", 2, staging.path / "x", options={}, metadata={})
-        os.truncate(staged.path, staged.bytes - 1)
+        path = Path(staged.path)
+        path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(CorruptOutputError, match="not the file that was staged"):
             publish(store, "a", [staged], staging=staging, partition=None, run_id="r")
     assert load("a", "x") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("x", "x"), "staged twice: x, x"), (("\ufb01t",), "not the name Python gives")],
+    ids=["twice", "spelling"],
+)
+def test_what_a_forged_record_calls_outputs(
+    store: str, names: tuple[str, ...], message: str
+) -> None:
+    """A name that stands twice, or that Python would write otherwise, publishes nothing."""
+    with open_staging(store, "r") as staging:
+        staged = [
+            replace(
+                write_output("x", 1, staging.path / str(number), options={}, metadata={}), name=name
+            )
+            for number, name in enumerate(names)
+        ]
+        with pytest.raises(StoreError, match=message):
+            publish(store, "a", staged, staging=staging, partition=None, run_id="r")
+    assert not Path(store, "a").exists()
+
+
+def test_a_run_without_a_name_publishes(store: str) -> None:
+    """A run's id of nothing but signs makes a version that can be read."""
+    with open_staging(store, "--") as staging:
+        staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
+        publish(store, "a", [staged], staging=staging, partition=None, run_id="--")
+    assert load("a", "x") == 1
+    assert [version.id for version in stored_versions(store, "a")] == ["000001-run"]
 
 
 def test_two_notebooks_may_not_share_a_folder(put: Any) -> None:
@@ -408,6 +456,29 @@ def test_every_failing_operation_leaves_the_old_outputs(
         if not failing.failed:
             return
     pytest.fail("there were more operations than the test expected")
+
+
+@pytest.mark.parametrize("point", ["described", "linked", "committed", "durable"])
+@pytest.mark.parametrize("partition", [None, DAY], ids=["plain", "partition"])
+def test_a_first_publish_that_fails_leaves_nothing(
+    store: str, put: Any, partition: PartitionKey | None, point: str
+) -> None:
+    """Before and after the commit: no reader sees an output, and the next publish works."""
+
+    def fail(name: str) -> None:
+        if name == f"publish.{point}":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    failpoints.install(fail)
+    try:
+        with pytest.raises(StoreError, match="No space left"):
+            put("a", {"x": 1}, partition)
+    finally:
+        failpoints.install(None)
+    assert [path for path in Path(store).rglob("*") if path.is_symlink()] == []
+    assert stored_versions(store, "a", partition) == ()
+    put("a", {"x": 2}, partition)
+    assert load("a", "x", partition) == 2
 
 
 CHILD = """

@@ -119,11 +119,22 @@ def test_the_order_of_dimensions_moves_no_file() -> None:
     assert one == two == "/s/n/o/a=1/b=2/part-0.parquet"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a-b", "../a", "1a", "a.b", "x" * 300])
+@pytest.mark.parametrize("name", ["", "a b", "a-b", "../a", "1a", "a.b", "x" * 248, "é" * 124])
 def test_outputs_are_named_as_variables(name: str) -> None:
     """What is no identifier is no output's name."""
     with pytest.raises(StoreError):
         check_output_name(name)
+
+
+@pytest.mark.parametrize(("letter", "most"), [("x", 247), ("é", 123)])
+def test_the_longest_names(tmp_path: Path, letter: str, most: int) -> None:
+    """Names count in bytes: the longest are files and folders that the disk takes."""
+    notebook = "/".join((letter * (255 // len(letter.encode())),) * 2)
+    path = Path(output_path(str(tmp_path), notebook, letter * most))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(StoreError, match="name of a notebook"):
+        output_path(str(tmp_path), f"{letter}{notebook}", "x")
 
 
 def test_identifiers_are_what_python_makes_of_them() -> None:

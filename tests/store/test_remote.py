@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,17 @@ from s3_server import S3Server
 
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
 from research_jobs.protocol import PartitionKey
-from research_jobs.store.backends import backend_of
+from research_jobs.store.backends import backend_of, remote
 from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish, refuse_foreign, reject
 from research_jobs.store.load import Outputs, load
 from research_jobs.store.objects import Objects, objects_of
-from research_jobs.store.stored import stored_notebooks, stored_outputs, stored_partitions
+from research_jobs.store.stored import (
+    stored_notebooks,
+    stored_outputs,
+    stored_partitions,
+    stored_versions,
+)
 
 REMOTE = ("memory", "file", "s3")
 
@@ -74,6 +82,21 @@ def test_outputs_and_versions(url: str, put: Any) -> None:
     }
 
 
+def test_every_version_that_is_kept(url: str, put: Any) -> None:
+    """Each is there by its number and by its id, no other one is; their files go with them."""
+    for value in range(4):
+        put("a", {"x": value}, keep={"x": 2}, where=url)
+    assert [load("a", "x", version=back) for back in (0, -1, -2)] == [3, 2, 1]
+    ids = [version.id for version in stored_versions(url, "a")]
+    assert [load("a", "x", version=each) for each in ids] == [3, 2, 1]
+    with pytest.raises(OutputNotFoundError, match=rf"no version '000001-gone'.*{ids[0]}"):
+        load("a", "x", version="000001-gone")
+    put("a", {"x": 4}, where=url)
+    system, root = fsspec.core.url_to_fs(url)
+    system.invalidate_cache()
+    assert len([path for path in system.find(f"{root}/a/.versions") if path.endswith(".pq")]) == 1
+
+
 def test_partitions(url: str, put: Any) -> None:
     """Partitions are read as one frame, and listed with their keys decoded."""
     for key in ("2018-11-01", "BRK/B"):
@@ -87,8 +110,14 @@ def test_partitions(url: str, put: Any) -> None:
 
 
 @of_urls
-def test_the_pointer_is_the_commit(url: str, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upload that fails before the pointer leaves what is loaded as it was."""
+@pytest.mark.parametrize("partition", [None, PartitionKey("1", {"k": "1"})], ids=["same", "other"])
+def test_the_pointer_is_the_commit(
+    url: str, put: Any, monkeypatch: pytest.MonkeyPatch, partition: PartitionKey | None
+) -> None:
+    """An upload that fails before the pointer leaves what is loaded as it was.
+
+    So it does where the notebook is partitioned in another way from now on.
+    """
     put("a", {"x": 1, "y": 1}, where=url)
     real, calls = Objects.upload, []
 
@@ -100,7 +129,7 @@ def test_the_pointer_is_the_commit(url: str, put: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Objects, "upload", failing)
     with pytest.raises(StoreError, match="No space left"):
-        put("a", {"x": 2, "y": 2}, where=url)
+        put("a", {"x": 2, "y": 2}, partition, where=url)
     monkeypatch.undo()
     monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
     assert dict(load("a", project=None)) == {"x": 1, "y": 1}
@@ -139,6 +168,45 @@ def test_a_pointer_of_a_newer_format(url: str, put: Any) -> None:
         system.pipe_file(unit.pointer, broken)
         with pytest.raises(CorruptOutputError, match="does not name versions"):
             load("a")
+
+
+@of_urls
+def test_a_file_that_breaks_off_is_not_kept(
+    url: str, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched in part is an error and gone; the next read fetches it again."""
+    put("a", {"x": 1}, where=url)
+    real = Objects.download
+    targets: list[Path] = []
+
+    def breaks_off(_objects: Objects, _path: str, target: Path) -> None:
+        target.write_bytes(b"PAR1")
+        targets.append(target)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(Objects, "download", breaks_off)
+    with pytest.raises(StoreError, match="cannot be fetched: connection reset"):
+        load("a", "x")
+    assert [target.exists() for target in targets] == [False]
+    monkeypatch.setattr(Objects, "download", real)
+    assert load("a", "x") == 1
+
+
+def test_a_fork_leaves_what_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copies of files go with the process that fetched them, not with a fork of it."""
+    at_exit: list[Callable[[], None]] = []
+    monkeypatch.setattr(remote.atexit, "register", at_exit.append)
+    folder = remote._cache_folder.__wrapped__()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        child = os.fork()
+    if child == 0:
+        at_exit[0]()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert folder.is_dir()
+    at_exit[0]()
+    assert not folder.exists()
 
 
 # -- threads and processes -------------------------------------------------------------------
@@ -287,5 +355,14 @@ def test_a_foreign_object_in_the_way(url: str, put: Any) -> None:
         refuse_foreign(url, "a", ["x"])
     assert "RESEARCH_JOBS_STORE" in (caught.value.hint or "")
     refuse_foreign(url, "a", ["y"])
+    # Also where the outputs are partitioned in another way from now on.
+    put("c", {"x": 1}, where=url)
+    if "://" not in url:
+        Path(root, "c/x/k=1").mkdir(parents=True)
+    system.makedirs(f"{root}/c/x/k=1", exist_ok=True) if not url.startswith("s3") else None
+    system.pipe_file(f"{root}/c/x/k=1/part-0.parquet", b"mine")
+    with pytest.raises(StoreError, match=r"k=1/part-0\.parquet is in the way"):
+        refuse_foreign(url, "c", ["x"], PartitionKey("1", {"k": "1"}))
+    refuse_foreign(url, "c", ["x"], PartitionKey("2", {"k": "2"}))
     put("b", {"x": 1}, where=url)
     refuse_foreign(url, "b", ["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import warnings
@@ -140,14 +141,32 @@ def test_what_stays_beside_what_is_stored(maker: Maker) -> None:
     maker.publish_one(key({"k": "values"}, "later"), "later")
     maker.publish_one(PartitionKey("unsaid", {"k": "unsaid"}), "unsaid")
     assert maker.marks() == {"k0", "k1", "later", "unsaid"}
+    # A store whose versions do not say how their keys are made yet.
+    for record in Path(maker.store, "n").rglob("version.json"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"by": None}))
+    Path(maker.store, "n", ".partitioning.json").unlink()
+    maker.publish_one(key({"k": "values"}, "last"), "last")
+    assert maker.marks() == {"k0", "k1", "later", "unsaid", "last"}
     assert maker.told == []
 
 
-def test_a_store_from_before_partitionings_were_noted(maker: Maker) -> None:
-    """Without the note, what is stored says by itself how it is partitioned."""
-    maker.publish("day")
-    Path(maker.store, "n", ".partitioning.json").unlink()
-    assert maker.marks() == {"day0", "day1"}
+@pytest.mark.parametrize("behind", ["", "file://"], ids=["folder", "url"])
+@pytest.mark.parametrize("before", ["none", "k"])
+@pytest.mark.parametrize("last", ["day", "none"])
+def test_a_store_from_before_partitionings_were_noted(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch, behind: str, before: str, last: str
+) -> None:
+    """Without the note, what was published last says how the outputs are partitioned."""
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", f"{behind}{maker.store}")
+    note = Path(maker.store, "n", ".partitioning.json")
+    maker.store = f"{behind}{maker.store}"
+    for way in dict.fromkeys((last, before, last)):
+        maker.publish(way)
+        note.unlink(missing_ok=True)
+    if last != before:
+        maker.publish(last)
+        note.unlink(missing_ok=True)
+    assert maker.marks() == {f"{last}{number}" for number in range(len(WAYS[last]))}
     maker.publish("month", only=0)
     assert maker.marks() == {"month0"}
 

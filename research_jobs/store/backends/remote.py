@@ -329,11 +329,14 @@ class RemoteStore:
     ) -> None:
         """See `StoreBackend.refuse_foreign`: a plain copy that no version of ours explains."""
         found = self.partitioning(notebook)
-        unit = self._unit(notebook, partition, found.root if found is not None else PARTITIONS)
-        ours = {name for version in _pointed(unit) for name in version.outputs}
-        objects = objects_of(self.store)
-        if found is not None and not found.is_like(partitioning_of(partition)):
-            return  # copies of another partitioning are replaced
+        by = partitioning_of(partition)
+        roots = {found.root if found is not None else PARTITIONS}
+        if found is not None and not found.is_like(by):
+            # Made while a change of partitioning was cut off.
+            roots.add(self._root_of(self._unit(notebook, None, PARTITIONS), by))
+        units = [self._unit(notebook, partition, root) for root in sorted(roots)]
+        ours = {name for each in units for version in _pointed(each) for name in version.outputs}
+        unit, objects = units[0], objects_of(self.store)
         for output in outputs:
             path = unit.plain(output)
             with objects.explained(f"{path} cannot be read"):
