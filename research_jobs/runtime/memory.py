@@ -48,7 +48,7 @@ def delegated_cgroup(
         except OSError:
             return None
         paths = [line[3:] for line in lines if line.startswith("0::")]
-        if not paths or paths[0] in ("", "/"):
+        if not paths:
             return None
         candidate = (root / paths[0].lstrip("/")).parent
         if not _is_delegated(candidate):

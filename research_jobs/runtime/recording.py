@@ -211,7 +211,7 @@ class FileRecorder(Recorder):
             self._progress = None
             self._live = None
         room = self._limits.stream_head - stream.written
-        if room > 0 and not stream.tail:
+        if room > 0:
             head, text = text[:room], text[room:]
             stream.written += len(head)
             self._write(self._stream_record(stream, head))

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +184,14 @@ class TestBounds:
         assert shown == [Stream("stderr", ["begin\n\r 9999/10000\n"])]
         assert path.stat().st_size < 1500
 
+    def test_progress_leaves_what_came_between(self, path):
+        """A bar that goes on after a note takes its own former state away, and not the note."""
+        recorder = begun(path)
+        recorder.stream("stderr", "\r1/3")
+        recorder.note("between")
+        recorder.stream("stderr", "\r3/3")
+        assert Note("between") in finished(recorder, path)
+
     def test_progress_seen_after_a_kill(self, path):
         """While it runs, the file holds a state of the bar, though not each."""
         recorder = begun(path)
@@ -295,6 +304,18 @@ class TestSecrets:
         assert output.data["text/plain"] == "*** ***"
         assert output.metadata == {"title": "***"}
         assert (error.evalue, error.traceback) == ("***", ["line ***"])
+
+    def test_in_what_is_said_of_cells(self, path):
+        """A cell's title, tags and text are masked, and nobody else may read the file."""
+        recorder = open_recorder(str(path), ["hunter2secret"])
+        cells = parse_cells('# %% hunter2secret tags=["hunter2secret"]\nx = "hunter2secret"\n')
+        recorder.start(cells)
+        recorder.note("hunter2secret")
+        recorder.end("succeeded")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        text = path.read_text()
+        assert "hunter2" not in text
+        assert text.count("***") == 4
 
     def test_short_values_are_no_secrets(self, path):
         """A value of one character masks nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from research_jobs.errors import CorruptOutputError, StoreError
 from research_jobs.protocol import PartitionKey, StagedOutput
 from research_jobs.store import files
 from research_jobs.store.codec import read_output, write_output
-from research_jobs.store.commit import open_staging, publish, reject
+from research_jobs.store.commit import open_staging, publish, refuse_any_foreign, reject
 from research_jobs.store.files import Files, FolderLock
 from research_jobs.store.layout import unit_of
 from research_jobs.store.load import load
@@ -261,6 +262,29 @@ def test_a_file_in_the_way_is_not_overwritten(store: str, put: Any) -> None:
         put("a", {"x": 1})
     assert theirs.read_bytes() == b"mine"
     assert not list(Path(store, "a", ".versions").glob("0*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("place", ["x", "x/k=1", "x/k=1/l=2", "x/k=1/part-0.parquet"])
+def test_what_is_in_the_way_of_any_partition(
+    store: str, tmp_path: Path, kind: str, place: str
+) -> None:
+    """Before a run whose partition is not known yet, every place that one could have is looked at.
+
+    What stands beside such places is nobody's business.
+    """
+    path = Path(store, "a", place)
+    path.parent.mkdir(parents=True)
+    refuse_any_foreign(store, "a", ["x"], partitioned=True)
+    (tmp_path / "theirs").mkdir()
+    if kind == "link":
+        path.symlink_to(tmp_path / "theirs")
+    else:
+        path.write_bytes(b"mine")
+    with pytest.raises(StoreError, match=re.escape(f"{path} is ")):
+        refuse_any_foreign(store, "a", ["x"], partitioned=True)
+    refuse_any_foreign(store, "a", ["y"], partitioned=True)
+    refuse_any_foreign(store, "a", ["x"], partitioned=False)
 
 
 @pytest.mark.parametrize("place", ["a", "a/.versions", "a/x", "a/x/day=1", "a/.partitions/day=1"])

@@ -171,6 +171,18 @@ def test_a_store_from_before_partitionings_were_noted(
     assert maker.marks() == {"month0"}
 
 
+def test_a_link_of_another_partitioning_is_replaced(maker: Maker) -> None:
+    """A plain path that still leads to the earlier outputs leads to the new ones after a run."""
+    maker.publish("day")
+    maker.publish("month")
+    part = "run_date=2018-11-01"
+    link = Path(maker.store, "n", "out", part, "part-0.parquet")
+    link.unlink()
+    link.symlink_to(f"../../.partitions/{part}/current/out.pq")
+    maker.publish("month", only=0)
+    assert all(found == {"month0", "month1"} for found in maker.plain_marks().values())
+
+
 def test_stored_partitions_of_one_making(maker: Maker) -> None:
     """Asked for partitions of another making there are none."""
     maker.publish("day")
