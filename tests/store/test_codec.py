@@ -26,6 +26,7 @@ from hypothesis.extra import numpy as hnp
 from research_jobs.errors import CorruptOutputError, OutputNotParquetError, StoreError
 from research_jobs.protocol import StagedOutput
 from research_jobs.store.codec import read_output, write_output
+from research_jobs.store.codec.parquet import column_facts
 
 BRISK = settings(
     max_examples=40,
@@ -407,3 +408,18 @@ def test_aligned_records_stay_aligned(round_trip: Any) -> None:
     """An array's dtype says how C code finds its fields, which its equality overlooks."""
     dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
     assert round_trip(np.zeros(2, dtype)).dtype.isalignedstruct
+
+
+def test_nothing_but_nan_is_a_column_of_floats(stage: Callable[..., StagedOutput]) -> None:
+    """Objects that are all NaN are numbers to other tools, as NaN is."""
+    staged = stage(pd.DataFrame({"x": pd.Series([float("nan")] * 2, dtype=object)}))
+    assert pq.read_schema(staged.path).field("x").type == pa.float64()
+
+
+def test_facts_of_a_column_are_over_all_row_groups(stage: Callable[..., StagedOutput]) -> None:
+    """Nulls are counted, and the least and the greatest found, in every part of a file."""
+    frame = pd.DataFrame({"x": pd.array([5, None, 9, None, 1, None], dtype="Int64")})
+    metadata = pq.read_metadata(stage(frame, row_group_size=2).path)
+    assert metadata.num_row_groups == 3
+    facts = column_facts(metadata, 0)
+    assert (facts.nulls, facts.low, facts.high) == (3, 1, 9)

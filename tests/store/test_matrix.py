@@ -77,7 +77,7 @@ PANDAS: dict[str, Callable[[], Any]] = {
     "frame with nothing at all": lambda: pd.DataFrame(),  # noqa: PLW0108 - one shape for all
     "index: DatetimeIndex with zone and frequency": lambda: indexed(dates(tz=ZAGREB, freq="B")),
     "index: custom business days": lambda: indexed(
-        dates(freq=pd.offsets.CustomBusinessDay(holidays=["2018-11-02"]))
+        dates(freq=pd.offsets.CustomBusinessDay(2, normalize=True, holidays=["2018-11-02"]))
     ),
     "index: TimedeltaIndex with frequency": lambda: indexed(
         pd.timedelta_range("1h", periods=3, freq="30min")
