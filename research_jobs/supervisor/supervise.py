@@ -332,15 +332,9 @@ def resolve_interpreter(python: str | None, project: str) -> str | None:
     """Where an interpreter is that the manifest names: on the PATH, or from the project's root."""
     if python is None:
         return None
-    path = Path(python).expanduser()
-    if len(path.parts) == 1:
-        found = shutil.which(python)
-        if found is None:
-            return python
-        path = Path(found)
-    elif not path.is_absolute():
-        path = Path(project) / path
-    return str(path)
+    if os.sep not in python:
+        return shutil.which(python) or python
+    return str(Path(project) / Path(python).expanduser())
 
 
 def _wait_for(process: subprocess.Popen[bytes]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -306,6 +308,23 @@ def test_a_bucket_that_does_not_exist(
     with pytest.raises(StoreError, match="bucket 'no-such-bucket' does not exist"):
         load("a")
     assert "no-such-bucket" not in s3.buckets()
+
+
+def test_nobody_else_sees_what_is_staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs for a URL are staged in a folder of this user alone; one that is not is refused."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"research_jobs-{os.getuid()}"
+    before = os.umask(0)
+    try:
+        with open_staging("memory://x", "r") as staging:
+            assert staging.path.is_relative_to(own)
+            assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    own.rename(tmp_path / "moved")
+    own.symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match="belongs to somebody else"):
+        open_staging("memory://x", "r")
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:

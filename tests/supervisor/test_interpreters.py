@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from lab import Lab
 
 from research_jobs.protocol import Ending
 from research_jobs.store.codec import read_output
+from research_jobs.supervisor.supervise import resolve_interpreter
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
@@ -87,6 +89,27 @@ def test_relative_path(lab: Lab, bare: str) -> None:
     (lab.root / ".other").symlink_to(environment)
     outcome = lab.run("adds_up", python=".other/bin/python")
     assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("sh", shutil.which("sh")),
+        ("no-such-program", "no-such-program"),
+        ("./python", "{project}/python"),
+        ("env/bin/python", "{project}/env/bin/python"),
+        ("~/env/python", "{home}/env/python"),
+        ("/opt/python", "/opt/python"),
+    ],
+)
+def test_where_an_interpreter_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, expected: str
+) -> None:
+    """A bare name is looked for on the PATH, a path is one from the project's root."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    wanted = expected.format(project=tmp_path / "project", home=tmp_path / "home")
+    assert resolve_interpreter(named, str(tmp_path / "project")) == wanted
+    assert resolve_interpreter(None, str(tmp_path)) is None
 
 
 @BOTH

@@ -210,6 +210,77 @@ def test_partition(project: Path) -> None:
         run_notebook("fails", partition="2018-11-01", project=project)
 
 
+MIXED = """
+# %% tags=["parameters"]
+b = "cell"
+c = "cell"
+region = "cell"
+day = "cell"
+token = ""
+size = 1
+# %% Look
+from research_jobs import context
+
+given = [b, c, region, day, size, token, dict(context().partition)]
+"""
+
+
+def test_what_sets_a_parameter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call goes before the partition, that before the manifest, that before the notebook.
+
+    Keys of two dimensions are in the order of their names, and a variant is one of them.
+    """
+    for name in ("mixed", "grid"):
+        (project / "notebooks" / f"{name}.py").write_text(MIXED)
+    (project / "notebooks" / "manifest.yaml").write_text(
+        "notebooks:\n"
+        "  mixed:\n"
+        "    parameters: {c: manifest, day: manifest, size: 2, token: {secret: THE_TOKEN}}\n"
+        "    partitions: {by: day, start: 2018-01-02, parameter: day}\n"
+        "    variants: {eu: {region: EU, size: 3}, us: {region: US}}\n"
+        "  grid:\n"
+        "    partitions:\n"
+        "      dimensions: {region: {values: [EU]}, day: {by: day, start: 2018-01-02}}\n"
+    )
+    token = "from-the-environment"
+    monkeypatch.setenv("THE_TOKEN", token)
+
+    def call(name: str, partition: str | None = None, **parameters: object) -> object:
+        return run_notebook(
+            name, "given", parameters=parameters, partition=partition, project=project
+        )[0]
+
+    day, key = "2018-11-01", {"day": "2018-11-01", "variant": "eu"}
+    assert call("mixed") == ["cell", "manifest", "cell", "manifest", 2, token, {}]
+    assert call("mixed", f"{day}|eu") == ["cell", "manifest", "EU", day, 3, token, key]
+    found = call("mixed", f"{day}|eu", size=4, day="call")
+    assert found == ["cell", "manifest", "EU", "call", 4, token, key]
+    key = {"day": day, "region": "EU"}
+    assert call("grid", f"{day}|EU") == ["cell", "cell", "EU", day, 1, "", key]
+    with pytest.raises(PartitionError, match=r"dimensions are day, variant\."):
+        call("mixed", day)
+    with pytest.raises(ParameterError, match="'token' is secret"):
+        call("mixed", token="call")
+
+
+def test_how_the_manifest_has_it_run(project: Path) -> None:
+    """Isolation and interpreter are the manifest's, unless the call says otherwise."""
+    (project / "notebooks" / "looks.py").write_text(
+        "# %% Look\nimport os, sys\npython = sys.executable\n"
+        "stat = open(f'/proc/{os.getppid()}/stat').read()\n"
+        "starter = int(stat.rpartition(')')[2].split()[1])\n"
+    )
+    python = project / "python"
+    python.symlink_to(sys.executable)
+    manifest = project / "notebooks" / "manifest.yaml"
+    manifest.write_text("notebooks:\n  looks: {isolation: spawn, python: ./python}\n")
+    wanted = ["python", "starter"]
+    assert run_notebook("looks", wanted, project=project) == [str(python), os.getpid()]
+    manifest.write_text("notebooks:\n  looks: {isolation: spawn}\n")
+    assert run_notebook("looks", "starter", project=project) == [os.getpid()]
+    assert run_notebook("looks", "starter", project=project, isolation="fork") != [os.getpid()]
+
+
 def test_broken_manifest(project: Path) -> None:
     """A mistake in the notebook's entry is told with its place; the next call sees it mended."""
     manifest = project / "notebooks" / "manifest.yaml"
