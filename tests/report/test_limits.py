@@ -64,6 +64,51 @@ def test_all_outputs_take_too_long():
     assert all("it takes too long" in item for item in rest)
 
 
+BUDGETS = """
+import json, resource, signal, time
+from research_jobs.report.limits import Limits, OverBudgetError, budget, limit_this_process
+def spin(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+def over(seconds):
+    try:
+        with budget():
+            spin(seconds)
+    except OverBudgetError:
+        return True
+    return False
+limit_this_process(Limits(seconds=50, outputs_s=0.4, output_s=0.1, memory_bytes=1 << 30))
+found = {"within": over(0.01)}
+spin(0.2)  # what is no output has no budget
+found["one"] = over(1)
+limit_this_process(Limits(seconds=50, outputs_s=0.2, output_s=100, memory_bytes=1 << 30))
+found["all"] = over(5)
+limit_this_process(Limits(seconds=50, outputs_s=0, output_s=100, memory_bytes=1 << 30))
+found["nothing left"] = over(0.01)
+found["cpu"] = resource.getrlimit(resource.RLIMIT_CPU)
+found["memory"] = (resource.getrlimit(resource.RLIMIT_AS)[0] >> 30) < 1024
+found["clock"] = 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 50
+print(json.dumps(found))
+"""
+
+
+def test_what_is_held_to_a_budget():
+    """One output and all of them have their time, the process has its; nothing else is stopped."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUDGETS], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == {
+        "within": False,
+        "one": True,
+        "all": True,
+        "nothing left": True,
+        "cpu": [51, 52],
+        "memory": True,
+        "clock": True,
+    }
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

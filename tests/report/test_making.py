@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -264,6 +264,29 @@ def test_forged_answer(order, answer):
     """Of an answer only names that can be right are taken."""
     report = making._report_of(order(None), answer)
     assert (report.anchor, report.thumbnail) == (None, None)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["made", "plain"])
+def test_old_reports_go(captures, order, lost):
+    """However a report was made, no more of them stay than the notebook keeps."""
+    made = []
+    for number in range(3):
+        capture = captures.write("# %%\nx = 1\n")
+        changed = order(capture, run_id=f"{number}run", started_at=float(number + 1))
+        limits = Limits(memory_bytes=1) if lost else None
+        made.append(make_report(replace(changed, keep=2), limits=limits))
+    assert [report.html.exists() for report in made] == [False, True, True]
+
+
+def test_cancelling_gives_no_more_time(monkeypatch):
+    """A report that is due soon is due then, also after its run was cancelled."""
+    monkeypatch.setattr(making, "AFTER_CANCEL", 1000.0)
+    ours, theirs = socket.socketpair()
+    waker, woken = socket.socketpair()
+    with ours, theirs, waker, woken:
+        waker.send(b"x")
+        with pytest.raises(making._LostError, match="the run was cancelled"):
+            making._receive(ours, woken, 0.05)
 
 
 def test_an_answer_that_is_too_large():

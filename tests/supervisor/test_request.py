@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
+from research_jobs.errors import ParameterError
 from research_jobs.manifest import load_manifest
 from research_jobs.notebook.scan import scan
 from research_jobs.project import Project, find_project
@@ -21,7 +23,7 @@ notebooks:
   volatility/garch:
     outputs:
       forecast: {min_rows: 1, not_null: [variance], compression: gzip}
-      summary: {}
+      aside: {}
     memory: 2GiB
     environment: {MODE: fast}
 """
@@ -77,7 +79,7 @@ def test_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert request.parameters == {"since": "2018-11-01"}
     assert request.parameter_types == {"since": "date"}
-    assert [output.name for output in request.outputs] == ["forecast", "summary"]
+    assert [output.name for output in request.outputs] == ["forecast", "aside"]
     assert request.outputs[0].checks["min_rows"] == 1
     assert request.outputs[0].options["compression"] == "gzip"
     assert (request.timeout_s, request.memory_bytes) == (1800.0, 2 << 30)
@@ -87,7 +89,8 @@ def test_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.metadata["notebook"] == "volatility/garch"
     assert request.metadata["run_id"] == "run"
     assert request.metadata["partition"] == "2018-11-01"
-    assert request.metadata["code_version"] == notebook.code_version != ""
+    assert request.code_version == request.metadata["code_version"] == notebook.code_version
+    assert notebook.code_version
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,40 @@ def test_secrets(
     assert build_request(project, notebook, spec, manifest, run_id="run").secrets == masked
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("2018-11-05", None),
+        ("hunter22", r"value of SINCE, for the parameter 'since', is not of type date$"),
+        ("", "environment variable SINCE, which is not set"),
+        (None, "environment variable SINCE, which is not set"),
+    ],
+)
+def test_secret_parameters(
+    project: Project, monkeypatch: pytest.MonkeyPatch, value: str | None, says: str | None
+) -> None:
+    """A secret parameter is typed and masked as others are; no error of it shows the value."""
+    monkeypatch.delenv("SINCE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SINCE", value)
+    text = MANIFEST + "    parameters: {since: {secret: SINCE}}\n"
+    (project.notebooks / "manifest.yaml").write_text(text)
+    manifest = load_manifest(project, ["volatility/garch"])
+    spec = manifest.spec("volatility/garch")
+    notebook = scan(project).get("volatility/garch")
+    if says is None:
+        request = build_request(project, notebook, spec, manifest, run_id="run")
+        assert request.secret_parameters == {"since": value}
+        assert request.parameters == {}
+        assert request.parameter_types == {"since": "date"}
+        assert request.secrets["SINCE"] == value
+        return
+    with pytest.raises(ParameterError, match=says) as caught:
+        build_request(project, notebook, spec, manifest, run_id="run")
+    told = "".join(traceback.format_exception(caught.value))
+    assert "hunter22" not in told
+
+
 def test_no_outputs_without_staging(project: Project) -> None:
     """A caller that publishes nothing asks for no outputs."""
     manifest = load_manifest(project, ["volatility/garch"])
@@ -140,10 +177,14 @@ def test_no_outputs_without_staging(project: Project) -> None:
         ("notebook", "notebooks/volatility"),
         ("project", "."),
         ("work/here", "work/here"),
+        ("~/here", "home/here"),
     ],
 )
-def test_working_directory(project: Project, setting: str | None, expected: str) -> None:
+def test_working_directory(
+    project: Project, monkeypatch: pytest.MonkeyPatch, setting: str | None, expected: str
+) -> None:
     """A notebook runs in its own folder unless the project says otherwise, once for all."""
+    monkeypatch.setenv("HOME", str(project.root / "home"))
     folder = project.notebooks / "volatility"
     found = Path(working_directory(project, folder, setting))
     assert found == (project.root / expected).resolve()
