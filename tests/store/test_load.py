@@ -94,6 +94,9 @@ def test_one_partition_is_equal_to_what_was_written() -> None:
         (slice("2018-11-02", None), KEYS[1:]),
         (slice(date(2018, 11, 2), date(2018, 11, 2)), KEYS[1:2]),
         ({"run_date": KEYS[:1]}, KEYS[:1]),
+        ([KEYS[1], KEYS[0], date(2018, 11, 2)], [KEYS[1], KEYS[0]]),
+        ({"run_date": slice(None, "2018-11-02")}, KEYS[:2]),
+        ((None, datetime(2018, 11, 2, tzinfo=timezone.utc)), KEYS[:2]),
     ],
     ids=str,
 )
@@ -218,6 +221,31 @@ def test_a_week_reads_its_days(run: Any) -> None:
     """A run over a longer window reads the partitions in it, as one frame."""
     run("2018-10-29", days=7)
     assert list(dict.fromkeys(load("signals", "signals")["run_date"])) == KEYS[:2]
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_week_of_which_one_day_is_there(run: Any) -> None:
+    """A part of what the run's window asks for is told from the whole of it by the key's column."""
+    run("2018-11-04", days=7)
+    assert list(load("signals", "signals")["run_date"]) == [KEYS[2]] * 2
+    assert load("signals", "note") == {KEYS[2]: f"day {KEYS[2]}"}
+
+
+def test_a_partition_that_is_called_all(put: Any) -> None:
+    """A key is taken as a key first."""
+    for key in ("all", "eu"):
+        put("a", {"x": key}, PartitionKey(key, {"region": key}))
+    assert load("a", "x", "all") == "all"
+    assert load("a", "x", slice(None, None)) == {"all": "all", "eu": "eu"}
+
+
+def test_paths_of_an_old_version(put: Any) -> None:
+    """The path of the current version is the stable one, that of an old version its own file."""
+    for value in (1, 2):
+        put("a", {"x": value}, keep={"x": 1})
+    assert load("a", "x", as_="path").name == "x.parquet"
+    old = load("a", "x", as_="path", version=-1)
+    assert (old.parent.name, old.name) == ("000001-run1", "x.pq")
 
 
 def test_a_day_reads_its_week(put: Any, run: Any) -> None:
