@@ -108,7 +108,7 @@ class Masker:
         return value
 
     def spans(self, text: str) -> _Spans:
-        """Where secrets are: half-open ranges in order, those that touch put together."""
+        """Where secrets are: half-open ranges in order, those that overlap put together."""
         found = list(self._raw.find(text))
         for view in self._views if views.SPECIAL.search(text) else ():
             projection = view.project(text)

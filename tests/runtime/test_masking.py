@@ -216,6 +216,33 @@ def test_a_value_that_looks_like_markup() -> None:
         assert "0000" not in Masker([secret]).text(text).replace("***", "")
 
 
+@pytest.mark.parametrize("secret", ["hunter22\n", "  hunter22", "\thunter22 \n"])
+def test_space_around_a_value_is_no_part_of_it(secret: str) -> None:
+    """A value that was read from a file is masked without the file's last line break too."""
+    assert Masker([secret]).text("Bearer hunter22;") == "Bearer ***;"
+
+
+@pytest.mark.parametrize("before", range(3))
+def test_the_shortest_base64(before: int) -> None:
+    """Six characters that a short value gives a longer base64 text are masked."""
+    encoded = base64.b64encode(b"abc" + b"x" * before + b"hunt5" + b"xyz").decode()
+    begin, end = (3 + before) * 8, (3 + before + 5) * 8
+    assert encoded[-(-begin // 6) : end // 6] not in Masker(["hunt5"]).text(encoded)
+
+
+def test_escaped_again_and_again() -> None:
+    """However often a value was escaped, it is found."""
+    text = "<hunter22>"
+    for _ in range(12):
+        text = html.escape(text)
+    assert Masker(["<hunter22>"]).text(text) == "***"
+
+
+def test_values_side_by_side() -> None:
+    """Each has a mask of its own, so that a reader sees that there are two."""
+    assert Masker(["abcd1", "efgh2"]).text("abcd1efgh2") == "******"
+
+
 KEY = "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n".format(
     "\n".join(textwrap.wrap(base64.b64encode(bytes(range(200))).decode(), 64))
 )
@@ -231,6 +258,7 @@ def test_a_value_of_several_lines(wrapped: Callable[[str], Any]) -> None:
 
 def test_lines_that_a_console_broke() -> None:
     """A long value that was broken into lines is masked."""
+    assert Masker(["sixteen-letters!"]).text("key: sixteen\n  -letters!") == "key: ***"
     secret = "eyJhbGciOiJIUzI1NiJ9." + "c2VjcmV0LXRva2Vu" * 8
     masker = Masker([secret])
     for text in (
