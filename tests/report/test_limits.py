@@ -66,7 +66,7 @@ def test_all_outputs_take_too_long():
 
 BUDGETS = """
 import json, resource, signal, time
-from research_jobs.report.limits import Limits, OverBudgetError, budget, limit_this_process
+from research_jobs.report.limits import Limits, OverBudgetError, budget, limited
 def spin(seconds):
     end = time.process_time() + seconds
     while time.process_time() < end:
@@ -78,17 +78,24 @@ def over(seconds):
     except OverBudgetError:
         return True
     return False
-limit_this_process(Limits(seconds=50, outputs_s=0.4, output_s=0.1, memory_bytes=1 << 30))
-found = {"within": over(0.01)}
-spin(0.2)  # what is no output has no budget
-found["one"] = over(1)
-limit_this_process(Limits(seconds=50, outputs_s=0.2, output_s=100, memory_bytes=1 << 30))
-found["all"] = over(5)
-limit_this_process(Limits(seconds=50, outputs_s=0, output_s=100, memory_bytes=1 << 30))
-found["nothing left"] = over(0.01)
-found["cpu"] = resource.getrlimit(resource.RLIMIT_CPU)
-found["memory"] = (resource.getrlimit(resource.RLIMIT_AS)[0] >> 30) < 1024
-found["clock"] = 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 50
+def limits(outputs_s, output_s):
+    return limited(Limits(50, outputs_s, output_s, memory_bytes=1 << 30))
+def held():
+    kinds = (resource.RLIMIT_CPU, resource.RLIMIT_AS)
+    most = [resource.getrlimit(kind)[0] for kind in kinds]
+    return most, signal.getitimer(signal.ITIMER_REAL)[0]
+free = held()
+with limits(0.4, 0.1):
+    found = {"within": over(0.01)}
+    spin(0.2)  # what is no output has no budget
+    found["one"] = over(1)
+    (cpu, memory), clock = held()
+    found["held"] = (51 <= cpu <= 55, (memory >> 30) < 1024, 0 < clock <= 50)
+with limits(0.2, 100):
+    found["all"] = over(5)
+with limits(0, 100):
+    found["nothing left"] = over(0.01)
+found["afterwards"] = over(0.2) or held() != free
 print(json.dumps(found))
 """
 
@@ -103,9 +110,8 @@ def test_what_is_held_to_a_budget():
         "one": True,
         "all": True,
         "nothing left": True,
-        "cpu": [51, 52],
-        "memory": True,
-        "clock": True,
+        "held": [True, True, True],
+        "afterwards": False,
     }
 
 
