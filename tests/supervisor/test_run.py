@@ -215,13 +215,13 @@ MIXED = """
 b = "cell"
 c = "cell"
 region = "cell"
-day = "cell"
+when = "cell"
 token = ""
 size = 1
 # %% Look
 from research_jobs import context
 
-given = [b, c, region, day, size, token, dict(context().partition)]
+given = [b, c, region, when, size, token, dict(context().partition)]
 """
 
 
@@ -235,12 +235,12 @@ def test_what_sets_a_parameter(project: Path, monkeypatch: pytest.MonkeyPatch) -
     (project / "notebooks" / "manifest.yaml").write_text(
         "notebooks:\n"
         "  mixed:\n"
-        "    parameters: {c: manifest, day: manifest, size: 2, token: {secret: THE_TOKEN}}\n"
-        "    partitions: {by: day, start: 2018-01-02, parameter: day}\n"
+        "    parameters: {c: manifest, when: manifest, size: 2, token: {secret: THE_TOKEN}}\n"
+        "    partitions: {by: day, start: 2018-01-02, parameter: when}\n"
         "    variants: {eu: {region: EU, size: 3}, us: {region: US}}\n"
         "  grid:\n"
         "    partitions:\n"
-        "      dimensions: {region: {values: [EU]}, day: {by: day, start: 2018-01-02}}\n"
+        "      dimensions: {region: {values: [EU]}, when: {by: day, start: 2018-01-02}}\n"
     )
     token = "from-the-environment"
     monkeypatch.setenv("THE_TOKEN", token)
@@ -250,14 +250,14 @@ def test_what_sets_a_parameter(project: Path, monkeypatch: pytest.MonkeyPatch) -
             name, "given", parameters=parameters, partition=partition, project=project
         )[0]
 
-    day, key = "2018-11-01", {"day": "2018-11-01", "variant": "eu"}
+    day, key = "2018-11-01", {"variant": "eu", "when": "2018-11-01"}
     assert call("mixed") == ["cell", "manifest", "cell", "manifest", 2, token, {}]
-    assert call("mixed", f"{day}|eu") == ["cell", "manifest", "EU", day, 3, token, key]
-    found = call("mixed", f"{day}|eu", size=4, day="call")
+    assert call("mixed", f"eu|{day}") == ["cell", "manifest", "EU", day, 3, token, key]
+    found = call("mixed", f"eu|{day}", size=4, when="call")
     assert found == ["cell", "manifest", "EU", "call", 4, token, key]
-    key = {"day": day, "region": "EU"}
-    assert call("grid", f"{day}|EU") == ["cell", "cell", "EU", day, 1, "", key]
-    with pytest.raises(PartitionError, match=r"dimensions are day, variant\."):
+    key = {"region": "EU", "when": day}
+    assert call("grid", f"EU|{day}") == ["cell", "cell", "EU", day, 1, "", key]
+    with pytest.raises(PartitionError, match=r"dimensions are variant, when\."):
         call("mixed", day)
     with pytest.raises(ParameterError, match="'token' is secret"):
         call("mixed", token="call")
