@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from html import unescape
 
 import pytest
 
+from research_jobs.report.frames import still_frame
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Stream
 
@@ -53,3 +57,20 @@ def test_every_frame_is_held(html):
     page = renderer.render(shown("text/html", html), CELL)
     assert re.findall(r'sandbox="([^"]*)"', page) == ["allow-scripts"]
     assert len(renderer.frames) == page.count("<iframe") == 1
+
+
+def test_a_frame_without_scripts_of_the_output():
+    """The whole policy of a still frame: one script runs, which is ours, and nothing is loaded."""
+    document = still_frame("1.html", "<p>x", "rj-o1").document
+    policy = unescape(re.findall(r'Content-Security-Policy" content="([^"]*)"', document)[0])
+    (script,) = re.findall(r"<script>(.*?)</script>", document, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        f"script-src 'sha256-{digest}'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        "form-action 'none'",
+        "base-uri 'none'",
+    ]
+    assert '<meta http-equiv="x-dns-prefetch-control" content="off">' in document

@@ -264,6 +264,24 @@ def test_a_file_in_the_way_is_not_overwritten(store: str, put: Any) -> None:
     assert not list(Path(store, "a", ".versions").glob("0*"))
 
 
+@pytest.mark.parametrize("partition", [None, DAY], ids=["plain", "partition"])
+def test_files_of_others_beside_ours_stay(
+    store: str, put: Any, tmp_path: Path, partition: PartitionKey | None
+) -> None:
+    """Outputs that are gone take their own paths with them, and nobody else's."""
+    put("a", {"x": 1, "gone": 1}, partition)
+    unit = unit_of(store, "a", partition)
+    theirs = [unit.link("file"), unit.link("link")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    theirs[0].write_bytes(b"mine")
+    theirs[1].symlink_to(tmp_path)
+    put("a", {"x": 2}, partition)
+    assert not os.path.lexists(unit.link("gone"))
+    assert theirs[0].read_bytes() == b"mine"
+    assert theirs[1].readlink() == tmp_path
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 @pytest.mark.parametrize("place", ["x", "x/k=1", "x/k=1/l=2", "x/k=1/part-0.parquet"])
 def test_what_is_in_the_way_of_any_partition(

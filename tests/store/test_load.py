@@ -317,6 +317,8 @@ def test_from_outside_by_the_store_alone(
     assert load("a", project=Path(store).parent) == 1
     monkeypatch.setenv("RESEARCH_JOBS_STORE", store)
     assert load("a") == 1
+    with pytest.raises(ProjectError):  # asked for by name, it is not replaced by another
+        load("a", project=tmp_path / "elsewhere")
 
 
 def test_loading_leaves_the_store_as_it_is(put: Any, store: str) -> None:
