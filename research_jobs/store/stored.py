@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from research_jobs.project import notebook_name
@@ -33,15 +33,20 @@ def stored_partitions(
     ----------
     store, notebook : str
     by : mapping of str to str, optional
-        Dimension to how its keys are made: only when what is stored is partitioned so.
+        Dimension to how its keys are made. Where what is stored is partitioned in another way,
+        those that are kept aside count, except the last: its run brings the others back.
     """
     backend, name = backend_of(store), notebook_name(notebook)
+    units: Iterable[Any] = backend.units(name)
+    aside = False
     if by is not None:
         found = backend.partitioning(name)
-        if found is None or not found.is_like(by):
-            return ()
-    keys = [read_segments(unit.segments) for unit in backend.units(name) if unit.segments]
-    return tuple(sorted(keys, key=lambda key: key.key))
+        aside = found is not None and not found.is_like(by)
+        if aside:
+            units = backend.kept_aside(name, by)
+    keys = [read_segments(unit.segments) for unit in units if unit.segments]
+    keys.sort(key=lambda key: key.key)
+    return tuple(keys[:-1] if aside else keys)
 
 
 def stored_outputs(

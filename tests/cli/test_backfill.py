@@ -207,6 +207,14 @@ def test_missing_after_the_partitions_changed(say: Any, project: Path) -> None:
     assert say("backfill", "renamed", "--missing").code == 0
     assert load("renamed", "v", project=project) == {"a": "-a", "b": "-b"}
     assert "Nothing to run" in say("backfill", "renamed", "--missing").out
+    # changed back: one run brings back what the others made before
+    manifest.write_text(
+        before.replace("schedules:\n", entry % ("a, b, c", "k") + "schedules:\n", 1)
+    )
+    back = say("backfill", "renamed", "--missing", "--json").json
+    assert back["plan"][0]["partitions"] == ["c"]
+    assert load("renamed", "v", project=project) == {"a": "a-", "b": "b-", "c": "c-"}
+    assert "Nothing to run" in say("backfill", "renamed", "--missing").out
 
 
 def test_a_dry_run_says_what_cannot_work(say: Any, project: Path) -> None:

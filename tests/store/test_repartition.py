@@ -183,6 +183,25 @@ def test_a_link_of_another_partitioning_is_replaced(maker: Maker) -> None:
     assert all(found == {"month0", "month1"} for found in maker.plain_marks().values())
 
 
+@pytest.mark.parametrize("scheme", ["", "file"])
+def test_what_is_kept_aside_counts_as_stored(
+    monkeypatch: pytest.MonkeyPatch, maker: Maker, tmp_path: Path, scheme: str
+) -> None:
+    """Partitions of an earlier making are stored but for the last, whose run brings them back."""
+    if scheme:
+        url = f"file://{tmp_path}/o"
+        monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
+        maker = Maker(url)
+    maker.publish("day")
+    maker.publish("month")
+    assert [each.key for each in stored_partitions(maker.store, "n", DAY)] == ["2018-11-01"]
+    maker.publish("day", only=1)
+    assert maker.marks() == {"day0", "day1"}
+    found = stored_partitions(maker.store, "n", DAY)
+    assert [each.key for each in found] == ["2018-11-01", "2018-11-02"]
+    assert len(stored_partitions(maker.store, "n", MONTH)) == len(WAYS["month"]) - 1
+
+
 def test_stored_partitions_of_one_making(maker: Maker) -> None:
     """Asked for partitions of another making there are none."""
     maker.publish("day")

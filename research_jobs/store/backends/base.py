@@ -152,6 +152,17 @@ class StoreBackend(Protocol[U]):
         """The units of a notebook that have a current version, of its partitioning alone."""
         ...
 
+    def kept_aside(self, notebook: str, by: Mapping[str, str]) -> Iterator[U]:
+        """The units of a partitioning that the notebook had before and does not have now.
+
+        Parameters
+        ----------
+        notebook : str
+        by : mapping of str to str
+            Dimension to how its keys are made.
+        """
+        ...
+
     def unit(self, notebook: str, partition: PartitionKey | None) -> U | None:
         """The unit of a notebook or partition; None when it has no current version."""
         ...

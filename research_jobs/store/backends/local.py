@@ -76,6 +76,13 @@ class LocalStore:
         if found is not None:
             yield from units_below(base, found.root)
 
+    def kept_aside(self, notebook: str, by: Mapping[str, str]) -> Iterator[Unit]:
+        """See `StoreBackend.kept_aside`."""
+        base = self._base(notebook)
+        found = read_partitioning(base)
+        if found is not None and not found.is_like(by):
+            yield from units_below(base, self._root_of(base, by))
+
     def unit(self, notebook: str, partition: PartitionKey | None) -> Unit | None:
         """See `StoreBackend.unit`."""
         found = self.partitioning(notebook)

@@ -296,6 +296,13 @@ class RemoteStore:
         if found is not None:
             yield from self._units_below(self._unit(notebook, None, PARTITIONS), found.root)
 
+    def kept_aside(self, notebook: str, by: Mapping[str, str]) -> Iterator[RemoteUnit]:
+        """See `StoreBackend.kept_aside`."""
+        base = self._unit(notebook, None, PARTITIONS)
+        found = self.partitioning(notebook)
+        if found is not None and not found.is_like(by):
+            yield from self._units_below(base, self._root_of(base, by))
+
     def unit(self, notebook: str, partition: PartitionKey | None) -> RemoteUnit | None:
         """See `StoreBackend.unit`."""
         found = self.partitioning(notebook)
