@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from research_jobs.cli.output import complain, print_json
 from research_jobs.errors import (
     OutputNotAssignedError,
+    PartitionError,
     ResearchJobsError,
     SourceLocation,
     StoreError,
@@ -87,6 +88,7 @@ def findings(where: str | None) -> tuple[list[Finding], int, str | None]:
             found.append(Finding("error", entry.name, entry.error.headline))
         found += [Finding("warning", entry.name, warning) for warning in entry.warnings]
         found += _unassigned_outputs(catalog, entry)
+        found += _unread_dimensions(catalog, entry)
         found += _in_the_way(catalog, entry)
     found += _differences(catalog)
     # One mistake is reported once, whatever it is about.
@@ -121,6 +123,27 @@ def _differences(catalog: Catalog) -> Iterator[Finding]:
                 continue
             place = SourceLocation(load.path, load.line, load.column)
             yield Finding("warning", entry.name, f"{place}: {load.message} [hidden-load]")
+
+
+def _unread_dimensions(catalog: Catalog, entry: Entry) -> Iterator[Finding]:
+    """Dimensions of partitions that set no parameter of the notebook."""
+    declared = {parameter.name for parameter in entry.notebook.parameters}
+    partitions = entry.spec.partitions
+    if entry.error is not None or partitions is None or partitions.dimensions is None:
+        return
+    for name, dimension in partitions.dimensions.items():
+        if dimension.parameter is not None or name in declared:
+            continue
+        where = catalog.manifest.locate(
+            "notebooks", entry.name, "partitions", "dimensions", name, key=True
+        )
+        error = PartitionError(
+            f"the dimension '{name}' sets no parameter of {entry.name}",
+            where=where,
+            hint=f"{did_you_mean(name, declared, label='Parameters')} "
+            "'parameter' names one; research_jobs.context() knows the partition too.".lstrip(),
+        )
+        yield Finding("warning", entry.name, error.headline)
 
 
 def _in_the_way(catalog: Catalog, entry: Entry) -> Iterator[Finding]:

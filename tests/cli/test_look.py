@@ -229,6 +229,34 @@ def test_check_leaves_a_store_behind_a_url_alone(say: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("day", "ticker"), {}),
+        (("dya", "ticker"), {"dya": "Did you mean 'day'?"}),
+        (("exchange", "ticker"), {"exchange": "Parameters: day, ticker."}),
+        (("region", "venue"), dict.fromkeys(("region", "venue"), "Parameters: day, ticker.")),
+    ],
+)
+def test_check_warns_of_a_dimension_that_sets_no_parameter(
+    say: Any, project: Path, names: tuple[str, str], warned: dict[str, str]
+) -> None:
+    """A dimension that no parameter is called after is a warning with its place; runs go on."""
+    write(project, {"keyed.py": "# %% tags=['parameters']\nday = 'x'\nticker = 'y'\n"})
+    manifest = project / "notebooks" / "manifest.yaml"
+    dimensions = ", ".join(f"{name}: {{values: [a]}}" for name in names)
+    text = manifest.read_text(encoding="utf-8")
+    entry = f"  keyed: {{partitions: {{dimensions: {{{dimensions}}}}}}}\n"
+    manifest.write_text(text.replace("schedules:\n", f"{entry}schedules:\n", 1), encoding="utf-8")
+    said = say("check")
+    found = [line for line in said.out.splitlines() if "sets no parameter" in line]
+    assert len(found) == len(warned)
+    for line, (name, hint) in zip(found, warned.items(), strict=True):
+        column = entry.index(f"{name}:") + 1
+        assert f"manifest.yaml:8:{column}: the dimension '{name}' sets no parameter" in line
+        assert hint in line
+
+
+@pytest.mark.parametrize(
     ("partitions", "place"),
     [
         ("{values: [a], parameter: dya}", "8:48"),
