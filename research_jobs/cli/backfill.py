@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         PlannedNotebook,
     )
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "show_plan", "summary_json"]
 
 _ENDINGS = ("succeeded", "skipped", "failed", "not run")
 
@@ -112,9 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
             on_progress=bar.outcome,
         )
     if arguments.json:
-        print_json(_as_json(summary))
+        print_json(summary_json(summary))
     elif arguments.dry_run:
-        _show_plan(summary)
+        show_plan("backfill", summary)
     else:
         _show_summary(summary, arguments)
     if summary.interrupted:
@@ -223,11 +223,12 @@ def _rich_progress(stream: Any) -> Progress:
     )
 
 
-def _show_plan(summary: BackfillSummary) -> None:
+def show_plan(command: str, summary: BackfillSummary) -> None:
+    """What a dry run of a command found."""
     rows = [
         [
             planned.notebook,
-            str(len(planned.keys)),
+            str(planned.to_run),
             str(planned.selected),
             str(planned.skipped_before or ""),
             _ends(planned.keys),
@@ -237,7 +238,7 @@ def _show_plan(summary: BackfillSummary) -> None:
     columns = ["notebook", "to run", "selected", "skipped before", "partitions"]
     print_table(columns, rows, right=["to run", "selected", "skipped before"])
     for line in summary.foreseen:
-        complain(f"research-jobs backfill: {line}")
+        complain(f"research-jobs {command}: {line}")
 
 
 def _ends(keys: tuple[str, ...]) -> str:
@@ -315,13 +316,15 @@ def _range(arguments: argparse.Namespace) -> str:
     return text
 
 
-def _as_json(summary: BackfillSummary) -> dict[str, Any]:
+def summary_json(summary: BackfillSummary) -> dict[str, Any]:
+    """A backfill, or the plan of one, as JSON."""
     return {
         "id": summary.id,
         "plan": [
             {
                 "notebook": planned.notebook,
                 "partitions": list(planned.keys),
+                "to_run": planned.to_run,
                 "selected": planned.selected,
                 "skipped_before": planned.skipped_before,
             }

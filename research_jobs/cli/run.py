@@ -12,9 +12,12 @@ from research_jobs.errors import ParameterError
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
+    from research_jobs.orchestration.operations.call import RunCommand
     from research_jobs.orchestration.operations.launch import Outcome
 
 __all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
+
+UP_TO_DATE = "Nothing to run: everything is up to date."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--partition", metavar="KEY", help="for partitioned notebooks (default: the newest)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and run nothing"
     )
     add_parameters(parser)
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
@@ -66,9 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     project = find_project(arguments.project)
 
-    from research_jobs.orchestration.execution.supervisors import warm_up
+    if not arguments.dry_run:
+        from research_jobs.orchestration.execution.supervisors import warm_up
 
-    warm_up(project)
+        warm_up(project)
 
     from research_jobs.notebook.discovery import files_beside
     from research_jobs.orchestration.operations.call import RunCommand
@@ -92,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
             values=read_parameters(arguments.parameter),
             named=bool(arguments.notebooks),
         )
+        if arguments.dry_run:
+            return _foretell(call, as_json=arguments.json)
         with Progress(quiet=arguments.json) as progress:
             for seen in call.run():
                 progress.expect(call.expected)
@@ -105,6 +114,19 @@ def run(arguments: argparse.Namespace) -> int:
     if any(outcome.ending == "cancelled" for outcome in outcomes):
         return 130
     return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _foretell(call: RunCommand, *, as_json: bool) -> int:
+    from research_jobs.cli.backfill import show_plan, summary_json
+
+    summary = call.plan()
+    if as_json:
+        print_json(summary_json(summary))
+    elif summary.plan:
+        show_plan("run", summary)
+    else:
+        print(UP_TO_DATE)
+    return 0 if summary.ok else 1
 
 
 def read_parameters(words: Sequence[str]) -> dict[str, str]:
@@ -126,7 +148,7 @@ def read_parameters(words: Sequence[str]) -> dict[str, str]:
 
 def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) -> None:
     if not outcomes:
-        print("Nothing to run: everything is up to date.")
+        print(UP_TO_DATE)
         return
     failed = [outcome for outcome in outcomes if not outcome.ok and outcome.details]
     for outcome in failed:

@@ -115,6 +115,43 @@ def test_parameters_and_partitions(say: Any, project: Path) -> None:
     assert by_name["daily"]["outputs"]["value"]["path"] == str(folder / "part-0.parquet")
 
 
+def test_a_dry_run_says_what_would_run(say: Any, project: Path) -> None:
+    """In order, with partitions, in backfill's words; then exactly that runs."""
+    words = ("run", "reports/total", "daily", "numbers_table")
+    planned = say(*words, "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    plan = [(part["notebook"], part["partitions"]) for part in planned.json["plan"]]
+    names = [name for name, _ in plan]
+    assert sorted(plan) == [
+        ("daily", ["2024-01-07"]), ("numbers_table", []), ("reports/total", [])
+    ]  # fmt: skip
+    assert names.index("numbers_table") < names.index("reports/total")
+    assert [part["to_run"] for part in planned.json["plan"]] == [1, 1, 1]
+    assert (planned.json["run_ids"], planned.json["foreseen"]) == ([], [])
+    assert not (project / "data").exists()
+    backfill = say("backfill", "daily", "--all", "--dry-run", "--json").json
+    assert backfill.keys() == planned.json.keys()
+    assert backfill["plan"][0].keys() == planned.json["plan"][0].keys()
+    done = say(*words, "--json")
+    assert {(one["notebook"], one["partition"]) for one in done.json} == {
+        (name, keys[0] if keys else None) for name, keys in plan
+    }
+    old = say("run", "daily", "--partition", "2024-01-02", "--dry-run").out
+    assert "2024-01-02" in old
+    assert "to run" in old
+    assert "up to date" in say("run", "numbers_table", "--stale", "--dry-run").out
+
+
+def test_a_dry_run_says_what_cannot_run(say: Any) -> None:
+    """An input that nobody has made, a wrong key, a wrong parameter: as a run would."""
+    total = say("run", "reports/total", "--dry-run")
+    assert total.code == 1
+    assert "reports/total reads numbers_table, which has no outputs yet. Run it first." in total.err
+    assert say("run", "numbers_table", "reports/total", "--dry-run").code == 0
+    assert say("run", "daily", "--partition", "2025", "--dry-run").code == 2
+    assert "no parameter 'day_'" in say("run", "numbers_table", "-p", "day_=1", "--dry-run").err
+
+
 def test_a_skip_is_no_failure(say: Any) -> None:
     """A notebook that skips: exit code 0, its reason told, nothing published."""
     said = say("run", "daily", "--partition", "2024-01-06", "--json")

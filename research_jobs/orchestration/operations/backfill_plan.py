@@ -46,12 +46,20 @@ class PlannedNotebook:
         How many were selected before `keys` were picked out.
     skipped_before : int
         Those among them that an earlier run skipped, and that are therefore left out.
+    partitioned : bool
+        False for a notebook that runs once, without a key.
     """
 
     notebook: str
     keys: tuple[str, ...]
     selected: int
     skipped_before: int = 0
+    partitioned: bool = True
+
+    @property
+    def to_run(self) -> int:
+        """int: how many times the notebook is to run."""
+        return len(self.keys) if self.partitioned else 1
 
 
 @dataclass(frozen=True)
@@ -191,8 +199,8 @@ def foresee(catalog: Catalog, plan: Sequence[PlannedNotebook]) -> tuple[str, ...
         One line each.
     """
     lines: list[str] = []
-    made = {planned.notebook for planned in plan if planned.keys}
-    for name in (planned.notebook for planned in plan if planned.keys):
+    made = {planned.notebook for planned in plan if planned.to_run}
+    for name in (planned.notebook for planned in plan if planned.to_run):
         entry = catalog.entries[name]
         if entry.error is not None:
             lines.append(entry.error.headline)

@@ -15,6 +15,11 @@ import dagster as dg
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources
 from research_jobs.orchestration.model.selection import none_yet
+from research_jobs.orchestration.operations.backfill_plan import (
+    BackfillSummary,
+    PlannedNotebook,
+    foresee,
+)
 from research_jobs.orchestration.operations.launch import Outcome, Seen
 from research_jobs.orchestration.operations.plan import Batch, choose_partitions, plan_batches
 from research_jobs.orchestration.operations.session import Session
@@ -86,6 +91,42 @@ class RunCommand:
             self.expected += sum(len(batch.keys) for batch in batches)
             for batch in batches:
                 yield from self._run(batch)
+
+    def plan(self) -> BackfillSummary:
+        """What `run` would do, dependencies first; nothing is run.
+
+        Partitions that a notebook of the selection lists are those that are known now.
+
+        Raises
+        ------
+        PartitionError
+            For a wrong call.
+        """
+        keys: dict[str, list[str]] = {}
+        partitioned: dict[str, bool] = {}
+        foreseen: list[str] = []
+        for number, wave in enumerate(self._waves):
+            chosen: dict[dg.AssetKey, list[str | None]] = {}
+            for key in wave:
+                found = self._choose(key)
+                if isinstance(found, list):
+                    chosen[key] = found
+                elif self._named and number == 0:
+                    raise found[0]
+                elif number == 0 and found[1] != "skipped":
+                    foreseen.append(found[0].headline)
+            for batch in plan_batches(self._graph, chosen):
+                for key in batch.keys:
+                    name = self._session.catalog.names.notebook(key)
+                    part = self._session.launcher.partition_for(key, batch)
+                    partitioned[name] = part is not None
+                    keys.setdefault(name, []).extend([part] if part is not None else [])
+        plan = tuple(
+            PlannedNotebook(name, tuple(found), max(len(found), 1), partitioned=partitioned[name])
+            for name, found in keys.items()
+        )
+        foreseen += foresee(self._session.catalog, plan)
+        return BackfillSummary(id="", plan=plan, foreseen=tuple(foreseen))
 
     def _cut(self, keys: Sequence[dg.AssetKey]) -> list[list[dg.AssetKey]]:
         """The selection, cut where one has to end before another's partitions are known."""
