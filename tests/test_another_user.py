@@ -8,6 +8,7 @@ from users import run_as_another_user
 
 TESTS = (
     "tests/store/test_commit.py::test_a_read_only_store_is_one_clear_error",
+    "tests/store/test_sharing.py::test_group_of_others",
     "tests/supervisor/test_run.py::test_values_in_order",
     "tests/supervisor/test_guardians.py::test_names_in_ps",
     "tests/supervisor/test_supervise.py::test_outputs_are_staged",
