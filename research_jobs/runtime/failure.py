@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import Cell, NotebookText, cell_at, cell_label
@@ -72,7 +73,7 @@ def user_traceback(error: BaseException, text: NotebookText, project_root: Path)
     """The traceback, with the frames of libraries and of this program left out.
 
     Where the exception was raised inside a library, one line says where.
-    When no frame is the user's, all are kept.
+    When no frame is the user's, those of libraries are kept.
     """
     told = traceback.TracebackException.from_exception(error, compact=True)
     for part in _parts(told):
@@ -105,15 +106,20 @@ def _keep_user_frames(
             frames = frames[index:]
             break
     kept = [frame for frame in frames if _is_users(frame.filename, notebook)]
-    if not kept and not whole:
-        kept = frames[-1:]
-    elif not kept:
-        kept = [frame for frame in frames if not frame.filename.startswith(_HERE)]
+    if not kept:
+        # Neither this program nor the import that it made is a part of the story.
+        ours = (_HERE, "<frozen ")
+        if not frames[-1:] or not frames[-1].filename.startswith(ours):
+            kept = [frame for frame in frames if not frame.filename.startswith(ours)]
+            kept = kept if whole else kept[-1:]
     elif frames[-1] is not kept[-1] and not frames[-1].filename.startswith(_HERE):
         last = frames[-1]
         note = f"(raised inside {_library_path(last.filename)}, line {last.lineno}, in {last.name})"
         kept.append(traceback.FrameSummary(note, None, "", lookup_line=False, line=""))
-    part.stack = _Stack.of(kept, project_root)
+    if kept:
+        part.stack = _Stack.of(kept, project_root)
+    else:
+        part.stack = cast("Any", None)  # then no line says that frames follow
 
 
 class _Stack(traceback.StackSummary):

@@ -100,6 +100,7 @@ def test_values_for_computed_defaults(say: Any, project: Path) -> None:
     refused = say("run", "study", "-p", "window=5")
     assert refused.code == 1
     assert "window = '5' is not a timedelta, as the notebook's default is." in refused.out
+    assert 'File "' not in refused.err
 
 
 def test_parameters_and_partitions(say: Any, project: Path) -> None:

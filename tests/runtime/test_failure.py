@@ -77,3 +77,35 @@ def test_where_it_went_wrong(folder: Path, cell: str, end: str) -> None:
     """A helper's line is named where the error is the helper's, and only then."""
     helper = b"def f(x):\n    raise ValueError('bad')\ndef g(call):\n    return call()\n"
     assert headline(folder, cell, helper).endswith(end)
+
+
+BELOW = "try: read('no')\nexcept Exception as error: raise ValueError(1) from error"
+OURS = {
+    "no cell takes it": ("x = 1", {"given": 1}),
+    "an enum": ("import enum\nKind = enum.Enum('Kind', 'A B')\nkind = Kind.A", {"kind": "C"}),
+    "a load": ("from research_jobs import load\nload('nothing')", {}),
+    "a load below": (f"from research_jobs import load as read\n{BELOW}", {}),
+    "a syntax error": ("x = (", {}),
+}
+
+
+@pytest.mark.parametrize("case", OURS)
+def test_our_own_frames_are_not_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """What this program raises is shown with the notebook's frames, or with none."""
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", str(folder / "data"))
+    cell, parameters = OURS[case]
+    tag = "" if case == "no cell takes it" else ' tags=["parameters"]'
+    (folder / "study.py").write_text(f"# %%{tag}\n{cell}\n")
+    text = read_notebook_text(folder / "study.py")
+    with pytest.raises(BaseException) as raised:
+        import_notebook(text, "study", parameters=parameters)
+    frames = raised.value.__traceback__
+    assert frames is not None
+    raised.value.__traceback__ = frames.tb_next  # in a run no test calls the notebook
+    told = describe_failure(raised.value, text, folder).traceback
+    files = [line.split('"')[1] for line in told.splitlines() if line.startswith('  File "')]
+    assert set(files) <= {"study.py", str(folder / "study.py")}
+    assert ("(most recent call last)" in told) == (case in ("a load", "a load below"))
+    assert told.splitlines()[-1].strip()
