@@ -69,8 +69,10 @@ class Masker:
 
     def __init__(self, secrets: Collection[str]) -> None:
         values = {part for secret in secrets for part in _parts(secret)}
-        forms = {form for value in values for form in _encodings(value)}
-        self._raw = _Needles(forms | {form for value in values for form in _escaped(value)})
+        escaped = {form for value in values for form in _escaped(value)}
+        # Base64 and hexadecimal hide an escape from the views: JSON is often written so.
+        forms = {form for value in values | escaped for form in _encodings(value)}
+        self._raw = _Needles(forms)
         # Undoing one escape may uncover another: text and value come to the same end.
         plain = (*[views.undo_escapes] * 4, views.undo_plus)
         self._views = (
@@ -134,13 +136,7 @@ class Masker:
         """The same for a text behind which an escape or markup begins."""
         first = start if (start := self._raw.prefix_at_end(body)) < len(body) else sys.maxsize
         for view in self._views if views.SPECIAL.search(body) else ():
-            projection = view.project(body)
-            if projection is not None:
-                # What is an escape only when another one is undone may have begun as well.
-                escape = _begin(_ESCAPE_BEGUN, projection.text, _PARTIAL)
-                start = min(view.needles.prefix_at_end(projection.text[:escape]), escape)
-                if start < len(projection.text):
-                    first = min(first, projection.start(start))
+            first = min(first, view.undecided(body))
         return first
 
 
@@ -254,8 +250,10 @@ def _escaped(value: str) -> Iterator[str]:
     yield html.escape(value)
     yield html.escape(value, quote=False)
     yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
     yield repr(value)[1:-1]
     yield urllib.parse.quote(raw)
+    yield urllib.parse.quote(raw, safe="")
     yield urllib.parse.quote_plus(raw)
 
 
@@ -272,6 +270,23 @@ class _View:
     def project(self, text: str) -> views.Projection | None:
         """The text as it looks this way; None where it looks as it is."""
         return views.project(text, self._steps)
+
+    def undecided(self, text: str) -> int:
+        """As `Masker.undecided`, for a text that does not itself end within an escape."""
+        projection = self.project(text)
+        if projection is None:
+            return len(text)
+        # What is an escape only when another one is undone may have begun as well.
+        begun = min(
+            projection.start(_begin(_ESCAPE_BEGUN, step, _PARTIAL), upto=number)
+            for number, step in enumerate(projection.texts, 1)
+        )
+        if begun < len(text):
+            projection = self.project(text[:begun])
+        if projection is None:
+            return self.needles.prefix_at_end(text[:begun])
+        start = self.needles.prefix_at_end(projection.text)
+        return projection.start(start) if start < len(projection.text) else begun
 
 
 class _Needles:

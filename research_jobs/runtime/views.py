@@ -89,9 +89,14 @@ class Projection:
         self._steps = steps
         self.text = steps[-1].text
 
-    def start(self, index: int) -> int:
-        """The place in the original of what begins at `index`."""
-        for step in reversed(self._steps):
+    @property
+    def texts(self) -> list[str]:
+        """List of str: the text after each of the steps."""
+        return [step.text for step in self._steps]
+
+    def start(self, index: int, *, upto: int | None = None) -> int:
+        """The place in the original of what begins at `index`, after `upto` of the steps."""
+        for step in reversed(self._steps[:upto]):
             index = step.start(index)
         return index
 

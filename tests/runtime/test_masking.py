@@ -152,6 +152,37 @@ def test_no_encoding_survives_any_cut(
         assert len(found) <= len("token: '***' |") + (40 if encoding.startswith("markup") else 9)
 
 
+ESCAPES = (
+    "html", "html by number", "json", "json by number", "repr", "percent",
+    "percent without slashes", "form",
+)  # fmt: skip
+# What hides its content from whoever undoes escapes: these are looked for as wholes.
+WHOLE = ("html", "json", "repr", "percent", "percent without slashes", "form")
+BINARY = tuple(name for name in ENCODINGS if name.startswith(("base64", "hexadecimal")))
+NESTED = [
+    *itertools.product(ESCAPES, ESCAPES),
+    *itertools.product(WHOLE, BINARY),
+    *itertools.product(BINARY, ESCAPES),
+]
+
+
+@pytest.mark.parametrize(("inner", "outer"), NESTED)
+@settings(max_examples=5, deadline=None)
+@given(secret=SECRETS, places=CUTS)
+def test_one_encoding_inside_another(
+    inner: str, outer: str, secret: str, places: list[int]
+) -> None:
+    """Escapes inside escapes, inside base64 and hexadecimal, and around those."""
+    encoded = ENCODINGS[outer](ENCODINGS[inner](secret))
+    text = f"token: '{encoded}' |"
+    masker = Masker([secret])
+    for found in (masker.text(text), streamed(masker, cut(text, places))):
+        assert encoded not in found
+        assert (found[:8], found[-2:]) == ("token: '", " |")
+        assert "***" in found
+        assert len(found) <= len("token: '***' |") + 9
+
+
 @pytest.mark.parametrize("before", range(3))
 @settings(max_examples=8, deadline=None)
 @given(secret=SECRETS, after=st.binary(max_size=5), places=CUTS, urlsafe=st.booleans())
