@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from research_jobs.cli.output import duration, print_json, print_table
 from research_jobs.errors import ResearchJobsError
@@ -98,9 +98,10 @@ def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
         try:
             text = (path / "notebook.ipynb").read_text(encoding="utf-8")
             header = json.loads(text)["metadata"]["research_jobs"]
-        except (OSError, ValueError, KeyError):
-            continue  # being written, or being removed
-        yield StoredReport(path / "report.html", header)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # being written, being removed, or damaged
+        if isinstance(header, dict):
+            yield StoredReport(path / "report.html", cast("dict[str, Any]", header))
 
 
 def _gallery(project: Project, arguments: argparse.Namespace) -> int:

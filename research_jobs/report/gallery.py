@@ -30,7 +30,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from research_jobs.filesystem import make_folder
+from research_jobs.filesystem import make_folder, temporary_path
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
@@ -110,8 +110,13 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
     folder = reports / header.notebook
     run = _run_record(reports, header, report)
     with _locked(reports):
+        for path in (reports / "gallery.js", folder / "runs.js"):
+            _make_way(path)
         _install_pages(reports, header.notebook)
-        with (folder / "runs.js").open("ab") as file:
+        with (folder / "runs.js").open("a+b") as file:
+            if file.tell():  # a line that a power cut left half does not take this one along
+                file.seek(-1, os.SEEK_END)
+                file.write(b"" if file.read() == b"\n" else b"\n")
             file.write(_line(_RUN, run))
         thumbnail = _thumbnail(reports, folder, report)
         _append_to_gallery(
@@ -343,10 +348,17 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
         style=Markup(asset_text("gallery.css")),  # noqa: S704 - ours
     )
     content = text.encode()
+    _make_way(path)
     with contextlib.suppress(OSError):
         if path.read_bytes() == content:
             return
     write_atomically(path, content)
+
+
+def _make_way(path: Path) -> None:
+    """Move aside what is in the place of a file of ours and is none."""
+    if os.path.lexists(path) and not path.is_file():
+        path.rename(temporary_path(path))
 
 
 @contextmanager

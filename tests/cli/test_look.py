@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import damage
 
 
 def write(project: Path, notebooks: dict[str, str]) -> None:
@@ -380,3 +381,26 @@ def test_nothing_of_the_notebooks_is_imported(say: Any) -> None:
     found = names & set(sys.modules)
     sys.modules.update(before)
     assert not found
+
+
+@pytest.mark.parametrize("how", ["half", "null", "folder", "circle"])
+def test_small_files_that_are_damaged(say: Any, project: Path, how: str) -> None:
+    """Caches and lists that are damaged are made again; commands and pages work as before."""
+    assert say("run", "numbers_table").code == 0
+    state = [*(project / ".research_jobs" / "cache").rglob("*.json")]
+    pages = [path for path in (project / "reports").rglob("*") if path.is_file()]
+    assert {"scan.json", "preload.json"} <= {path.name for path in state}
+    assert {"gallery.js", "runs.js", "notebook.ipynb"} <= {path.name for path in pages}
+    for path in (*state, *pages):
+        if path.name != ".lock":
+            damage(path, how)
+    for words in (("report", "numbers_table", "--list"), ("list",), ("check",)):
+        said = say(*words)
+        assert "Traceback" not in said.err
+    assert say("run", "numbers_table").code == 0
+    listed = say("report", "numbers_table", "--list", "--json")
+    assert [each["ending"] for each in listed.json] == ["succeeded"]
+    gallery = project / "reports" / "gallery.js"
+    assert b'"numbers_table"' in gallery.read_bytes()
+    assert len((project / "reports" / "numbers_table" / "runs.js").read_bytes().splitlines()) >= 1
+    assert b"gallery" in (project / "reports" / "index.html").read_bytes()
