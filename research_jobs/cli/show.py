@@ -79,15 +79,18 @@ def _newest_partition(project: Project, entry: Entry) -> str | None:
     """The last of the partitions that have data; None for a notebook without partitions."""
     if not entry.partitioned:
         return None
+    from research_jobs.orchestration.model.partitions import partition_key_of, partitioning
     from research_jobs.store.stored import stored_partitions
 
-    found = stored_partitions(project.store, entry.name)
+    found = stored_partitions(project.store, entry.name, partitioning(entry.spec))
     if not found:
         raise OutputNotFoundError(
             f"'{entry.name}' has no partition with data yet",
             hint=f"Make one: research-jobs run {entry.name}",
         )
-    return max(partition.key for partition in found)
+    # a key need not sort as its time does: 01.02.2018
+    keys = [partition_key_of(entry.spec, partition.key) for partition in found]
+    return max(keys, key=lambda key: (key.start or "", key.key)).key
 
 
 def _text(value: Any, rows: int) -> str:

@@ -95,6 +95,21 @@ def test_show_of_what_is_not_there(say: Any, words: list[str], told: str) -> Non
     assert said.err.count("\n") == 1
 
 
+def test_show_takes_the_newest_partition_by_its_time(say: Any, project: Path) -> None:
+    """Also where keys are written with the day first."""
+    text = '# %% tags=["parameters"]\nday: str = ""\n# %%\nvalue = [day]\n'
+    write(project, {"latest.py": text})
+    (project / "notebooks" / "manifest.yaml").write_text(
+        "notebooks: {latest: {outputs: [value], partitions: {by: day, parameter: day,"
+        " format: '%d.%m.%Y', start: 2024-01-31, end: 2024-02-02}}}\n",
+        encoding="utf-8",
+    )
+    say("backfill", "latest", "--all")
+    shown = say("show", "latest", "value", "--json").json
+    assert shown["partition"] == "01.02.2024"
+    assert shown["rows"] == 1
+
+
 def test_check_of_a_sound_project(say: Any) -> None:
     """Nothing wrong: exit code 0 and a line that says what was looked at."""
     said = say("check")
