@@ -130,6 +130,7 @@ def test_defaults_known_only_at_run_time(as_notebook: Make, line: str, kind: str
         ("x: int = 1", False),
         ("x: int | None = 1", True),
         ("x: Optional[int] = 1", True),
+        ("x: Optional[int] | str = 1", True),
         ("x: int = None", True),
         ("x = None", True),
         ("x: Literal['a', None] = 'a'", True),

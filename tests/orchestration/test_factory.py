@@ -237,6 +237,24 @@ def test_schedules_and_jobs_are_in_the_definitions(lab: Any) -> None:
     assert repository.has_job("notebooks")
 
 
+def test_a_schedule_asks_again_as_often_as_retries_say(lab: Any) -> None:
+    """One retry: after one failed run of a partition the next tick asks for it once more."""
+    lab.write(
+        {"a": "# %%\nraise ValueError\n"},
+        "notebooks: {a: {retries: 1, partitions: {by: day, start: 2026-01-01, end: 2026-01-02}}}\n"
+        "schedules: {s: {cron: '0 6 * * *', notebooks: [a], catch_up: 0}}\n",
+    )
+    definitions = lab.defs()
+    assert not lab.materialize("a", partition="2026-01-01", definitions=definitions).success
+    context = dg.build_schedule_context(
+        instance=lab.instance,
+        scheduled_execution_time=datetime(2026, 1, 3, 6, tzinfo=UTC),
+        repository_def=definitions.get_repository_def(),
+    )
+    tick = definitions.resolve_schedule_def("s").evaluate_tick(context)
+    assert [request.partition_key for request in tick.run_requests or ()] == ["2026-01-01"]
+
+
 def test_other_definitions_of_the_deployment_are_kept(lab: Any) -> None:
     """Assets, resources, schedules and sensors that are passed in stand beside ours."""
 
