@@ -34,6 +34,11 @@ class Mode(Enum):
 class Level(enum.IntEnum):
     LOW = enum.auto()
     HIGH = enum.auto()
+class Speed(Enum):
+    FULL = 1
+    WHOLE = 1
+class Color(enum.StrEnum):
+    RED = enum.auto()
 Side = Literal["long", "short"]
 """
 
@@ -65,6 +70,8 @@ Side = Literal["long", "short"]
         ("x = Path('a') ", "str", "a"),
         ("x = Mode.FAST", "enum", "FAST"),
         ("x = Mode('slow')", "enum", "SLOW"),
+        ("x = Speed(1)", "enum", "FULL"),
+        ("x = Color('red')", "enum", "RED"),
         ("x: int = 60", "int", 60),
         ("x: float = 1", "float", 1),
         ("x: 'int' = 60", "int", 60),
@@ -106,6 +113,7 @@ def test_types_and_readable_defaults(as_notebook: Make, line: str, kind: str, de
         ("x = pd.Timestamp.today().date()", "date"),
         ("x = date.today() - dt.timedelta(days=1)", "date"),
         ("x = date.today() - date(2018, 1, 2)", "computed"),
+        ("x = 1 + len('a')", "computed"),
         ("x = f'{1}'", "str"),
         ("x = not 1", "bool"),
         ("x = str(1)", "str"),

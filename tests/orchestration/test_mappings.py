@@ -80,6 +80,8 @@ def test_partitions_that_belong_together_are_read(upstream, downstream, key, exp
         (DYNAMIC, REGIONS, "eu, us, asia against the keys of u/t"),
         (DYNAMIC, DAILY, "against the keys of u/t"),
         (TICKERS, GRID, "date by region against AAPL"),
+        (ZAGREB, WEEK_GRID, "date by region against time (0 0 * * *)"),
+        (GRID, ZAGREB, "time (0 0 * * *) against date by region"),
     ],
 )
 def test_partitions_that_do_not_belong_together_are_refused(upstream, downstream, message):
