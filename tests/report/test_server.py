@@ -32,6 +32,7 @@ def folder(tmp_path_factory) -> Path:
     (reports / "a" / "_runs" / "1" / "thumbnail.svg").write_text("<svg/>")
     (reports / "a" / "_runs" / "1" / "frames" / "1.html").write_text("frame")
     (reports / "assets" / "page-1.js").write_text("1")
+    (reports / "gallery.js").write_text("1")
     (reports / ".lock").write_text("hidden")
     (root / "secret.txt").write_text("secret")
     (reports / "link").symlink_to(root / "secret.txt")
@@ -191,6 +192,22 @@ def test_pictures(server):
     assert answer.headers["Content-Type"] == "image/svg+xml"
     assert "sandbox" in policy(answer)
     assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/assets/page-1.js", "public, max-age=31536000, immutable"),
+        ("/gallery.js", "no-cache"),
+        ("/a/", "no-cache"),
+        ("/ui.js", "no-store"),
+        ("/missing", "no-cache"),
+    ],
+)
+def test_only_what_is_named_by_its_content_is_kept(server, path, kept):
+    """A browser asks again for all that can change."""
+    answer, _ = get(server, path)
+    assert answer.headers["Cache-Control"] == kept
 
 
 def test_notebooks_are_downloads(server):

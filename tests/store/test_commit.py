@@ -236,6 +236,19 @@ def test_a_pointer_that_names_no_version(store: str, put: Any, target: str) -> N
         put("a", {"x": 2})
 
 
+def test_links_in_place_of_folders_of_the_store(store: str, put: Any, tmp_path: Path) -> None:
+    """A version that is a link leads nowhere, and what lies beside partitions is none."""
+    put("a", {"x": 1})
+    put("b", {"x": 1}, DAY)
+    version = unit_of(store, "a", None).versions / "000001-run1"
+    version.rename(tmp_path / "moved")
+    version.symlink_to(tmp_path / "moved")
+    with pytest.raises(StoreError, match="is a symbolic link"):
+        load("a", "x")
+    Path(store, "b", ".partitions", "current").symlink_to("nowhere")
+    assert load("b", "x") == {"2018-11-01": 1}
+
+
 def test_rejected_outputs_are_kept_aside(store: str, put: Any) -> None:
     """The published output stays byte for byte, and the rejected one can be looked at."""
     put("a", {"x": 1})
