@@ -89,6 +89,7 @@ def run_notebook(
     RunError
         When the notebook did not succeed: place first, then its own traceback.
     """
+    _fill_standard_descriptors()
     place = find_project(project)
     file = find_notebook(place.notebooks, notebook)
     names = [results] if isinstance(results, str) else list(results)
@@ -121,14 +122,14 @@ def run_notebook(
             results=tuple(dict.fromkeys(names)),
             results_path=path,
         )
-        with _streams() as (stdout, stderr):
-            result = _supervisor(place, manifest).run(
-                request,
-                stdout=stdout,
-                stderr=stderr,
-                isolation=isolation or spec.isolation,
-                python=spec.python,
-            )
+        _flush()
+        result = _supervisor(place, manifest).run(
+            request,
+            stdout=1,
+            stderr=2,
+            isolation=isolation or spec.isolation,
+            python=spec.python,
+        )
         if not result.ending.ok:
             raise run_error(result)
         found = _take(handover, file.name) if result.results else {}
@@ -224,25 +225,18 @@ def _take(file: BinaryIO, notebook: str) -> dict[str, Any]:
         ) from error
 
 
-@contextlib.contextmanager
-def _streams() -> Generator[tuple[int, int]]:
-    """Our stdout and stderr, or nowhere where they are closed."""
+def _fill_standard_descriptors() -> None:
+    """Where stdout or stderr is closed, no file of ours may take its number, and its output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _flush() -> None:
+    """Let what was printed before come before what the notebook prints."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        yield _usable(1, null), _usable(2, null)
-    finally:
-        os.close(null)
-
-
-def _usable(descriptor: int, otherwise: int) -> int:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return otherwise
-    return descriptor
 
 
 # -- what is kept between calls -----------------------------------------------------------------

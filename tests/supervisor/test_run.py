@@ -407,6 +407,31 @@ def test_bare_script(project: Path, tmp_path: Path, ending: str) -> None:
     wait_until(lambda: not marked(marker, spares=True), 2.0)
 
 
+CLOSED = """
+import sys
+from pathlib import Path
+from research_jobs import run_notebook
+Path(sys.argv[1]).write_text(repr(run_notebook("prints", ["x"], isolation=sys.argv[2])))
+"""
+
+
+@BOTH
+def test_caller_without_streams(project: Path, tmp_path: Path, isolation: str) -> None:
+    """Where the caller's stdout and stderr are closed, output goes nowhere and values come."""
+    (project / "notebooks" / "prints.py").write_text(
+        "# %% Print\nimport sys\nprint('out', flush=True)\nprint('err', file=sys.stderr)\nx = 5\n"
+    )
+    result = tmp_path / "result"
+    script = 'exec "$@" >&- 2>&-'
+    subprocess.run(
+        ["/bin/sh", "-c", script, "sh", sys.executable, "-c", CLOSED, str(result), isolation],
+        env=os.environ | {"RESEARCH_JOBS_PROJECT": str(project)},
+        timeout=60,
+        check=False,
+    )
+    assert result.read_text() == "[5]"
+
+
 def test_interrupted_caller(project: Path) -> None:
     """Ctrl-C in the caller ends the run and leaves nothing."""
     (project / "notebooks" / "sleeps.py").write_text(
