@@ -187,7 +187,9 @@ def test_frames(server):
 
 
 def test_pictures(server):
-    """A drawing is no page, and may be shown by Dagster's pages."""
+    """A drawing is no page, and may be shown by Dagster's pages; nothing else may."""
+    for path in ("/", "/a/_runs/1/report.html", "/a/_runs/1/notebook.ipynb", "/gallery.js"):
+        assert get(server, path)[0].headers["Cross-Origin-Resource-Policy"] == "same-origin"
     answer, _ = get(server, "/a/_runs/1/thumbnail.svg")
     assert answer.headers["Content-Type"] == "image/svg+xml"
     assert "sandbox" in policy(answer)

@@ -341,7 +341,10 @@ def test_a_staged_file_outside_the_staging_folder_is_refused(store: str, tmp_pat
     with open_staging(store, "r") as staging:
         link = staging.path / "x.parquet"
         link.symlink_to(elsewhere)
-        for path in (elsewhere, link):
+        inside = staging.path / "y.parquet"
+        write_output("y", 1, staging.path / "z.parquet", options={}, metadata={})
+        inside.symlink_to("z.parquet")
+        for path in (elsewhere, link, inside):
             forged = StagedOutput("x", str(path), "int", 1, staged.bytes)
             with pytest.raises(StoreError, match="no file of the staging folder"):
                 publish(store, "a", [forged], staging=staging, partition=None, run_id="r")
@@ -569,6 +572,19 @@ def test_a_file_that_may_not_grow_leaves_nothing_half_done(tmp_path: Path, kind:
         assert done.stdout.startswith("StoreError output 'x' cannot be written"), done
         assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
         assert old.read_bytes() == before
+
+
+def test_what_a_link_leads_to_is_never_removed(tmp_path: Path) -> None:
+    """A folder goes with the links in it, and what these name stays."""
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "file").write_text("mine")
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "link").symlink_to(outside)
+    (folder / "dangling").symlink_to("nowhere")
+    Files().remove_tree(folder)
+    assert not folder.exists()
+    assert (outside / "deep" / "file").read_text() == "mine"
 
 
 def test_stale_staging_is_removed_by_the_next(store: str) -> None:
