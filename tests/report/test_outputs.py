@@ -74,3 +74,23 @@ def test_a_frame_without_scripts_of_the_output():
         "base-uri 'none'",
     ]
     assert '<meta http-equiv="x-dns-prefetch-control" content="off">' in document
+
+
+@pytest.mark.parametrize(
+    ("width", "size"),
+    [(1, ' width="1"'), (10_000, ' width="10000"'), (10_001, ""), (0, ""), (-5, ""), ("9", "")],
+)
+def test_sizes_of_pictures(width, size):
+    """A picture is as large as the notebook says, within reason."""
+    output = Output("display_data", {"image/png": "AAAA"}, {"image/png": {"width": width}})
+    assert f'alt="Figure"{size} src=' in Renderer().render(output, CELL)
+
+
+@pytest.mark.parametrize(
+    ("height", "pixels"), [(40, 40), (4000, 4000), (39, 450), (4001, 450), ("9", 450), (None, 450)]
+)
+def test_heights_of_figures(height, pixels):
+    """A figure keeps its place free, and no more than a page takes."""
+    figure = {"data": [], "layout": {"height": height}}
+    page = Renderer().render(Output("display_data", {PLOTLY: figure}, {}), CELL)
+    assert f'style="min-height:{pixels}px"' in page

@@ -208,6 +208,16 @@ def test_a_run_reads_its_own_partition(run: Any) -> None:
     assert load("signals", "note") == "day 2018-11-02"
 
 
+def test_a_run_of_a_value_reads_it_under_any_name(put: Any, run: Any) -> None:
+    """Where no time is the measure, a key is the same key whatever its parameter is called."""
+    assert run
+    for key in ("eu", "us"):
+        put("a", {"x": key}, PartitionKey(key, {"region": key}))
+    for own in ({"region": "eu"}, {"market": "eu"}):
+        set_context(RunContext("me", "r", "eu", own, in_batch=True))
+        assert load("a", "x") == "eu"
+
+
 @pytest.mark.usefixtures("signals")
 def test_a_run_whose_partition_is_missing(run: Any) -> None:
     """It fails and says which partitions there are, rather than reading another one."""

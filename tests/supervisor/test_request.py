@@ -84,6 +84,7 @@ def test_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.outputs[0].options["compression"] == "gzip"
     assert (request.timeout_s, request.memory_bytes) == (1800.0, 2 << 30)
     assert request.environment == {"MODE": "fast"}
+    assert request.staging == f"{root}/data/.staging/x"
     assert request.secrets == {"API_KEY": "hunter22"}
     assert request.partition == partition
     assert request.metadata["notebook"] == "volatility/garch"
@@ -154,6 +155,21 @@ def test_secret_parameters(
         build_request(project, notebook, spec, manifest, run_id="run")
     told = "".join(traceback.format_exception(caught.value))
     assert "hunter22" not in told
+
+
+def test_secrets_are_text(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the type is left open, a variable means what it would on a command line."""
+    (project.notebooks / "volatility" / "garch.py").write_text(
+        "# %% tags=['parameters']\nfrom typing import Any\nsince: Any = None\n"
+    )
+    monkeypatch.setenv("SINCE", "2018")
+    text = MANIFEST + "    parameters: {since: {secret: SINCE}}\n"
+    (project.notebooks / "manifest.yaml").write_text(text)
+    manifest = load_manifest(project, ["volatility/garch"])
+    spec = manifest.spec("volatility/garch")
+    notebook = scan(project).get("volatility/garch")
+    request = build_request(project, notebook, spec, manifest, run_id="run")
+    assert request.secret_parameters == {"since": 2018}
 
 
 def test_no_outputs_without_staging(project: Project) -> None:
