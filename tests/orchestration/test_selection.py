@@ -55,6 +55,9 @@ def test_a_month_or_a_year_is_a_span_too():
     """`--from 2026-02 --to 2026-02` is February."""
     assert len(select(DAILY, first="2026-02", last="2026-02")) == 28
     assert select(MONTHLY, first="2025", last="2025")[-1] == "2025-12"
+    long = definition(by="day", start="2024-01-01")
+    assert len(select(long, first="2024-11", last="2024-11")) == 30
+    assert len(select(long, first="2024-12", last="2024-12")) == 31
 
 
 def test_a_date_within_a_longer_partition_means_that_partition():

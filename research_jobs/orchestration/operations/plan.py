@@ -98,7 +98,6 @@ def plan_batches(
 
 def _largest_batch(graph: AssetGraph, left: dict[dg.AssetKey, list[str | None]]) -> Batch:
     kinds = list(dict.fromkeys(kind for found in left.values() for kind in found))
-    kinds.sort(key=lambda kind: kind is not None)
     best: Batch | None = None
     for number, kind in enumerate(kinds):
         if best is not None and best.keys and number >= _COMPARED:
