@@ -104,6 +104,19 @@ def test_schedules_know_their_zone_and_notebooks(load):
     assert (nightly.catch_up, nightly.enabled) == (7, False)
 
 
+def test_what_a_notebook_says_wins_over_the_defaults(load):
+    """Tag by tag and variable by variable; its time zone is that of its partitions too."""
+    spec = load(
+        "defaults: {timezone: Europe/Zagreb, tags: {a: x, b: x}, environment: {A: x, B: x}}\n"
+        "notebooks:\n"
+        "  market_data: {timezone: Asia/Tokyo, tags: {a: y}, environment: {A: y},\n"
+        "    partitions: {by: day, start: 2018-01-02}}\n"
+    ).notebooks["market_data"]
+    assert dict(spec.tags) == {"a": "y", "b": "x"}
+    assert dict(spec.environment) == {"A": "y", "B": "x"}
+    assert spec.partitions.timezone == "Asia/Tokyo"
+
+
 def test_secrets_and_reports_are_read(load):
     """The two small sections arrive; an address loses its last slash."""
     manifest = load(DESIGN)
