@@ -71,6 +71,10 @@ def test_a_day_of_hours_is_all_its_hours():
     assert select(HOURLY, first="2026-03-28 22:30", last="2026-03-29 00:15") == [
         *("2026-03-28-22:00", "2026-03-28-23:00", "2026-03-29-00:00"),
     ]
+    # an hour that begins at the last moment is in it
+    assert select(HOURLY, first="2026-03-28 23:00", last="2026-03-29 00:00") == [
+        *("2026-03-28-23:00", "2026-03-29-00:00"),
+    ]
 
 
 def test_a_key_is_a_key_before_it_is_a_date():
