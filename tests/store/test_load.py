@@ -356,6 +356,9 @@ def test_a_listing_of_the_store(put: Any, store: str) -> None:
     assert stored_outputs(store, "b/c") == {"x": Path(store, "b/c/x.parquet")}
     assert stored_outputs(store, "nothing") == {}
     assert [key.key for key in stored_partitions(store, "a")] == ["2018-11-01"]
+    for name in ("é", "z", "a"):
+        put("keys", {"y": 1}, PartitionKey(name, {"k": name}))
+    assert [key.key for key in stored_partitions(store, "keys")] == ["a", "z", "é"]
 
 
 def test_outputs_take_a_partition_as_dagster_has_it(put: Any, store: str) -> None:
