@@ -262,6 +262,8 @@ def _read(
     filters: Any,
     as_: str,
 ) -> Any:
+    if isinstance(filters, (list, tuple)) and not filters:
+        filters = None
     if not selection.many:
         from research_jobs.store.codec import read_output
 

@@ -115,7 +115,7 @@ def _prune(parts: Sequence[Part], filters: Any) -> tuple[list[Part], list[Any]]:
             tests = [term for term in group if term[0] in dimensions]
             if all(_holds(keys[name], operator, value) for name, operator, value in tests):
                 rest.append([term for term in group if term[0] not in dimensions])
-        if rest or not groups:
+        if rest:
             kept.append((keys, path))
             rests.append(None if not all(rest) else rest)
     if not kept and parts:  # no row of any: the columns of one, without rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from research_jobs.protocol import Failure
+from research_jobs.report import gallery
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
@@ -203,6 +205,7 @@ def test_several_processes_at_once(captures, reports):
 import sys
 from pathlib import Path
 from research_jobs.protocol import Failure
+from research_jobs.report import gallery
 from research_jobs.report.build import build_report
 from research_jobs.report.layout import RUNS, report_folder
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
@@ -274,3 +277,15 @@ def test_records_are_bounded(ran, reports):
     entry = listed(reports)["n"]
     assert entry["description"] == "d" * 500
     assert entry["next"] == list(ticks[:100])
+
+
+def test_one_at_a_time(reports):
+    """While one process changes the gallery, no other one does."""
+
+    def take() -> None:
+        with (reports / ".lock").open() as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    with gallery._locked(reports), pytest.raises(BlockingIOError):
+        take()
+    take()

@@ -41,6 +41,7 @@ DRAWN = "<rect width='1' height='1'/>"
         "<feImage href='alert'/>",
         "<metadata>alert</metadata>",
         "<TEXT>alert</TEXT>",
+        "<text xmlns='http://www.w3.org/1999/xhtml'>alert</text>",
         "<rect fill='URL(http://alert/1)'/>",
         "<rect style='@IMPORT \"alert\"'/>",
         "<linearGradient href='http://alert/1#a'/>",

@@ -372,6 +372,7 @@ class TestProcesses:
             "    pid = os.fork()\n"
             "    if not pid:\n"
             "        print('child')\n"
+            "        recorder.display({'text/plain': 'copy'}); recorder.note('copy')\n"
             "        recorder.end_cell(1, 0, 'ok'); recorder.end('failed')\n"
             "        os._exit(0)\n"
             "    os.waitpid(pid, 0)\n"
@@ -387,6 +388,8 @@ class TestProcesses:
         recorded = read_capture(path)
         text = "".join(item.text for item in recorded.cells[0].shown if isinstance(item, Stream))
         assert text.count("child") == 1
+        assert all(isinstance(item, Stream | Note) for item in recorded.cells[0].shown)
+        assert b"copy" not in path.read_bytes()
         assert text.count("tail") == 1
         assert recorded.ended == "succeeded"
 

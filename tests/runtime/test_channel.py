@@ -11,6 +11,7 @@ import pytest
 
 from research_jobs.protocol import (
     FRAME_LIMIT,
+    HEADER,
     Ending,
     ProtocolError,
     RunRequest,
@@ -18,6 +19,7 @@ from research_jobs.protocol import (
     encode,
 )
 from research_jobs.runtime.channel import (
+    MESSAGE_LIMIT,
     FrameReader,
     message,
     parse_message,
@@ -118,3 +120,13 @@ def test_largest_record(pair: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(ProtocolError, match="at most"):
         encode(RunResult(Ending.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
     assert isinstance(RunRequest.__name__, str)
+
+
+def test_largest_message(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A message above its limit, which is below a record's, is refused on both sides."""
+    left, right = pair
+    with pytest.raises(ProtocolError, match="message Run of"):
+        message("Run", text="x" * MESSAGE_LIMIT)
+    left.sendall(HEADER.pack(MESSAGE_LIMIT + 1))
+    with pytest.raises(ProtocolError, match=f"message of {MESSAGE_LIMIT + 1} bytes"):
+        receive_descriptors(right, 1)

@@ -263,6 +263,36 @@ def test_rejected_outputs_are_kept_aside(store: str, put: Any) -> None:
     assert len(list(Path(folder).parent.iterdir())) == 1
 
 
+def test_a_rejected_partition_of_a_long_name(store: str) -> None:
+    """Where the keys are too long for one name together, the run's id is the name."""
+    dimensions = {"a": "x" * 150, "b": "y" * 150}
+    with open_staging(store, "run-7") as staging:
+        staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
+        folder = reject(
+            store, "n", [staged], staging=staging, partition=PartitionKey("k", dimensions),
+            run_id="run-7",
+        )  # fmt: skip
+    assert read_output(Path(folder) / "x.pq") == 1
+
+
+def test_nobody_changes_the_partitioning_meanwhile(store: str, put: Any) -> None:
+    """While a partition is published others may be, and the whole notebook is nobody's alone."""
+    found: list[bool] = []
+
+    def ask(name: str) -> None:
+        if name == "publish.moved":
+            for take in (FolderLock.shared, FolderLock.exclusive):
+                with FolderLock(unit_of(store, "a", DAY).folder) as lock:
+                    found.append(take(lock, wait=False))
+
+    failpoints.install(ask)
+    try:
+        put("a", {"x": 1}, DAY)
+    finally:
+        failpoints.install(None)
+    assert found == [True, False]
+
+
 # -- bad input ------------------------------------------------------------------------------
 
 

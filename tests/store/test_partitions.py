@@ -64,6 +64,14 @@ def test_every_comparison_of_a_key(operator: str, value: Any, kept: list[int]) -
 
 @pytest.mark.usefixtures("days")
 @pytest.mark.parametrize("form", FORMS)
+def test_no_filter_leaves_everything(form: str) -> None:
+    """An empty list of filters asks for nothing, and every partition is there."""
+    assert len(rows(load("s", filters=[], as_=form))[1]) == 3
+    assert len(rows(load("s", "s", KEYS[2], filters=[], as_=form))[1]) == 2
+
+
+@pytest.mark.usefixtures("days")
+@pytest.mark.parametrize("form", FORMS)
 def test_each_key_is_beside_its_rows(form: str) -> None:
     """Partitions of different lengths have their own key in each row."""
     wanted = [(1, 1, KEYS[0]), (2, 2, KEYS[2]), (3, 3, KEYS[2])]
