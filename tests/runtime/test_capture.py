@@ -502,3 +502,18 @@ class TestAreas:
         recorder.leave()
         recorder.clear()
         assert [item.data["text/plain"] for item in finished(recorder, path)] == ["inner", "outer"]
+
+    def test_an_area_ends_with_its_cell(self, path):
+        """What a cell left open, or was about to clear, is no matter of the next one."""
+        recorder = begun(path)
+        recorder.enter("a")
+        recorder.clear(wait=True)
+        recorder.end_cell(1, 0.1, "error")
+        recorder.begin_cell(2)
+        recorder.stream("stdout", "stays")
+        recorder.enter("a")
+        recorder.stream("stdout", "shown")
+        recorder.leave()
+        recorder.clear()
+        recorder.end("failed")
+        assert read_capture(path).cells[1].shown == [Stream("stdout", ["shown"])]
