@@ -119,7 +119,7 @@ def run_notebook(
             run_id=f"call-{secrets.token_hex(8)}",
             parameters=values,
             partition=key,
-            results=tuple(dict.fromkeys(names)),
+            results=tuple(names),
             results_path=path,
         )
         _flush()

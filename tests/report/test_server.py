@@ -29,6 +29,7 @@ def folder(tmp_path_factory) -> Path:
         "<meta content=\"script-src 'self' 'unsafe-eval'\"><title>"
     )
     (reports / "a" / "_runs" / "1" / "notebook.ipynb").write_text("{}")
+    (reports / "a" / "_runs" / "1" / "shown.jsonl").write_text("{}")
     (reports / "a" / "_runs" / "1" / "thumbnail.svg").write_text("<svg/>")
     (reports / "a" / "_runs" / "1" / "frames" / "1.html").write_text("frame")
     (reports / "assets" / "page-1.js").write_text("1")
@@ -213,9 +214,12 @@ def test_only_what_is_named_by_its_content_is_kept(server, path, kept):
 
 
 def test_notebooks_are_downloads(server):
-    """An .ipynb is saved, not shown."""
-    answer, _ = get(server, "/a/_runs/1/notebook.ipynb")
-    assert answer.headers["Content-Disposition"] == "attachment"
+    """An .ipynb, and what we know no type of, is saved and not shown."""
+    for name in ("notebook.ipynb", "shown.jsonl"):
+        answer, _ = get(server, f"/a/_runs/1/{name}")
+        assert answer.headers["Content-Disposition"] == "attachment"
+    answer, _ = get(server, "/a/_runs/1/report.html")
+    assert "Content-Disposition" not in answer.headers
 
 
 def test_folders_end_in_a_slash(server):

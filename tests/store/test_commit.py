@@ -346,6 +346,9 @@ def test_what_is_in_the_way_of_any_partition(
         refuse_any_foreign(store, "a", ["x"], partitioned=True)
     refuse_any_foreign(store, "a", ["y"], partitioned=True)
     refuse_any_foreign(store, "a", ["x"], partitioned=False)
+    Path(store, "a", "x.parquet").write_bytes(b"mine")
+    with pytest.raises(StoreError, match=r"x\.parquet is in the way"):
+        refuse_any_foreign(store, "a", ["x"], partitioned=False)
 
 
 @pytest.mark.parametrize("place", ["a", "a/.versions", "a/x", "a/x/day=1", "a/.partitions/day=1"])

@@ -86,11 +86,12 @@ def test_outputs_and_versions(url: str, put: Any) -> None:
 
 def test_every_version_that_is_kept(url: str, put: Any) -> None:
     """Each is there by its number and by its id, no other one is; their files go with them."""
-    for value in range(4):
-        put("a", {"x": value}, keep={"x": 2}, where=url)
-    assert [load("a", "x", version=back) for back in (0, -1, -2)] == [3, 2, 1]
+    for count in range(1, 5):
+        (published,) = put("a", {"x": [0] * count}, keep={"x": 2}, where=url)
+        assert published.previous_rows == (count - 1 or None)
+    assert [len(load("a", "x", version=back)) for back in (0, -1, -2)] == [4, 3, 2]
     ids = [version.id for version in stored_versions(url, "a")]
-    assert [load("a", "x", version=each) for each in ids] == [3, 2, 1]
+    assert [len(load("a", "x", version=each)) for each in ids] == [4, 3, 2]
     with pytest.raises(OutputNotFoundError, match=rf"no version '000001-gone'.*{ids[0]}"):
         load("a", "x", version="000001-gone")
     put("a", {"x": 4}, where=url)
