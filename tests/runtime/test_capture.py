@@ -213,6 +213,15 @@ class TestBounds:
         ]
         assert path.stat().st_size < 2000
 
+    def test_an_update_of_what_was_shown_twice(self, path):
+        """Every place at which a display was shown gets its update."""
+        recorder = begun(path)
+        recorder.display({"text/plain": "0"}, display_id="a")
+        recorder.display({"text/plain": "1"}, display_id="a")
+        recorder.display({"text/plain": "2"}, display_id="a", update=True)
+        shown = finished(recorder, path)
+        assert shown == [Output("display_data", {"text/plain": "2"}, {}, "a")] * 2
+
     def test_full_disk(self, path):
         """A disk that fills up in the middle of a line ends the recording, and nothing else."""
         recorder = open_recorder(str(path))
