@@ -1,7 +1,7 @@
 """A folder of research notebooks as scheduled Dagster assets.
 
-The public names are loaded when they are first used (PEP 562): importing this package imports
-neither Dagster nor pandas.
+The public names are imported on first use (PEP 562): importing this package imports neither
+Dagster nor pandas.
 """
 
 from __future__ import annotations

@@ -3,24 +3,24 @@
 ::
 
     ResearchJobsError                 one base: catch this to catch us
-    ├── ProjectError                  no project, or a setting of it, where one was looked for
-    ├── ManifestError                 notebooks/manifest.yaml says something it cannot mean
-    ├── NotebookError                 a notebook file, as text
-    │   ├── NotebookNotFoundError     no such notebook (close names are listed)
+    ├── ProjectError                  no project, or an unusable setting of it
+    ├── ManifestError                 a mistake in notebooks/manifest.yaml
+    ├── NotebookError                 an unusable notebook file
+    │   ├── NotebookNotFoundError     no such notebook (similar names are listed)
     │   ├── NotebookSyntaxError       the file does not parse
-    │   └── DependencyCycleError      notebooks that load each other in a circle
+    │   └── DependencyCycleError      notebooks that load each other in a cycle
     ├── ParameterError                a parameter's name or value
     ├── PartitionError                a partition key, range or definition
     ├── RunError                      a run that did not succeed (carries its ending)
     ├── OutputError                   a declared output
     │   ├── OutputNotAssignedError    the notebook never assigned it
     │   └── OutputNotParquetError     its value cannot be Parquet
-    └── StoreError                    outputs at rest
+    └── StoreError                    stored outputs
         ├── OutputNotFoundError       no such notebook, output, partition or version in the store
         └── CorruptOutputError        a file in the store that cannot be read
 
-The first line of ``str(error)`` is always the whole story: where, what, what to do.
-Any of them survives ``pickle`` and ``copy`` (errors cross processes).
+The first line of ``str(error)`` is complete: where, what, what to do.
+All of them survive ``pickle`` and ``copy``, because errors cross processes.
 
 This module is imported in the fresh process, under any Python from 3.10: standard library only.
 """
@@ -61,7 +61,7 @@ class SourceLocation:
     Parameters
     ----------
     path : str
-        The file as a person should see it (relative to the project where it is inside it).
+        The file's name in messages (relative to the project if it is inside).
     line, column : int or None
         1-based; ``None`` where not known.
     """
@@ -87,9 +87,9 @@ class ResearchJobsError(Exception):
     what : str
         What is wrong, one line.
     where : SourceLocation, optional
-        The place in a file, put in front of the line.
+        The location in a file, put in front of the line.
     hint : str, optional
-        What to do, put behind the line.
+        What to do, appended to the line.
     details : str, optional
         Further lines (a traceback, a cell's source), put below the first line.
     """
@@ -134,19 +134,19 @@ def _rebuild(
 
 
 class ProjectError(ResearchJobsError):
-    """No project where one was looked for, or a setting of it is unusable."""
+    """There is no project, or one of its settings is unusable."""
 
 
 class ManifestError(ResearchJobsError):
-    """``notebooks/manifest.yaml`` says something it cannot mean."""
+    """``notebooks/manifest.yaml`` has a mistake."""
 
 
 class NotebookError(ResearchJobsError):
-    """A notebook file, as text, is not usable."""
+    """A notebook file is unusable."""
 
 
 class NotebookNotFoundError(NotebookError):
-    """No notebook of that name; close names are in the hint."""
+    """No notebook has that name; the hint lists similar names."""
 
 
 class NotebookSyntaxError(NotebookError):
@@ -154,7 +154,7 @@ class NotebookSyntaxError(NotebookError):
 
 
 class DependencyCycleError(NotebookError):
-    """Notebooks load each other in a circle; the loop is in the line."""
+    """Notebooks load each other in a cycle, which the message shows."""
 
 
 class ParameterError(ResearchJobsError):
@@ -202,7 +202,7 @@ class OutputNotParquetError(OutputError):
 
 
 class StoreError(ResearchJobsError):
-    """Outputs at rest cannot be written or read."""
+    """Stored outputs cannot be written or read."""
 
 
 class OutputNotFoundError(StoreError):
@@ -214,7 +214,7 @@ class CorruptOutputError(StoreError):
 
 
 def did_you_mean(name: str, options: Iterable[str], *, label: str = "Known") -> str:
-    """A suggestion for a misspelt name.
+    """A suggestion for a misspelled name.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def did_you_mean(name: str, options: Iterable[str], *, label: str = "Known") -> 
     options : iterable of str
         What could have been meant.
     label : str
-        The word before the list when nothing is close.
+        The word before the list when no name is similar.
 
     Returns
     -------
@@ -231,7 +231,7 @@ def did_you_mean(name: str, options: Iterable[str], *, label: str = "Known") -> 
         ``"Did you mean 'prices'?"``, or the first few options, or ``""`` when there are none.
     """
     names = sorted(set(options))
-    # Compared without case: `Prices` for `prices` is the commonest slip.
+    # Compared without case: `Prices` for `prices` is the most common mistake.
     folded = {option.casefold(): option for option in names}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.6)
     if close:

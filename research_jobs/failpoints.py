@@ -1,7 +1,7 @@
-"""Named places where a test can stop or kill a process.
+"""Named points where a test can stop or kill a process.
 
-Nothing happens there unless a test has installed a hook. No setting or environment variable of
-the product does.
+Nothing happens there unless a test has installed a hook; no setting or environment variable of
+the product can do that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _hook: Callable[[str], None] | None = None
 
 
 def failpoint(name: str) -> None:
-    """Call the hook of a test with the place's name."""
+    """Call the test's hook, if any, with the failpoint's name."""
     if _hook is not None:
         _hook(name)
 

@@ -1,7 +1,7 @@
-"""Folders and files that several threads and processes make, replace and remove at once.
+"""Folders and files that several threads and processes create, replace and remove at once.
 
-Every place that makes a folder or writes a file beside others uses these functions. Standard
-library only: every room may use it.
+All code that creates shared folders or files uses these functions. Standard library only: every
+package may use it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ __all__ = [
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
-# Each attempt is lost only to somebody who removed a folder in that instant.
+# An attempt fails only if another process removes a folder at that moment.
 ATTEMPTS = 10_000
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make a folder and its missing parents, even while others make and remove them.
+    """Create a folder and its missing parents, even while others create and remove them.
 
     Parameters
     ----------
     path : Path
     private : bool
-        Whether the folders made are open to this user alone (0700), whatever the umask.
+        Whether only this user can enter the created folders (0700), whatever the umask.
 
     Raises
     ------
     NotADirectoryError
-        When something else is in the way.
+        When something else has that name.
     OSError
-        When it cannot be made.
+        When it cannot be created.
     """
     for _ in attempts(path):
         try:
@@ -64,12 +64,12 @@ def make_folder(path: Path, *, private: bool = False) -> None:
             continue  # removed since
         if private:
             with contextlib.suppress(FileNotFoundError):
-                path.chmod(PRIVATE_FOLDER)  # mkdir() takes the umask's bits away
+                path.chmod(PRIVATE_FOLDER)  # mkdir() applies the umask
         return
 
 
 def refuse_other_than_folder(path: Path) -> None:
-    """Raise NotADirectoryError when a file or a link to nowhere is where a folder is wanted."""
+    """Raise NotADirectoryError when a file or a dangling link has a wanted folder's name."""
     try:
         if stat.S_ISDIR(path.stat().st_mode):
             return
@@ -80,20 +80,20 @@ def refuse_other_than_folder(path: Path) -> None:
 
 
 def attempts(path: Path) -> Iterator[int]:
-    """Count attempts at something that others undo; ends with an error after very many."""
+    """Count attempts at something that others undo; raise after very many."""
     yield from range(ATTEMPTS)
-    raise FileNotFoundError(errno.ENOENT, "It is removed each time it is made", str(path))
+    raise FileNotFoundError(errno.ENOENT, "It is removed each time it is created", str(path))
 
 
 def make_private(folder: Path) -> None:
-    """Take a folder of this user's from everybody else; another user's is left as it is."""
+    """Make a folder of this user private; leave another user's as it is."""
     with contextlib.suppress(OSError):
         if stat.S_IMODE(folder.stat().st_mode) & 0o077:
             folder.chmod(PRIVATE_FOLDER)
 
 
 def remove_if_empty(path: Path) -> bool:
-    """Remove a folder when nothing is in it; whether it is gone."""
+    """Remove a folder if it is empty; return whether it is gone."""
     try:
         path.rmdir()
     except FileNotFoundError:
@@ -107,9 +107,9 @@ _counter = itertools.count()
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` that no other thread, process or machine takes.
+    """A hidden name next to `path` that no other thread, process or machine uses.
 
-    Its end is ``.part``; a reader that lists the folder can tell it from a finished file.
+    It ends in ``.part``, so a reader that lists the folder can tell it from a finished file.
     """
     unique = f"{os.getpid():x}-{next(_counter):x}-{secrets.token_hex(4)}"
     # 255 bytes is what file systems allow; a character has at most four of them.
@@ -122,10 +122,10 @@ def write_atomically(path: Path, content: bytes, *, private: bool = False) -> No
     Parameters
     ----------
     path : Path
-        Its folder is made where it is missing.
+        Its folder is created if missing.
     content : bytes
     private : bool
-        Whether the file, and folders made for it, are open to this user alone.
+        Whether only this user can read the file and enter folders created for it.
     """
     for _ in attempts(path):
         temporary = temporary_path(path)
@@ -147,24 +147,24 @@ def _create(path: Path, *, private: bool) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(path, flags, PRIVATE_FILE if private else 0o666)
     if private:
-        os.fchmod(descriptor, PRIVATE_FILE)  # open() takes the umask's bits away
+        os.fchmod(descriptor, PRIVATE_FILE)  # open() applies the umask
     return os.fdopen(descriptor, "wb")
 
 
 def open_private(path: Path, mode: str = "wb") -> IO[Any]:
-    """Open a file for writing that only this user may read, also where it was there before.
+    """Open a file for writing that only this user can read, even if it already exists.
 
     Parameters
     ----------
     path : Path
-        Its folder is made, private, where it is missing. A symbolic link is refused.
+        Its folder is created, private, if missing. A symbolic link is refused.
     mode : str
         As `open` takes it.
     """
 
     def opener(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | os.O_NOFOLLOW, PRIVATE_FILE)
-        with contextlib.suppress(OSError):  # somebody else's file, or a device
+        with contextlib.suppress(OSError):  # another user's file, or a device
             os.fchmod(descriptor, PRIVATE_FILE)
         return descriptor
 

@@ -1,8 +1,8 @@
-"""Which names a server of ours answers to.
+"""The host names that our servers answer to.
 
-A name of an attacker can be made to resolve to this machine (DNS rebinding). A browser then takes
-the attacker's page and our server for one site, and only the name that it asked for tells them
-apart. So a server answers to names that it knows, and to nothing else.
+An attacker can make a name resolve to this machine (DNS rebinding). A browser then treats the
+attacker's page and our server as one site, and only the requested name tells them apart. So a
+server answers only to names that it knows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Authority:
     name : str
         In lower case; an IPv6 address without its brackets.
     port : int or None
-        None where the scheme's own is meant.
+        None for the scheme's default.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Authority:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read a ``Host`` header; None where it is malformed."""
+        """Parse a ``Host`` header; None if it is malformed."""
         match = _AUTHORITY.fullmatch(text)
         if match is None:
             return None
@@ -50,7 +50,7 @@ class Authority:
 
     @classmethod
     def of_origin(cls, text: str) -> Self | None:
-        """Read an ``Origin`` header or an address of ours; None for ``null`` and other schemes."""
+        """Parse an ``Origin`` header or one of our URLs; None for ``null`` and other schemes."""
         match = _ORIGIN.fullmatch(text)
         parsed = cls.parse(match["rest"]) if match else None
         if match is None or parsed is None:
@@ -75,10 +75,10 @@ class KnownHosts:
     ----------
     names : frozenset of str
     origins : frozenset of Authority
-        Where a proxy shows the server to the public.
+        The public origins under which a proxy serves it.
     any_address : bool
-        Whether every IP address is taken for ours. That is safe (a name is what rebinding needs),
-        and a server that listens on several addresses cannot know how it is reached.
+        Whether every IP address counts as ours. That is safe, because rebinding needs a name, and
+        a server that listens on several addresses cannot know which one is used.
     """
 
     names: frozenset[str]
@@ -94,7 +94,7 @@ class KnownHosts:
         host : str
             What it listens on.
         public : iterable of str
-            Addresses by which a proxy shows it, ``https://reports.example.com/path``.
+            URLs under which a proxy serves it, ``https://reports.example.com/path``.
         """
         split = [urlsplit(address) for address in public if address]
         origins = {Authority.of_origin(f"{part.scheme}://{part.netloc}") for part in split}
@@ -118,7 +118,7 @@ class KnownHosts:
 
 
 def address(host: str, port: int) -> str:
-    """What a person opens to see a server that listens on `host`."""
+    """The host to open in a browser for a server that listens on `host`."""
     if is_everywhere(host):
         host = socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

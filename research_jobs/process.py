@@ -1,6 +1,6 @@
-"""What this process has of the machine, and its garbage collector.
+"""The process's cores and its garbage collector.
 
-Standard library only: every room may use it.
+Standard library only: every package may use it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def usable_cores() -> int:
 
 @contextmanager
 def gc_paused() -> Generator[None]:
-    """Within this context nothing is collected, until `gc_resume`.
+    """Pause the garbage collector in this context, or until `gc_resume`.
 
-    For what makes many objects that stay, or that are freed without the collector: it would look
-    through all of them time and again as they grow in number.
+    For code that creates many objects that stay or are freed by reference counts: the collector
+    would scan all of them again and again as their number grows.
     """
     before = gc.isenabled()
     gc.disable()
@@ -37,6 +37,6 @@ def gc_paused() -> Generator[None]:
 
 
 def gc_resume() -> None:
-    """Collect from here on, without what there is by now."""
+    """Resume collection, and exempt all objects that exist by now."""
     gc.freeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""Where things are: the project's root, its notebooks, its store, its reports, its state.
+"""The paths of a project: its root, notebooks, store, reports and state.
 
 Standard library only: the fresh process imports this too.
 """
@@ -23,7 +23,7 @@ UI_PORT, REPORTS_PORT = 3000, 3001  # what `research-jobs ui` takes when they ar
 
 @dataclass(frozen=True)
 class Project:
-    """A folder that holds ``notebooks/``, and the places that follow from it.
+    """A folder that contains ``notebooks/``, and the paths that follow from it.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """Path: the one ignored folder of state (Dagster's instance, caches, run folders)."""
+        """Path: the one folder of state, ignored by Git (instance, caches, run folders)."""
         return self.root / ".research_jobs"
 
     def make_state_folder(self, *parts: str) -> Path:
-        """Make a folder below `state` that only this user may enter, whatever the umask.
+        """Create a folder below `state` that only this user can enter, whatever the umask.
 
         Parameters
         ----------
@@ -69,18 +69,18 @@ class Project:
         Path
         """
         make_folder(self.state, private=True)
-        make_private(self.state)  # an earlier version made it by the umask
+        make_private(self.state)  # an earlier version left its mode to the umask
         folder = self.state.joinpath(*parts)
         make_folder(folder, private=True)
         return folder
 
     @property
     def store_is_local(self) -> bool:
-        """bool: whether the store is a folder of this machine rather than a URL."""
+        """bool: whether the store is a local folder rather than a URL."""
         return "://" not in self.store
 
     def display(self, path: str | os.PathLike[str]) -> str:
-        """A path as a person should see it: relative to the root where it is inside it."""
+        """A path as messages show it: relative to the root if it is inside."""
         try:
             return Path(path).relative_to(self.root).as_posix()
         except ValueError:
@@ -93,8 +93,8 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
     Parameters
     ----------
     project : path or Project, optional
-        A folder that holds ``notebooks/``. Without it: ``RESEARCH_JOBS_PROJECT``, else the
-        nearest of the working directory and its parents that holds ``notebooks/``.
+        A folder that contains ``notebooks/``. Default: ``RESEARCH_JOBS_PROJECT``, else the
+        nearest of the working directory and its parents that contains ``notebooks/``.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
             source = "" if project is not None else f" ({PROJECT_VARIABLE})"
             raise ProjectError(
                 f"{root}{source} has no folder notebooks/",
-                hint="Point at the folder that contains it.",
+                hint="Name the folder that contains it.",
             )
     else:
         here = Path.cwd()
@@ -125,7 +125,7 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
         else:
             raise ProjectError(
                 f"no folder notebooks/ in {here} or above it",
-                hint=f"Go into a project, pass one, or set {PROJECT_VARIABLE}.",
+                hint=f"Change to a project's folder, pass one, or set {PROJECT_VARIABLE}.",
             )
     store = os.environ.get(STORE_VARIABLE) or str(root / "data")
     if "://" not in store:
@@ -134,7 +134,7 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
 
 
 def notebook_name(text: str) -> str:
-    """The one spelling of a notebook's name, from any that a person types.
+    """The canonical spelling of a notebook's name, from any that a person types.
 
     ``volatility.garch``, ``volatility/garch``, ``volatility/garch.py`` and
     ``notebooks/volatility/garch.py`` all give ``volatility/garch``.

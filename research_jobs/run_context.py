@@ -1,6 +1,6 @@
-"""What a notebook may ask about the run that it is in: ``context()`` and ``skip()``.
+"""A notebook's view of its own run: ``context()`` and ``skip()``.
 
-Both work in the editor too, where no run surrounds the notebook.
+Both work in the editor too, where there is no run.
 Standard library only, Python 3.10 and later.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["NotebookSkipped", "RunContext", "context", "set_context", "skip"]
 
 
 class NotebookSkipped(Exception):  # noqa: N818 - it is a signal, not an error
-    """Raised by `skip`: there was nothing to do, and that is no failure."""
+    """Raised by `skip`: there was nothing to do, which is not a failure."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,13 +65,13 @@ def context() -> RunContext:
 
 
 def set_context(current: RunContext) -> None:
-    """Say which run this process is (called once by the fresh process, before the notebook)."""
+    """Set the run of this process (the fresh process calls it once, before the notebook)."""
     global _current
     _current = current
 
 
 def skip(reason: str) -> NoReturn:
-    """End the run as skipped: nothing is published and nothing failed.
+    """End the run as skipped: nothing is published, and the run does not fail.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def test_a_store_is_a_path_from_the_root_or_a_url(
 def test_no_project_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder without notebooks is refused with the folder and what to do."""
     monkeypatch.delenv("RESEARCH_JOBS_PROJECT", raising=False)
-    with pytest.raises(ProjectError, match=r"has no folder notebooks/\. Point at"):
+    with pytest.raises(ProjectError, match=r"has no folder notebooks/\. Name"):
         find_project(tmp_path)
     monkeypatch.setenv("RESEARCH_JOBS_PROJECT", str(tmp_path))
     with pytest.raises(ProjectError, match="RESEARCH_JOBS_PROJECT"):

@@ -42,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE.py",
         type=Path,
-        help="where to write one file (default: beside it when it lies in notebooks/, else there)",
+        help="path of the new file (default: next to the source if that is in notebooks/, else"
+        " in notebooks/)",
     )
-    parser.add_argument("--force", action="store_true", help="write over files that exist")
-    parser.epilog = "Exit code: 2 when one of them could not be converted; the others are."
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.epilog = "Exit code: 2 if a file could not be converted; the others are converted."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         pairs = [(arguments.paths[0], arguments.output)]
     else:
         raise NotebookError(
-            "--output names one file, and several are to be converted",
-            hint="Leave it out: each gets a name of its own in notebooks/.",
+            "--output names one file, but several would be converted",
+            hint="Leave it out: each file then gets its own name in notebooks/.",
         )
     rows: list[tuple[str, str, str]] = []
     written: dict[Path, Path] = {}
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if rows:
         print_table(("from", "written", "lines commented"), rows, right=("lines commented",))
     if any(row[2] != "0" for row in rows):
-        print("Only IPython understands what was commented: look for '# %' and '# !'.")
+        print("Lines that only IPython understands are now comments: look for '# %' and '# !'.")
     return 0 if len(rows) == len(pairs) else 2
 
 
@@ -114,14 +115,14 @@ def _convert(source: Path, target: Path, taken_by: Path | None, *, force: bool) 
     except OSError as error:
         raise NotebookError(f"{source}: {error.strerror}") from error
     except ValueError as error:
-        raise NotebookError(f"{source} is no Jupyter notebook: {error}") from error
+        raise NotebookError(f"{source} is not a Jupyter notebook: {error}") from error
     script, commented = percent_script(notebook, where=str(source))
     if taken_by is not None:
         raise NotebookError(
-            f"{source}: {taken_by} was written to {target}", hint="Rename one of the two."
+            f"{source}: {taken_by} was written to {target}", hint="Rename one of them."
         )
     if target.exists() and not force:
-        raise NotebookError(f"{target} exists already", hint="Say --force to write over it.")
+        raise NotebookError(f"{target} already exists", hint="Use --force to overwrite it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(script, encoding="utf-8")
     return commented

@@ -22,13 +22,13 @@ from research_jobs.process import gc_paused
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "run": "run notebooks, now",
+    "run": "run notebooks now",
     "backfill": "run notebooks over many partitions",
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
-    "check": "what is wrong with notebooks and manifest, and what differs from the editor",
-    "report": "a notebook's last report: where it is, open it, make one file of it",
-    "new": "begin a notebook from a template",
+    "check": "mistakes in notebooks and manifest, and differences from the editor",
+    "report": "a notebook's last report: print its path, open it, or write it as one file",
+    "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
 }
@@ -133,7 +133,7 @@ def _without_command(words: list[str]) -> int:
         description="A folder of research notebooks as scheduled Dagster assets.",
         epilog="Commands:\n"
         + "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
-        + "\n\n`research-jobs COMMAND --help` says more about each.",
+        + "\n\n`research-jobs COMMAND --help` shows the options of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="research-jobs [--help] [--version] COMMAND ...",
     )

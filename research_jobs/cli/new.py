@@ -15,7 +15,7 @@ TEMPLATE = """\
 # %% [markdown]
 # # {title}
 #
-# What this notebook answers, in a sentence: it becomes the asset's description.
+# One sentence on what this notebook answers: it becomes the asset's description.
 
 # %%
 import pandas as pd
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     parts = [] if ".." in arguments.name else name.split("/")
     if not parts or not all(map(_can_be_imported, parts)):
         raise NotebookError(
-            f"'{arguments.name}' cannot be a notebook's name",
+            f"'{arguments.name}' is not a valid notebook name",
             hint="Use letters, digits and '_' (it is imported as a module), "
             "with '/' between folders.",
         )
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(TEMPLATE.format(title=title))
     except FileExistsError:
         raise NotebookError(
-            f"{project.display(path)} exists already", hint="Choose another name."
+            f"{project.display(path)} already exists", hint="Choose another name."
         ) from None
     print(f"Wrote {project.display(path)}")
     print(f"Run it:             research-jobs run {name}")

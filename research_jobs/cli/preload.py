@@ -1,4 +1,4 @@
-"""``research-jobs list --preload``: what templates import, tried for real."""
+"""``research-jobs list --preload``: what templates really import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["show_preload"]
 
 T = TypeVar("T")
 
-# Less than this is shown as nothing: it came along with another module.
+# A shorter import is shown without a time: another module has already done the work.
 _WORTH_TELLING_S = 0.005
 
 
@@ -37,7 +37,7 @@ class _Warm:
 
 
 def show_preload(project: Project, *, as_json: bool) -> int:
-    """Start each template that the project needs, and print what became of it.
+    """Start each template that the project needs, and print the results.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ def show_preload(project: Project, *, as_json: bool) -> int:
     """
     enter_project(project)
     catalog = load_catalog(project)
-    cold = {entry.name: why for entry in _sound(catalog) if (why := _why_cold(entry))}
+    cold = {entry.name: why for entry in runnable_entries(catalog) if (why := _why_cold(entry))}
     interpreters: dict[str, _Warm] = {}
-    for entry in _sound(catalog):
+    for entry in runnable_entries(catalog):
         if entry.name not in cold:
             python = resolve_interpreter(entry.spec.python, str(project.root)) or sys.executable
             interpreters.setdefault(python, _Warm(python)).notebooks.append(entry.name)
-    # What it has to say is in its report.
+    # Its report has all of its messages.
     with Supervisor(preload=catalog.preload, log=lambda _line: None) as supervisor:
         for warm in interpreters.values():
             _try(supervisor, project, warm, catalog.sys_path)
@@ -68,18 +68,22 @@ def show_preload(project: Project, *, as_json: bool) -> int:
     return 1 if any(warm.error for warm in interpreters.values()) else 0
 
 
-def _sound(catalog: Catalog) -> Iterable[Entry]:
+def runnable_entries(catalog: Catalog) -> Iterable[Entry]:
     return (entry for entry in catalog if entry.error is None)
 
 
 def _why_cold(entry: Entry) -> str | None:
-    """Why a notebook is not forked from a template; None where it is."""
+    """Why a notebook is not forked from a template; None if it is."""
     if not fork_is_possible():
         return f"{sys.platform} has no templates"
     if entry.spec.isolation == "spawn":
         return "isolation: spawn"
     early = changed_at_start(entry.spec.environment)
-    return f"it sets {early}, which is read when interpreter or libraries start" if early else None
+    return (
+        f"it sets {early}, which is read when the interpreter or a library starts"
+        if early
+        else None
+    )
 
 
 def _try(supervisor: Supervisor, project: Project, warm: _Warm, sys_path: Sequence[str]) -> None:
@@ -90,12 +94,14 @@ def _try(supervisor: Supervisor, project: Project, warm: _Warm, sys_path: Sequen
     except ResearchJobsError as error:
         warm.error = error.headline
     else:
-        warm.loaded, warm.left_out = _theirs(report.loaded), _theirs(report.left_out)
+        warm.loaded, warm.left_out = _third_party(report.loaded), _third_party(report.left_out)
 
 
-def _theirs(modules: Mapping[str, T]) -> dict[str, T]:
-    """Without our own, which every run needs: they are no choice."""
-    return {name: told for name, told in modules.items() if not name.startswith("research_jobs.")}
+def _third_party(modules: Mapping[str, T]) -> dict[str, T]:
+    """The modules without our own, which every run needs."""
+    return {
+        name: result for name, result in modules.items() if not name.startswith("research_jobs.")
+    }
 
 
 def _print(interpreters: Iterable[_Warm], cold: dict[str, str]) -> None:

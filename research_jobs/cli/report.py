@@ -35,14 +35,19 @@ class StoredReport:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "notebook", nargs="?", metavar="NOTEBOOK", help="without one: the gallery of all"
+        "notebook", nargs="?", metavar="NOTEBOOK", help="default: the gallery of all notebooks"
     )
     parser.add_argument("--partition", metavar="KEY", help="the last report of this partition")
-    parser.add_argument("--run", metavar="ID", help="the report of this run (its first letters do)")
-    parser.add_argument("--list", action="store_true", help="all reports that are kept")
-    parser.add_argument("--open", action="store_true", help="open it in the browser")
     parser.add_argument(
-        "--standalone", metavar="FILE", type=Path, help="write it as one file, to mail"
+        "--run", metavar="ID", help="the report of this run (a prefix of its id is enough)"
+    )
+    parser.add_argument("--list", action="store_true", help="list all stored reports")
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument(
+        "--standalone",
+        metavar="FILE",
+        type=Path,
+        help="write it as a single file, for example to mail",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 

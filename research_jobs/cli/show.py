@@ -21,8 +21,10 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("notebook", metavar="NOTEBOOK")
-    parser.add_argument("output", nargs="?", metavar="OUTPUT", help="show its first rows")
-    parser.add_argument("--partition", metavar="KEY", help="which partition (default: the newest)")
+    parser.add_argument(
+        "output", nargs="?", metavar="OUTPUT", help="show the first rows of this output"
+    )
+    parser.add_argument("--partition", metavar="KEY", help="the partition (default: the newest)")
     parser.add_argument(
         "--rows", type=int, default=10, metavar="N", help="how many rows (%(default)s)"
     )
@@ -86,7 +88,7 @@ def _newest_partition(project: Project, entry: Entry) -> str | None:
     if not found:
         raise OutputNotFoundError(
             f"'{entry.name}' has no partition with data yet",
-            hint=f"Make one: research-jobs run {entry.name}",
+            hint=f"Run it: research-jobs run {entry.name}",
         )
     # a key need not sort as its time does: 01.02.2018
     keys = [partition_key_of(entry.spec, partition.key) for partition in found]

@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"port of the reports (default: {REPORTS_PORT}, or the next free one)",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="show what Dagster says instead of keeping it"
+        "--verbose",
+        action="store_true",
+        help="print Dagster's output instead of writing it to a log",
     )
 
 
@@ -120,7 +122,7 @@ def _dagster(
 ) -> Generator[subprocess.Popen[bytes]]:
     """``dagster dev`` on the project's instance and workspace, while the context lasts.
 
-    Its keeper ends it when our end of the pipe is closed, which it is when we die, too.
+    Its guard ends it when our end of the pipe closes, as it does when we die.
     """
     from research_jobs.orchestration.model.instance import service_home, workspace_file
     from research_jobs.orchestration.operations import webserver
@@ -130,9 +132,9 @@ def _dagster(
         webserver.REPORTS_PORT_VARIABLE: str(reports_port),
     }
     home = service_home(project)
-    keeper = subprocess.Popen(
+    guard = subprocess.Popen(
         [
-            *(sys.executable, "-m", "research_jobs.cli.keeper", str(STOP_TIMEOUT_S)),
+            *(sys.executable, "-m", "research_jobs.cli.dev_server_guard", str(STOP_TIMEOUT_S)),
             *(sys.executable, "-m", webserver.__name__, "dev"),
             *("--workspace", str(workspace_file(project))),
             *("--host", host, "--port", str(port), "--log-level", "warning"),
@@ -142,19 +144,19 @@ def _dagster(
         stdin=subprocess.PIPE,
         stdout=sink,
         stderr=sink,
-        # Ctrl-C is for us, and we pass it on.
+        # Ctrl-C goes to this process, which passes it on.
         start_new_session=True,
     )
     try:
-        yield keeper
+        yield guard
     finally:
-        assert keeper.stdin is not None
-        keeper.stdin.close()
-        keeper.wait()
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
 
 
 def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> ReportServer:
-    """The reports, from a thread of this process: they are files, and few ask for them."""
+    """Serve the reports from a thread of this process: they are files with few readers."""
     from research_jobs.orchestration.execution.gallery import list_catalog
     from research_jobs.orchestration.model.addresses import public_addresses
     from research_jobs.orchestration.model.catalog import load_catalog
@@ -191,7 +193,7 @@ def choose_port(host: str, wanted: int | None, default: int, *, taken: int | Non
     if wanted is not None:
         if wanted == taken:
             raise ProjectError(
-                f"port {wanted} is named twice", hint="The UI and the reports need one each."
+                f"port {wanted} is used twice", hint="The UI and the reports need separate ports."
             )
         why = _try(host, wanted)
         if why is not None:
@@ -233,7 +235,7 @@ def _wait_until_up(host: str, port: int, dagster: subprocess.Popen[bytes]) -> No
             if guarded:
                 return
             raise _DiedError(
-                "this version of Dagster cannot be guarded; `dagster dev` starts it bare"
+                "this version of Dagster cannot be guarded; run `dagster dev` without the guard"
             )
         finally:
             connection.close()

@@ -1,4 +1,4 @@
-"""The manifest: ``notebooks/manifest.yaml`` as frozen models, its mistakes as messages."""
+"""The manifest: ``notebooks/manifest.yaml`` as frozen models, and its mistakes as messages."""
 
 from research_jobs.manifest.fields import RetrySpec
 from research_jobs.manifest.load import load_manifest

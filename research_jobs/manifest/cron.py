@@ -1,4 +1,4 @@
-"""Cron expressions: Dagster says whether one is right; where it is wrong is found by trying."""
+"""Cron expressions: Dagster validates them; trying each field locates the mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research_jobs.manifest.values import RefusedValueError
 __all__ = ["CronCheck", "check_cron"]
 
 CronCheck: TypeAlias = Callable[[str], Literal["valid", "invalid", "never fires"]]
-"""What Dagster makes of an expression. This room does not know Dagster: the caller passes it."""
+"""Dagster's verdict on an expression. The caller passes it in; nothing here imports Dagster."""
 
 _LONGEST = 500
 _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
@@ -27,10 +27,10 @@ _WORDS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@
 
 
 def check_cron(expression: str, info: ValidationInfo) -> str:
-    """A cron expression that Dagster takes and that fires some day.
+    """A cron expression that Dagster accepts and that fires at some time.
 
-    Without a `CronCheck` in the context of the validation only its length is looked at: whoever
-    has none does not schedule either.
+    Without a `CronCheck` in the validation context only its length is checked: a caller that has
+    none does not schedule either.
     """
     if len(expression) > _LONGEST:
         raise RefusedValueError(
@@ -41,7 +41,7 @@ def check_cron(expression: str, info: ValidationInfo) -> str:
     verdict = check(expression) if check is not None else "valid"
     if verdict == "never fires":
         raise RefusedValueError(
-            f"the cron expression '{expression}' never fires: no such month has that day",
+            f"the cron expression '{expression}' never fires: that month has no such day",
             "Write L for a month's last day.",
         )
     if check is not None and verdict == "invalid":
@@ -70,4 +70,4 @@ def _refusal(expression: str, check: CronCheck) -> RefusedValueError:
                 if close.startswith("Did")
                 else f"Write numbers from {_RANGES[position]} (5, 1-5, 1,15), * or */2.",
             )
-    return RefusedValueError(f"'{expression}' is not a cron expression that Dagster takes", None)
+    return RefusedValueError(f"Dagster does not accept the cron expression '{expression}'", None)

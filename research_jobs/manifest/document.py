@@ -1,11 +1,11 @@
-"""YAML text as plain data that remembers where each part of it stands.
+"""YAML text as plain data that knows the position of each of its parts.
 
-Built from the parser's events: nothing is constructed from a tag, an alias is never followed, a
-duplicate key is seen, and every key and value keeps its line and column. ``yaml.compose`` would
-be shorter, but it crashes the process on a file of brackets (decision 0163).
+Built from the parser's events: tags construct nothing, aliases are never followed, duplicate keys
+are seen, and every key and value keeps its line and column. ``yaml.compose`` would be shorter, but
+a file of brackets crashes the process with it (decision 0163).
 
-Scalars follow YAML 1.2: ``NO`` is a country, ``1:30`` is a text, ``007`` keeps its zeros, and a
-date is a date.
+Scalars follow YAML 1.2: ``NO`` is a country, ``1:30`` is text, ``007`` keeps its zeros, and a date
+is a date.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFECT_LIMIT = 100
 
 
 class Mark(Protocol):
-    """A place in the text as the parser gives it: line and column, from 0."""
+    """A position in the text as the parser gives it: line and column, from 0."""
 
     @property
     def line(self) -> int: ...
@@ -42,7 +42,7 @@ class Mark(Protocol):
 
 
 class Node:
-    """One value and where it stands.
+    """One value and its position.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Node:
     children : dict
         Key or index to node, for mappings and sequences.
     keys : dict
-        Where each key of a mapping stands.
+        The position of each key of a mapping.
     """
 
     # A manifest of a thousand notebooks has forty thousand of these: no dataclass, no dict each.
@@ -84,7 +84,7 @@ _NO_KEYS: dict[str, Mark] = {}
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """Something that YAML allows and a manifest does not, at `path` in the document."""
+    """Valid YAML that a manifest must not contain, at `path` in the document."""
 
     path: tuple[str | int, ...]
     mark: Mark
@@ -99,7 +99,7 @@ class Document:
     Parameters
     ----------
     path : str
-        The file as a person should see it.
+        The file's name in messages.
     root : Node or None
         None when the file is empty.
     defects : tuple of Defect
@@ -110,14 +110,14 @@ class Document:
     defects: tuple[Defect, ...] = ()
 
     def where(self, mark: Mark) -> SourceLocation:
-        """A mark as a place that an error can name."""
+        """A mark as a location that an error can name."""
         return SourceLocation(self.path, mark.line + 1, mark.column + 1)
 
     def locate(self, path: Sequence[str | int], *, key: bool = False) -> SourceLocation:
-        """Where the value (or with ``key=True`` its key) at `path` stands.
+        """The location of the value at `path`, or with ``key=True`` of its key.
 
-        Parts of the path that are not in the document are passed over, so that a path which
-        runs through a shorthand (``outputs: [prices]``) still ends near its cause.
+        Parts of the path that the document does not have are skipped, so a path through a
+        shorthand (``outputs: [prices]``) still ends near its cause.
         """
         node = self.root
         if node is None:
@@ -126,7 +126,7 @@ class Document:
         for part in path:
             child = node.children.get(part)
             if child is None and isinstance(part, str):
-                # a name in a list that stands for a mapping's key
+                # a name in a list, short for a mapping's key
                 child = next(
                     (c for i, c in node.children.items() if isinstance(i, int) and c.data == part),
                     None,
@@ -138,7 +138,7 @@ class Document:
         return self.where(mark)
 
     def locate_quoted(self, path: Sequence[str | int], message: str) -> SourceLocation:
-        """Where the part of `path` that a message quotes stands, else where `path` does."""
+        """The location of the part of `path` that a message quotes, else of `path`."""
         node = self.root
         for part in path:
             child = node.children.get(part) if node is not None else None
@@ -149,7 +149,7 @@ class Document:
             if text in node.keys:
                 return self.where(node.keys[text])
             matches = [c for k, c in node.children.items() if isinstance(k, int) and c.data == text]
-            if matches:  # of a name that is there twice, the second is the one too many
+            if matches:  # of a duplicate, the second is the one too many
                 return self.where(matches[-1].mark)
         return self.locate(path)
 
@@ -160,9 +160,9 @@ def read_document(path: Path, shown: str) -> Document:
     Parameters
     ----------
     path : Path
-        The file; one that does not exist is an empty document.
+        The file; a missing one is an empty document.
     shown : str
-        The file's name as messages say it.
+        The file's name in messages.
 
     Returns
     -------
@@ -171,13 +171,13 @@ def read_document(path: Path, shown: str) -> Document:
     Raises
     ------
     ManifestError
-        When the text is not YAML that can be taken apart: too large, not UTF-8, bad syntax.
+        When the text cannot be parsed: too large, not UTF-8, bad syntax.
     """
     try:
         size = path.stat().st_size
         if size > SIZE_LIMIT:
             raise ManifestError(
-                f"the manifest has {size:,} bytes, at most {SIZE_LIMIT:,} are read",
+                f"the manifest has {size:,} bytes; the limit is {SIZE_LIMIT:,}",
                 where=SourceLocation(shown),
                 hint="Keep data out of it.",
             )
@@ -222,7 +222,7 @@ def parse_document(content: bytes, shown: str) -> Document:
 
 
 class _Open:
-    """A mapping or sequence whose end has not come yet."""
+    """A mapping or sequence that is still open."""
 
     __slots__ = ("is_mapping", "key", "node", "path")
 
@@ -255,7 +255,7 @@ class _Builder:
                 if top is not None and top.key is None and top.is_mapping:
                     self._key(top, event)
                     continue
-                # only what is written without quotes has a type of its own
+                # only unquoted scalars have a type of their own
                 value = event.value if event.style else _resolve(event.value)
                 self._add(Node(value, event.start_mark))
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
@@ -281,7 +281,7 @@ class _Builder:
             self.documents += 1
             if self.documents > 1:
                 raise ManifestError(
-                    "a second document begins here, a manifest is one",
+                    "a second YAML document begins here; a manifest is a single document",
                     where=SourceLocation(self.shown, event.start_mark.line + 1, 1),
                     hint="Remove the line ---.",
                 )
@@ -299,7 +299,7 @@ class _Builder:
         top = self.stack[-1] if self.stack else None
         if top is not None and top.key is None and top.is_mapping:
             self._defect(mark, "a key must be a plain name", "Write the key as a word.")
-            top.key = ""  # its value is dropped, and so is the key, which nothing holds
+            top.key = ""  # its value is dropped, and so is the key
             self.stack.append(_Open(node, top.path, is_mapping))
             return
         path = self._path()  # before the node takes its key
@@ -337,7 +337,7 @@ class _Builder:
         if text in keys:
             self._defect(
                 mark,
-                f"the key '{text}' stands here twice, first in line {keys[text].line + 1}",
+                f"duplicate key '{text}', first on line {keys[text].line + 1}",
                 "Keep one.",
             )
         elif not text:
@@ -351,7 +351,7 @@ class _Builder:
             top.key = ""
         elif len(text) > KEY_LIMIT:
             raise self._error(
-                mark, f"a key has {len(text):,} characters, at most {KEY_LIMIT}", "Shorten it."
+                mark, f"a key has {len(text):,} characters; the limit is {KEY_LIMIT}", "Shorten it."
             )
         else:
             keys[text] = mark
@@ -372,7 +372,9 @@ class _Builder:
 
     def _defect(self, mark: Mark, what: str, hint: str) -> None:
         if len(self.defects) == DEFECT_LIMIT:
-            raise self._error(mark, f"{what}, and {DEFECT_LIMIT} such mistakes come before", hint)
+            raise self._error(
+                mark, f"{what}; after {DEFECT_LIMIT} mistakes, the rest is not read", hint
+            )
         self.defects.append(Defect(self._path(), mark, what, hint))
 
     def _error(self, mark: Mark, what: str, hint: str) -> ManifestError:
@@ -380,7 +382,7 @@ class _Builder:
         return ManifestError(what, where=where, hint=hint)
 
     def _path(self) -> tuple[str | int, ...]:
-        """Where the next value belongs."""
+        """The path of the next value."""
         if not self.stack:
             return ()
         top = self.stack[-1]
@@ -424,7 +426,7 @@ def _resolve(text: str) -> Any:
         return text
     try:
         if _INT.match(text):
-            # int() refuses more digits than anyone means; so do we, by leaving the text
+            # int() refuses absurdly many digits; then the value stays text
             return int(text.replace("_", ""))
         if _HEX.match(text):
             return int(text.replace("_", ""), 0)
@@ -432,7 +434,7 @@ def _resolve(text: str) -> Any:
             return date.fromisoformat(text)
         if _TIME.match(text):
             return datetime.fromisoformat(text.upper().replace(" ", "T"))
-        # `0123` is a text, `0.5` and `1e3` are numbers
+        # `0123` is text, `0.5` and `1e3` are numbers
         if _FLOAT.match(text) and not re.match(r"[-+]?0[0-9]", text):
             return float(text)
     except ValueError:
@@ -483,9 +485,9 @@ def _syntax_hint(problem: str, context: str, source: str) -> str:
     if "cannot start any token" in problem:
         return "Put quotes around the value."
     if "expected ':'" in problem:
-        return "A key needs a colon and a space behind it."
+        return "A key needs a colon and a space after it."
     if "expected <block end>" in problem or "did not find expected" in problem:
         return "Check the indentation and the brackets above this line."
     if "unexpected end of stream" in problem:
-        return "Close the quote or bracket that is open."
+        return "Close the open quote or bracket."
     return "Check the indentation, quotes and brackets here."

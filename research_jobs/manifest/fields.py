@@ -1,4 +1,4 @@
-"""Types that more than one model of the manifest is made of, and their base class."""
+"""Types shared by the models of the manifest, and their base class."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Size = Annotated[
         }
     ),
 ]
-# A time or an amount that something is given: none would end it before it begins.
+# A time or memory limit: zero would end the run before it begins.
 Limit = Annotated[Duration, AfterValidator(more_than_nothing)]
 Memory = Annotated[Size, AfterValidator(check_memory)]
 Timezone = Annotated[StrictStr, BeforeValidator(lambda v: check_timezone(v) if _text(v) else v)]
@@ -69,7 +69,7 @@ def _text(value: Any) -> bool:
 
 
 def listed(value: Any) -> Any:
-    """One value where a list may stand: ``cron: "0 6 * * *"`` for ``cron: ["0 6 * * *"]``."""
+    """One value where a list is allowed: ``cron: "0 6 * * *"`` for ``cron: ["0 6 * * *"]``."""
     return (
         [value] if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
     )
@@ -83,7 +83,7 @@ STRING = {"type": "string"}
 Texts = Annotated[tuple[StrictStr, ...], BeforeValidator(listed), one_or_many(STRING)]
 NotebookNames = Annotated[tuple[NotebookName, ...], BeforeValidator(listed), one_or_many(STRING)]
 
-# Dagster's own rules, stated here so that a mistake has a line of the manifest to its name.
+# Dagster's own rules, repeated here so that a mistake is reported with its line.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]+\Z")
 _POOL = re.compile(r"[A-Za-z0-9_\-/]+\Z")
 _TAG_PART = r"[A-Za-z0-9_.-]{1,63}"
@@ -94,7 +94,7 @@ KIND = re.compile(r"[A-Za-z0-9_.-]{1,50}\Z")
 
 
 def json_value(value: Any) -> Any:
-    """Plain data as JSON has it: dates become ISO 8601 texts."""
+    """Plain data as JSON: dates become ISO 8601 text."""
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     if isinstance(value, dict):
@@ -105,7 +105,7 @@ def json_value(value: Any) -> Any:
 
 
 def plain_text(value: Any) -> str:
-    """A scalar as a person wrote it: ``true`` and not ``True``."""
+    """A scalar as written in YAML: ``true``, not ``True``."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(json_value(value))
@@ -131,11 +131,11 @@ def _tags(value: Any) -> Any:
         text = plain_text(item)
         if not _TAG_KEY.match(str(key)):
             raise RefusedValueError(
-                f"'{key}' is not a tag's name", "Use letters, digits, _ . - and at most one /."
+                f"'{key}' is not a tag name", "Use letters, digits, _ . - and at most one /."
             )
         if not _TAG_VALUE.match(text):
             raise RefusedValueError(
-                f"'{text}' is not a tag's value", "Use up to 63 letters, digits and _ . - only."
+                f"'{text}' is not a tag value", "Use up to 63 letters, digits and _ . - only."
             )
         tags[str(key)] = text
     return tags
@@ -156,11 +156,11 @@ Tags = Annotated[
 
 
 class Spec(BaseModel):
-    """Base of all models: frozen, and unknown keys are mistakes."""
+    """Base of all models: frozen; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    # What people write for a key that is called otherwise here.
+    # What people write instead of the key's real name.
     synonyms: ClassVar[Mapping[str, str]] = {}
 
 
@@ -170,7 +170,7 @@ def check_owners(owners: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if not _EMAIL.match(owner) and not (owner.startswith("team:") and team):
             raise RefusedValueError(
                 f"'{owner}' is not an owner",
-                f"Write an address, or 'team:{re.sub(r'[^A-Za-z0-9_-]+', '-', owner)}'.",
+                f"Write an email address, or 'team:{re.sub(r'[^A-Za-z0-9_-]+', '-', owner)}'.",
             )
     return owners
 
@@ -195,17 +195,17 @@ def check_pool(pool: str | None) -> str | None:
 
 
 class RetrySpec(Spec):
-    """How often a failed notebook is tried again within its run."""
+    """How often a failed notebook is retried within its run."""
 
     max: Annotated[int, Strict()] = Field(
-        default=0, ge=0, le=1000, description="Tries after the first."
+        default=0, ge=0, le=1000, description="Retries after the first try."
     )
-    delay: Duration = Field(default=0.0, description="Before each further try.")
+    delay: Duration = Field(default=0.0, description="Wait before each retry.")
     backoff: Literal["linear", "exponential"] | None = Field(
-        default=None, description="How the delay grows from try to try."
+        default=None, description="How the delay grows with each retry."
     )
     jitter: Literal["full", "plus_minus"] | None = Field(
-        default=None, description="How the delay is varied."
+        default=None, description="How the delay is randomized."
     )
 
 

@@ -1,7 +1,7 @@
-"""`notebooks/manifest.yaml` -> `Manifest`: every mistake has a place, and takes down one thing.
+"""`notebooks/manifest.yaml` -> `Manifest`: every mistake has a location and disables one thing.
 
-Each entry is validated on its own. What is wrong with a notebook loses that notebook's entry, what
-is wrong with a schedule loses that schedule, what is wrong with a default loses that default.
+Each entry is validated on its own. A mistake in a notebook disables that notebook, a mistake in a
+schedule disables that schedule, and a default with a mistake is ignored.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def load_manifest(
     notebooks : iterable of str
         Names of the notebooks that exist (``volatility/garch``).
     cron : callable, optional
-        Dagster's word on cron expressions; without it they are taken as they are.
+        Dagster's check of cron expressions; without it they are not checked.
 
     Returns
     -------
     Manifest
-        Never raises for what the file says: mistakes are in ``problems``.
+        Mistakes in the file never raise; they are in ``problems``.
     """
     try:
         document = read_document(project.manifest, project.display(project.manifest))
@@ -143,7 +143,7 @@ class _Loader:
                 self._problem("manifest", None, what, where, hint)
 
     def _project(self, root: Node) -> ProjectSpec:
-        """The keys at the top; without its prefix no notebook may run, as it has another key."""
+        """The top-level keys; with a bad prefix no notebook may run, as asset keys would change."""
         data = {key: child.data for key, child in root.items() if key in ProjectSpec.model_fields}
         try:
             return ProjectSpec.model_validate(data)
@@ -165,7 +165,7 @@ class _Loader:
     def _lenient(
         self, model: type[Any], node: Node | None, section: str
     ) -> tuple[Any, frozenset[str]]:
-        """A model from a section whose wrong keys fall back to their defaults."""
+        """A model from a section; keys with mistakes fall back to their defaults."""
         if node is None or node.data is None:
             return model(), frozenset()
         if not isinstance(node.data, dict):
@@ -188,7 +188,7 @@ class _Loader:
                 broken.add(key)
                 data.pop(key, None)
         try:
-            # what is left has no mistake of its own
+            # the remaining keys are valid
             return model.model_validate(data), frozenset(broken)
         except ValidationError:
             return model(), frozenset(broken | set(data))
@@ -201,11 +201,11 @@ class _Loader:
             self._block(
                 "notebooks is not a mapping",
                 self.document.where(node.mark),
-                "Write 'market_data: {outputs: [prices]}', one entry a notebook"
-                + (", without the dashes." if names else "."),
+                "Write 'market_data: {outputs: [prices]}', one entry per notebook"
+                + (", without dashes." if names else "."),
             )
             return {}
-        found: dict[str, NotebookSpec] = {}
+        valid: dict[str, NotebookSpec] = {}
         first: dict[str, str] = {}
         for written, child in node.items():
             name = notebook_name(written)
@@ -215,11 +215,11 @@ class _Loader:
                 self._problem(
                     "notebook",
                     name,
-                    f"the notebook '{name}' stands here twice, as '{first[name]}' and '{written}'",
+                    f"duplicate notebook '{name}', written as '{first[name]}' and '{written}'",
                     where,
                     "Keep one.",
                 )
-                found.pop(name, None)
+                valid.pop(name, None)
                 continue
             first[name] = written
             fine = self._no_defects("notebook", name, path)
@@ -238,34 +238,36 @@ class _Loader:
             if "timezone" in self.broken_defaults and spec.takes_timezone:
                 self._needs_timezone("notebook", name, where)
                 continue
-            found[name] = with_defaults(spec, defaults)
-        for name in [n for n, spec in found.items() if not self._sources_of(n, spec, found, first)]:
-            del found[name]
-        return found
+            valid[name] = with_defaults(spec, defaults)
+        for name in [n for n, spec in valid.items() if not self._sources_of(n, spec, valid, first)]:
+            del valid[name]
+        return valid
 
     def _sources_of(
         self,
         name: str,
         spec: NotebookSpec,
-        found: Mapping[str, NotebookSpec],
+        valid: Mapping[str, NotebookSpec],
         written: Mapping[str, str],
     ) -> bool:
-        """Whether the outputs that list partition keys are outputs that can list them."""
+        """Check that the outputs that should list partition keys can do so."""
         columns = spec.partitions.columns if spec.partitions is not None else {}
         for column, dimension in columns.items():
             source = dimension.dynamic
-            # a source with a mistake of its own is told of there
-            if source is None or (source.notebook in written and source.notebook not in found):
+            # a mistake in the source is reported at the source
+            if source is None or (source.notebook in written and source.notebook not in valid):
                 continue
-            other = found.get(source.notebook, NotebookSpec())
+            source_spec = valid.get(source.notebook, NotebookSpec())
             path = ("notebooks", written[name], "partitions", "dimensions", column, "dynamic")
-            if source.output not in other.outputs:
+            if source.output not in source_spec.outputs:
                 what = f"{source.notebook} declares no output '{source.output}'"
-                hint = did_you_mean(source.output, other.outputs, label="Its outputs")
+                hint = did_you_mean(source.output, source_spec.outputs, label="Its outputs")
                 hint = hint or "Declare it under its outputs."
                 where = self.document.locate((*path, "output"))
-            elif other.partitions is not None or other.variants:
-                what = f"{source.notebook} has partitions itself, so no one output lists the keys"
+            elif source_spec.partitions is not None or source_spec.variants:
+                what = (
+                    f"{source.notebook} is itself partitioned, so no single output lists the keys"
+                )
                 hint = "Take the keys from a notebook without partitions."
                 where = self.document.locate((*path, "notebook"))
             else:
@@ -277,7 +279,7 @@ class _Loader:
         return True
 
     def _names_in(self, spec: NotebookSpec, name: str, path: tuple[str, ...]) -> bool:
-        """Whether the other notebooks that an entry names exist."""
+        """Check that the other notebooks that an entry names exist."""
         named: list[tuple[tuple[str | int, ...], str]] = [
             (("after", i), n) for i, n in enumerate(spec.after)
         ]
@@ -287,11 +289,11 @@ class _Loader:
                     place = ("partitions", "dimensions", column, "dynamic", "notebook")
                     named.append((place, dimension.dynamic.notebook))
         fine = True
-        for place, other in named:
-            if other not in self.known:
-                what = f"{place[0]}: there is no notebook '{other}'"
-                hint = self._close(other)
-            elif other == name:
+        for place, notebook in named:
+            if notebook not in self.known:
+                what = f"{place[0]}: there is no notebook '{notebook}'"
+                hint = self._close(notebook)
+            elif notebook == name:
                 what, hint = f"{place[0]}: the notebook '{name}' names itself", "Name another."
             else:
                 continue
@@ -306,7 +308,7 @@ class _Loader:
         if not isinstance(node.data, dict):
             self._wrong_shape("manifest", None, "schedules", node)
             return {}
-        found: dict[str, ScheduleSpec] = {}
+        valid: dict[str, ScheduleSpec] = {}
         for name, child in node.items():
             path = ("schedules", name)
             where = self.document.where(node.keys.get(name, child.mark))
@@ -316,7 +318,7 @@ class _Loader:
                 self._problem(
                     "schedule",
                     name,
-                    f"the schedule's name '{name}' has characters other than letters, digits and _",
+                    f"the schedule name '{name}' has characters other than letters, digits and _",
                     where,
                     f"Did you mean '{better}'?",
                 )
@@ -339,8 +341,8 @@ class _Loader:
                 self._needs_timezone("schedule", name, where)
                 continue
             timezone = spec.timezone or defaults.timezone
-            found[name] = spec.model_copy(update={"timezone": timezone})
-        return found
+            valid[name] = spec.model_copy(update={"timezone": timezone})
+        return valid
 
     def _secrets(self, node: Node | None) -> tuple[str, ...]:
         if node is None or node.data is None:
@@ -349,20 +351,20 @@ class _Loader:
         if isinstance(node.data, dict) or not (isinstance(node.data, (list, str))):
             self._wrong_shape("manifest", None, "secrets", node)
             return ()
-        found: list[str] = []
+        variables: list[str] = []
         for item in items:
             name = item.data
             if is_variable(name):
-                found.append(name)
+                variables.append(name)
             else:
                 self._problem(
                     "manifest",
                     None,
-                    f"secrets: {name!r} is not an environment variable's name",
+                    f"secrets: {name!r} is not an environment variable name",
                     self.document.where(item.mark),
-                    "List names, as DB_PASSWORD; never the values.",
+                    "List names such as DB_PASSWORD, never their values.",
                 )
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(variables))
 
     # --- one entry -----------------------------------------------------------------------------
 
@@ -413,7 +415,7 @@ class _Loader:
         label = f"{scope} {name}" if name is not None else "".join(path[:1])
         place = ".".join(str(part) for part in loc if isinstance(part, str))
         value = detail.get("input")
-        whole = self.document.locate((*path, *loc))
+        location = self.document.locate((*path, *loc))
         if kind == "extra_forbidden":
             key = str(loc[-1])
             owner = model_at(model, loc[:-1]) or model
@@ -437,17 +439,17 @@ class _Loader:
             refusal = detail.get("ctx", {}).get("error")
             what = refusal.what if isinstance(refusal, RefusedValueError) else detail["msg"]
             hint = refusal.hint if isinstance(refusal, RefusedValueError) else None
-            # a name in a list stands for itself: point at it rather than at the list
-            whole = self.document.locate_quoted((*path, *loc), what)
+            # point at a name in a list rather than at the list
+            location = self.document.locate_quoted((*path, *loc), what)
             prefix = ", ".join(filter(None, (label, place)))
-            self._problem(scope, name, f"{prefix}: {what}", whole, hint)
+            self._problem(scope, name, f"{prefix}: {what}", location, hint)
             return
         what, hint = describe(kind, detail, value)
         prefix = ", ".join(filter(None, (label, place)))
-        self._problem(scope, name, f"{prefix}: {what}", whole, hint)
+        self._problem(scope, name, f"{prefix}: {what}", location, hint)
 
     def _close(self, name: str) -> str:
-        """Names like this one, for the first mistakes of a manifest: each costs a search."""
+        """Similar names, for the first mistakes of a manifest only: each costs a search."""
         self.searches += 1
         if self.searches > SEARCH_LIMIT:
             return "Correct its name."
@@ -484,7 +486,7 @@ class _Loader:
         self._problem(
             scope,
             name,
-            f"{scope} {name} takes its time zone from defaults, where it is mistaken",
+            f"{scope} {name} takes its time zone from defaults, where it is invalid",
             where,
-            "Correct defaults.timezone, or give it one of its own.",
+            "Correct defaults.timezone, or set one here.",
         )

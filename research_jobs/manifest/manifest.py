@@ -1,4 +1,4 @@
-"""The manifest as far as it could be read, and the mistakes that were found in it."""
+"""The manifest as far as it could be read, and the mistakes in it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Scope: TypeAlias = Literal["manifest", "notebook", "schedule"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake, and what it takes down.
+    """One mistake, and what it disables.
 
     Parameters
     ----------
     scope : {"manifest", "notebook", "schedule"}
-        ``"manifest"`` takes down what it names and nothing else (a default falls back), unless
+        ``"manifest"`` disables only what it names (a default falls back), unless
         `Manifest.unreadable` is set.
     name : str or None
         The notebook's or schedule's name.
@@ -49,9 +49,9 @@ class Manifest:
     ----------
     defaults : Defaults
     notebooks : mapping of str to NotebookSpec
-        Defaults merged in. Names that the manifest has and that have no mistake.
+        The entries without a mistake, defaults merged in.
     schedules : mapping of str to ScheduleSpec
-        Those that have no mistake, with their time zone filled in.
+        Those without a mistake, with their time zone filled in.
     secrets : tuple of str
         Environment variables whose values are masked.
     reports : ReportsSpec
@@ -60,8 +60,8 @@ class Manifest:
     problems : tuple of Problem
         In the order of the file.
     unreadable : Problem or None
-        Set when nothing can be said of any notebook (the text is not YAML, or there is no
-        telling what its section ``notebooks`` is): to run one would be to run it without its
+        Set when the settings of every notebook are unknown (the text is not YAML, or its section
+        ``notebooks`` is not a mapping). No notebook runs then, as it would run without its
         declared outputs.
     """
 
@@ -76,14 +76,14 @@ class Manifest:
     document: Document | None = field(default=None, repr=False, compare=False)
 
     def spec(self, name: str) -> NotebookSpec:
-        """What holds for a notebook: its entry with defaults merged in, or the defaults alone.
+        """A notebook's settings: its entry with defaults merged in, or the defaults alone.
 
         Ask `problems_of` first: a notebook with a mistake has no entry here.
         """
-        found = self.notebooks.get(name)
-        if found is None:
-            found = self.notebooks.get(notebook_name(name))
-        return found if found is not None else with_defaults(NotebookSpec(), self.defaults)
+        entry = self.notebooks.get(name)
+        if entry is None:
+            entry = self.notebooks.get(notebook_name(name))
+        return entry if entry is not None else with_defaults(NotebookSpec(), self.defaults)
 
     def problems_of(self, name: str) -> tuple[Problem, ...]:
         """Why a notebook cannot run: its own mistakes, or that the manifest is unreadable."""
@@ -91,10 +91,10 @@ class Manifest:
         return found or ((self.unreadable,) if self.unreadable is not None else ())
 
     def locate(self, *path: str | int, key: bool = False) -> SourceLocation | None:
-        """Where something stands: ``locate("notebooks", "signals", "parameters", "lookback")``.
+        """The location of a value: ``locate("notebooks", "signals", "parameters", "lookback")``.
 
-        Parts that the manifest does not have are passed over; None without a manifest.
-        With ``key=True``, where its key stands.
+        Parts that the manifest does not have are skipped; None without a manifest.
+        With ``key=True``, the location of its key.
         """
         if self.document is None or self.document.root is None:
             return None
@@ -113,7 +113,7 @@ class Manifest:
 
 
 def with_defaults(spec: NotebookSpec, defaults: Defaults) -> NotebookSpec:
-    """A notebook's entry with what the defaults say where it says nothing."""
+    """A notebook's entry, with the defaults for what it does not set."""
     given = spec.model_fields_set
     update: dict[str, Any] = {
         name: getattr(defaults, name)
@@ -132,7 +132,7 @@ def with_defaults(spec: NotebookSpec, defaults: Defaults) -> NotebookSpec:
         )
         if name not in given
     }
-    # mappings add up, and the notebook's own entry wins
+    # mappings are merged, and the notebook's own values win
     if defaults.tags:
         update["tags"] = {**defaults.tags, **spec.tags}
     if defaults.environment:

@@ -1,4 +1,4 @@
-"""What is wrong with a value of the manifest, in words that a person can act on."""
+"""Messages for invalid values of the manifest: what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def keys_of(model: type[BaseModel]) -> str:
 
 
 def suggest_key(key: str, options: Iterable[str], synonyms: Mapping[str, str]) -> str:
-    """The key that was likely meant."""
+    """Suggest the key that was likely meant."""
     if key.casefold() in synonyms:
         return f"Did you mean '{synonyms[key.casefold()]}'?"
     return did_you_mean(key, options, label="Known keys")
 
 
 def unknown_key(owner: type[BaseModel], key: str) -> tuple[str, str]:
-    """What is wrong with a key that a mapping does not have, and what to do."""
+    """What is wrong with an unknown key, and what to do."""
     elsewhere: Mapping[str, str] = getattr(owner, "elsewhere", {})
     if key in elsewhere:
         return f"'{key}' does not belong here", elsewhere[key]
@@ -72,22 +72,22 @@ SECTION_EXAMPLES = {
 }
 
 _KINDS = {
-    "string_type": ("a text", "Put it in quotes if it is meant as one."),
+    "string_type": ("text", "Put it in quotes if it is meant as text."),
     "int_type": ("a whole number", "Write it without quotes."),
     "int_from_float": ("a whole number", "Leave out the decimals."),
-    "int_parsing_size": ("a usable whole number", "Write a smaller one."),
+    "int_parsing_size": ("a whole number of a usable size", "Write a smaller one."),
     "bool_type": ("true or false", "Write true or false."),
-    "tuple_type": ("a list", "Write [a, b], or one entry a line with dashes."),
-    "list_type": ("a list", "Write [a, b], or one entry a line with dashes."),
-    "mapping_type": ("a mapping", "Write key: value, one a line."),
-    "dict_type": ("a mapping", "Write key: value, one a line."),
-    "model_type": ("a mapping", "Write key: value, one a line."),
-    "model_attributes_type": ("a mapping", "Write key: value, one a line."),
+    "tuple_type": ("a list", "Write [a, b], or one entry per line with dashes."),
+    "list_type": ("a list", "Write [a, b], or one entry per line with dashes."),
+    "mapping_type": ("a mapping", "Write key: value, one per line."),
+    "dict_type": ("a mapping", "Write key: value, one per line."),
+    "model_type": ("a mapping", "Write key: value, one per line."),
+    "model_attributes_type": ("a mapping", "Write key: value, one per line."),
 }
 
 
 def describe(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
-    """What pydantic found wrong with a value, in words, and what to do."""
+    """A pydantic error as a message and a hint."""
     shown = _shown(value)
     if kind in _KINDS:
         wanted, hint = _KINDS[kind]
@@ -121,7 +121,7 @@ def _shown(value: Any) -> str:
 
 
 def model_at(model: type[BaseModel], loc: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model that validates what stands at `loc`, where there is one."""
+    """The model that validates the value at `loc`, if any."""
     current: Any = model
     for part in loc:
         current = _unwrap(current)
@@ -154,12 +154,12 @@ def _unwrap(annotation: Any) -> Any:
 
 
 def as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a value stands in the file: `automation` holds its settings under ``on_cron``."""
+    """The path of a value in the file: `automation` has its settings under ``on_cron``."""
     if len(loc) > 1 and loc[0] == "automation":
         return ("automation", "on_cron", *loc[1:])
     return loc
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a schedule can be called so: Dagster takes letters, digits and ``_``."""
+    """Whether it is a valid schedule name: Dagster takes letters, digits and ``_``."""
     return bool(name) and name.isascii() and name.replace("_", "a").isalnum()

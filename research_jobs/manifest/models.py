@@ -1,7 +1,7 @@
-"""What the manifest may say, as frozen models.
+"""The manifest's schema, as frozen models.
 
-They validate plain data (`document` reads it, `load` turns their complaints into messages with
-line and column) and they make the JSON schema that editors use.
+They validate plain data (`document` reads it, `load` turns their errors into messages with line
+and column), and the JSON schema that editors use is generated from them.
 """
 
 from __future__ import annotations
@@ -73,16 +73,18 @@ __all__ = [
 def _environment(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for name, item in value.items():
         if not is_variable(name):
             raise RefusedValueError(
-                f"'{name}' is not an environment variable's name", "Use A-Z, 0-9, _."
+                f"'{name}' is not an environment variable name", "Use A-Z, 0-9, _."
             )
-        found[name] = plain_text(item) if isinstance(item, (int, float)) else item
+        variables[name] = plain_text(item) if isinstance(item, (int, float)) else item
         if isinstance(item, str) and "\0" in item:
-            raise RefusedValueError(f"the variable {name} has the character U+0000", "Remove it.")
-    return found
+            raise RefusedValueError(
+                f"the variable {name} contains the character U+0000", "Remove it."
+            )
+    return variables
 
 
 def _outputs(value: Any) -> Any:
@@ -90,17 +92,17 @@ def _outputs(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list):
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         for item in value:
             if not isinstance(item, str):
                 raise RefusedValueError(
-                    f"{item!r} is not an output's name",
+                    f"{item!r} is not an output name",
                     "With settings, write a mapping: {prices: {min_rows: 1}}.",
                 )
-            if item in found:
-                raise RefusedValueError(f"the output '{item}' stands here twice", "Keep one.")
-            found[item] = {}
-        return found
+            if item in outputs:
+                raise RefusedValueError(f"duplicate output '{item}'", "Keep one.")
+            outputs[item] = {}
+        return outputs
     if isinstance(value, dict):
         return {name: {} if spec is None else spec for name, spec in value.items()}
     return value
@@ -138,7 +140,7 @@ def _variants(value: Any) -> Any:
 
 
 class NotebookSpec(Spec):
-    """What the manifest says of one notebook, defaults merged in."""
+    """The settings of one notebook, defaults merged in."""
 
     synonyms: ClassVar[Mapping[str, str]] = {
         "output": "outputs",
@@ -155,9 +157,9 @@ class NotebookSpec(Spec):
     }
     elsewhere: ClassVar[Mapping[str, str]] = {
         "cron": "A cron expression belongs to an entry under schedules.",
-        "schedule": "Schedules stand in their own section and name their notebooks.",
+        "schedule": "Schedules have a section of their own and name their notebooks.",
         "keep": "keep belongs to an output.",
-        "checks": "Checks stand under an output.",
+        "checks": "Checks belong under an output.",
         "concurrency": "concurrency belongs to defaults.",
         "secrets": "secrets is a section of its own.",
     }
@@ -167,12 +169,14 @@ class NotebookSpec(Spec):
         BeforeValidator(_outputs, json_schema_input_type=dict[str, OutputSpec | None] | list[str]),
     ] = Field(default_factory=dict, description="Variables kept as Parquet after each run.")
     description: StrictStr | None = None
-    owners: Annotated[Texts, Field(description="Addresses, or team:name.")] = ()
+    owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
     tags: Tags = Field(default_factory=dict)
     group: StrictStr | None = None
     kinds: Texts = ()
-    timeout: Limit | None = Field(default=None, description="The run is ended after this long.")
-    memory: Memory | None = Field(default=None, description="Limit over the notebook's processes.")
+    timeout: Limit | None = Field(default=None, description="The run is stopped after this long.")
+    memory: Memory | None = Field(
+        default=None, description="Memory limit for all of the notebook's processes together."
+    )
     retries: Retries | None = None
     parameters: Json = Field(
         default_factory=dict,
@@ -182,17 +186,21 @@ class NotebookSpec(Spec):
         Mapping[str, Mapping[str, Any]],
         BeforeValidator(_variants),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["object", "null"]}}),
-    ] = Field(default_factory=dict, description="Parameter sets by name, a partition each.")
+    ] = Field(default_factory=dict, description="Parameter sets by name; each is a partition.")
     partitions: PartitionsSpec | None = None
     pool: StrictStr | None = Field(default=None, description="Runs in one pool share its limit.")
     isolation: Literal["fork", "spawn"] | None = None
-    python: StrictStr | None = Field(default=None, description="Another interpreter's path.")
+    python: StrictStr | None = Field(
+        default=None, description="Path of another Python interpreter."
+    )
     io_manager: StrictStr | None = None
     deps: Annotated[
         tuple[tuple[str, ...], ...],
         BeforeValidator(_asset_keys),
         one_or_many({"anyOf": [STRING, {"type": "array", "items": STRING}]}),
-    ] = Field(default=(), description="Other assets that this one needs, as in the UI.")
+    ] = Field(
+        default=(), description="Other assets that this one depends on, written as in the UI."
+    )
     after: NotebookNames = Field(default=(), description="Run when one of these has new data.")
     automation: Annotated[
         AutomationSpec | None,
@@ -221,7 +229,7 @@ class NotebookSpec(Spec):
             }
         ),
     ] = None
-    watch: Texts = Field(default=(), description="Run when files of this pattern arrive.")
+    watch: Texts = Field(default=(), description="Run when files that match this pattern arrive.")
     freshness: Annotated[
         FreshnessSpec | None,
         BeforeValidator(read_freshness, json_schema_input_type=FreshnessSpec | str | int | None),
@@ -288,13 +296,13 @@ class NotebookSpec(Spec):
         return {name: item for name, item in self.parameters.items() if name not in secret}
 
     def refuse_secrets(self, names: Iterable[str]) -> None:
-        """Raise a `ParameterError` where one of these is secret: it would stand in the history."""
+        """Raise a `ParameterError` if one of these is secret: the run history would show it."""
         for name in names:
             variable = self.secret_parameters.get(name)
             if variable is not None:
                 raise ParameterError(
                     f"the parameter '{name}' is secret, so its value cannot be given",
-                    hint=f"Set the environment variable {variable} where the run starts.",
+                    hint=f"Set the environment variable {variable} where the run is started.",
                 )
 
     @field_validator("kinds")
@@ -326,7 +334,7 @@ class NotebookSpec(Spec):
     def _check(self) -> Self:
         if self.after and self.automation is not None:
             raise RefusedValueError(
-                "after and automation exclude each other",
+                "after and automation cannot be combined",
                 "Keep one: after runs the notebook when"
                 " one of those has new data, automation: eager when any it loads has.",
             )
@@ -340,13 +348,13 @@ class NotebookSpec(Spec):
                 )
         if self.variants and self.partitions is not None and self.partitions.dimensions is not None:
             raise RefusedValueError(
-                "variants and two dimensions exclude each other", "Keep one of them."
+                "variants and two dimensions cannot be combined", "Keep one of them."
             )
         return self
 
 
 class ScheduleSpec(Spec):
-    """When which notebooks run."""
+    """Which notebooks run when."""
 
     synonyms: ClassVar[Mapping[str, str]] = {
         "notebook": "notebooks",
@@ -362,8 +370,10 @@ class ScheduleSpec(Spec):
         Field(description="Five fields: minute, hour, day of month, month, day of week.")
     )
     timezone: Timezone | None = None
-    notebooks: NotebookNames = Field(description="What runs, in one run where it can.")
-    enabled: Flag = Field(default=True, description="Whether it is on until someone switches it.")
+    notebooks: NotebookNames = Field(description="What runs, in a single run where possible.")
+    enabled: Flag = Field(
+        default=True, description="Whether it is on until someone switches it off or on."
+    )
     catch_up: Annotated[
         int | Literal["none"] | None,
         BeforeValidator(read_catch_up),
@@ -376,7 +386,8 @@ class ScheduleSpec(Spec):
             }
         ),
     ] = Field(
-        default=None, description="How many older partitions are looked at; none: miss is missed."
+        default=None,
+        description="How many older partitions are checked; none: what is missed stays missed.",
     )
     parameters: Json = Field(default_factory=dict, description="Values for its notebooks.")
     description: StrictStr | None = None
@@ -390,13 +401,13 @@ class ScheduleSpec(Spec):
         seen: set[str] = set()
         for name in value:
             if name in seen:
-                raise RefusedValueError(f"the notebook '{name}' is named twice", "Keep one.")
+                raise RefusedValueError(f"the notebook '{name}' is listed twice", "Keep one.")
             seen.add(name)
         return value
 
 
 class Defaults(Spec):
-    """What holds for every notebook that does not say otherwise, and for the project."""
+    """Settings of every notebook that does not set its own, and of the project."""
 
     synonyms: ClassVar[Mapping[str, str]] = NotebookSpec.synonyms
     elsewhere: ClassVar[Mapping[str, str]] = {
@@ -411,11 +422,11 @@ class Defaults(Spec):
     pool: StrictStr | None = None
     isolation: Literal["fork", "spawn"] | None = None
     concurrency: Positive | None = Field(
-        default=None, description="How many notebooks go at a time, in all runs together."
+        default=None, description="How many notebooks run at once, in all runs together."
     )
     python: StrictStr | None = None
     io_manager: StrictStr | None = None
-    owners: Annotated[Texts, Field(description="Addresses, or team:name.")] = ()
+    owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
     tags: Tags = Field(default_factory=dict)
     group: StrictStr | None = None
     kinds: Texts = ()
@@ -428,10 +439,10 @@ class Defaults(Spec):
     ] = Field(default_factory=dict)
     working_directory: StrictStr | None = Field(
         default=None,
-        description="Where notebooks run: notebook (its folder, the default), project or a path.",
+        description="Working directory: notebook (its folder, the default), project or a path.",
     )
     sys_path: Texts = Field(
-        default=(), description="Further folders on the import path, relative to the project."
+        default=(), description="More folders on the import path, relative to the project."
     )
 
     _check_owners = field_validator("owners")(check_owners)
@@ -440,11 +451,11 @@ class Defaults(Spec):
 
 
 class ReportsSpec(Spec):
-    """The pages that runs leave behind."""
+    """The report pages of runs."""
 
-    url: StrictStr | None = Field(default=None, description="Their public address.")
+    url: StrictStr | None = Field(default=None, description="Their public URL.")
     dagster: StrictStr | None = Field(
-        default=None, description="The public address of Dagster's UI, which they link to."
+        default=None, description="The public URL of Dagster's UI, which they link to."
     )
     keep: Positive = Field(default=30, description="Reports kept of each notebook or partition.")
 
@@ -453,20 +464,20 @@ class ReportsSpec(Spec):
     def _check_url(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"https?://[^\s/]+", value):
             raise RefusedValueError(
-                f"'{value}' is no address", "Write it as https://reports.example.com."
+                f"'{value}' is not a URL", "Write it as https://reports.example.com."
             )
         return value.rstrip("/") if value is not None else None
 
 
 class ProjectSpec(Spec):
-    """What holds for the project as a whole, at the top of the manifest."""
+    """Settings of the whole project, at the top of the manifest."""
 
     prefix: StrictStr | None = Field(
         default=None,
-        description="Put before asset keys and pools, so that projects can share an instance.",
+        description="Prefix of asset keys and pools, so that projects can share an instance.",
     )
     group: StrictStr | None = Field(
-        default=None, description="A Unix group that may read the store and the reports."
+        default=None, description="The Unix group that may read the store and the reports."
     )
 
     @field_validator("prefix")

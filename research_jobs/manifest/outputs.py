@@ -1,4 +1,4 @@
-"""A declared output: its checks, how it is written, how much of it is kept."""
+"""A declared output: its checks, how it is written and how many versions are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LEVELS = {"zstd": (1, 22), "gzip": (1, 9), "brotli": (1, 11)}
 
 
 class FreshWithin(Spec):
-    """How old an output's newest row may be when it is made."""
+    """How old an output's newest row may be when it is written."""
 
     within: Limit
     column: StrictStr | None = Field(
@@ -63,7 +63,7 @@ def _columns(value: Any) -> Any:
     if isinstance(value, list):
         for item in value:
             if not isinstance(item, str):
-                raise RefusedValueError(f"{item!r} is not a column's name", "Write its name.")
+                raise RefusedValueError(f"{item!r} is not a column name", "Write its name.")
         return dict.fromkeys(value)
     return value
 
@@ -71,7 +71,7 @@ def _columns(value: Any) -> Any:
 def _ranges(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    found: dict[str, tuple[Any, Any]] = {}
+    ranges: dict[str, tuple[Any, Any]] = {}
     for column, bounds in value.items():
         if isinstance(bounds, dict) and bounds and set(bounds) <= {"min", "max"}:
             low, high = bounds.get("min"), bounds.get("max")
@@ -89,7 +89,7 @@ def _ranges(value: Any) -> Any:
                 isinstance(bound, float) and not isfinite(bound)
             ):
                 raise RefusedValueError(
-                    f"the range of '{column}' has a bound that is not a number, a text or a date",
+                    f"the range of '{column}' has a bound that is not a number, text or date",
                     "Write [0, 1], or null for no bound.",
                 )
         try:
@@ -102,12 +102,12 @@ def _ranges(value: Any) -> Any:
             raise RefusedValueError(
                 f"the range of '{column}' goes from {low} to {high}", "Swap them."
             )
-        found[column] = (low, high)
-    return found
+        ranges[column] = (low, high)
+    return ranges
 
 
 class OutputSpec(Spec):
-    """One declared output: its checks, how it is written and how much of it is kept."""
+    """One declared output: its checks, how it is written and how many versions are kept."""
 
     synonyms: ClassVar[Mapping[str, str]] = {"notnull": "not_null", "non_null": "not_null"}
 
@@ -169,7 +169,7 @@ class OutputSpec(Spec):
     )
     compression_level: Annotated[int, Strict()] | None = None
     row_group_size: Positive | None = Field(default=None, description="Rows in a row group.")
-    keep: Whole = Field(default=0, description="Old versions kept beside the current one.")
+    keep: Whole = Field(default=0, description="Old versions kept in addition to the current one.")
 
     @field_validator("pandera")
     @classmethod
@@ -223,27 +223,27 @@ class OutputSpec(Spec):
             (``"module:Name"``); and if there are any, ``severity`` (check to ``"warn"`` or
             ``"error"``, one for each).
         """
-        found: dict[str, Any] = {}
+        declared: dict[str, Any] = {}
         for name in ("min_rows", "max_rows"):
             if getattr(self, name) is not None:
-                found[name] = getattr(self, name)
+                declared[name] = getattr(self, name)
         if self.columns is not None:
-            found["columns"] = dict(self.columns)
+            declared["columns"] = dict(self.columns)
         for name in ("not_null", "unique"):
             if getattr(self, name):
-                found[name] = list(getattr(self, name))
+                declared[name] = list(getattr(self, name))
         if self.range:
-            found["range"] = {column: list(bounds) for column, bounds in self.range.items()}
+            declared["range"] = {column: list(bounds) for column, bounds in self.range.items()}
         if self.fresh_within is not None:
-            found["fresh_within"] = {
+            declared["fresh_within"] = {
                 "column": self.fresh_within.column,
                 "seconds": self.fresh_within.within,
             }
         if self.pandera is not None:
-            found["schema"] = self.pandera
-        if found:
-            found["severity"] = {name: self.severity_of(name) for name in found}
-        return found
+            declared["schema"] = self.pandera
+        if declared:
+            declared["severity"] = {name: self.severity_of(name) for name in declared}
+        return declared
 
     def options(self) -> dict[str, Any]:
         """The declared writing options, JSON only.
@@ -251,7 +251,7 @@ class OutputSpec(Spec):
         Returns
         -------
         dict
-            Of ``compression``, ``compression_level`` and ``row_group_size`` what was declared.
+            The declared ones of ``compression``, ``compression_level`` and ``row_group_size``.
         """
         names = ("compression", "compression_level", "row_group_size")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

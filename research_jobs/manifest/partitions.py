@@ -1,4 +1,4 @@
-"""A notebook's partitions, as the manifest says them."""
+"""A notebook's partitions, as the manifest declares them."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class DynamicSpec(Spec):
 
     @property
     def definition_name(self) -> str:
-        """str: the name of the set of keys, the same for all who take it from one place."""
+        """str: the name of the set of keys, the same for all notebooks with the same source."""
         tail = f".{self.column}" if self.column else ""
         scope = f"{self._scope}/" if self._scope else ""
         return f"{scope}{self.notebook}/{self.output}{tail}"
 
     def set_scope(self, prefix: str | None) -> None:
-        """Keep the set apart from those of projects with another prefix."""
+        """Separate the set from those of projects with another prefix."""
         self._scope = prefix
 
 
@@ -107,7 +107,7 @@ def _keys(value: Any) -> Any:
             raise RefusedValueError(f"{item!r} is not a partition key", "Put it in quotes.")
         key = check_key(str(item))
         if key in keys:
-            raise RefusedValueError(f"the partition key '{key}' stands here twice", "Keep one.")
+            raise RefusedValueError(f"duplicate partition key '{key}'", "Keep one.")
         keys.append(key)
     if not keys:
         raise RefusedValueError("values has no partition key", "Write at least one.")
@@ -143,7 +143,7 @@ class DimensionSpec(Spec):
         ge=-10_000,
         le=10_000,
         description=(
-            "How many partitions exist beyond the last finished one: 1 makes today's exist today."
+            "How many partitions exist beyond the last finished one: with 1, today's exists today."
         ),
     )
     shift: Duration = Field(
@@ -190,18 +190,18 @@ class DimensionSpec(Spec):
     def _check_calendar(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9_/]{2,20}", value):
             raise RefusedValueError(
-                f"'{value}' is not a calendar's name", "Write an exchange's code, as XNYS or XLON."
+                f"'{value}' is not a calendar name", "Write an exchange code such as XNYS or XLON."
             )
         return value
 
     def check(self) -> None:
-        """Refuse keys that do not go together."""
+        """Refuse keys that cannot be combined."""
         kinds = [n for n in ("by", "values", "dynamic") if getattr(self, n) is not None]
         if len(kinds) > 1:
             raise RefusedValueError(f"partitions have {' and '.join(kinds)}", "Keep one of them.")
         if not kinds:
             raise RefusedValueError(
-                "partitions have neither by, values nor dynamic", "Write by: day and a start."
+                "partitions need one of by, values and dynamic", "Write by: day and a start."
             )
         if self.by is not None:
             self._check_time()
@@ -211,7 +211,7 @@ class DimensionSpec(Spec):
         extra += [n for n in ("offset", "shift") if getattr(self, n)]
         if extra:
             raise RefusedValueError(
-                f"'{extra[0]}' belongs to partitions of time", "Remove it, or say by: day."
+                f"'{extra[0]}' is for time partitions only", "Remove it, or write by: day."
             )
 
     def _check_time(self) -> None:
@@ -221,7 +221,7 @@ class DimensionSpec(Spec):
             )
         if self.end is not None and self.end <= self.start:
             raise RefusedValueError(
-                f"partitions end ({self.end}) before the first one ({self.start}) does",
+                f"the end ({self.end}) is not after the start ({self.start})",
                 "Write a later end: it is exclusive.",
             )
         if self.by == "cron" and self.cron is None:
@@ -237,22 +237,22 @@ class DimensionSpec(Spec):
                 "'shift' is whole minutes, less than a day (by: hour: than an hour)", "Write 17h."
             )
         if self.calendar is not None and self.by != "day":
-            raise RefusedValueError(f"'calendar' works by: day, not by: {self.by}", "Remove it.")
+            raise RefusedValueError(f"'calendar' needs by: day, not by: {self.by}", "Remove it.")
         self._check_format()
 
     def _check_number(self) -> None:
-        """Refuse more partitions than can be listed: mostly a year with a digit missing."""
+        """Refuse more partitions than can be listed: usually a year is missing a digit."""
         assert self.start is not None
-        end = self.end or datetime.now()  # noqa: DTZ005 - years are what counts here
-        # Longer ones never are so many, and few expressions fire more than once an hour.
+        end = self.end or datetime.now()  # noqa: DTZ005 - only years matter here
+        # Longer ones never reach the limit, and few expressions fire more than hourly.
         hourly = self.by == "hour" or (self.by == "cron" and "%H" in self.key_format)
         length = 3600.0 if hourly else 86400.0
         number = (end - self.start).total_seconds() / length
         if number > MOST_PARTITIONS:
             raise RefusedValueError(
-                f"from {self.start:%Y-%m-%d} on there are {number:,.0f} partitions by {self.by},"
-                f" more than {MOST_PARTITIONS:,}",
-                "Begin later, or make them longer.",
+                f"{number:,.0f} partitions by {self.by} since {self.start:%Y-%m-%d};"
+                f" the limit is {MOST_PARTITIONS:,}",
+                "Start later, or make them longer.",
             )
 
     def _check_format(self) -> None:
@@ -272,12 +272,14 @@ class DimensionSpec(Spec):
                 f"the format '{form}' does not read back what it writes", advice
             ) from None
         if read != sample:
-            raise RefusedValueError(f"the format '{form}' does not tell partitions apart", advice)
+            raise RefusedValueError(
+                f"the format '{form}' gives several partitions the same key", advice
+            )
         check_key(key)
 
 
 class PartitionsSpec(DimensionSpec):
-    """A notebook's partitions: one dimension in place, or two under ``dimensions``."""
+    """A notebook's partitions: one dimension inline, or two under ``dimensions``."""
 
     dimensions: Mapping[str, DimensionSpec] | None = Field(
         default=None, description="Two dimensions, by name."
@@ -290,11 +292,13 @@ class PartitionsSpec(DimensionSpec):
             return self
         extra = [n for n in self.model_fields_set if n != "dimensions"]
         if extra:
-            raise RefusedValueError(f"{min(extra)} stands beside dimensions", "Move it into one.")
+            raise RefusedValueError(
+                f"{min(extra)} cannot be combined with dimensions", "Move it into one of them."
+            )
         if len(self.dimensions) != 2:
             raise RefusedValueError(
                 f"dimensions has {len(self.dimensions)} entries, not two",
-                "One dimension stands directly under partitions.",
+                "A single dimension goes directly under partitions.",
             )
         for name, dimension in self.dimensions.items():
             check_identifier(name, "the dimension")
@@ -303,21 +307,23 @@ class PartitionsSpec(DimensionSpec):
             except RefusedValueError as refusal:
                 raise RefusedValueError(f"dimension {name}: {refusal.what}", refusal.hint) from None
         if sum(d.is_time for d in self.dimensions.values()) > 1:
-            raise RefusedValueError("both dimensions are of time", "Make one of them values.")
+            raise RefusedValueError(
+                "both dimensions are time dimensions", "Make one of them values."
+            )
         return self
 
     @property
     def columns(self) -> Mapping[str, DimensionSpec]:
         """Mapping: column name (as in the hive path) to dimension, in Dagster's order (by name).
 
-        The column of a single dimension is called as its parameter, else ``partition``.
+        The column of a single dimension has the name of its parameter, else ``partition``.
         """
         if self.dimensions is None:
             return {self.parameter or "partition": self}
         return {name: self.dimensions[name] for name in sorted(self.dimensions)}
 
     def in_timezone(self, timezone: str) -> PartitionsSpec:
-        """The same with `timezone` where a dimension of time names none."""
+        """The same with `timezone` where a time dimension names none."""
         if self.dimensions is not None:
             dimensions = {
                 name: (

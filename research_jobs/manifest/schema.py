@@ -1,4 +1,4 @@
-"""The JSON schema that editors check a manifest with, made from the models."""
+"""The JSON schema that editors check a manifest with, generated from the models."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as the file has it."""
+    """The schema as the text of its file."""
     return json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -22,7 +22,7 @@ __all__ = [
 
 
 class AutomationSpec(Spec):
-    """When Dagster itself asks for a notebook."""
+    """When Dagster itself requests a run of a notebook."""
 
     kind: Literal["eager", "on_cron", "on_missing"]
     cron: Cron | None = None
@@ -66,9 +66,9 @@ class FreshnessSpec(Spec):
         if self.warn_within is not None and self.warn_within >= self.within:
             raise RefusedValueError("warn_within is not shorter than within", "Swap them.")
         if self.warn_within is not None and self.cron is not None:
-            raise RefusedValueError("warn_within and cron exclude each other", "Keep one of them.")
+            raise RefusedValueError("warn_within and cron cannot be combined", "Keep one of them.")
         if self.within < 60 or (self.warn_within is not None and self.warn_within < 60):
-            raise RefusedValueError("freshness is told by the minute", "Write 1m or more.")
+            raise RefusedValueError("freshness is measured in minutes", "Write 1m or more.")
         return self
 
 
@@ -76,7 +76,7 @@ def read_freshness(value: Any) -> Any:
     return {"within": value} if isinstance(value, (str, int, float)) else value
 
 
-# Each tick looks at all of them.
+# Each tick checks all of them.
 MOST_CAUGHT_UP = 10_000
 
 
@@ -87,7 +87,7 @@ def read_catch_up(value: Any) -> Any:
     if number and value > 0:
         raise RefusedValueError(f"{value} is too large", f"Write {MOST_CAUGHT_UP} or less.")
     raise RefusedValueError(
-        f"catch_up is {value!r}", "Write none, or how many older partitions to look at."
+        f"catch_up cannot be {value!r}", "Write none, or how many older partitions to look at."
     )
 
 

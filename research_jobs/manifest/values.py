@@ -1,6 +1,6 @@
 """Values that people write as text: durations, sizes, time zones, names.
 
-Each function takes what the YAML said and gives the value, or raises `ValueError` with one line
+Each function takes plain YAML data and returns the value, or raises `ValueError` with one line
 that says what is wrong and what to write instead (``"...", "hint"``).
 """
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class RefusedValueError(ValueError):
-    """A value that the manifest cannot mean; pydantic hands it on as it is.
+    """An invalid value; pydantic passes it on as it is.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ _NUMBER = r"(?:0|[1-9]\d*)(?:\.\d+)?"
 _DURATION_PART = re.compile(rf"\s*({_NUMBER})\s*([a-z]+)", re.ASCII)
 _DURATION_HINT = "Write 90 (seconds), 30s, 10m, 1h30m or 2d."
 _LONGEST_TEXT = 100
-# ten years: longer than any run, and short enough for every clock that is asked to wait so long
+# ten years: longer than any run, and short enough for every timer
 _LONGEST = 10 * 365 * 86400.0
 
 _SIZES = {"b": 1} | {
@@ -90,9 +90,7 @@ def parse_duration(value: Any) -> float:
         raise RefusedValueError(f"{_shown(value)} is not a duration", _DURATION_HINT)
     seconds = _seconds(value) if isinstance(value, str) else float(min(value, _LONGEST + 1))
     if not 0 <= seconds <= _LONGEST:  # also refuses nan
-        raise RefusedValueError(
-            f"{_shown(value)} is not between nothing and ten years", _DURATION_HINT
-        )
+        raise RefusedValueError(f"{_shown(value)} is not between 0 and ten years", _DURATION_HINT)
     return seconds
 
 
@@ -117,10 +115,10 @@ def _seconds(written: str) -> float:
 
 
 def more_than_nothing(seconds: float) -> float:
-    """A duration that something is given: with none it would end before it begins."""
+    """A duration that is not zero: a limit of zero would end the run before it begins."""
     if seconds < 0.001:
         raise RefusedValueError(
-            "a duration of 0 is over at once", "Write 30s or 10m; for no limit leave the key out."
+            "a duration of 0 ends at once", "Write 30s or 10m; for no limit, leave the key out."
         )
     return seconds
 
@@ -136,7 +134,7 @@ def parse_size(value: Any) -> int:
 
 
 def check_memory(size: int) -> int:
-    """A limit under which a Python process can start: less is a forgotten unit."""
+    """A memory limit that lets a Python process start: a smaller one has a forgotten unit."""
     if size < _LEAST_MEMORY:
         raise RefusedValueError(
             f"no notebook starts with {size} bytes of memory", "Write 512MB or 2GiB."
@@ -167,8 +165,8 @@ def check_identifier(name: str, what: str) -> str:
         better = f"_{better}" if better else ""
     if keyword.iskeyword(better):
         better = f"{better}_"
-    hint = f"Did you mean '{better}'?" if better.isidentifier() else "Use a Python variable's name."
-    raise RefusedValueError(f"{what} '{name}' is not a Python variable's name", f"{hint}")
+    hint = f"Did you mean '{better}'?" if better.isidentifier() else "Use a Python variable name."
+    raise RefusedValueError(f"{what} '{name}' is not a Python variable name", f"{hint}")
 
 
 def is_variable(name: Any) -> bool:
@@ -185,12 +183,12 @@ def check_key(key: str, what: str = "partition") -> str:
     bad = next((c for c in key if not c.isprintable()), None)
     if bad is not None:
         raise RefusedValueError(
-            f"the {what} key {key!r} has the character U+{ord(bad):04X}", "Remove it."
+            f"the {what} key {key!r} contains the character U+{ord(bad):04X}", "Remove it."
         )
     for part in ("...", "|"):
         if part in key:
             raise RefusedValueError(
-                f"the {what} key '{key}' has '{part}' in it, which stands between keys",
+                f"the {what} key '{key}' contains '{part}', which separates keys",
                 "Use another character.",
             )
     if len(key) > 200:
@@ -200,7 +198,7 @@ def check_key(key: str, what: str = "partition") -> str:
     return key
 
 
-# Files of the database that are no zones: what they mean depends on the machine.
+# Entries of the database that are not zones: their meaning depends on the machine.
 _NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
 
 
@@ -219,7 +217,7 @@ def check_timezone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass
     zones = _timezones()
-    # People write the city alone, or blanks for underscores.
+    # People write the city alone, or spaces for underscores.
     spelt = name.strip().replace(" ", "_")
     tails = {zone.rsplit("/", 1)[-1].casefold(): zone for zone in sorted(zones, reverse=True)}
     exact = tails.get(spelt.casefold())
@@ -229,7 +227,7 @@ def check_timezone(name: str) -> str:
         hint = did_you_mean(spelt, zones)
         if not hint.startswith("Did"):
             city = did_you_mean(spelt.rsplit("/", 1)[-1], tails)
-            hint = "Write one of the IANA database, as Europe/Zagreb or UTC."
+            hint = "Write an IANA name such as Europe/Zagreb or UTC."
             if city.startswith("Did"):
                 close = re.findall(r"'([^']+)'", city)
                 hint = "Did you mean " + " or ".join(f"'{tails[c]}'" for c in close) + "?"

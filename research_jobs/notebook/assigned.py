@@ -1,4 +1,4 @@
-"""The names that a notebook binds at module level, which are what it can put out."""
+"""The names that a notebook binds at module level: its possible outputs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["assigned_names", "may_assign_any_name"]
 
 
 def assigned_names(
-    tree: ast.Module, found: Walk | None = None, *, walrus: bool = True
+    tree: ast.Module, walked: Walk | None = None, *, walrus: bool = True
 ) -> dict[str, int]:
-    """Names bound at module level, to the line that first does.
+    """Names bound at module level, with the first line that binds each.
 
-    Functions that say ``global name`` count too: calling them binds it.
+    Names that a function declares ``global`` count too: calling the function binds them.
 
     Parameters
     ----------
     tree : ast.Module
-    found : Walk, optional
+    walked : Walk, optional
         Of the tree, for the ``global`` statements.
     walrus : bool
-        False when the text has no ``:=``: expressions then need no look, which is most of the work.
+        False when the text has no ``:=``: expressions are then skipped, which is most of the work.
     """
     names: dict[str, int] = {}
     for name, line in _bound(tree.body, walrus):
         names.setdefault(name, line)
-    for node in found.globals if found else ():
+    for node in walked.globals if walked else ():
         for name in node.names:
             names.setdefault(name, node.lineno)
     return names
@@ -45,7 +45,7 @@ def _bound(  # noqa: C901 - one branch a kind of statement
     todo: list[Any] = list(reversed(body))
     while todo:
         statement = todo.pop()
-        if isinstance(statement, tuple):  # a name that was found, in its turn
+        if isinstance(statement, tuple):  # a name that is bound, in its turn
             yield cast("tuple[str, int]", statement)
         elif isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield statement.name, statement.lineno
@@ -68,9 +68,9 @@ def _bound(  # noqa: C901 - one branch a kind of statement
 def _bound_by_compound(  # noqa: C901 - as above
     statement: ast.stmt, walrus: bool
 ) -> Iterator[Any]:
-    """The names that a compound statement binds itself, and the statements in it."""
+    """The names that a compound statement itself binds, and the statements in it."""
     if isinstance(statement, ast.AnnAssign) and statement.value is None:
-        return  # `x: int` declares and does not bind
+        return  # `x: int` declares but does not bind
     for field_name in ("target", "name"):  # AugAssign, AnnAssign, For; `type Name = ...`
         target = getattr(statement, field_name, None)
         if isinstance(target, ast.AST):
@@ -108,7 +108,7 @@ def _targets(target: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def _walruses(nodes: Sequence[Any]) -> Iterator[tuple[str, int]]:
-    """Names bound by ``:=``, in comprehensions too; those inside a lambda are its own."""
+    """Names bound by ``:=``, in comprehensions too; those in a lambda are its own."""
     stack: list[Any] = list(reversed(nodes))
     while stack:
         node = stack.pop()
@@ -130,7 +130,7 @@ def _pattern_names(pattern: ast.AST) -> Iterator[tuple[str, int]]:
 def may_assign_any_name(path: Path) -> bool:
     """Whether a notebook may bind names that its text does not show.
 
-    By a star import, ``exec``, ``globals()`` and the like.
+    It does so with a star import, ``exec``, ``globals()`` and the like.
     """
     tree = parse_source(read_notebook_text(path))
     for node in ast.walk(tree):

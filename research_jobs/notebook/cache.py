@@ -1,9 +1,9 @@
-"""The scan's memory: file to facts, in one JSON file that anything may happen to.
+"""The scan's cache: file to facts, in one JSON file that may be damaged or deleted at any time.
 
-It is believed only when its checksum fits and this very version of the scanner wrote it. An entry
-is believed only while the file's times, size and inode are as they were, and, where the file was
-younger than two seconds when it was read, only after its bytes were compared: within the grain of
-a clock a file can change twice without showing it.
+The cache is used only if its checksum matches and the same version of the scanner wrote it. An
+entry is used only while the file's times, size and inode are unchanged. If the file was younger
+than two seconds when it was read, its bytes are compared too: within a clock's resolution a file
+can change twice with the same times.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from research_jobs.project import Project
 __all__ = ["FactsCache", "Remembered"]
 
 SETTLED_NS = 2_000_000_000
-"""How old a file must be before its times alone are believed: FAT's grain, the coarsest."""
+"""How old a file must be before its times alone are trusted: FAT's resolution, the coarsest."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """What is known of a file: the hash of its bytes, whether it has markers, its facts."""
+    """A cached file: the hash of its bytes, whether it has markers, its facts."""
 
     sha256: str
     marked: bool
@@ -58,7 +58,7 @@ class FactsCache:
         self._stats: dict[str, tuple[os.stat_result, int]] = {}
 
     def get(self, path: Path, stat: os.stat_result | None = None) -> Remembered | None:
-        """What is known of a file without reading it; ``None`` when it must be read."""
+        """The entry of a file, without reading it; ``None`` if the file must be read."""
         if not self.enabled:
             return None
         now = time.time_ns()
@@ -83,7 +83,7 @@ class FactsCache:
         return remembered
 
     def confirm(self, path: Path, sha256: str) -> Remembered | None:
-        """What is known of a file that was read, where its bytes are still the same."""
+        """The entry of a file that was read, if its bytes are unchanged."""
         entry = self._old.get(str(path)) if self.enabled else None
         if entry is None:
             return None
@@ -107,13 +107,13 @@ class FactsCache:
         if known is None:
             return
         stat, now = known
-        # The times were taken before the file was read: a change since then shows next time.
+        # The times were taken before the file was read, so the next scan notices a later change.
         settled = now - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED_NS
         self._new[key] = [_signature(stat), settled, *rest]
         self._changed = True
 
     def _stamp(self) -> dict[str, Any]:
-        """What else the facts depend on: this scanner and the interpreter."""
+        """What else the facts depend on: the scanner and the interpreter."""
         return {
             "scanner": _own_checksum(),
             "python": list(sys.version_info[:2]),
@@ -131,7 +131,7 @@ class FactsCache:
             return {}
 
     def save(self) -> None:
-        """Write what changed, whole or not at all. A folder that cannot be written is no error."""
+        """Write what changed, atomically. A read-only folder is not an error."""
         if not self.enabled or not (self._changed or self._old.keys() != self._new.keys()):
             return
         body = json.dumps(self._new, separators=(",", ":")).encode()
@@ -142,9 +142,9 @@ class FactsCache:
 
 @functools.cache
 def _own_checksum() -> int:
-    """Of the source of this package: an edit or another version of it makes the cache stale.
+    """Hash the source of this package: any change of it makes the cache stale.
 
-    Not its times: packagers set them all to the same instant.
+    File times do not count, because packagers set them all to the same instant.
     """
     checksum = 0
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -157,11 +157,11 @@ def _signature(stat: os.stat_result) -> list[int]:
 
 
 def to_json(remembered: Remembered) -> list[Any]:
-    """As JSON has it."""
+    """The entry as JSON data."""
     return [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
 
 
 def from_json(value: list[Any]) -> Remembered:
-    """The inverse; raises what unpacking raises when the shape is another."""
+    """The inverse; raises whatever unpacking raises if the shape is wrong."""
     sha256, marked, facts = value
     return Remembered(sha256, marked, facts_from_json(facts))

@@ -1,16 +1,16 @@
-"""The percent grammar: the text of a notebook as cells.
+"""The percent format: the text of a notebook as cells.
 
-VS Code's reading wins: a cell runs from its marker to the next, and comments at its top are code.
+VS Code's rules apply: a cell runs from its marker to the next, and comments at its top are code.
 Four things are prose, whatever tool wrote them:
 
 - the body of a cell marked ``[markdown]``, ``[md]`` or ``[raw]``: comments, or one string;
-- the module's docstring, where it stands before the first marker;
-- in a gallery file (its docstring begins with an rst title, as sphinx-gallery demands) the
+- the module's docstring, if it is before the first marker;
+- in a gallery file (its docstring begins with an rst title, as sphinx-gallery requires) the
   comments right below a ``# %%`` or a line of twenty ``#``;
 - in a Databricks file the ``# MAGIC %md`` lines.
 
-Code that follows prose under the same marker is a code cell of its own, so nothing that a plain
-import would run is lost. Parsing is total: any text has cells.
+Code that follows prose under the same marker is a separate code cell, so nothing that a plain
+import would run is lost. Parsing never fails: any text has cells.
 
 Standard library only: the fresh process imports this too.
 """
@@ -54,18 +54,18 @@ class Cell:
         1-based, as shown: ``cell 3``.
     kind : CellKind
     title : str or None
-        What the marker line says beside tags and metadata.
+        The marker line without tags and metadata.
     tags : tuple of str
     metadata : mapping
         JSON values. ``markup: "rst"`` on the prose of a gallery file, ``cell_depth`` on a
         ``# %%%`` cell, ``magic`` on a Databricks cell of another language.
     marker_line : int or None
-        ``None`` for what stands before the first marker, and for code that follows the prose
-        of the same marker.
+        ``None`` for a cell before the first marker, and for code that follows the prose of the same
+        marker.
     first_line, last_line : int
         1-based and inclusive lines of the body; ``first_line > last_line`` when it is empty.
     source : str
-        The body, LF line ends. Prose comes without its comment prefix or quotes.
+        The body, with LF line ends. Prose has no comment prefix or quotes.
     """
 
     number: int
@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class NotebookText:
-    """One read of a notebook: everything else is derived from it.
+    """A notebook's text, read once: everything else is derived from it.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class NotebookText:
 
 
 def shown_path(path: Path) -> str:
-    """A file as a person should see it: from the folder ``notebooks`` on where it is below one."""
+    """A file's name in messages: from the folder ``notebooks`` on if it is below one."""
     parts = path.parts
     for index in range(len(parts) - 2, -1, -1):
         if parts[index] == "notebooks":
@@ -114,7 +114,7 @@ def read_notebook_text(path: Path) -> NotebookText:
     Parameters
     ----------
     path : Path
-        A Python file: UTF-8, or what its coding line says.
+        A Python file: UTF-8, or the encoding that its coding line names.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def read_notebook_text(path: Path) -> NotebookText:
     NotebookError
         When the file cannot be read.
     NotebookSyntaxError
-        When its bytes are not text in its encoding.
+        When its bytes do not decode.
     """
     data = read_bytes(path)
     text = decode_source(data, path)
@@ -133,7 +133,7 @@ def read_notebook_text(path: Path) -> NotebookText:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A source file's bytes, `NotebookError` when there are none or too many to be source."""
+    """A source file's bytes; `NotebookError` if it cannot be read or is too large for source."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of these
             too_large = os.fstat(file.fileno()).st_size > SIZE_LIMIT
@@ -145,9 +145,9 @@ def read_bytes(path: Path) -> bytes:
         ) from error
     if too_large:
         raise NotebookError(
-            f"is larger than {SIZE_LIMIT // 2**20} MiB, which is data and no source code",
+            f"is larger than {SIZE_LIMIT // 2**20} MiB, so it is data, not source code",
             where=SourceLocation(shown_path(path)),
-            hint="Keep data in a file of its own and read it from there.",
+            hint="Keep data in a separate file and read it from there.",
         )
     return data
 
@@ -157,7 +157,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def decode_source(data: bytes, path: Path) -> str:
-    """Source bytes as text: byte order mark, PEP 263 line and any line ends understood.
+    """Decode source: byte order marks, PEP 263 lines and all line ends are understood.
 
     Raises
     ------
@@ -169,9 +169,9 @@ def decode_source(data: bytes, path: Path) -> str:
         data = data[len(_BOM) :]
     else:
         for line in data.split(b"\n", 2)[:2]:
-            found = _CODING.match(line)
-            if found:
-                encoding = found[1].decode("ascii", "replace")
+            coding = _CODING.match(line)
+            if coding:
+                encoding = coding[1].decode("ascii", "replace")
                 break
             if line.strip() and not line.lstrip().startswith(b"#"):
                 break
@@ -179,7 +179,7 @@ def decode_source(data: bytes, path: Path) -> str:
         text = data.decode(encoding)
     except LookupError as error:
         raise NotebookSyntaxError(
-            f"its coding line names an unknown encoding '{encoding}'",
+            f"the coding line names an unknown encoding '{encoding}'",
             where=SourceLocation(shown_path(path), 1),
             hint="Remove the line and save the file as UTF-8.",
         ) from error
@@ -215,14 +215,14 @@ def has_marker(text: str) -> bool:
     -------
     bool
         True with at least one cell marker of any dialect outside strings. Lines of ``#`` count
-        in a gallery file only: elsewhere they merely rule off a section.
+        only in a gallery file: elsewhere they merely separate sections.
     """
     text = _line_feeds(text)
     return bool(_markers(text, _docstring(text)))
 
 
 def cell_at(cells: Sequence[Cell], line: int) -> Cell | None:
-    """The cell that a line of the file stands in, its marker line included.
+    """The cell that contains a line of the file; marker lines count as part of their cell.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def parse_cells(text: str) -> tuple[Cell, ...]:
     -------
     tuple of Cell
         In the order of the file, numbered from 1. Together they cover every line from the first
-        cell on; above it stand only blank lines and comments (``#!``, coding, jupytext's header).
+        cell on; above it are only blank lines and comments (``#!``, coding, jupytext's header).
     """
     text = _line_feeds(text)
     docstring = _docstring(text)
@@ -282,7 +282,7 @@ def parse_cells(text: str) -> tuple[Cell, ...]:
 
 
 def notebook_cells(text: str) -> tuple[Cell, ...] | None:
-    """The cells of a file that `has_marker`, ``None`` for any other: both answers in one go."""
+    """The cells of a file that `has_marker`, ``None`` for any other: both answers in one pass."""
     text = _line_feeds(text)
     docstring = _docstring(text)
     markers = _markers(text, docstring)
@@ -361,7 +361,7 @@ class _Builder:
         )
 
     def leading(self, docstring: _Docstring | None, end: int) -> None:
-        """What stands before the first marker (lines 1 to `end`)."""
+        """Add what is before the first marker (lines 1 to `end`)."""
         first = _header_end(self.lines[:end]) + 1
         if docstring is not None and docstring.last_line <= end:
             rest = docstring.last_line + 1
@@ -380,7 +380,7 @@ class _Builder:
             self.add(CellKind.CODE, first, end, None, None)
 
     def body(self, marker: Marker, end: int, *, gallery: bool) -> None:
-        """A marker and the lines below it, up to `end`."""
+        """Add a marker and the lines below it, up to `end`."""
         first = marker.line + 1
         kind = marker.kind or CellKind.CODE
         metadata: dict[str, Any] = {}
@@ -402,7 +402,7 @@ class _Builder:
         if prose is None:
             empty = "" if kind is not CellKind.CODE else None
             if kind is not CellKind.CODE and self.has_text(first, end):
-                # A prose cell that holds code only: the editor shows it as text, an import runs it.
+                # A prose cell with only code in it: the editor shows it as text, an import runs it.
                 self.add(kind, first, first - 1, "", marker)
                 self.add(CellKind.CODE, first, end, None, None)
             else:
@@ -424,8 +424,8 @@ class _Builder:
     def comments(self, first: int, last: int, *, touching: bool = False) -> _Prose | None:
         """The comment block from line `first` on.
 
-        With `touching` it must begin there and ends at the first blank line (sphinx-gallery);
-        without, blank lines within it are part of it.
+        With `touching` it must begin on that line and end at the first blank line (rst galleries);
+        without, blank lines are part of it.
         """
         end = first - 1
         for number in range(first, last + 1):
@@ -444,13 +444,13 @@ class _Builder:
         while first <= last and not self.lines[first - 1].strip():
             first += 1
         text = "\n".join(self.lines[first - 1 : last])
-        found = re.match(r"[rRuU]?(?=[\"'])", text)
-        if found is None:
+        prefix = re.match(r"[rRuU]?(?=[\"'])", text)
+        if prefix is None:
             return None
-        literal = next(lexed(text[found.end() :]), None)
+        literal = next(lexed(text[prefix.end() :]), None)
         if literal is None:  # pragma: no cover - a quote always lexes
             return None
-        end = found.end() + literal.end()
+        end = prefix.end() + literal.end()
         if text[end:].split("\n", 1)[0].strip():
             return None
         return _Prose(first + text.count("\n", 0, end), _unquote(literal.group()).strip("\n"))
@@ -468,13 +468,13 @@ class _Builder:
         while number <= last and self.lines[number - 1].startswith("# MAGIC"):
             magic.append(self.lines[number - 1][len("# MAGIC") :].removeprefix(" "))
             number += 1
-        found = re.match(r"%([\w\-]+)[ \t]*", magic[0]) if magic else None
-        if found is None:
+        magic_name = re.match(r"%([\w\-]+)[ \t]*", magic[0]) if magic else None
+        if magic_name is None:
             return CellKind.CODE, None, extra
-        if found[1] in ("md", "md-sandbox"):
-            magic[0] = magic[0][found.end() :]
+        if magic_name[1] in ("md", "md-sandbox"):
+            magic[0] = magic[0][magic_name.end() :]
             return CellKind.MARKDOWN, _Prose(number - 1, "\n".join(magic).strip("\n")), extra
-        extra["magic"] = found[1]
+        extra["magic"] = magic_name[1]
         return CellKind.RAW, _Prose(number - 1, "\n".join(magic).strip("\n")), extra
 
     def databricks_title(self, first: int) -> str | None:
@@ -497,9 +497,9 @@ def _unquote(literal: str) -> str:
 
 
 def _header_end(lines: Sequence[str]) -> int:
-    """The last line of jupytext's YAML header, 0 where there is none.
+    """The last line of jupytext's YAML header, 0 if there is none.
 
-    It stands between two lines ``# ---``, below nothing but ``#!`` and coding lines.
+    The header is between two lines ``# ---``, with only ``#!`` and coding lines above it.
     """
     for index, line in enumerate(lines):
         if line.rstrip() == "# ---":
@@ -518,7 +518,7 @@ _PUNCTUATION = frozenset("=-`:.'\"~^_*+#<>")
 
 
 def _docstring(text: str) -> _Docstring | None:
-    """The module's docstring, where it is the first thing in the file."""
+    """The module's docstring, if it is the first thing in the file."""
     end = 0
     for literal in lexed(text):
         between = text[end : literal.start()]

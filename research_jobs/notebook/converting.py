@@ -1,4 +1,4 @@
-"""Values as JSON values: what `convert_parameters` does with each type.
+"""Values as JSON values: how `convert_parameters` treats each type.
 
 Standard library only: the fresh process imports this too.
 """
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Unfit(ValueError):  # noqa: N818 - it never leaves this package
-    """A value that is not of the type; the text is a hint, or empty."""
+    """A value that does not fit the type; the text is a hint, or empty."""
 
 
 def short(value: Any) -> str:
@@ -50,13 +50,13 @@ EXPECTED = {
     "timestamp": "a timestamp",
     "list": "a list",
     "dict": "a mapping",
-    "any": "a value that JSON can hold",
-    "computed": "a value that JSON can hold",
+    "any": "a value that fits JSON",
+    "computed": "a value that fits JSON",
 }
 
 
 def convert(parameter: Parameter, value: Any, *, text: bool = False) -> Any:
-    """A value as the parameter's JSON value; `text` says that it was typed on a command line.
+    """Convert a value to the parameter's JSON value; `text` if it comes from a command line.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def convert(parameter: Parameter, value: Any, *, text: bool = False) -> Any:
         if parameter.optional or parameter.type == "any":
             return None
         if parameter.type == "computed":
-            raise Unfit("Give a value, or declare its type: x: float | None = ...")
+            raise Unfit("Give a value, or declare a type: x: float | None = ...")
         raise Unfit(f"Give a value, or declare it as {_annotation(parameter)} | None.")
     if parameter.type in ("literal", "enum"):
         return _choice(parameter, value)
@@ -100,16 +100,16 @@ _FRACTION = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?")
 
 
 def read_text(text: str) -> Any:
-    """Text for a parameter of unknown type, read as YAML reads it.
+    """Parse text for a parameter of unknown type as YAML does.
 
-    Numbers, truth values, ``null``, JSON lists and mappings; text where it is none of these or in
-    quotes. Words that YAML 1.1 alone takes for truth values (``no``, ``on``) and numbers with
-    leading zeros stay text.
+    It is a number, a truth value, ``null``, a JSON list or mapping, or else text. Quoted values,
+    words that only YAML 1.1 takes for truth values (``no``, ``on``) and numbers with leading zeros
+    are text.
 
     Raises
     ------
     Unfit
-        When it begins a list or a mapping and does not end one, or is too large a number.
+        When a list or mapping is not closed, or a number is too large.
     """
     word = text.strip()
     if word in _TEXT_WORDS:
@@ -143,7 +143,7 @@ def _read_number(word: str) -> int | float | None:
 
 
 def plain(value: Any) -> Any:
-    """A Python object as JSON would have it, where the two are one step apart."""
+    """Convert a Python object to its obvious JSON value."""
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, (str, bool, int, float)) or value is None:
@@ -223,7 +223,7 @@ def _str(value: Any) -> str:
         # YAML reads 2018-01-02 as a date; its text is what was written
         return value.isoformat()
     if isinstance(value, (bool, int, float)):
-        # not converted: YAML has read `no` as false and 007 as 7 already
+        # not converted: YAML has already read `no` as false and 007 as 7
         text = str(value).lower() if isinstance(value, bool) else str(value)
         raise Unfit(f'Put it in quotes: "{text}".')
     raise Unfit
@@ -236,16 +236,16 @@ def _date(value: Any) -> str:
     if isinstance(value, dt.datetime):
         if value.time() == dt.time():
             return value.date().isoformat()
-        raise Unfit("It has a time of day.")
+        raise Unfit("It includes a time of day.")
     if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # 20181101
     if isinstance(value, str):
         text = re.sub(r"[T ]00:00(?::00(?:\.0+)?)?$", "", value.strip())
-        found = _DATE.fullmatch(text)
-        if found:
-            return _checked_date(found)
+        match = _DATE.fullmatch(text)
+        if match:
+            return _checked_date(match)
         if re.fullmatch(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\.?", text):
             raise Unfit("Write it as year-month-day: 2018-11-01.")
     raise Unfit
@@ -260,7 +260,7 @@ def _checked_date(found: re.Match[str]) -> str:
         raise Unfit(f"{reason[:1].upper()}{reason[1:]}.") from None
 
 
-# Fractions to nanoseconds are kept as text: datetime has microseconds, a Timestamp has more.
+# Nanoseconds are kept as text: datetime only has microseconds, a Timestamp has more.
 _MOMENT = re.compile(
     r"(\d{4})-?(\d{2})-?(\d{2})"
     r"(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(\.\d{1,9})?)?)?"
@@ -283,9 +283,9 @@ def _moment(value: Any, *, digits: int) -> str:
     if isinstance(value, dt.date):
         return f"{value.isoformat()}T00:00:00"
     if isinstance(value, str):
-        found = _MOMENT.fullmatch(value.strip())
-        if found:
-            year, month, day, hour, minute, second, fraction, zone = found.groups()
+        match = _MOMENT.fullmatch(value.strip())
+        if match:
+            year, month, day, hour, minute, second, fraction, zone = match.groups()
             text = f"{year}-{month}-{day}T{hour or '00'}:{minute or '00'}:{second or '00'}"
             try:
                 dt.datetime.fromisoformat(text)
@@ -293,7 +293,7 @@ def _moment(value: Any, *, digits: int) -> str:
                 reason = str(error)
                 raise Unfit(f"{reason[:1].upper()}{reason[1:]}.") from None
             if fraction:
-                # fromisoformat wants three or six digits before Python 3.11
+                # fromisoformat requires three or six digits before Python 3.11
                 text += f".{fraction[1 : digits + 1]:0<6}"
             return text + _zone(zone)
     raise Unfit
@@ -323,16 +323,16 @@ def _json(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
         return str(value)
     if isinstance(value, Mapping):
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, item in cast("Mapping[Any, Any]", value).items():
             if not isinstance(key, str):
                 raise Unfit(f"Its keys must be text, and {short(key)} is not.")
-            found[key] = _json(item)
-        return found
+            mapping[key] = _json(item)
+        return mapping
     if isinstance(value, (list, tuple, set, frozenset)):
         items = cast("Sequence[Any]", value)
         return [_json(item) for item in items]
-    raise Unfit(f"A {type(value).__name__} cannot be handed to another process as a parameter.")
+    raise Unfit(f"A {type(value).__name__} cannot be passed to another process as a parameter.")
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -363,23 +363,23 @@ def convert_list(value: Any, element: str = "any") -> list[Any]:
     for number, item in enumerate(cast("Sequence[Any]", items), start=1):
         try:
             converted.append(convert(plain(item)))
-        except Unfit as error:  # noqa: PERF203 - the item's number is told
-            hint = str(error) or f"It should be {EXPECTED.get(element, EXPECTED['any'])}."
+        except Unfit as error:  # noqa: PERF203 - the message names the item
+            hint = str(error) or f"Expected: {EXPECTED.get(element, EXPECTED['any'])}."
             raise Unfit(f"Item {number} is {short(item)}. {hint}") from None
     return converted
 
 
 def _items(element: str, text: str) -> Sequence[Any]:
-    """The items of a list that was typed: JSON, ``[SPY, QQQ]`` as a shell leaves it, or ``1,2``."""
+    """The items of a list typed as JSON, as ``[SPY, QQQ]`` (from a shell) or as ``1,2``."""
     if text.startswith("["):
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
             if not text.endswith("]"):
-                raise Unfit("It begins with [ and has no ] at its end.") from None
+                raise Unfit("It begins with [ but does not end with ].") from None
         text = text[1:-1]
         if "[" in text or "{" in text:
-            raise Unfit("A list in a list is written as JSON.")
+            raise Unfit("Write a list in a list as JSON.")
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if element == "any":
         return [read_text(part) for part in parts]
@@ -388,7 +388,7 @@ def _items(element: str, text: str) -> Sequence[Any]:
 
 def _choice(parameter: Parameter, value: Any) -> Any:
     choices = parameter.choices
-    if not choices:  # an Enum of a helper module: checked where it is known
+    if not choices:  # an Enum of a helper module: checked in the fresh process
         return _any(value)
     for choice in choices:
         if value == choice and type(value) is type(choice):
@@ -406,7 +406,7 @@ def _choice(parameter: Parameter, value: Any) -> Any:
         if values and value.rpartition(".")[2] in choices:
             return value.rpartition(".")[2]
         close = did_you_mean(value, [str(choice) for choice in choices])
-        # What there is stands in the line already.
+        # The message already lists the choices.
         raise Unfit(close if close.startswith("Did") else "")
     raise Unfit
 

@@ -1,6 +1,6 @@
 """The folder ``notebooks/`` as notebooks and helper modules.
 
-Names only are decided here, and by text only: nothing is imported.
+Only names are decided here, and only from text: nothing is imported.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NotebookFile:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What is in the folder, sorted by name.
+    """The contents of the folder, sorted by name.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Discovery:
     helpers : tuple of Path
         The other Python files that can be imported.
     problems : tuple of NotebookError
-        Files that look like notebooks and cannot be run, each with what to do.
+        Files that look like notebooks but cannot run, each with what to do.
     """
 
     notebooks: tuple[NotebookFile, ...]
@@ -98,7 +98,7 @@ class SourceFile:
 
 @dataclass
 class Folder:
-    """What the walk found: files, and what it refused."""
+    """The result of a walk: files, and what it refused."""
 
     files: list[SourceFile]
     problems: list[NotebookError]
@@ -107,18 +107,18 @@ class Folder:
 def walk_folder(notebooks: Path) -> Folder:
     """All Python files below a folder, in a fixed order.
 
-    Hidden folders, ``__pycache__`` and virtual environments are left out, and so is, as a
-    problem, every link that leads out of the folder.
+    Hidden folders, ``__pycache__`` and virtual environments are skipped. A link that leads out of
+    the folder is a problem.
     """
-    found = Folder([], [])
+    result = Folder([], [])
     root = os.path.realpath(notebooks)
-    _walk(str(notebooks), root, (), (root,), found)
-    found.files.sort(key=lambda file: file.parts)
-    return found
+    _walk(str(notebooks), root, (), (root,), result)
+    result.files.sort(key=lambda file: file.parts)
+    return result
 
 
 def _walk(  # noqa: C901 - one branch a kind of entry
-    folder: str, root: str, parts: tuple[str, ...], above: tuple[str, ...], found: Folder
+    folder: str, root: str, parts: tuple[str, ...], above: tuple[str, ...], result: Folder
 ) -> None:
     try:
         with os.scandir(folder) as scanned:
@@ -126,7 +126,7 @@ def _walk(  # noqa: C901 - one branch a kind of entry
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         where = SourceLocation(shown_path(Path(folder)))
-        found.problems.append(NotebookError(f"folder cannot be read: {reason}", where=where))
+        result.problems.append(NotebookError(f"folder cannot be read: {reason}", where=where))
         return
     if any(entry.name == "pyvenv.cfg" for entry in entries):
         return
@@ -142,19 +142,19 @@ def _walk(  # noqa: C901 - one branch a kind of entry
                 continue
             real = os.path.realpath(entry.path) if link else None
             if real is not None and not _inside(real, root):
-                _refuse(entry.path, f"is a link to {real}, outside of notebooks/", found)
+                _refuse(entry.path, f"is a link to {real}, outside notebooks/", result)
                 continue
             if folder_like:
                 real = real or os.path.join(above[-1], name)  # noqa: PTH118 - thousands of these
                 if real not in above:  # else the link leads into one of its own parents
-                    _walk(entry.path, root, (*parts, name), (*above, real), found)
+                    _walk(entry.path, root, (*parts, name), (*above, real), result)
             elif entry.is_file():
                 stat = entry.stat()
-                found.files.append(SourceFile((*parts, name[:-3]), Path(entry.path), stat))
+                result.files.append(SourceFile((*parts, name[:-3]), Path(entry.path), stat))
             elif link:
-                _refuse(entry.path, "is a link to a file that does not exist", found)
+                _refuse(entry.path, "is a link to a file that does not exist", result)
         except OSError as error:
-            _refuse(entry.path, f"cannot be read: {(error.strerror or str(error)).lower()}", found)
+            _refuse(entry.path, f"cannot be read: {(error.strerror or str(error)).lower()}", result)
 
 
 def _inside(real: str, root: str) -> bool:
@@ -166,13 +166,13 @@ def _refuse(path: str, what: str, found: Folder) -> None:
         NotebookError(
             what,
             where=SourceLocation(shown_path(Path(path))),
-            hint="Put the file itself into notebooks/, or install what it belongs to.",
+            hint="Put the file itself into notebooks/, or install its package.",
         )
     )
 
 
 def name_problem(file: SourceFile) -> NotebookError | None:
-    """Why a notebook cannot have its name; ``None`` when it can."""
+    """Why a notebook's name is unusable; ``None`` if it is usable."""
     for index, part in enumerate(file.parts):
         if part.isidentifier() and part.isascii() and not keyword.iskeyword(part):
             continue
@@ -182,11 +182,11 @@ def name_problem(file: SourceFile) -> NotebookError | None:
             what = f"{label} is not a name that Python can import"
             hint = f"Rename it, for instance to '{_identifier(part)}{suffix}'."
         elif keyword.iskeyword(part):
-            what = f"{label} is a keyword of Python and cannot be imported"
+            what = f"{label} is a Python keyword and cannot be imported"
             hint = f"Rename it, for instance to '{part}_{suffix}'."
         elif unicodedata.normalize("NFKC", part) != part:
-            what = f"{label} is spelt in a form of Unicode that Python's import does not find"
-            hint = f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed anew."
+            what = f"{label} is spelled in a Unicode form that Python cannot import"
+            hint = f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed again."
         else:
             continue
         return NotebookError(what, where=SourceLocation(shown_path(file.path)), hint=hint)
@@ -194,7 +194,7 @@ def name_problem(file: SourceFile) -> NotebookError | None:
 
 
 def _identifier(part: str) -> str:
-    """A name like the one given that can be imported: ``2024-report`` gives ``report_2024``."""
+    """A similar name that can be imported: ``2024-report`` gives ``report_2024``."""
     words = "".join(c if c.isalnum() or c == "_" else " " for c in part).split()
     while (
         words and not words[0][0].isidentifier() and len(words) > 1 and words[-1][0].isidentifier()
@@ -205,11 +205,11 @@ def _identifier(part: str) -> str:
 
 
 def shadow_problems(files: Sequence[SourceFile]) -> dict[tuple[str, ...], NotebookError]:
-    """Files that no import can reach, because another file or folder takes their name first.
+    """Files that no import reaches, because another file or folder has their name.
 
-    A folder with ``__init__.py`` comes before a file of its name, a file before a folder
-    without one. A nested notebook is reached through its top folder's name, which a file
-    or folder beside the notebook hides, because the notebook's own folder is searched first.
+    A folder with ``__init__.py`` comes before a file of its name, and a file before a folder
+    without one. A nested notebook is imported through its top-level folder. A file or folder of
+    that name next to the notebook hides it, because the notebook's own folder is searched first.
     """
     modules = {file.parts for file in files}
     packages = {file.parts[:-1] for file in files if file.parts[-1] == "__init__"}
@@ -219,9 +219,9 @@ def shadow_problems(files: Sequence[SourceFile]) -> dict[tuple[str, ...], Notebo
         where = SourceLocation(shown_path(file.path))
         if file.parts in packages:
             problems[file.parts] = NotebookError(
-                f"is hidden by the package {'/'.join(file.parts)}/ beside it",
+                f"is hidden by the package {'/'.join(file.parts)}/ next to it",
                 where=where,
-                hint="Rename one of the two.",
+                hint="Rename one of them.",
             )
             continue
         for depth in range(1, len(file.parts)):
@@ -238,16 +238,16 @@ def shadow_problems(files: Sequence[SourceFile]) -> dict[tuple[str, ...], Notebo
             beside = (*file.parts[:-1], file.parts[0])
             if len(file.parts) > 1 and (beside in modules or beside in folders):
                 problems[file.parts] = NotebookError(
-                    f"cannot be imported: beside it, '{file.parts[0]}' hides the top folder "
-                    "of the same name",
+                    f"cannot be imported: '{file.parts[0]}' next to it hides the top-level "
+                    "folder of the same name",
                     where=where,
-                    hint="Rename one of the two.",
+                    hint="Rename one of them.",
                 )
     return problems
 
 
 def sort_out(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, NotebookError | None]]:
-    """Each file with the reason why it cannot be a notebook, if there is one."""
+    """Each file with the reason why it cannot be a notebook, if any."""
     shadows = shadow_problems(files)
     for file in files:
         yield file, name_problem(file) or shadows.get(file.parts)
@@ -269,10 +269,10 @@ def discover(notebooks: Path) -> Discovery:
     -------
     Discovery
         A notebook has at least one cell marker and a name (folders included) that does not
-        begin with ``_``. An unreadable file is a problem and no notebook.
+        begin with ``_``. An unreadable file is a problem, not a notebook.
     """
     folder = walk_folder(Path(os.path.abspath(notebooks)))  # noqa: PTH100 - links are kept
-    found: list[NotebookFile] = []
+    notebook_files: list[NotebookFile] = []
     helpers: list[Path] = []
     problems = list(folder.problems)
     for file, problem in sort_out(folder.files):
@@ -287,14 +287,14 @@ def discover(notebooks: Path) -> Discovery:
             if marked:
                 problems.append(problem)
         elif marked:
-            found.append(notebook_file(file))
+            notebook_files.append(notebook_file(file))
         else:
             helpers.append(file.path)
-    return Discovery(tuple(found), tuple(helpers), tuple(problems))
+    return Discovery(tuple(notebook_files), tuple(helpers), tuple(problems))
 
 
 def find_notebook(notebooks: Path, name: str) -> NotebookFile:
-    """One notebook by any spelling of its name.
+    """Find a notebook by any spelling of its name.
 
     Parameters
     ----------
@@ -309,18 +309,18 @@ def find_notebook(notebooks: Path, name: str) -> NotebookFile:
     Raises
     ------
     NotebookNotFoundError
-        With close names.
+        With similar names.
     NotebookError
-        When it is there and cannot be run, with the reason.
+        When it exists but cannot run, with the reason.
     """
     notebooks = Path(os.path.abspath(notebooks))  # noqa: PTH100 - links are kept
     wanted = notebook_name(name)
     direct = notebooks.joinpath(*wanted.split("/")).with_suffix(".py") if wanted else notebooks
     if direct.is_file():
-        # The usual case reads one file and no folder.
-        found = discover_one(notebooks, wanted)
-        if found is not None:
-            return found
+        # The usual case reads one file and lists no folder.
+        usable = discover_one(notebooks, wanted)
+        if usable is not None:
+            return usable
     everything = discover(notebooks)
     for notebook in everything.notebooks:
         if notebook.name == wanted:
@@ -335,7 +335,7 @@ def find_notebook(notebooks: Path, name: str) -> NotebookFile:
 
 
 def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
-    """A notebook that nothing stands in the way of; ``None`` when a closer look is needed."""
+    """A notebook without any obstacle; ``None`` if a full search is needed."""
     parts: tuple[str, ...] = (*name.split("/"),)
     path = notebooks.joinpath(*parts).with_suffix(".py")
     if len(parts) > 1 or (notebooks / name).is_dir():
@@ -363,10 +363,10 @@ def jupyter_notebooks(notebooks: Path) -> list[Path]:
 
 
 def files_beside(scan: Scan, notebooks: Path) -> str | None:
-    """What in a folder looks like a notebook and is not one, and why; None for nothing.
+    """What looks like a notebook but is not one, and why; None for nothing.
 
-    Python files without a marker that no notebook imports and, where there are no notebooks at
-    all, ``.ipynb`` files.
+    That is, Python files without a marker that no notebook imports and, if there are no notebooks
+    at all, ``.ipynb`` files.
     """
     lines: list[str] = []
     imported = {name for notebook in scan.notebooks for name in notebook.local_modules}
@@ -388,12 +388,12 @@ def files_beside(scan: Scan, notebooks: Path) -> str | None:
         what = "is not a notebook" if len(jupyter) == 1 else "are not notebooks"
         lines.append(f"{len(jupyter)} .ipynb here {what} yet: research-jobs convert notebooks/")
     if not scan.notebooks and not lines:
-        lines.append(f"No notebooks in {notebooks}. Begin one: research-jobs new NAME")
+        lines.append(f"No notebooks in {notebooks}. Create one: research-jobs new NAME")
     return "\n".join(lines) or None
 
 
 def why_not(notebooks: Path, name: str) -> NotebookNotFoundError | None:
-    """Why a file of a notebook's name is not a notebook; None where there is no such file."""
+    """Why the file of this name is not a notebook; None if there is no such file."""
     wanted = notebook_name(name)
     if not wanted:
         return None
@@ -402,28 +402,28 @@ def why_not(notebooks: Path, name: str) -> NotebookNotFoundError | None:
     if path.is_file():
         if any(part.startswith("_") for part in wanted.split("/")):
             return NotebookNotFoundError(
-                f"{shown} is a helper module and not a notebook: its name begins with '_'",
+                f"{shown} is a helper module, not a notebook: its name begins with '_'",
                 hint="Rename it to run it.",
             )
         return NotebookNotFoundError(
-            f"{shown} is a helper module and not a notebook: it has no line '# %%'",
+            f"{shown} is a helper module, not a notebook: it has no line '# %%'",
             hint="Put '# %%' above its first cell.",
         )
     jupyter = Path(name if name.endswith(".ipynb") else path.with_suffix(".ipynb"))
     for candidate in (jupyter, notebooks.parent / jupyter, notebooks / jupyter):
         if candidate.is_file():
             return NotebookNotFoundError(
-                f"{candidate} is a Jupyter notebook and not a notebook of the project yet",
+                f"{candidate} is a Jupyter notebook, not yet a notebook of this project",
                 hint=f"research-jobs convert {candidate}",
             )
     return None
 
 
 def not_found(name: str, known: Iterable[str]) -> NotebookNotFoundError:
-    """The error for a notebook that is not there."""
+    """The error for a notebook that does not exist."""
     names = list(known)
     hint = did_you_mean(notebook_name(name), names, label="Notebooks")
     return NotebookNotFoundError(
         f"no notebook '{notebook_name(name) or name}'",
-        hint=hint or "There is no file with a line '# %%' in notebooks/.",
+        hint=hint or "No file in notebooks/ has a line '# %%'.",
     )

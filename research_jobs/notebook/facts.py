@@ -1,4 +1,4 @@
-"""What is remembered of one file between two scans: read once, kept as JSON."""
+"""The facts about one file that the cache keeps, as JSON."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["FileFacts", "Unit", "read_facts"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a module that runs as one: its top level, or one function or class.
+    """A part of a module that runs as a whole: its top level, or one function or class.
 
     Parameters
     ----------
     name : str or None
-        The function or class; ``None`` for what runs when the module is imported.
+        The function or class; ``None`` for the code that runs on import.
     uses : tuple of str
         Names in it that the module imports or defines.
     attributes : tuple of (str, str)
@@ -63,7 +63,7 @@ class FileFacts:
     description, parameters, parameters_cell, assigned
         As in `Interface`; empty for a helper module.
     load_names : tuple of str
-        Names in a helper module that stand for `load` itself.
+        Names in a helper module that are `load` itself.
     """
 
     digest: str
@@ -77,7 +77,7 @@ class FileFacts:
 
 
 def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
-    """Parse a file and keep what a scan needs.
+    """Parse a file and extract what a scan needs.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
     notebook : bool
         Whether it is a notebook rather than a helper module.
     shown : str
-        The file as a person should see it.
+        The file's name in messages.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
             for statement in tree.body
         ]
     skip = type_checking_lines(tree)
-    refs = tuple(ref for _, found in walks for ref in import_refs(found, skip=skip))
+    refs = tuple(ref for _, walked in walks for ref in import_refs(walked, skip=skip))
     known = {name for name, _ in walks if name}
     for ref in refs:
         known.update(bound for _, bound in ref.names)
@@ -117,7 +117,7 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
     parameters = parameters_of(text, tree, cell)
     loads = find_loads(
         tree,
-        [call for _, found in walks for call in found.calls],
+        [call for _, walked in walks for call in walked.calls],
         refs,
         text=text.text,
         path=shown,
@@ -141,13 +141,13 @@ def _units(
     statements: Iterable[tuple[ast.stmt, tuple[str | None, Walk]]], known: set[str], loads: Loads
 ) -> tuple[Unit, ...]:
     units: list[Unit] = []
-    for statement, (name, found) in statements:
+    for statement, (name, walked) in statements:
         mine = loads
         if loads.calls or loads.hidden:
             decorators = getattr(statement, "decorator_list", ())
             first = min([statement.lineno, *(node.lineno for node in decorators)])
             mine = loads.within(first, statement.end_lineno or statement.lineno)
-        unit = _unit(name, found, known, mine)
+        unit = _unit(name, walked, known, mine)
         if unit.uses or unit.attributes or unit.loads or unit.hidden or name:
             units.append(unit)
     return tuple(units)
@@ -163,7 +163,7 @@ def _unit(name: str | None, found: Walk, known: set[str], loads: Loads) -> Unit:
     )
 
 
-# `dataclasses.astuple` copies every value deeply, and takes as long as parsing the file.
+# `dataclasses.astuple` deep-copies every value, which takes as long as parsing the file.
 _PARAMETER_FIELDS = tuple(field.name for field in dataclasses.fields(Parameter))
 
 
@@ -171,7 +171,7 @@ _PARAMETER_FIELDS = tuple(field.name for field in dataclasses.fields(Parameter))
 
 
 def facts_to_json(facts: FileFacts) -> list[Any]:
-    """Facts as JSON lists: a thousand of them are read in a few milliseconds."""
+    """Facts as JSON lists, of which a thousand load in a few milliseconds."""
     return [
         facts.digest,
         [[r.module, r.level, r.names, r.bound, r.line] for r in facts.imports],

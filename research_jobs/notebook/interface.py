@@ -1,4 +1,4 @@
-"""What a notebook says about itself: prose, parameters, what it reads, assigns and imports.
+"""A notebook's interface: prose, parameters, and what it reads, assigns and imports.
 
 Read from its syntax tree alone; nothing runs.
 """
@@ -54,20 +54,19 @@ class Parameter:
     name : str
     type : str
         ``int float bool str date datetime timestamp list list[<one of these>] dict literal
-        enum``, ``computed`` where only the default's class tells it when the notebook runs, else
-        ``any``.
+        enum``, ``computed`` if the default's class decides when the notebook runs, else ``any``.
     optional : bool
         Whether ``None`` is a value.
     has_default : bool
-        Whether the default can be read from the text; one computed at run time cannot.
+        Whether the default is in the text; one computed at run time is not.
     default : JSON value
         ``None`` without a readable default. Dates as ISO text, Enum members by name.
     default_source : str
-        The default as written; ``""`` for a bare annotation, which must be given a value.
+        The default as written; ``""`` for a bare annotation, which needs a value.
     choices : tuple
-        Values of a ``Literal``, names of an ``Enum``'s members where the notebook defines it.
+        Values of a ``Literal``, or names of an ``Enum``'s members if the notebook defines it.
     description : str
-        The comment behind the line, else the comment lines right above it.
+        The comment at the end of the line, else the comment lines directly above it.
     line, column : int
         1-based.
     choice_values : tuple
@@ -89,7 +88,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Interface:
-    """What a notebook says about itself.
+    """A notebook's interface.
 
     Parameters
     ----------
@@ -99,9 +98,9 @@ class Interface:
     parameters_cell : int or None
         Number of the cell tagged ``parameters``.
     loads : tuple of LoadCall
-        In this file; see `research_jobs.notebook.scan` for those of its helpers.
+        In this file only; `research_jobs.notebook.scan` adds those of its helpers.
     assigned : mapping of str to int
-        Names bound at module level, to the line that first does.
+        Names bound at module level, with the first line that binds each.
     imports : tuple of str
         Absolute dotted names of the modules imported, anywhere in the file.
     """
@@ -148,14 +147,14 @@ def read_interface(text: NotebookText) -> Interface:
         When it does not parse.
     """
     tree = parse_source(text)
-    found = walk(tree)
-    refs = import_refs(found, skip=type_checking_lines(tree))
+    walked = walk(tree)
+    refs = import_refs(walked, skip=type_checking_lines(tree))
     cell = parameters_cell(text.cells)
     package = package_of(text.path)
     parameters = parameters_of(text, tree, cell)
     loads = find_loads(
         tree,
-        found.calls,
+        walked.calls,
         refs,
         text=text.text,
         path=shown_path(text.path),
@@ -166,7 +165,7 @@ def read_interface(text: NotebookText) -> Interface:
         parameters=parameters,
         parameters_cell=cell.number if cell else None,
         loads=loads.calls,
-        assigned=assigned_names(tree, found, walrus=":=" in text.text),
+        assigned=assigned_names(tree, walked, walrus=":=" in text.text),
         imports=tuple(sorted({absolute(ref, package) for ref in refs} - {""})),
     )
 
@@ -181,7 +180,7 @@ def package_of(path: Path) -> str:
 
 
 def absolute(ref: ImportRef, package: str) -> str:
-    """The absolute name of an imported module; ``""`` where the dots lead out of the top."""
+    """The absolute name of an imported module; ``""`` if the dots lead out of the top package."""
     if not ref.level:
         return ref.module
     parts = package.split(".") if package else []
@@ -195,7 +194,7 @@ def absolute(ref: ImportRef, package: str) -> str:
 
 
 def description_of(text: NotebookText, tree: ast.Module) -> str:
-    """The leading prose: the first cell where it is prose, else the module's docstring."""
+    """The leading prose: the first cell if it is prose, else the module's docstring."""
     for cell in text.cells:
         if cell.kind is CellKind.MARKDOWN:
             if cell.source.strip():
@@ -211,7 +210,7 @@ def description_of(text: NotebookText, tree: ast.Module) -> str:
 
 
 def parameters_cell(cells: Iterable[Cell]) -> Cell | None:
-    """The cell tagged ``parameters``; of several the first, as papermill has it."""
+    """The cell tagged ``parameters``; of several the first, as in papermill."""
     return next(
         (c for c in cells if c.kind is CellKind.CODE and PARAMETERS_TAG in c.tags),
         None,
@@ -219,21 +218,21 @@ def parameters_cell(cells: Iterable[Cell]) -> Cell | None:
 
 
 def parameters_of(text: NotebookText, tree: ast.Module, cell: Cell | None) -> tuple[Parameter, ...]:
-    """The plain assignments in the parameters cell; a name assigned twice counts as last."""
+    """The plain assignments in the parameters cell; the last one of a name counts."""
     if cell is None:
         return ()
     names = names_of(tree)
     lines = Lines(text.text)
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for statement in tree.body:
         if not cell.first_line <= statement.lineno <= cell.last_line:
             continue
         for target, annotation, value in _assignments(statement):
             if target.id.startswith("_"):
                 continue
-            found.pop(target.id, None)
-            found[target.id] = _parameter(target, annotation, value, statement, names, lines)
-    return tuple(found.values())
+            parameters.pop(target.id, None)
+            parameters[target.id] = _parameter(target, annotation, value, statement, names, lines)
+    return tuple(parameters.values())
 
 
 def _assignments(
@@ -289,9 +288,9 @@ def _parameter(
 
 
 class Lines:
-    """The lines of a file, asked for by the offsets of the tree, which count UTF-8 bytes.
+    """The lines of a file, addressed by the tree's offsets, which count UTF-8 bytes.
 
-    A line may be a megabyte with a hundred thousand statements: no question reads all of it.
+    A line may be a megabyte with a hundred thousand statements: no lookup reads all of it.
     """
 
     def __init__(self, text: str) -> None:
@@ -314,7 +313,7 @@ class Lines:
         return known[offset]
 
     def segment(self, node: ast.expr) -> str:
-        """The source of an expression; `ast.get_source_segment` splits the whole file each time."""
+        """The source of an expression; `ast.get_source_segment` would split the file each time."""
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         start = self.column(first, node.col_offset)
         end = self.column(last, node.end_col_offset or 0)
@@ -325,12 +324,12 @@ class Lines:
         )
 
     def comment(self, statement: ast.stmt) -> str:
-        """The comment behind a statement, else the comment lines right above it."""
+        """The comment at the end of a statement, else the comment lines directly above it."""
         last = (statement.end_lineno or statement.lineno) - 1
         behind = _BEHIND.match(self.lines[last], self.column(last, statement.end_col_offset or 0))
         if behind:
             return _plain(behind[1])
-        if statement.col_offset:  # what stands above a line belongs to its first statement
+        if statement.col_offset:  # a comment above a line belongs to its first statement
             return ""
         above: list[str] = []
         number = statement.lineno - 2
@@ -347,14 +346,14 @@ _BEHIND = re.compile(r"[ \t]*(#.*)")
 
 
 def _plain(comment: str) -> str:
-    # Directives for tools say nothing to a person.
+    # Directives are for tools, not for people.
     text = comment.lstrip("#:").strip()
     first = text.split("#")[0].strip()
     return "" if first.startswith(("noqa", "type:", "pyright:", "ruff:", "fmt:")) else text
 
 
 def names_of(tree: ast.Module) -> Names:
-    """What the names at module level stand for, as far as types need it."""
+    """The meaning of module-level names, as far as types need it."""
     names = Names()
     for statement in tree.body:
         if isinstance(statement, ast.Import):
@@ -418,10 +417,10 @@ def type_checking_lines(tree: ast.Module) -> frozenset[int]:
     return frozenset(lines)
 
 
-def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[ImportRef, ...]:
+def import_refs(walked: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[ImportRef, ...]:
     """The modules that a walked tree imports, ``import_module("literal")`` included."""
     refs: list[ImportRef] = []
-    for node in found.imports:
+    for node in walked.imports:
         if node.lineno in skip:
             continue
         if isinstance(node, ast.Import):
@@ -432,7 +431,7 @@ def import_refs(found: Walk, *, skip: frozenset[int] = frozenset()) -> tuple[Imp
         else:
             names = tuple((alias.name, alias.asname or alias.name) for alias in node.names)
             refs.append(ImportRef(node.module or "", node.level, names, None, node.lineno))
-    for call in found.calls:
+    for call in walked.calls:
         name = (
             call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         )

@@ -1,7 +1,7 @@
-"""What a notebook reads: its own `load` calls, those of its helpers, and circles among notebooks.
+"""What a notebook reads: its own `load` calls, those of its helpers, and cycles of notebooks.
 
-A helper module often holds one reading function for each notebook. Only the functions that a
-notebook can reach count, or every notebook would depend on everything that any of them reads.
+A helper module often has one reading function per notebook. Only the functions that a notebook
+can reach count, or every notebook would depend on everything that any of them reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def reached_loads(
     modules: Mapping[str, tuple[FileFacts, Imported]],
     shown: str,
 ) -> Loads:
-    """The `load` calls that running a notebook can come to.
+    """The `load` calls that a notebook's run can reach.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def reached_loads(
 
 
 class _Reach:
-    """Which units of which modules are reached; errs on the side of reaching too many."""
+    """The units of modules that are reached; when in doubt, a unit counts as reached."""
 
     def __init__(self, modules: Mapping[str, tuple[FileFacts, Imported]], shown: str) -> None:
         self.modules = modules
@@ -77,7 +77,7 @@ class _Reach:
         self._reach([(module, None)])
 
     def _reach(self, todo: list[tuple[str, str | None]]) -> None:
-        """Follow (module, name) pairs; ``None`` stands for what an import runs, ``*`` for all."""
+        """Follow (module, name) pairs; ``None`` means what an import runs, ``*`` everything."""
         while todo:
             module, name = todo.pop()
             if (module, name) in self._seen or module not in self.modules:
@@ -93,11 +93,11 @@ class _Reach:
                 self.hidden += unit.hidden
                 todo += self._uses(module, unit)
             if name is None:
-                # what a star brings in is not told apart: take all of it
+                # a star import may use anything: take all of it
                 todo += self._bound(module).get("*", ())
             elif not units:
-                # a name that the module has from elsewhere, or one of its submodules; a module
-                # had from elsewhere may be used in any way
+                # a name that the module imports, or one of its submodules; an imported module
+                # may be used in any way
                 todo += [(target, i or "*") for target, i in self._bound(module).get(name, ())]
                 todo += [
                     (target, name) for ref, target in imported.targets if ("*", "*") in ref.names
@@ -124,7 +124,7 @@ class _Reach:
                 yield (behind, attribute) if behind is not None else (target, inner)
 
     def _load_of_helpers(self, unit: Unit) -> None:
-        """Note where a notebook takes `load` from a helper module, which hides its calls."""
+        """Record where a notebook imports `load` from a helper module, which hides its calls."""
         used = {*unit.uses, *(base for base, _ in unit.attributes)}
         for ref, target in self.modules[_START][1].targets:
             if target not in self.modules:
@@ -137,10 +137,10 @@ class _Reach:
                 self.hidden.append(HiddenLoad(reason, self.shown, ref.line, 1))
 
     def _module(self, target: str, name: str | None, depth: int = 0) -> str | None:
-        """The module that a name in another module stands for; ``None`` when it is none."""
+        """The module that a name in another module refers to; ``None`` if it is not a module."""
         if name is None:
             return target
-        if name == "*" or depth > 8:  # modules may pass names around in a circle
+        if name == "*" or depth > 8:  # modules may import names from each other in a cycle
             return None
         if f"{target}.{name}" in self.modules:
             return f"{target}.{name}"
@@ -152,7 +152,7 @@ class _Reach:
         return None
 
     def _bound(self, module: str) -> dict[str, list[tuple[str, str | None]]]:
-        """Local name to the (module, name) pairs that it may stand for."""
+        """Local name to the (module, name) pairs that it may refer to."""
         known = self._bindings.get(module)
         if known is None:
             known = self._bindings[module] = {}
@@ -186,9 +186,9 @@ def strongly_connected(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
     forward = {name: {o for o in graph[name] if o in graph and o != name} for name in graph}
     backward: dict[str, set[str]] = {name: set() for name in graph}
     for name, needed in forward.items():
-        for other in needed:
-            backward[other].add(name)
-    # What can be ordered from either end is in no loop: usually everything.
+        for successor in needed:
+            backward[successor].add(name)
+    # Nodes that can be ordered from either end are in no loop: usually all of them.
     rest = _unordered(forward) & _unordered(backward)
     loops: list[list[str]] = []
     while rest:
@@ -203,7 +203,7 @@ def strongly_connected(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
 def _unordered(graph: Mapping[str, Collection[str]]) -> set[str]:
     """The nodes in a loop, and those that need one."""
     sorter = TopologicalSorter(graph)
-    # After the error the sorter still gives every node that no loop blocks.
+    # After the error the sorter still yields every node that no loop blocks.
     with contextlib.suppress(CycleError):
         sorter.prepare()
     left = set(graph)
@@ -224,7 +224,7 @@ def _reach(start: str, graph: Mapping[str, Collection[str]], within: Collection[
 
 
 def shortest_cycle(start: str, graph: Mapping[str, Iterable[str]]) -> list[str]:
-    """A shortest way from a node back to itself, without its return: ``["a", "b"]``.
+    """A shortest path from a node back to itself, without the end: ``["a", "b"]``.
 
     Raises
     ------
@@ -235,13 +235,13 @@ def shortest_cycle(start: str, graph: Mapping[str, Iterable[str]]) -> list[str]:
     queue = deque([start])
     while queue:
         name = queue.popleft()
-        for other in graph.get(name, ()):
-            if other == start:
+        for successor in graph.get(name, ()):
+            if successor == start:
                 way = [name]
                 while way[-1] != start:
                     way.append(came_from[way[-1]])
                 return way[::-1]
-            if other not in came_from:
-                came_from[other] = name
-                queue.append(other)
+            if successor not in came_from:
+                came_from[successor] = name
+                queue.append(successor)
     raise ValueError(f"'{start}' is in no loop")

@@ -117,7 +117,7 @@ def find_loads(
     text : str
         Of the file.
     path : str
-        The file as a person should see it.
+        The file's name in messages.
     parameters : collection of str
         Names that a run may set to something else than the file says.
     """

@@ -1,8 +1,8 @@
-"""Which files of the project an import statement means.
+"""The files of the project that an import statement refers to.
 
-Found as Python's path finder would find them, by looking at names in folders: a package before a
-module of its name, both before a folder without ``__init__.py``, and that only where nothing else
-has the name. Nothing is imported.
+The rules are those of Python's path finder, applied to the names in folders: a package comes
+before a module of its name, and both before a folder without ``__init__.py``, which counts only
+if nothing else has the name. Nothing is imported.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _OWN = "research_jobs"
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file's import statements mean in one search path.
+    """A file's imports, resolved on one search path.
 
     Parameters
     ----------
     modules : tuple of (str, str)
         Local modules, name and file, packages above them included.
     external : tuple of str
-        Dotted names of everything else, the standard library left out.
+        Dotted names of everything else except the standard library.
     members : tuple of str
-        What is imported *from* those, dotted: modules or any other names.
+        Names imported *from* those, dotted: modules or anything else.
     targets : tuple of (ImportRef, str)
         Each statement with the absolute name of its module.
     """
@@ -43,14 +43,14 @@ class Imported:
 
 
 class Resolver:
-    """Resolves imports; listings and answers are remembered for one scan."""
+    """Resolves imports; listings and results are cached for one scan."""
 
     def __init__(self) -> None:
         self._listings: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         self._found: dict[tuple[tuple[str, ...], str], tuple[tuple[str, str], ...] | None] = {}
 
     def imports(self, refs: Sequence[ImportRef], package: str, search: tuple[str, ...]) -> Imported:
-        """What import statements mean.
+        """Resolve import statements.
 
         Parameters
         ----------
@@ -68,8 +68,8 @@ class Resolver:
             top = name.partition(".")[0]
             if not name or top == _OWN or top in sys.builtin_module_names:
                 continue
-            found = self.find(name, search)
-            if found is None:
+            files = self.find(name, search)
+            if files is None:
                 if top not in sys.stdlib_module_names and not ref.level:
                     external[name] = None
                 # a folder without __init__.py still holds modules: `from volatility import garch`
@@ -80,7 +80,7 @@ class Resolver:
                         external.pop(name, None)
                         targets.append((ref, name))
                 continue
-            modules.update(found)
+            modules.update(files)
             targets.append((ref, name))
             for inner, _ in ref.names:
                 modules.update(self.find(f"{name}.{inner}", search) or ())
@@ -147,5 +147,5 @@ class Resolver:
 
 
 def search_path(folder: Path, notebooks: Path, root: Path, extra: Sequence[str]) -> tuple[str, ...]:
-    """The folders that a notebook's imports are looked up in, as the fresh process has them."""
+    """The folders on a notebook's import path, as in the fresh process."""
     return tuple(dict.fromkeys([str(folder), str(notebooks), str(root), *extra]))

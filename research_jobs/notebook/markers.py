@@ -1,4 +1,4 @@
-"""One marker line: which dialect, what kind of cell, its title, tags and metadata.
+"""A marker line: its dialect and the kind, title, tags and metadata of its cell.
 
 Accepted, at the start of a line only:
 
@@ -8,7 +8,7 @@ Accepted, at the start of a line only:
 ``# COMMAND ----------``                    Databricks, with ``# Databricks notebook source``
 ==========================================  ==========================================
 
-``# %%time`` and the like are magics that jupytext commented out, and no markers.
+``# %%time`` and the like are magics that jupytext commented out, not markers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["CellKind", "Dialect", "Marker", "find_markers", "lexed", "lines_like
 
 
 class CellKind(str, Enum):
-    """What a cell holds."""
+    """The kind of a cell's content."""
 
     CODE = "code"
     MARKDOWN = "markdown"
@@ -33,7 +33,7 @@ class CellKind(str, Enum):
 
 
 class Dialect(str, Enum):
-    """Which tool's marker it is."""
+    """The tool whose marker it is."""
 
     PERCENT = "percent"
     NBCONVERT = "nbconvert"
@@ -51,11 +51,11 @@ class Marker:
         1-based.
     dialect : Dialect
     kind : CellKind or None
-        ``None`` where the line does not say.
+        ``None`` if the line does not say.
     title : str or None
     tags : tuple of str
     metadata : mapping
-        Everything else that the line says, JSON values.
+        Everything else in the line, as JSON values.
     """
 
     line: int
@@ -87,9 +87,9 @@ _MARKER = re.compile(
 )
 _RULE = re.compile(r"^\#{20,}[ \t]*$", re.MULTILINE)
 
-# Strings and comments, the only things that can hide a marker. Every alternative accepts whatever
-# comes until it ends, the end of the file included, so the search is linear and never fails:
-# a notebook that does not parse still has cells. `tokenize` gives up on such a file and is slower.
+# Strings and comments, the only things that can hide a marker. Every alternative accepts anything
+# up to its end or the end of the file, so the search is linear and never fails: a notebook that
+# does not parse still has cells. `tokenize` gives up on such a file and is slower.
 _LEXEME = re.compile(
     r"\#[^\n]*"
     r'|"""(?:[^"\\]|\\.?|"(?!""))*(?:"""|\Z)'
@@ -118,7 +118,7 @@ def find_markers(text: str, *, rules: bool = False) -> list[Marker]:
     Returns
     -------
     list of Marker
-        In the order of the lines. What looks like a marker inside a string is none.
+        In the order of the lines. A marker inside a string does not count.
     """
     candidates = {match.start(): match for match in _MARKER.finditer(text)}
     if rules:
@@ -140,7 +140,7 @@ def find_markers(text: str, *, rules: bool = False) -> list[Marker]:
 
 
 def lines_like_markers(text: str) -> list[int]:
-    """Lines of strings that look like a marker: the editor, which goes by lines, begins a cell."""
+    """Lines of strings that look like a marker: the editor begins a cell there."""
     candidates = [match for match in _MARKER.finditer(text) if match["databricks"] is None]
     if not candidates:
         return []
@@ -196,9 +196,9 @@ _WORD = re.compile(r"\S+\s*")
 def _options(text: str) -> tuple[CellKind | None, str, dict[str, Any]]:
     """Read ``Title [markdown] tags=["a"] key="value" {"json": 1}``, in any order.
 
-    Whatever is none of these is part of the title: a marker line is never an error. It is read
-    once: a bracketed text that is not a value becomes title as a whole, and behind a bracket or
-    quote without an end everything does.
+    Anything else is part of the title: a marker line is never an error. It is read once: bracketed
+    text that is not a value becomes part of the title as a whole, and so does everything after an
+    unclosed bracket or quote.
     """
     # PyCharm writes the kind as the only word.
     if text.lower() in ("md", "markdown", "raw"):
@@ -279,7 +279,7 @@ def _value(text: str, *, loose: bool = False) -> Any:
         pass
     try:
         value = ast.literal_eval(text)
-        # Metadata goes into JSON files: tuples become lists, what cannot is no metadata.
+        # Metadata goes into JSON files: tuples become lists, and other values are ignored.
         return json.loads(json.dumps(value))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return re.findall(r"[\w.\-]+", text) if loose else _NO_VALUE

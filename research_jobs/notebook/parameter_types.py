@@ -1,4 +1,4 @@
-"""The type of a parameter, read from its annotation or from its default without running anything.
+"""The type of a parameter, from its annotation or default, without running anything.
 
 Standard library only.
 """
@@ -16,7 +16,7 @@ from typing import Any, cast
 __all__ = ["MISSING", "Names", "TypeOf", "default_value", "type_of_annotation", "type_of_default"]
 
 MISSING: Any = object()
-"""There is no literal default."""
+"""The marker for a parameter without a literal default."""
 
 _SCALARS = {"int", "float", "bool", "str"}
 _SEQUENCES = {"list", "List", "Sequence", "Iterable", "Collection", "tuple", "Tuple", "set", "Set",
@@ -26,7 +26,7 @@ _MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping"}
 
 @dataclass(frozen=True)
 class TypeOf:
-    """A parameter's type as far as the text says it.
+    """A parameter's type as far as the text tells it.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class TypeOf:
 
 @dataclass
 class Names:
-    """What the names in a notebook stand for, as far as types need it.
+    """The meaning of a notebook's names, as far as types need it.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Names:
     aliases: dict[str, ast.expr] = field(default_factory=dict[str, ast.expr])
 
     def dotted(self, node: ast.expr) -> str:
-        """``pd.Timestamp`` as ``pandas.Timestamp``; ``""`` for what is no dotted name."""
+        """``pd.Timestamp`` as ``pandas.Timestamp``; ``""`` for anything but a dotted name."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -85,7 +85,7 @@ _TEMPORAL = {
 def type_of_annotation(  # noqa: C901 - one branch a kind of annotation
     annotation: ast.expr, names: Names, *, depth: int = 0
 ) -> TypeOf:
-    """The type that an annotation says; ``any`` where it is none of the supported ones."""
+    """The type that an annotation declares; ``any`` if it is not a supported one."""
     if depth > 8:
         return TypeOf()
     if isinstance(annotation, ast.Constant):
@@ -120,7 +120,7 @@ def type_of_annotation(  # noqa: C901 - one branch a kind of annotation
         return TypeOf("list")
     if dotted == "pathlib.Path":
         return TypeOf("str")
-    # some class: the default that it has when the notebook runs says what a value has to be
+    # some class: the default at run time decides what a value must be
     return TypeOf("any" if last in ("Any", "object", "") else "computed")
 
 
@@ -132,23 +132,23 @@ def _flatten(node: ast.expr) -> list[ast.expr]:
 
 def _union(members: Sequence[ast.expr], names: Names, depth: int) -> TypeOf:
     optional = False
-    found: list[TypeOf] = []
+    types: list[TypeOf] = []
     for member in members:
         if isinstance(member, ast.Constant) and member.value is None:
             optional = True
             continue
-        one = type_of_annotation(member, names, depth=depth + 1)
-        optional = optional or one.optional
-        if one not in found:
-            found.append(one)
-    kinds = {one.type for one in found}
-    if len(found) == 1:
-        only = found[0]
+        member_type = type_of_annotation(member, names, depth=depth + 1)
+        optional = optional or member_type.optional
+        if member_type not in types:
+            types.append(member_type)
+    kinds = {member_type.type for member_type in types}
+    if len(types) == 1:
+        only = types[0]
         return TypeOf(only.type, optional, only.choices, only.choice_values)
     if kinds == {"int", "float"}:
         return TypeOf("float", optional)
     if kinds == {"literal"}:
-        choices = dict.fromkeys(choice for one in found for choice in one.choices)
+        choices = dict.fromkeys(choice for member_type in types for choice in member_type.choices)
         return TypeOf("literal", optional, tuple(choices))
     return TypeOf(optional=optional)
 
@@ -220,7 +220,7 @@ _CONSTRUCTORS = {
 
 
 def type_of_default(node: ast.expr, names: Names) -> TypeOf:  # noqa: C901 - as above
-    """The type that a default's expression has; ``any`` where the text does not say."""
+    """The type of a default's expression; ``any`` if the text does not tell."""
     value = default_value(node, names)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         members = names.enums.get(node.value.id)
@@ -272,7 +272,7 @@ def type_of_default(node: ast.expr, names: Names) -> TypeOf:  # noqa: C901 - as 
 
 
 def default_value(node: ast.expr, names: Names) -> Any:
-    """A default as a JSON value, `MISSING` where it is known only when the notebook runs.
+    """A default as a JSON value; `MISSING` if it is known only at run time.
 
     Dates, times and paths whose arguments are literals are given as text, Enum members by name.
     """
@@ -297,15 +297,15 @@ def default_value(node: ast.expr, names: Names) -> Any:
 
 
 def _mapping(node: ast.Dict, names: Names) -> Any:
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
             return MISSING
         item = default_value(value, names)
         if item is MISSING:
             return MISSING
-        found[key.value] = item
-    return found
+        mapping[key.value] = item
+    return mapping
 
 
 def _number(node: ast.expr) -> int | float | None:  # noqa: C901 - one branch an operator

@@ -1,7 +1,7 @@
-"""A notebook's parameters: names and values checked before any process starts.
+"""A notebook's parameters: names and values, checked before any process starts.
 
 A value that passes is a JSON value: dates as ISO text, Enum members by name. The fresh process
-makes the notebook's own type of it (`research_jobs.notebook.restoring`).
+converts it to the notebook's own type (`research_jobs.notebook.restoring`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def convert_parameters(
     notebook : str
         Its name, for messages.
     where : str, optional
-        Where the values come from, put in front of the message:
+        The origin of the values, put in front of the message:
         ``"notebooks/manifest.yaml:12:18"``.
     text : bool
-        Whether the values were typed on a command line: ``5`` for a parameter of unknown type is
-        then a number. In YAML and Python ``"5"`` means the text.
+        Whether the values come from a command line, where ``5`` for a parameter of unknown type
+        is a number. In YAML and Python ``"5"`` is text.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def convert_parameters(
     Raises
     ------
     ParameterError
-        For the first name that is not declared (with a suggestion) or value that does not
-        convert (with what would).
+        For the first undeclared name (with a suggestion) or value that does not convert (with a
+        valid example).
     """
     declared = {parameter.name: parameter for parameter in parameters}
     converted: dict[str, Any] = {}
@@ -128,18 +128,18 @@ def _expected(parameter: Parameter) -> str:
         text = f"one of {shown}" if shown else "a member of its Enum"
     elif kind.startswith("list["):
         element = EXPECTED[kind[5:-1]].removeprefix("a ")
-        text = f"a list of which each is {EXPECTED[kind[5:-1]]}" if element else "a list"
+        text = f"a list where each item is {EXPECTED[kind[5:-1]]}" if element else "a list"
     else:
         text = EXPECTED.get(kind, EXPECTED["any"])
     return f"{text} or null" if parameter.optional else text
 
 
 def _example(parameter: Parameter) -> str | None:
-    """What would do: the default as it is written, else an example of the type."""
+    """A valid value: the default as written, else an example of the type."""
     if parameter.has_default and parameter.default is not None:
         return f"The default is {parameter.default_source}."
     kind = parameter.type
     example = _EXAMPLES.get(kind)
     if kind.startswith("list["):
         example = f"[{_EXAMPLES.get(kind[5:-1], 'a, b')}]"
-    return f"An example: {example}." if example else None
+    return f"Example: {example}." if example else None

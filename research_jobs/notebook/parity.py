@@ -1,6 +1,6 @@
-"""What a notebook does differently in the editor and in batch, told before it is run.
+"""What a notebook does differently in the editor and in batch, reported before it runs.
 
-Found in the text alone, so nearly every finding is a hint. A comment ``# parity: ignore`` (or
+Only the text is read, so nearly every finding is a hint. A comment ``# parity: ignore`` (or
 ``# parity: ignore[input-call, chdir]``) on a line silences it.
 """
 
@@ -36,30 +36,30 @@ __all__ = ["CODES", "ParityFinding", "check_parity"]
 
 CODES: Mapping[str, str] = {
     "syntax": "the file does not parse (magics included)",
-    "input-call": "waits for a person to type",
-    "kernel-call": "asks IPython's kernel to do something",
+    "input-call": "waits for keyboard input",
+    "kernel-call": "calls IPython's kernel",
     "kernel-name": "uses In, Out or _, which only the editor's kernel fills",
     "main-guard": "`if __name__ == '__main__':` is false in batch",
     "outside-path": "a relative path leads out of the notebook's folder",
-    "home-path": "an absolute path of one person's machine",
+    "home-path": "an absolute path on one person's machine",
     "sys-argv": "reads the command line",
     "interactive-plot": "switches charts to a window",
     "blocking-call": "starts a server or debugger that does not return",
-    "exit-call": "ends the process, and with it the run",
+    "exit-call": "ends the process and so the run",
     "chdir": "changes the working directory for all later cells",
     "loads-itself": "reads its own earlier outputs",
-    "hidden-load": "reads what only the run tells, which makes no dependency",
-    "star-import": "assigns names that no reader sees",
+    "hidden-load": "loads something known only at run time, so it is not a dependency",
+    "star-import": "assigns names that are not visible in the text",
     "relative-import": "a relative import fails in the editor, and at the top in batch too",
-    "imports-notebook": "runs another notebook anew instead of reading its outputs",
-    "hides-module": "has the name of a module of the standard library",
-    "used-before-assigned": "a cell uses what a later one assigns",
-    "undefined-name": "uses what nothing in the file assigns",
+    "imports-notebook": "runs another notebook again instead of reading its outputs",
+    "hides-module": "has the name of a standard library module",
+    "used-before-assigned": "a cell uses a name that a later cell assigns",
+    "undefined-name": "uses a name that nothing in the file assigns",
     "code-in-prose": "code in a prose cell runs in batch only",
     "other-language": "a cell of another language is not run",
-    "split-statement": "a marker stands inside a statement",
+    "split-statement": "a marker is inside a statement",
     "second-parameters": "only the first cell tagged `parameters` counts",
-    "untagged-parameters": "a cell is called parameters and not tagged so",
+    "untagged-parameters": "a cell is titled parameters but not tagged",
     "parameter-lost": "a parameter is assigned again, which undoes the batch value",
 }
 """What each code is about."""
@@ -95,7 +95,7 @@ def check_parity(
     notebooks: Collection[str] = (),
     undefined: Iterable[UndefinedName] | None = None,
 ) -> tuple[ParityFinding, ...]:
-    """Look for what behaves differently in the editor and in batch.
+    """Find what behaves differently in the editor and in batch.
 
     Parameters
     ----------
@@ -149,11 +149,17 @@ _CALLS = {
         "input-call",
         "getpass() has nobody to ask in batch; read an environment variable",
     ),
-    "breakpoint": ("blocking-call", "breakpoint() stops for a debugger that batch does not have"),
-    "pdb.set_trace": ("blocking-call", "set_trace() stops for a debugger; remove it"),
+    "breakpoint": (
+        "blocking-call",
+        "breakpoint() waits for a debugger, and batch has none; remove it",
+    ),
+    "pdb.set_trace": (
+        "blocking-call",
+        "set_trace() waits for a debugger, and batch has none; remove it",
+    ),
     "os.chdir": (
         "chdir",
-        "os.chdir() moves all later cells; write paths from Path(__file__).parent",
+        "os.chdir() affects all later cells; build paths from Path(__file__).parent",
     ),
     "exit": ("exit-call", "exit() ends the run; use research_jobs.skip(reason) or raise"),
     "quit": ("exit-call", "quit() ends the run; use research_jobs.skip(reason) or raise"),
@@ -161,7 +167,7 @@ _CALLS = {
     "sys.exit": ("exit-call", "sys.exit() ends the run; use research_jobs.skip(reason) or raise"),
     "matplotlib.pyplot.ion": (
         "interactive-plot",
-        "plt.ion() needs a window; charts are shown without it in both",
+        "plt.ion() needs a window; leave it out, charts are shown anyway",
     ),
     "matplotlib.use": (
         "interactive-plot",
@@ -235,7 +241,7 @@ class _Check:
                     yield self.at(
                         call,
                         "kernel-call",
-                        f"get_ipython().{call.func.attr}() has no kernel in batch; "
+                        f"get_ipython().{call.func.attr}() needs a kernel, and batch has none; "
                         "write it in Python",
                     )
             yield from self.paths(call, name)
@@ -250,14 +256,14 @@ class _Check:
         )
         for hidden in loads.hidden:
             yield ParityFinding(hidden.line, hidden.column, "hidden-load", hidden.message)
-        for one in loads.calls:
-            if one.notebook == self.notebook:
+        for load in loads.calls:
+            if load.notebook == self.notebook:
                 yield ParityFinding(
-                    one.line,
-                    one.column,
+                    load.line,
+                    load.column,
                     "loads-itself",
-                    "load() of its own output finds nothing before the first run, "
-                    "and is no dependency",
+                    "load() of the notebook's own output finds nothing before the first run "
+                    "and is not a dependency",
                 )
 
     def serving(self, call: ast.Call, name: str) -> Iterator[ParityFinding]:
@@ -267,7 +273,7 @@ class _Check:
             yield self.at(
                 call,
                 "blocking-call",
-                f"{last}() serves until it is stopped, so the run never ends; "
+                f"{last}() blocks until it is stopped, so the run never ends; "
                 "keep servers out of notebooks",
             )
 
@@ -286,14 +292,14 @@ class _Check:
                 value,
                 "outside-path",
                 f"'{path}' depends on the working directory; "
-                "write it from Path(__file__).parent, or make it an output and load() it",
+                "build it from Path(__file__).parent, or make it an output and load() it",
             )
         elif re.match(r"(?:/home/|/Users/|~|[A-Za-z]:[\\/])", path):
             yield self.at(
                 value,
                 "home-path",
-                f"'{path}' is on one person's machine; make it a parameter or put it "
-                "beside the notebook",
+                f"'{path}' is a path on one person's machine; make it a parameter or put "
+                "the file next to the notebook",
             )
 
     def names(self) -> Iterator[ParityFinding]:
@@ -304,7 +310,7 @@ class _Check:
                 and self.dotted(node) == "sys.argv"
             ):
                 yield self.at(
-                    node, "sys-argv", "sys.argv is not the notebook's in batch; use parameters"
+                    node, "sys-argv", "sys.argv is not the notebook's own in batch; use parameters"
                 )
             elif (
                 isinstance(node, ast.Name)
@@ -314,7 +320,7 @@ class _Check:
                 and not self.is_local(node.id)
             ):
                 yield self.at(
-                    node, "kernel-name", f"'{node.id}' is filled by the editor's kernel only"
+                    node, "kernel-name", f"'{node.id}' is filled only by the editor's kernel"
                 )
 
     def is_local(self, name: str) -> bool:
@@ -357,8 +363,8 @@ class _Check:
                     ref.line,
                     1,
                     "star-import",
-                    f"what * brings in from {module or 'it'} cannot be told from the text, "
-                    "outputs among it included; import by name",
+                    f"the names that * imports from {module or 'it'} are not in the text, "
+                    "and outputs may be among them; import by name",
                 )
             candidates = {module, *(f"{module}.{name}" for name, _ in ref.names)}
             for candidate in sorted(candidates):
@@ -377,24 +383,24 @@ class _Check:
                 1,
                 1,
                 "hides-module",
-                f"'{top}' is a module of the standard library, which other code in the same "
-                "process then cannot import; rename it",
+                f"'{top}' is a standard library module, which other code in the same "
+                "process can then no longer import; rename the notebook",
             )
 
     def relative_import(self, ref: ImportRef, package: str) -> ParityFinding:
         if ref.level <= len(package.split(".") if package else ()):
             message = (
-                "an import that begins with a dot works in batch and not in the editor; "
-                "write the module's whole name"
+                "a relative import works in batch but not in the editor; "
+                "write the module's full name"
             )
             return ParityFinding(ref.line, 1, "relative-import", message)
         where = f"the package '{package}'" if package else "no package"
         message = (
-            f"'{'.' * ref.level}{ref.module}' leads out of {where}: the import fails in the editor "
-            "and in batch; write the module's whole name"
+            f"'{'.' * ref.level}{ref.module}' points outside {where}: the import fails in the "
+            "editor and in batch; write the module's full name"
             if package
-            else "a notebook at the top of notebooks/ is in no package: an import that begins with "
-            "a dot fails in the editor and in batch; write the module's whole name"
+            else "a notebook at the top of notebooks/ is not in a package: a relative import "
+            "fails in the editor and in batch; write the module's full name"
         )
         level = "error" if ref.line in _always_run(self.tree.body) else "warning"
         return ParityFinding(ref.line, 1, "relative-import", message, level)
@@ -407,7 +413,7 @@ class _Check:
                     cell.first_line,
                     1,
                     "other-language",
-                    f"{cell_label(cell)} is %{cell.metadata['magic']} and is not run in batch",
+                    f"{cell_label(cell)} is %{cell.metadata['magic']} and does not run in batch",
                 )
             if (
                 cell.kind is CellKind.CODE
@@ -423,7 +429,7 @@ class _Check:
                     1,
                     "code-in-prose",
                     f"the editor shows the code below {cell_label(previous)} as text, "
-                    "batch runs it; give it a marker '# %%'",
+                    "batch runs it; put a marker '# %%' above it",
                 )
             previous = cell
         yield from self.split()
@@ -442,8 +448,8 @@ class _Check:
                     line,
                     1,
                     "split-statement",
-                    "this marker stands inside a statement: the editor runs half of it, "
-                    "batch the whole",
+                    "this marker is inside a statement: the editor runs half of it, "
+                    "batch all of it",
                 )
         for line in lines_like_markers(self.text.text):
             yield ParityFinding(
@@ -451,7 +457,7 @@ class _Check:
                 1,
                 "split-statement",
                 "the editor takes this line of a string for a marker and runs half of the "
-                "statement, batch the whole; indent the line",
+                "statement, batch all of it; indent the line",
             )
 
     def runs(self, cell: Cell) -> bool:
@@ -506,7 +512,7 @@ class _Check:
 
     def order(self) -> Iterator[ParityFinding]:
         """Names used before they are assigned, or never assigned."""
-        # What a function declares global is bound whenever that is called.
+        # A name that a function declares global is bound whenever the function is called.
         known = {name for node in self.found.globals for name in node.names}
         uses = {
             (node.lineno, node.col_offset): node
@@ -514,14 +520,14 @@ class _Check:
             if isinstance(node, ast.Name)
         }
         lines = self.text.text.split("\n")
-        for one in self.undefined:
-            node = uses.get((one.line, len(lines[one.line - 1][: one.column - 1].encode())))
+        for use in self.undefined:
+            node = uses.get((use.line, len(lines[use.line - 1][: use.column - 1].encode())))
             # a name in a quoted annotation is never looked up; one that the statement itself
-            # binds may be bound when a loop comes by again
-            if node is None or one.name in known or one.name in self.bound_by(one.line):
+            # binds may be bound by an earlier turn of a loop
+            if node is None or use.name in known or use.name in self.bound_by(use.line):
                 continue
-            known.add(one.name)
-            yield self.unbound(node, one.name)
+            known.add(use.name)
+            yield self.unbound(node, use.name)
 
     def bound_by(self, line: int) -> Collection[str]:
         """The names that the top-level loop around a line binds."""
@@ -542,15 +548,15 @@ class _Check:
             return self.at(
                 node,
                 "undefined-name",
-                f"nothing in the file assigns '{name}': it was left in the editor's memory "
-                "by a cell that is gone",
+                f"nothing in the file assigns '{name}': it is left in the editor's memory "
+                "by a deleted cell",
             )
         cell = cell_at(self.text.cells, later)
         place = f"{cell_label(cell)}, line {later}" if cell else f"line {later}"
         return self.at(
             node,
             "used-before-assigned",
-            f"'{name}' is assigned only further down ({place}): it works in the editor when cells "
+            f"'{name}' is only assigned further down ({place}): it works in the editor when cells "
             "are run out of order; move that cell up",
         )
 

@@ -1,7 +1,7 @@
-"""A converted value as the object that the notebook works with, in the fresh process.
+"""A converted value as the notebook's own object, in the fresh process.
 
-Standard library only. pandas and numpy are used only where the notebook has imported them, or
-where a value is a Timestamp.
+Standard library only. pandas and numpy are used only if the notebook has imported them, or if a
+value is a Timestamp.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def restore_parameter(
     *,
     name: str = "parameter",
 ) -> Any:
-    """A converted value as the type that the notebook works with.
+    """Convert a JSON value to the notebook's own type.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def restore_parameter(
     type : str
         `Parameter.type`.
     default : object
-        What the cell assigned. Its class decides where the text said nothing: a tuple, a set,
-        a ``Path``, a ``Decimal``, a member of an imported ``Enum``.
+        What the cell assigned. Its class decides if the text gives no type: a tuple, a set, a
+        ``Path``, a ``Decimal``, a member of an imported ``Enum``.
     annotation : object, optional
         The evaluated annotation (``module.__annotations__``), for an ``Enum`` whose default is
         ``None``.
@@ -60,7 +60,7 @@ def restore_parameter(
     ------
     ParameterError
         When an imported ``Enum`` has no such member, or the value of a ``computed`` parameter is
-        not of the class that its default has.
+        not of its default's class.
     """
     if value is None:
         return None
@@ -78,8 +78,8 @@ def restore_parameter(
             return kind(*items) if hasattr(kind, "_fields") else kind(items)
         return items
     if type == "enum" and not isinstance(default, enum.Enum):
-        found = _enum_class(annotation)
-        return _member(found, value) if found is not None else value
+        enum_class = _enum_class(annotation)
+        return _member(enum_class, value) if enum_class is not None else value
     return _restore_one(value, type, default)
 
 
@@ -107,9 +107,9 @@ def _restore_one(value: Any, type: str, default: Any) -> Any:  # noqa: A002 - on
 
 
 def _like(text: str, default: Any) -> Any:
-    """Text as the class of the default, where that class is one of the usual ones.
+    """Convert text to the class of the default, if that is a common one.
 
-    Text that does not convert stays: the annotation (``date | str``) may allow it.
+    Text that does not convert stays text: the annotation (``date | str``) may allow it.
     """
     try:
         if isinstance(default, (os.PathLike, decimal.Decimal, dt.date)):
@@ -120,7 +120,7 @@ def _like(text: str, default: Any) -> Any:
 
 
 def _fitted(value: Any, default: Any) -> Any:  # noqa: C901 - one branch a class
-    """A value as the class that a computed default has.
+    """Convert a value to the class of a computed default.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def _fitted(value: Any, default: Any) -> Any:  # noqa: C901 - one branch a class
             return sys.modules["numpy"].asarray(convert_list(value), dtype=default.dtype)
         except (ValueError, TypeError, OverflowError) as error:
             raise Unfit(f"{error}.") from None
-    raise Unfit("Make it from a parameter of a plain type, below the parameters cell.")
+    raise Unfit("Build it below the parameters cell, from a parameter of a plain type.")
 
 
 def _temporal(value: Any, default: Any) -> Any:
@@ -169,10 +169,10 @@ def _temporal(value: Any, default: Any) -> Any:
         try:
             return dt.time.fromisoformat(value)
         except (TypeError, ValueError):
-            raise Unfit("An example: 09:30.") from None
+            raise Unfit("Example: 09:30.") from None
     if cls is dt.timedelta or not isinstance(value, str) or value.strip().isdigit():
         # 5 of what? pandas' own class takes text with a unit
-        raise Unfit("Make it from a number that is a parameter, below the parameters cell.")
+        raise Unfit("Build it below the parameters cell, from a parameter that is a number.")
     return _made(cls, value)
 
 
@@ -182,12 +182,12 @@ def _items(value: Any, cls: Any) -> Any:
         try:
             return cls(*items)
         except TypeError:
-            raise Unfit(f"It has the fields {', '.join(cls._fields)}.") from None
+            raise Unfit(f"Its fields are {', '.join(cls._fields)}.") from None
     return items if cls in (list, range) else _made(cls, items)
 
 
 def _made(cls: Any, value: Any) -> Any:
-    """What a class makes of a value; whatever it raises, the value is unfit."""
+    """Call a class with a value; if it raises anything, the value is unfit."""
     if value is None:
         raise Unfit
     try:

@@ -17,7 +17,7 @@ def rst_to_markdown(text: str) -> str:
     """Turn the prose of a gallery file into Markdown.
 
     Titles, links, roles, math, code blocks, notes and images are understood;
-    the rest is left as it is, and so is text of more than 50,000 characters.
+    everything else stays unchanged, and so does text of more than 50,000 characters.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def rst_to_markdown(text: str) -> str:
 
 
 def _titles(lines: list[str]) -> list[str]:
-    """Underlined (and overlined) titles as ``#`` lines, the first style met being the highest."""
+    """Underlined (and overlined) titles as ``#`` lines; the first style is the highest level."""
     styles: list[str] = []
     out: list[str] = []
     index = 0
@@ -135,7 +135,7 @@ def _directive(name: str, argument: str, body: list[str]) -> list[str]:
 
 
 def _inline(line: str) -> str:
-    if len(line) > _LONGEST_LINE:  # no prose: the expressions below are not linear
+    if len(line) > _LONGEST_LINE:  # not prose: the expressions below are not linear
         return line
     line = re.sub(r":math:`([^`]+)`", r"$\1$", line)
     # :func:`~pandas.DataFrame.plot` shows `plot`, :ref:`text <label>` shows text

@@ -1,8 +1,8 @@
-"""All notebooks of a project, read as text, fast: what the factory builds assets from.
+"""All notebooks of a project, read as text: the factory builds assets from the result.
 
-Each file is parsed once, and again only when it changed. What was learnt of it is kept in
-``.research_jobs/cache/``; what follows from several files together (code versions, loads through
-helpers) is worked out anew each time, for it is cheap.
+Each file is parsed once, and again only when it changes; its facts are kept in
+``.research_jobs/cache/``. What follows from several files (code versions, loads through helpers)
+is cheap and computed on every scan.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ class ScannedNotebook:
         Number of the cell tagged ``parameters``.
     loads : tuple of LoadCall
         Its own calls, then those that its helper modules make for it. Never of itself: reading
-        one's own earlier outputs is not a dependency.
+        its own earlier outputs is not a dependency.
     hidden_loads : tuple of HiddenLoad
-        Uses of `load`, its own and its helpers', that may read more than the text tells.
+        Uses of `load`, its own and its helpers', that may read more than the text shows.
     assigned : mapping of str to int
-        Names bound at module level, to the line that first does.
+        Names bound at module level, with the first line that binds each.
     third_party : tuple of str
         Dotted names of the installed modules that it and its helpers import.
     third_party_members : tuple of str
-        What they import *from* those, dotted: ``scipy.stats`` of ``from scipy import stats``. It
-        may be a module or any other name.
+        Names they import *from* those, dotted: ``scipy.stats`` of ``from scipy import stats``.
+        Each may be a module or anything else.
     local_modules : tuple of str
         Import names of the project's own modules that it imports, directly or not.
     code_version : str
-        Changes when what it runs changes, and not with comments, prose or formatting.
+        Changes with the code that it runs, not with comments, prose or formatting.
     source_sha256 : str
         Of the file's bytes.
     reads_itself : bool
-        Whether it loads its own earlier outputs: its partitions then run one after the other.
+        Whether it loads its own earlier outputs: its partitions then run one at a time.
     error : NotebookError or None
-        Why it cannot run; then the fields above are empty where they could not be read.
+        Why it cannot run; fields that could not be read are then empty.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Scan:
         Sorted by name.
     helpers : tuple of Path
     problems : tuple of NotebookError
-        Files that look like notebooks and are none of `notebooks`, and helper modules that do not
+        Files that look like notebooks but are not in `notebooks`, and helper modules that do not
         parse.
     """
 
@@ -121,9 +121,9 @@ class Scan:
         Raises
         ------
         NotebookNotFoundError
-            With close names.
+            With similar names.
         NotebookError
-            When a file of that name is there and cannot be a notebook.
+            When a file of that name exists but cannot be a notebook.
         """
         wanted = notebook_name(name)
         for notebook in self.notebooks:
@@ -141,7 +141,7 @@ class Scan:
 
     @property
     def third_party_members(self) -> tuple[str, ...]:
-        """What any notebook imports from them, sorted."""
+        """The names that any notebook imports from them, sorted."""
         return tuple(
             sorted({name for notebook in self.notebooks for name in notebook.third_party_members})
         )
@@ -156,22 +156,22 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
     use_cache : bool
         Whether to read and write ``.research_jobs/cache/``.
     sys_path : sequence of str
-        Further folders that the notebooks' imports are looked up in, behind the usual three.
+        More folders on the notebooks' import path, after the usual three.
 
     Returns
     -------
     Scan
-        A notebook that does not parse is in it, with its error; the others are untouched by that.
+        A notebook that does not parse is in it with its error, and does not affect the others.
     """
     cache = FactsCache(project, enabled=use_cache)
-    with gc_paused():  # trees are many small objects, freed without it
-        found = _Scanner(project, cache, sys_path).run()
+    with gc_paused():  # trees are many small objects, freed by reference counts
+        result = _Scanner(project, cache, sys_path).run()
     cache.save()
-    return found
+    return result
 
 
 def _marked(data: bytes, path: Path) -> bool:
-    """Whether a file that does not parse would be a notebook; bytes that are no text may be too."""
+    """Whether a file that does not parse looks like a notebook; undecodable bytes may too."""
     try:
         text = decode_source(data, path)
     except NotebookError:
@@ -180,21 +180,21 @@ def _marked(data: bytes, path: Path) -> bool:
 
 
 def read_file(path: Path, data: bytes, sha256: str, shown: str) -> Remembered:
-    """What a scan keeps of a file.
+    """The facts that a scan keeps about a file.
 
     Parameters
     ----------
     path : Path
     data : bytes
-        What is in it, and `sha256` of that.
+        Its content, and the content's `sha256`.
     sha256 : str
     shown : str
-        The file as a person should see it.
+        The file's name in messages.
 
     Raises
     ------
     NotebookError
-        When it is not text or does not parse.
+        When it does not decode or parse.
     """
     text = decode_source(data, path)
     cells = notebook_cells(text)
@@ -209,7 +209,7 @@ def read_file(path: Path, data: bytes, sha256: str, shown: str) -> Remembered:
 
 @dataclass(frozen=True)
 class _Read:
-    """One file, read or remembered."""
+    """One file, read or from the cache."""
 
     sha256: str
     marked: bool
@@ -232,21 +232,22 @@ class _Scanner:
         notebooks: list[tuple[SourceFile, _Read]] = []
         helpers: list[Path] = []
         for file, problem in sort_out(folder.files):
-            one = self.file(str(file.path), file)
-            marked = one.marked and not file.is_private
+            source = self.file(str(file.path), file)
+            marked = source.marked and not file.is_private
             if problem is not None:
                 if marked:
                     problems.append(problem)
             elif marked:
-                notebooks.append((file, one))
+                notebooks.append((file, source))
             else:
-                if one.error is not None:
-                    problems.append(one.error)
+                if source.error is not None:
+                    problems.append(source.error)
                 helpers.append(file.path)
         return Scan(
             tuple(
                 sorted(
-                    (self.notebook(file, one) for file, one in notebooks), key=lambda nb: nb.name
+                    (self.notebook(file, source) for file, source in notebooks),
+                    key=lambda nb: nb.name,
                 )
             ),
             tuple(helpers),
@@ -277,17 +278,17 @@ class _Scanner:
             return _Read(hashlib.sha256(data).hexdigest(), _marked(data, path), None, error)
         return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
 
-    def notebook(self, file: SourceFile, one: _Read) -> ScannedNotebook:
+    def notebook(self, file: SourceFile, source: _Read) -> ScannedNotebook:
         names = notebook_file(file)
-        facts = one.facts
+        facts = source.facts
         if facts is None:
             return ScannedNotebook(
                 names.name,
                 names.module,
                 names.path,
-                code_version=one.sha256[:16],
-                source_sha256=one.sha256,
-                error=one.error,
+                code_version=source.sha256[:16],
+                source_sha256=source.sha256,
+                error=source.error,
             )
         search = search_path(
             file.path.parent, self.project.notebooks, self.project.root, self.sys_path
@@ -314,7 +315,7 @@ class _Scanner:
             code_version=code_version(
                 facts.digest, digests, parameters=[p.name for p in facts.parameters]
             ),
-            source_sha256=one.sha256,
+            source_sha256=source.sha256,
             reads_itself=any(call.notebook == names.name for call in loads),
         )
 
@@ -338,15 +339,15 @@ class _Scanner:
             name, path = todo.pop()
             if name in digests:
                 continue
-            one = self.file(path)
-            if one.facts is None:
-                # It does not parse, so the notebook cannot run; a repair changes the version.
-                digests[name] = one.sha256
+            source = self.file(path)
+            if source.facts is None:
+                # It does not parse, so the notebook cannot run; a fix changes the version.
+                digests[name] = source.sha256
                 continue
-            digests[name] = one.facts.digest
+            digests[name] = source.facts.digest
             is_package = path.endswith("__init__.py")
             package = name if is_package else name.rpartition(".")[0]
-            imported = self.imports(search, path, package, one.facts)
-            modules[name] = (one.facts, imported)
+            imported = self.imports(search, path, package, source.facts)
+            modules[name] = (source.facts, imported)
             todo += imported.modules
         return modules, digests

@@ -1,4 +1,4 @@
-"""The text of a notebook as a syntax tree, with an error that says what to do where there is none.
+"""The text of a notebook as a syntax tree, or an error that says what to do.
 
 Standard library only: the fresh process imports this too.
 """
@@ -19,15 +19,15 @@ from research_jobs.notebook.markers import lexed
 
 __all__ = ["nested_too_deeply", "parse_source", "shorten"]
 
-# What the parser may warn of: an escape, or a number that runs into a word (`1if x`).
+# The parser warns of invalid escapes and of numbers that run into a word (`1if x`).
 _WARNED = re.compile(r"\\|\d[a-z]")
 
 
 class _Silence:
-    """No warnings while it is held.
+    """A context without warnings.
 
-    `warnings.catch_warnings` sets a filter of the whole process and puts the old one back: two
-    threads that overlap would put back each other's. Ours at least take turns.
+    `warnings.catch_warnings` replaces the filters of the whole process and restores them at the
+    end: two overlapping threads would restore each other's. With the lock ours take turns.
     """
 
     def __init__(self) -> None:
@@ -63,12 +63,12 @@ def parse_source(text: NotebookText) -> ast.Module:
     Raises
     ------
     NotebookSyntaxError
-        With file, line, column and cell. A magic (``%time``, ``!ls``, ``df?``) is told apart from
-        other mistakes: the hint says what to write instead.
+        With file, line, column and cell. For a magic (``%time``, ``!ls``, ``df?``) the hint says
+        what to write instead.
     """
     _check_size(text)
     try:
-        # An invalid escape is the notebook's business when it runs, not ours when it is read.
+        # An invalid escape matters when the notebook runs, not when it is read.
         with _SILENCE if _WARNED.search(text.text) else nullcontext():
             return ast.parse(text.text, filename=str(text.path))
     except SyntaxError as error:
@@ -78,7 +78,7 @@ def parse_source(text: NotebookText) -> ast.Module:
     except UnicodeEncodeError as error:  # half of a surrogate pair, from an odd encoding
         line = text.text.count("\n", 0, error.start) + 1
         raise NotebookSyntaxError(
-            f"U+{ord(text.text[error.start]):04X} is half of a surrogate pair and not a character",
+            f"U+{ord(text.text[error.start]):04X} is half of a surrogate pair, not a character",
             where=SourceLocation(shown_path(text.path), line),
             hint="Save the file as UTF-8.",
         ) from None
@@ -90,14 +90,14 @@ def parse_source(text: NotebookText) -> ast.Module:
 
 
 def nested_too_deeply(path: Path) -> NotebookSyntaxError:
-    """The error for a file that is too deep for Python's parser, or for us."""
+    """The error for a file that is nested too deeply for Python's parser or for us."""
     return NotebookSyntaxError(
         "is nested too deeply to be parsed", where=SourceLocation(shown_path(path))
     )
 
 
 TOKEN_LIMIT = 1_000_000
-"""Of a file: its tree would take more than half a gigabyte."""
+"""Tokens in a file: the tree of a larger one would take over half a gigabyte."""
 
 _FIELDS_LIMIT = 10_000
 
@@ -106,13 +106,13 @@ _TOKENS = re.compile(r"\w+|[^\w\s]|\n")
 
 
 def _check_size(text: NotebookText) -> None:
-    """Refuse a file whose tree would fill the memory; long texts and comments do not."""
+    """Refuse a file whose tree would exhaust memory; long strings and comments do not."""
     if len(text.text) <= _FIELDS_LIMIT:
         return
     for statement in _IMPORT.finditer(text.text):
         if statement.group().count(".") > _FIELDS_LIMIT:  # Python joins such names one by one
             raise NotebookSyntaxError(
-                "imports a name of more than 10,000 parts",
+                "imports a name with more than 10,000 parts",
                 where=SourceLocation(
                     shown_path(text.path), text.text.count("\n", 0, statement.start()) + 1
                 ),
@@ -123,20 +123,20 @@ def _check_size(text: NotebookText) -> None:
         if literal is not None and literal.group().count("{") > _FIELDS_LIMIT:
             prefix = text.text[max(0, end - 2) : end].lower()
             if "f" in prefix and not literal.group().startswith("#"):
-                # Python 3.11 looks for each field from the start of the text
+                # Python 3.11 searches for each field from the start of the string
                 raise NotebookSyntaxError(
                     f"has an f-string of more than {_FIELDS_LIMIT:,} fields",
                     where=SourceLocation(shown_path(text.path), text.text.count("\n", 0, end) + 1),
-                    hint="Keep data in a file of its own and read it from there.",
+                    hint="Keep data in a separate file and read it from there.",
                 )
         if len(text.text) > TOKEN_LIMIT:
             count += 1 + sum(1 for _ in _TOKENS.finditer(text.text, position, end))
         position = literal.end() if literal is not None else end
         if count > TOKEN_LIMIT:
             raise NotebookSyntaxError(
-                f"has more than {TOKEN_LIMIT:,} words and signs, which is data and not source code",
+                f"has more than {TOKEN_LIMIT:,} tokens, so it is data, not source code",
                 where=SourceLocation(shown_path(text.path)),
-                hint="Keep data in a file of its own and read it from there.",
+                hint="Keep data in a separate file and read it from there.",
             )
 
 
@@ -176,7 +176,7 @@ def _excerpt(line: str, number: int, column: int) -> str:
     if len(line) > _WIDEST:  # the part around the place
         start = max(0, column - _WIDEST // 2)
         line, column = line[start : start + _WIDEST], column - start
-    # Tabs are kept so that the caret stands below its character in any terminal.
+    # Tabs are kept so that the caret is below its character in any terminal.
     before = "".join(c if c == "\t" else " " for c in line[: column - 1])
     return f"{margin}{line}\n{' ' * (len(margin) - 2)}| {before}^"
 
@@ -189,16 +189,16 @@ _MAGIC = re.compile(
 )
 
 _INSTEAD = {
-    "matplotlib": "Charts need no magic here",
-    "autoreload": "Every run is a fresh process, so nothing need be reloaded",
-    "load_ext": "Extensions of IPython are not loaded in batch",
-    "reload_ext": "Extensions of IPython are not loaded in batch",
-    "config": "IPython's settings have no meaning in batch",
-    "pip": "Packages belong into the environment, not into the notebook",
-    "conda": "Packages belong into the environment, not into the notebook",
-    "time": "Write time.perf_counter() before and behind it",
-    "timeit": "Write timeit.timeit(...)",
-    "cd": "Write paths from Path(__file__).parent",
+    "matplotlib": "Charts work without it",
+    "autoreload": "Every run is a fresh process, so nothing needs reloading",
+    "load_ext": "IPython extensions are not loaded in batch",
+    "reload_ext": "IPython extensions are not loaded in batch",
+    "config": "IPython settings have no effect in batch",
+    "pip": "Install packages in the environment, not in the notebook",
+    "conda": "Install packages in the environment, not in the notebook",
+    "time": "Call time.perf_counter() before and after it",
+    "timeit": "Call timeit.timeit(...)",
+    "cd": "Build paths from Path(__file__).parent",
     "env": "Write os.environ[...]",
     "set_env": "Write os.environ[...]",
     "run": "Import the file, or read its outputs with load()",

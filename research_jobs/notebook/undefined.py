@@ -1,7 +1,7 @@
-"""Names that a notebook uses and nothing in it binds at that point, as ruff finds them.
+"""Names that a notebook uses where nothing binds them, as reported by ruff.
 
-Ruff is started, never imported, and only by `research-jobs check`: no scan and no run waits for it.
-It sees the whole file with the names that the editor gives, and none of the project's settings.
+Ruff runs as a subprocess, only for `research-jobs check`: no scan and no run waits for it. It
+sees the whole file and the names that the editor provides, but none of the project's settings.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from research_jobs.errors import ResearchJobsError
 __all__ = ["GIVEN", "KERNEL_NAMES", "UndefinedName", "undefined_names"]
 
 KERNEL_NAMES = frozenset({"In", "Out", "_", "__", "___", "_ih", "_oh", "_i", "_ii", "_dh"})
-"""What only the editor's kernel fills."""
+"""Names that only the editor's kernel fills."""
 
 GIVEN = frozenset({
     "__file__", "__name__", "__doc__", "__spec__", "__loader__", "__package__", "__builtins__",
     "__annotations__", "__path__", "__cached__", "display", "get_ipython", "exit", "quit",
     "copyright", "credits", "license", "help", "WindowsError",
 })  # fmt: skip
-"""What a notebook has without assigning it, in the editor and in batch."""
+"""Names that a notebook has without assigning them, in the editor and in batch."""
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,32 @@ class UndefinedName:
 
 
 def undefined_names(texts: Iterable[str]) -> list[tuple[UndefinedName, ...]]:
-    """The names that each of several files uses without binding them, in one call of ruff.
+    """The names that each file uses without binding them, in one call of ruff.
 
     Parameters
     ----------
     texts : iterable of str
-        Each a file that parses.
+        Files that parse.
 
     Raises
     ------
     ResearchJobsError
-        When ruff is not installed or does not answer.
+        When ruff is not installed or fails.
     """
-    found: list[list[UndefinedName]] = []
+    by_file: list[list[UndefinedName]] = []
     with tempfile.TemporaryDirectory(prefix="research-jobs-check-") as folder:
         for text in texts:
-            path = Path(folder, f"{len(found)}.py")
+            path = Path(folder, f"{len(by_file)}.py")
             path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-            found.append([])
-        if found:
+            by_file.append([])
+        if by_file:
             for row in _ruff(folder):
                 name = row["message"].split("`")[1]
                 place = row["location"]
-                found[int(Path(row["filename"]).stem)].append(
+                by_file[int(Path(row["filename"]).stem)].append(
                     UndefinedName(name, place["row"], place["column"])
                 )
-    return [tuple(names) for names in found]
+    return [tuple(names) for names in by_file]
 
 
 def _ruff(folder: str) -> list[dict[str, Any]]:
@@ -95,6 +95,6 @@ def _ruff(folder: str) -> list[dict[str, Any]]:
         rows = json.loads(done.stdout)
     except (ImportError, OSError, ValueError) as error:
         raise ResearchJobsError(
-            "names cannot be checked: ruff does not answer", hint="pip install ruff"
+            "names cannot be checked: ruff does not run", hint="pip install ruff"
         ) from error
     return [row for row in rows if row["code"] == "F821"]

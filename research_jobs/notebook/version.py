@@ -1,7 +1,7 @@
 """The code version: one hash over a notebook and every module of the project that it imports.
 
-Comments, prose, docstrings and formatting do not enter it. What the modules are called does,
-and which names are parameters: both decide what a run does.
+Comments, prose, docstrings and formatting do not count. The names of modules and parameters do,
+because both decide what a run does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 __all__ = ["code_version"]
 
 _FORMAT = "1"
-"""Raised when the digest's making changes, so that no old version equals a new one by accident."""
+"""Increased when the algorithm changes, so that no old version equals a new one by accident."""
 
 
 def code_version(

@@ -1,8 +1,8 @@
-"""One walk over a syntax tree: a digest that formatting does not change, and what it holds.
+"""One walk over a syntax tree: a digest that ignores formatting, and the names it contains.
 
-The digest is of what the program does: no positions, comments, docstrings or other bare strings.
-It is written by hand because `ast.dump` and compiled code differ between versions of Python;
-fields that are empty are left out, so a field that a newer Python adds changes nothing.
+The digest covers what the program does: no positions, comments, docstrings or other bare strings.
+It is written by hand because `ast.dump` and bytecode differ between Python versions; empty fields
+are left out, so a field that a newer Python adds changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Walk", "walk"]
 
 @dataclass
 class Walk:
-    """What a walk over one statement (or a whole module) met.
+    """What a walk over one statement (or a whole module) found.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Walk:
 
 
 _IGNORED = {"ctx", "type_comment", "kind", "type_ignores", "simple"}
-# Class to the text that begins it, and its fields from last to first, each with what begins a list.
+# Class to the text that opens it, and its fields from last to first, each with what opens a list.
 _SHAPES: dict[type[ast.AST], tuple[str, tuple[tuple[str, str], ...]]] = {}
 
 
@@ -58,7 +58,7 @@ def _constant(value: Any) -> str:
 
 
 def _merged(node: ast.JoinedStr) -> ast.JoinedStr:
-    """An f-string whose text is in one piece between its fields: Python 3.12 cuts it at ``{{``."""
+    """An f-string with its text merged between fields: Python 3.12 splits it at ``{{``."""
     values: list[ast.expr] = []
     for value in node.values:
         last = values[-1] if values else None
@@ -77,11 +77,11 @@ class Digest:
     def __init__(self) -> None:
         self._parts: list[str] = []
 
-    def add(self, statement: ast.AST) -> Walk:  # noqa: C901 - one loop, no calls: it is the hot one
+    def add(self, statement: ast.AST) -> Walk:  # noqa: C901 - one loop without calls, because it is hot
         """Walk one statement."""
-        found = Walk()
+        walked = Walk()
         out = self._parts.append
-        names = found.names
+        names = walked.names
         stack: list[Any] = [statement]
         push, pop = stack.append, stack.pop
         while stack:
@@ -100,7 +100,7 @@ class Digest:
             if cls is ast.Attribute:
                 base = item.value
                 if base.__class__ is ast.Name:
-                    found.attributes.add((base.id, item.attr))
+                    walked.attributes.add((base.id, item.attr))
                     out(f"Attribute {item.attr} Name {base.id}")
                 else:
                     out("Attribute " + item.attr)
@@ -113,11 +113,11 @@ class Digest:
             elif cls is ast.JoinedStr:
                 item = _merged(item)
             elif cls is ast.Call:
-                found.calls.append(item)
+                walked.calls.append(item)
             elif cls is ast.Import or cls is ast.ImportFrom:
-                found.imports.append(item)
+                walked.imports.append(item)
             elif cls is ast.Global:
-                found.globals.append(item)
+                walked.globals.append(item)
             begin, fields = _SHAPES.get(cls) or _shape(cls)
             if not fields:  # an operator, `pass`
                 out(begin)
@@ -140,13 +140,13 @@ class Digest:
                 else:
                     push(value)
                     push(name)
-        return found
+        return walked
 
     def hexdigest(self) -> str:
-        """The digest of all that was added."""
+        """The digest of everything added so far."""
         return hashlib.sha256("\n".join(self._parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def walk(tree: ast.AST) -> Walk:
-    """Walk a tree for what it holds, the digest aside."""
+    """Walk a tree for its contents, without the digest."""
     return Digest().add(tree)

@@ -194,11 +194,11 @@ def clean_html(
     css = "\n".join(seen.styles)
     fits = len(css) + judge.css <= CSS_LIMIT
     style = scoped_css(css, scope) if scope is not None and fits else ""
-    complete = fits and not seen.acts and not _lost(seen)
+    complete = fits and not seen.acts and not _unavailable(seen)
     return Cleaned(html, complete, judge.remote, style)
 
 
-def _lost(seen: Markup) -> frozenset[str]:
+def _unavailable(seen: Markup) -> frozenset[str]:
     """Elements that are not shown and whose absence matters."""
     return frozenset(seen.tags) - _ELEMENTS - _TRANSPARENT
 

@@ -1,13 +1,13 @@
-"""First code of a fresh interpreter: run as a script by the supervisor, under any Python 3.
+"""The first code of a fresh interpreter: the supervisor runs it as a script, under any Python 3.
 
-It makes `research_jobs` importable from its own folder and from nowhere else, so that an
-interpreter that has no research_jobs installed sees none of our other packages.
+It makes `research_jobs` importable from its own folder only, so that an interpreter without
+research_jobs sees none of our other packages.
 
 Arguments: role, descriptor of the control socket, pid of the supervisor, and for a guardian the
 descriptors of the two logs.
 """
 
-# ruff: noqa: PTH100, PTH118, PTH120, UP031, UP036 - read by interpreters that are too old, which must be told so in words
+# ruff: noqa: PTH100, PTH118, PTH120, UP031, UP036 - too old interpreters run this too, and get a message
 
 import importlib.util
 import json
@@ -46,12 +46,12 @@ def _main() -> None:
     sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
     if sys.version_info < (3, 10):
         version = "%d.%d" % sys.version_info[:2]
-        _fail(control, "%s is Python %s, 3.10 or later is needed" % (sys.executable, version))
+        _fail(control, "%s is Python %s, 3.10 or later is required" % (sys.executable, version))
     try:
         _provide_package()
         from research_jobs.runtime.guardian import start_guardian
         from research_jobs.runtime.template import run_template
-    except Exception as error:  # noqa: BLE001 - told to the supervisor, whatever it is
+    except Exception as error:  # noqa: BLE001 - any error is reported to the supervisor
         name = type(error).__name__
         _fail(control, "%s cannot load the runtime: %s: %s" % (sys.executable, name, error))
         return

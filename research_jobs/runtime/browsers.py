@@ -1,7 +1,7 @@
-"""What a notebook shows in a browser: batch has none, so it is shown in the report.
+"""What a notebook opens in a browser: batch has none, so the report shows it.
 
-plotly's renderers that open a browser, or need one to draw a picture, show the chart itself. What
-any other library (altair, bokeh, folium) hands to `webbrowser` is read and shown as a page.
+plotly's renderers that open a browser, or need one to render an image, show the chart itself.
+Pages that other libraries (altair, bokeh, folium) pass to `webbrowser` are read and shown.
 
 Standard library only, Python 3.10 and later.
 """
@@ -47,18 +47,20 @@ class Browser:
         self._fetching: list[threading.Thread] = []
 
     def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:
-        """Show a local page in the report; of any other only the address is noted."""
+        """Show a local page in the report; of any other page, only the URL."""
         del new, autoraise
         parts = urllib.parse.urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname in _LOCAL:
-            # Who has started a server for this page answers only when this has returned.
+            # A caller that serves this page itself answers only after this returns.
             thread = threading.Thread(target=self._fetch, args=(url,), daemon=True)
             thread.start()
             self._fetching.append(thread)
         elif parts.scheme in ("file", ""):
             self._read(Path(urllib.request.url2pathname(parts.path)))
         else:
-            self._shown.recorder.note(f"A browser was asked to open {url}: batch has none.")
+            self._shown.recorder.note(
+                f"The notebook tried to open {url} in a browser; batch has none."
+            )
         return True
 
     def open_new(self, url: str) -> bool:
@@ -70,7 +72,7 @@ class Browser:
         return self.open(url, 2)
 
     def settle(self) -> None:
-        """Wait for pages that are on their way, so that they stay with their cell."""
+        """Wait for pages that are still loading, so that they stay with their cell."""
         for thread in self._fetching:
             thread.join(_PATIENCE)
         self._fetching.clear()
@@ -99,7 +101,7 @@ class Browser:
 
 
 def adapt_webbrowser(module: Any, browser: Browser, undo: ExitStack) -> None:
-    """Let `webbrowser` find our browser, whichever it is asked for."""
+    """Make `webbrowser` use our browser, whichever it is asked for."""
 
     def get(using: str | None = None) -> Browser:
         del using
@@ -111,7 +113,7 @@ def adapt_webbrowser(module: Any, browser: Browser, undo: ExitStack) -> None:
 
 
 def adapt_plotly(module: Any, shown: Shown, undo: ExitStack) -> None:
-    """Have plotly's renderers that want a browser show the chart as the editor does."""
+    """Make plotly's renderers that want a browser show the chart as the editor does."""
 
     def bundle(figure: Any, config: Any = None) -> dict[str, Any]:
         return module.PlotlyRenderer(config=config).to_mimebundle(figure)
@@ -130,9 +132,9 @@ def adapt_plotly(module: Any, shown: Shown, undo: ExitStack) -> None:
     def to_mimebundle(self: Any, fig_dict: Any) -> dict[str, Any]:
         try:
             return draw(self, fig_dict)
-        except Exception as error:  # noqa: BLE001 - without a browser it raises what it likes
+        except Exception as error:  # noqa: BLE001 - without a browser it may raise anything
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            shown.recorder.note(f"plotly could not draw a picture ({first}): here is the chart.")
+            shown.recorder.note(f"plotly could not render an image ({first}); here is the chart.")
             return bundle(fig_dict)
 
     replace_attribute(undo, images, "to_mimebundle", to_mimebundle)

@@ -1,6 +1,6 @@
-r"""What a run's cells showed, as they showed it, in a file of JSON lines.
+r"""The capture file: what a run's cells showed, as JSON lines.
 
-One object a line, in order::
+One object per line, in order::
 
     {"type": "start", "version": 1, "cells": [{"number", "kind", "title", "tags",
      "first_line", "last_line", "source"}, ...], "time": unix}
@@ -15,9 +15,9 @@ One object a line, in order::
     {"type": "cell_end", "number": n, "duration_s": f, "status": "ok" | "error" | "skipped"}
     {"type": "end", "status": str}
 
-A process that is killed leaves no ``end``, and everything before it: a line is one write.
+A killed process leaves everything but ``end``, because a line is a single write.
 Binary values are base64 text, as in nbformat. Secrets are masked before anything is written.
-What can grow without bound is bounded here: text per cell, bytes per output, bytes in all.
+Everything that could grow without limit has one: text per cell, bytes per output, bytes in all.
 
 Standard library only, Python 3.10 and later: the fresh process imports this.
 """
@@ -60,9 +60,9 @@ class Limits:
 
 
 class Recorder:
-    """Takes what cells show and keeps nothing: the base of those that do."""
+    """Receives what cells show and keeps nothing: the base class of real recorders."""
 
-    #: whether anything is kept; what is not kept need not be formatted
+    #: whether anything is kept; if not, nothing needs formatting
     active: bool = False
 
     def start(self, cells: Sequence[Cell]) -> None:
@@ -89,13 +89,13 @@ class Recorder:
         """A value's representations, by mime type; binary ones already as base64 text."""
 
     def clear(self, *, wait: bool = False) -> None:
-        """Forget what the running cell has shown in this area (``wait``: when it shows more)."""
+        """Discard what the running cell has shown in this area (``wait``: when it shows more)."""
 
     def enter(self, area: str) -> None:
-        """What is shown from now on is shown in an area of its own (an output widget)."""
+        """Enter an area of its own (an output widget): what follows is shown there."""
 
     def leave(self) -> None:
-        """The area that was entered last has been left."""
+        """Leave the area that was entered last."""
 
     def note(self, text: str) -> None:
         """One line about what was left out of the running cell."""
@@ -107,8 +107,8 @@ class Recorder:
         """The exception that ended the running cell."""
 
     def end(self, status: str) -> None:
-        """The run ended; nothing more is taken."""
+        """The run ended; nothing more is recorded."""
 
 
 class NullRecorder(Recorder):
-    """For a run whose outputs nobody asked to keep."""
+    """The recorder of a run without a capture file."""

@@ -1,8 +1,8 @@
-"""Frames over a socket: how supervisor, template, guardian and notebook process speak.
+"""Frames over a socket, between supervisor, template, guardian and notebook process.
 
-A frame is four bytes of length, then JSON. Run requests and results are the records of
-`research_jobs.protocol`; the few small messages around them are plain objects with a
-``record`` and a ``version`` like these.
+A frame is a length of four bytes, then JSON. Run requests and results are the records of
+`research_jobs.protocol`; the few other messages are plain objects that also have a ``record`` and
+a ``version``.
 
 Standard library only, Python 3.10 and later.
 """
@@ -38,7 +38,7 @@ __all__ = [
     "send_record",
 ]
 
-# Messages are small, the largest holds an environment; only records may be as large as a frame.
+# Messages are small, the largest contains an environment; only records may fill a whole frame.
 MESSAGE_LIMIT = 4 * 1024 * 1024
 
 
@@ -72,7 +72,7 @@ def parse_message(payload: bytes) -> dict[str, Any]:
 
 
 def send_message(sock: socket.socket, kind: str, *, fds: Sequence[int] = (), **fields: Any) -> None:
-    """Send a small message, with descriptors beside it if any."""
+    """Send a small message, with descriptors if any."""
     frame = message(kind, **fields)
     if not fds:
         sock.sendall(frame)
@@ -84,7 +84,7 @@ def send_message(sock: socket.socket, kind: str, *, fds: Sequence[int] = (), **f
 
 
 def send_frame(sock: socket.socket, payload: bytes) -> None:
-    """Send a payload on as one frame."""
+    """Forward a payload as one frame."""
     sock.sendall(HEADER.pack(len(payload)) + payload)
 
 
@@ -106,7 +106,7 @@ def receive_frame(sock: socket.socket) -> bytes | None:
         return None
     (size,) = HEADER.unpack(header)
     if size > FRAME_LIMIT:
-        raise ProtocolError(f"frame of {size} bytes, at most {FRAME_LIMIT} are allowed")
+        raise ProtocolError(f"frame of {size} bytes; the limit is {FRAME_LIMIT}")
     payload = _receive_exactly(sock, size)
     if payload is None:
         raise ProtocolError(f"frame of {size} bytes cut short")
@@ -148,7 +148,7 @@ def receive_descriptors(sock: socket.socket, most: int) -> tuple[dict[str, Any] 
 
 
 class FrameReader:
-    """Cuts frames out of the bytes of a socket that must never block its reader.
+    """Splits the bytes of a socket into frames without ever blocking.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class FrameReader:
         self.closed = False
 
     def read(self) -> Iterator[bytes]:
-        """The frames that are complete now; sets `closed` at the end of the stream.
+        """The complete frames; sets `closed` at the end of the stream.
 
         Raises
         ------
@@ -188,14 +188,14 @@ class FrameReader:
 
     @property
     def pending(self) -> int:
-        """int: bytes of a frame that is not complete."""
+        """int: bytes of an incomplete frame."""
         return len(self._buffer)
 
     def _frames(self) -> Iterator[bytes]:
         while len(self._buffer) >= HEADER.size:
             (size,) = HEADER.unpack_from(self._buffer)
             if size > FRAME_LIMIT:
-                raise ProtocolError(f"frame of {size} bytes, at most {FRAME_LIMIT} are allowed")
+                raise ProtocolError(f"frame of {size} bytes; the limit is {FRAME_LIMIT}")
             end = HEADER.size + size
             if len(self._buffer) < end:
                 return

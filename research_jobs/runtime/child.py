@@ -1,8 +1,8 @@
 """One run, inside the notebook's process: import, collect, stage the outputs, send the record.
 
 The order at the end is deliberate. The record is sent once every output is staged and every thread
-and non-daemon process of the notebook has ended. Only then do handlers registered with
-`atexit` run: one that crashes or hangs costs a line in the run's notes and not its result.
+and non-daemon process of the notebook has ended. Only then do `atexit` handlers run: one that
+crashes or hangs costs a line in the run's notes, not the result.
 
 Standard library only at the top, Python 3.10 and later.
 """
@@ -60,7 +60,7 @@ _TRACEBACK_LIMIT = 512 * 1024
 
 
 class _Channel:
-    """The private way to the guardian; a forked copy of the notebook has no say on it.
+    """The private channel to the guardian; a forked copy of the notebook cannot use it.
 
     Parameters
     ----------
@@ -78,14 +78,12 @@ class _Channel:
         Raises
         ------
         OSError
-            When the notebook has closed the descriptor, which may be a file of its own by now.
+            When the notebook has closed the descriptor, which may by now be one of its own files.
         """
         if not owns_run():
             return
         if self._identify() != self._identity:
-            raise OSError(
-                "the notebook has closed a descriptor of the run, which has no result now"
-            )
+            raise OSError("the notebook closed a descriptor of the run, so there is no result")
         view = memoryview(frame)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -99,7 +97,7 @@ class _Channel:
 
 
 def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
-    """Run the notebook in this process, which is fresh, and leave.
+    """Run the notebook in this fresh process, and exit.
 
     Parameters
     ----------
@@ -107,7 +105,7 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
     descriptor : int
         A connected stream socket to the guardian.
     refusals : int
-        A pipe to the guardian, for workers that are refused the notebook.
+        A pipe to the guardian, for workers that are not allowed to import the notebook.
     """
     claim_run()
     channel = _Channel(descriptor)
@@ -118,7 +116,7 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
         channel.send(_frame(result))
         failpoint("child-after-record")
         status = 0 if result.ending.ok else 1
-    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+    except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
             traceback.print_exc()
     finally:
@@ -153,7 +151,7 @@ def _import_and_stage(
 
     def on_cell(cell: Cell) -> None:
         begun.append(cell)
-        with contextlib.suppress(OSError):  # reported at the end, and not as the notebook's error
+        with contextlib.suppress(OSError):  # reported at the end, not as the notebook's error
             channel.send(_cell_message(cell))
 
     root = Path(request.project_root)
@@ -195,7 +193,7 @@ def _import(
     on_module: Callable[[ModuleType], None],
     on_cell: Callable[[Cell], None],
 ) -> tuple[Mapping[str, Any], dict[str, str], str | None]:
-    """The notebook's names, the parameters used, and a note where it ended itself early."""
+    """The notebook's names, the parameters used, and a note if it ended itself early."""
     try:
         module, used = import_notebook(
             text,
@@ -207,8 +205,8 @@ def _import(
             on_cell=on_cell,
         )
     except SystemExit as left:
-        # exit() and exit(0) say "done", as they would in a script: what was assigned counts,
-        # and an output that was not assigned yet is missed like any other.
+        # exit() and exit(0) mean "done", as in a script: assigned outputs count, and outputs that
+        # are not assigned yet are missing.
         namespace = _namespace_of(left, request)
         if left.code not in (None, 0) or namespace is None:
             raise
@@ -219,12 +217,12 @@ def _import(
 
 
 def _shown(request: RunRequest, used: Mapping[str, str]) -> dict[str, str]:
-    """The parameters as records and reports show them: of secret ones no more than the name."""
+    """The parameters as records and reports show them: secret ones by name only."""
     return {**used, **dict.fromkeys(request.secret_parameters, "(secret)")}
 
 
 def _namespace_of(error: BaseException, request: RunRequest) -> Mapping[str, Any] | None:
-    """The notebook's names out of the frames of an exception (importlib drops the module)."""
+    """The notebook's names, from the frames of an exception (importlib drops the module)."""
     step = error.__traceback__
     while step is not None:
         names = step.tb_frame.f_globals
@@ -250,7 +248,7 @@ def _context(request: RunRequest) -> RunContext:
 def _moment(text: str | None) -> datetime | None:
     if text is None:
         return None
-    # Python 3.10 does not read the short form of UTC.
+    # Python 3.10 cannot parse the short form of UTC.
     return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
 
 
@@ -265,9 +263,9 @@ def _cell_message(cell: Cell) -> bytes:
 
 
 def _finish_threads() -> None:
-    """Wait for what the notebook left running, as an interpreter does before it leaves."""
-    # Joins non-daemon threads, and tells idle pools of threads and processes to end:
-    # joining alone would wait for an idle pool forever.
+    """Wait for what the notebook left running, as an interpreter does before it exits."""
+    # This joins non-daemon threads and ends idle pools of threads and processes: joining alone
+    # would wait for an idle pool forever.
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     multiprocessing: Any = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
@@ -314,9 +312,7 @@ def _require_assigned(request: RunRequest, namespace: Mapping[str, Any]) -> None
 
 def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutput:
     if request.staging is None:
-        raise OutputError(
-            f"output '{output.name}' has no folder to be staged in", where=_where(request)
-        )
+        raise OutputError(f"output '{output.name}' has no staging folder", where=_where(request))
     try:
         from research_jobs.store.codec import write_output
 
@@ -329,10 +325,10 @@ def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutp
         )
     except ModuleNotFoundError as error:
         raise OutputError(
-            f"output '{output.name}' needs the package '{error.name}', which {sys.executable} "
-            "does not have",
+            f"output '{output.name}' requires the package '{error.name}', which is not "
+            f"installed for {sys.executable}",
             where=_where(request),
-            hint=f"Install it there: {sys.executable} -m pip install {error.name}",
+            hint=f"Install it: {sys.executable} -m pip install {error.name}",
         ) from error
     except ResearchJobsError as error:
         if error.where is None:
@@ -385,7 +381,7 @@ def _tell_exit(failure: Failure, left: SystemExit) -> Failure:
 
 
 def _bounded(failure: Failure) -> Failure:
-    """A failure that fits into a record, whatever the notebook put into its message."""
+    """A failure cut to fit into a record, whatever the notebook put into its message."""
     return replace(
         failure,
         headline=failure.headline[:8192],
@@ -405,7 +401,7 @@ def _frame(result: RunResult) -> bytes:
     try:
         return encode(result)
     except ProtocolError:
-        # Previews and statistics are the only parts that a wide table can make large.
+        # Only previews and statistics can be large, with a wide table.
         lean = tuple(replace(item, preview={}, statistics={}) for item in result.outputs)
         note = "previews and statistics were left out: the run's record was too large"
         return encode(replace(result, outputs=lean, notes=(*result.notes, note)))

@@ -26,7 +26,7 @@ class CompiledCell:
     ----------
     cell : Cell
     body : CodeType or None
-        Its statements, without the last where that is shown.
+        Its statements, without the last if that is shown.
     shown : CodeType or None
         The bare last expression, whose value is shown.
     assigned : tuple of str
@@ -60,7 +60,7 @@ class CompiledNotebook:
 
 
 def awaits(code: CodeType) -> bool:
-    """Whether evaluating a piece of a cell gives something to await."""
+    """Whether a piece of a cell evaluates to something to await."""
     return bool(code.co_flags & _COROUTINE)
 
 
@@ -80,7 +80,7 @@ def compile_notebook(text: NotebookText) -> CompiledNotebook:
     except SyntaxError as error:
         _explain_magic(error, text)
         raise
-    # The docstring is the module's description wherever it is.
+    # The docstring is the module's description, wherever it is.
     docstring: CodeType | None = None
     statements = tree.body
     if statements and _is_text(statements[0]):
@@ -116,7 +116,7 @@ def _compile_cell(
         expression = ast.Expression(last.value)
         shown = compile(expression, filename, "eval", flags, dont_inherit=True)
         body = body[:-1]
-    # A text that begins a cell must not become the module's docstring.
+    # A string at the start of a cell must not become the module's docstring.
     while body and _is_text(body[0]):
         body = body[1:]
     code: CodeType | None = None
@@ -127,8 +127,8 @@ def _compile_cell(
 
 
 def _by_cell(cells: Iterable[Cell], body: Iterable[ast.stmt]) -> dict[int, list[ast.stmt]]:
-    """Statements by the number of the cell that they begin in."""
-    found: dict[int, list[ast.stmt]] = {}
+    """Statements by the number of the cell where they begin."""
+    statements_of: dict[int, list[ast.stmt]] = {}
     ordered = list(cells)
     index = 0
     for statement in body:
@@ -138,10 +138,10 @@ def _by_cell(cells: Iterable[Cell], body: Iterable[ast.stmt]) -> dict[int, list[
             line = min(line, *(decorator.lineno for decorator in decorators))
         while index < len(ordered) - 1 and ordered[index].last_line < line:
             index += 1
-        # A text in a prose cell is that cell's prose, and does nothing.
+        # A string in a prose cell is its prose and does nothing.
         if ordered[index].kind is CellKind.CODE or not _is_text(statement):
-            found.setdefault(ordered[index].number, []).append(statement)
-    return found
+            statements_of.setdefault(ordered[index].number, []).append(statement)
+    return statements_of
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -184,13 +184,13 @@ def _assigned(body: Iterable[ast.stmt]) -> Iterable[str]:
 
 
 def _explain_magic(error: SyntaxError, text: NotebookText) -> None:
-    """Say what to do about a line that is IPython's and not Python's."""
+    """Say what to do about a line in IPython syntax."""
     if error.lineno is None:
         return
     lines = text.text.split("\n")
     line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
     if line.startswith(("%", "!", "?")) or line.endswith("?"):
         error.msg = (
-            f"'{line[:60]}' is IPython's, not Python's: comment it out ('# {line[:60]}'), "
+            f"'{line[:60]}' is IPython syntax, not Python: comment it out ('# {line[:60]}'), "
             "the editor still runs it, and use Python here"
         )

@@ -1,12 +1,12 @@
 """What a notebook shows, as the editor would show it, without a kernel.
 
 IPython's formatters decide how a value looks, and libraries that look for a kernel find one
-(`shell`). Both cost an import of IPython, so neither happens before something needs them: a
-value that says itself how it looks (``_repr_html_``), a number or a text is shown without.
+(`shell`). Both import IPython, so neither happens before it is needed: a value with its own
+representation (``_repr_html_``), a number or a string is shown without it.
 
-Where the interpreter has no IPython at all, such values are still shown, and figures too.
+If the interpreter has no IPython, such values and figures are still shown.
 
-IPython is imported lazily here and nowhere else in the fresh process. Python 3.10 and later.
+Only this module imports IPython in the fresh process, and lazily. Python 3.10 and later.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 SHELL_MODULE = "IPython.core.interactiveshell"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
-# What a page needs to show an output, and where its library has it.
+# The script that a page needs to show an output, and its place in the library.
 _SCRIPTS = (
     (PLOTLY_MIME, "plotly", "package_data/plotly.min.js"),
     ("application/vnd.bokehjs_exec.v0+json", "bokeh", "server/static/js/bokeh.min.js"),
@@ -58,15 +58,15 @@ def has_ipython() -> bool:
 
 
 def display_environment() -> dict[str, str]:
-    """Variables by which libraries know where they show their figures.
+    """Environment variables that tell libraries where to show their figures.
 
-    A process that imports matplotlib or plotly ahead of the notebook (a template) wants them
-    set before it does.
+    A process that imports matplotlib or plotly ahead of the notebook (a template) sets them
+    first.
 
     Returns
     -------
     dict of str to str
-        Those that are not set yet, or set to what only means "there is no screen".
+        Those that are not set, or set to a value that only means "there is no screen".
     """
     wanted: dict[str, str] = {}
     backend = os.environ.get("MPLBACKEND", "")
@@ -74,39 +74,39 @@ def display_environment() -> dict[str, str]:
         inline = has_ipython() and _found("matplotlib_inline")
         wanted["MPLBACKEND"] = INLINE_BACKEND if inline else figures.BACKEND
     if not os.environ.get("PLOTLY_RENDERER"):
-        # The editor's choice. Its other fallbacks write the whole script into every output.
+        # The editor's choice. Other renderers write the whole script into every output.
         wanted["PLOTLY_RENDERER"] = "plotly_mimetype"
     return wanted
 
 
 def display_modules(modules: Iterable[str]) -> tuple[str, ...]:
-    """What a template is worth importing beside a project's own choice.
+    """Modules that a template should import in addition to the project's own.
 
-    The first figure of a notebook needs IPython and matplotlib's drawing code: 0.1 s that every
-    run of such a notebook would pay.
+    A notebook's first figure needs IPython and matplotlib's drawing code, which would cost every
+    such run 0.1 s.
 
     Parameters
     ----------
     modules : iterable of str
-        What the project's notebooks import.
+        The modules that the project's notebooks import.
 
     Returns
     -------
     tuple of str
-        Further modules; any of them may not be installed.
+        More modules; any of them may not be installed.
     """
     packages = {module.partition(".")[0] for module in modules}
-    found: list[str] = []
+    modules_to_add: list[str] = []
     if packages & {"IPython", "altair", "matplotlib", "plotly", "rich", "seaborn"}:
-        found += ["IPython", "IPython.core.pylabtools", "research_jobs.runtime.shell"]
+        modules_to_add += ["IPython", "IPython.core.pylabtools", "research_jobs.runtime.shell"]
     if packages & {"matplotlib", "seaborn"}:
-        found += [
+        modules_to_add += [
             "matplotlib.pyplot",
             "matplotlib.backends.backend_agg",
             "matplotlib.font_manager",
             "PIL.PngImagePlugin",
         ]
-    return tuple(found)
+    return tuple(modules_to_add)
 
 
 def _found(module: str) -> bool:
@@ -117,7 +117,7 @@ def _found(module: str) -> bool:
 
 
 class Display:
-    """Formats what cells show and hands it to a recorder.
+    """Formats what cells show and passes it to a recorder.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class Display:
             self.publish(data, metadata, output_type="execute_result")
 
     def finish_cell(self) -> None:
-        """What the editor does when a cell ends: show its figures, settle its widgets."""
+        """Do what the editor does when a cell ends: show its figures, settle its widgets."""
         self.execution_count += 1
         if self._shell is not None:
             self._shell.finish_cell()
@@ -164,7 +164,7 @@ class Display:
     def format(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """A value's representations by mime type, and their metadata."""
         if self._shell is None:
-            # Nobody can have taught the formatters anything before there is a shell.
+            # Without a shell, nothing can have customized the formatters.
             simple = simple_format(value)
             if simple is not None:
                 return simple
@@ -191,7 +191,7 @@ class Display:
         self._note_assets(ready)
         widget = ready.get(WIDGET_MIME)
         if widget is not None and display_id is None:
-            # A widget goes on changing: its text is taken again when the cell ends.
+            # A widget keeps changing: its text is taken again when the cell ends.
             display_id = f"widget-{widget.get('model_id')}"
             self._widgets.append((display_id, _widget(widget.get("model_id"))))
         if "image/svg+xml" not in ready:
@@ -203,7 +203,7 @@ class Display:
         )
 
     def show(self, *objects: Any, **options: Any) -> Any:
-        """``display()``, as notebooks have it without an import."""
+        """``display()``, which notebooks use without an import."""
         if options or self._shell is not None:
             if has_ipython():
                 from IPython.display import display
@@ -235,7 +235,7 @@ class Display:
 
     @property
     def shell(self) -> Shell:
-        """Shell: what ``get_ipython()`` gives; made when first asked for."""
+        """Shell: the value of ``get_ipython()``; created on first use."""
         if self._shell is None:
             from research_jobs.runtime.shell import make_shell
 
@@ -244,9 +244,9 @@ class Display:
         return self._shell
 
     def find_shell(self) -> Any:
-        """What ``get_ipython()`` gives: the shell, or its stand-in while there is none.
+        """The value of ``get_ipython()``: the shell, or a stand-in until one is needed.
 
-        pandas and rich only ask what kind of shell it is: that is no reason to make one.
+        pandas and rich only ask for the kind of the shell, for which the stand-in is enough.
         """
         if self._shell is None and (self._preloaded or SHELL_MODULE not in sys.modules):
             return self._stand_in
@@ -254,7 +254,7 @@ class Display:
 
     @property
     def has_shell(self) -> bool:
-        """bool: whether anything has asked for the shell yet."""
+        """bool: whether anything has used the shell yet."""
         return self._shell is not None
 
     def close(self) -> None:
@@ -274,7 +274,7 @@ class Display:
         self._widgets = []
 
     def _note_assets(self, data: Mapping[str, Any]) -> None:
-        """Say where the scripts are that draw an output, of the version that made it."""
+        """Record the paths of the scripts that draw an output, in the version that made it."""
         for mime, name, place in _SCRIPTS:
             if mime in data and name not in self._assets:
                 self._assets.add(name)
@@ -285,7 +285,7 @@ class Display:
 
 
 def _widget(model_id: Any) -> Any:
-    """The ipywidgets widget with an id, None where it is not found."""
+    """The ipywidgets widget with an id; None if there is none."""
     module = sys.modules.get("ipywidgets.widgets.widget")
     known: Any = getattr(module, "_instances", None)
     return known.get(model_id) if isinstance(known, dict) else None
@@ -301,7 +301,7 @@ def _stand_in_init(self: Any, shown: Display) -> None:
     self.__dict__["_shown"] = shown
 
 
-# Libraries go by the class's name and module; anything beyond that makes the real shell.
+# Libraries check the class's name and module; anything else creates the real shell.
 _STAND_IN = type(
     "ZMQInteractiveShell",
     (),
@@ -314,7 +314,7 @@ _STAND_IN = type(
 
 
 def promise_shell(shown: Display) -> None:
-    """Let IPython say that there is a shell; it is made when it is first asked for."""
+    """Make IPython report a shell, which is created on first use."""
     cls: Any = sys.modules[SHELL_MODULE].InteractiveShell
     cls.initialized = classmethod(lambda _cls: True)
     cls.instance = classmethod(lambda _cls, *_args, **_options: shown.shell)

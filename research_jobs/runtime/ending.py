@@ -1,7 +1,7 @@
-"""One ending for each run, out of what is known at its end.
+"""Derive a run's one ending from the facts at its end.
 
-Known are: what the notebook's process said, how it ended, and why we ended it, if we did. Success
-takes a record of the process; an exit code alone is never one.
+The facts are what the notebook's process said, how it ended, and why we ended it, if we did.
+Success requires a record from the process; an exit code alone never counts.
 
 Standard library only, Python 3.10 and later.
 """
@@ -24,7 +24,7 @@ __all__ = ["Facts", "mask_result", "shown_path", "signal_name", "tell_ending", "
 
 
 _REFUSED = (
-    "a worker process wanted to import this notebook, which would run it again: this pool sends "
+    "a worker process tried to import this notebook, which would run it again: this pool sends "
     "functions and classes by name. Use joblib, or a pool of "
     "multiprocessing.get_context('fork'), or move what workers call into a helper module"
 )
@@ -32,29 +32,29 @@ _REFUSED = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known when a run's process tree is gone.
+    """The facts when a run's process tree is gone.
 
     Parameters
     ----------
     request : RunRequest
     record : RunResult or None
-        What the notebook's process said at its end.
+        The record that the notebook's process sent at its end.
     broken : str or None
-        Why what it said cannot be believed.
+        Why the record is invalid.
     reason : Ending or None
         Why we ended it; None when we did not.
     status : int or None
-        Its wait status; None when it could not be had.
+        Its wait status; None if it is unknown.
     cell : mapping or None
         The cell that ran last: ``number``, ``title``, ``source``.
     staging : bool
-        Whether it had left the last cell and was staging its outputs.
+        Whether it had finished the last cell and was staging its outputs.
     stack : str
-        Python's stack at a fault.
+        The Python stack at a fault.
     memory_used : int
-        The most that the tree held, bytes.
+        The peak memory of the tree, bytes.
     killed_for_memory : bool
-        Whether the kernel ended a process for want of memory meanwhile.
+        Whether the kernel's out-of-memory killer ended a process meanwhile.
     """
 
     request: RunRequest
@@ -76,7 +76,7 @@ class Facts:
         return None
 
     def failure(self, message: str, line: int | None = None) -> Failure:
-        """A failure at the place that the run had reached."""
+        """A failure at the point that the run had reached."""
         cell = self.cell
         return Failure(
             headline=f"{self._place(line)}: {message}",
@@ -110,10 +110,10 @@ def tell_ending(facts: Facts) -> RunResult:
     if facts.reason is not None:
         return _ended_by_us(facts, facts.reason)
     if facts.broken is not None:
-        message = f"left a record that is not one: {facts.broken}"
+        message = f"left an invalid record: {facts.broken}"
         return RunResult(Ending.EXITED, failure=facts.failure(message))
     if facts.record is not None:
-        # It was committed: what happened on the way out is worth a note and no more.
+        # The result was sent: what happened afterwards is only worth a note.
         number = facts.signal
         if number is None:
             return facts.record
@@ -136,7 +136,7 @@ def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
     failure = facts.failure(message)
     record = facts.record
     if record is not None and record.failure is not None:
-        # Where the interrupt met the notebook is where it hung.
+        # The notebook hung where the interrupt hit it.
         met = record.failure
         line = met.line if met.cell == failure.cell else None
         failure = replace(facts.failure(message, line), traceback=met.traceback)
@@ -168,7 +168,7 @@ def _memory(facts: Facts) -> str:
     return f"{message}, the limit is {_size(limit)}" if limit is not None else message
 
 
-# What names a file or an object elsewhere, and words of our own.
+# Fields that name a file or another object, or that we wrote.
 _NOT_MASKED = frozenset(
     {
         "check",
@@ -185,10 +185,10 @@ _NOT_MASKED = frozenset(
 
 
 def mask_result(result: RunResult, masker: Masker) -> RunResult:
-    """The result without secrets, in whichever field a notebook has put them.
+    """The result with secrets masked in every field that a notebook can influence.
 
-    Lone surrogates (names of files that are not UTF-8) are escaped as well: whoever prints,
-    stores or serves the text must be able to encode it.
+    Lone surrogates (from file names that are not UTF-8) are also escaped, so that the text can be
+    printed, stored and served.
     """
     return _masked(result, masker)
 
@@ -208,7 +208,7 @@ def _masked(value: Any, masker: Masker) -> Any:
 
 
 def _encodable(value: Any) -> Any:
-    """A JSON value whose texts, keys too, have an encoding."""
+    """A JSON value whose strings, including keys, can be encoded."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -219,7 +219,7 @@ def _encodable(value: Any) -> Any:
 
 
 def shown_path(request: RunRequest) -> str:
-    """The notebook's file as a person should see it: relative to the project."""
+    """The notebook's file in messages: relative to the project."""
     path = Path(request.path)
     with contextlib.suppress(ValueError):
         path = path.relative_to(request.project_root)

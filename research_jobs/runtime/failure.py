@@ -1,4 +1,4 @@
-"""Tell a failure as its author needs it: the place first, then their own frames only.
+"""Describe a failure for the notebook's author: the location first, then only their own frames.
 
 Standard library only, Python 3.10 and later: the fresh process imports this.
 """
@@ -24,7 +24,7 @@ from research_jobs.protocol import Failure
 
 __all__ = ["describe_failure", "user_traceback"]
 
-# A cell longer than this is shown around the failing line only.
+# Of a longer cell, only the part around the failing line is shown.
 CELL_LINES = 60
 CONTEXT_LINES = 15
 MESSAGE_LENGTH = 2_000
@@ -33,7 +33,7 @@ _HERE = str(Path(__file__).resolve().parents[1]) + os.sep
 
 
 def describe_failure(error: BaseException, text: NotebookText, project_root: Path) -> Failure:
-    """An exception of a notebook, told in one line first.
+    """Describe a notebook's exception, with a one-line headline.
 
     Parameters
     ----------
@@ -70,20 +70,20 @@ def describe_failure(error: BaseException, text: NotebookText, project_root: Pat
 
 
 def user_traceback(error: BaseException, text: NotebookText, project_root: Path) -> str:
-    """The traceback, with the frames of libraries and of this program left out.
+    """The traceback without the frames of libraries and of this program.
 
-    Where the exception was raised inside a library, one line says where.
-    When no frame is the user's, those of libraries are kept.
+    If the exception was raised inside a library, one line says where.
+    If no frame is the user's, those of libraries are kept.
     """
-    told = traceback.TracebackException.from_exception(error, compact=True)
-    for part in _parts(told):
-        _keep_user_frames(part, str(text.path), str(project_root), whole=part is told)
-    return "".join(told.format()).rstrip("\n")
+    description = traceback.TracebackException.from_exception(error, compact=True)
+    for part in _parts(description):
+        _keep_user_frames(part, str(text.path), str(project_root), whole=part is description)
+    return "".join(description.format()).rstrip("\n")
 
 
-def _parts(told: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+def _parts(description: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
     """The exception with its causes, contexts and the members of groups."""
-    waiting = [told]
+    waiting = [description]
     seen: set[int] = set()
     while waiting:
         part = waiting.pop()
@@ -91,7 +91,7 @@ def _parts(told: traceback.TracebackException) -> Iterator[traceback.TracebackEx
             continue
         seen.add(id(part))
         yield part
-        waiting += [other for other in (part.__cause__, part.__context__) if other is not None]
+        waiting += [linked for linked in (part.__cause__, part.__context__) if linked is not None]
         waiting += getattr(part, "exceptions", None) or []
 
 
@@ -102,7 +102,7 @@ def _keep_user_frames(
     frames = list(part.stack)
     for index, frame in enumerate(frames):
         if frame.filename == notebook:
-            # What called the notebook is no part of its story.
+            # The notebook's callers are ours, not the user's.
             frames = frames[index:]
             break
     kept = [frame for frame in frames if _is_users(frame.filename, notebook)]
@@ -123,7 +123,7 @@ def _keep_user_frames(
 
 
 class _Stack(traceback.StackSummary):
-    """A stack whose last entry may be a remark instead of a frame."""
+    """A stack whose last entry may be a note instead of a frame."""
 
     _root = ""
 
@@ -157,7 +157,7 @@ def _is_users(filename: str, notebook: str) -> bool:
     if filename.startswith(("<frozen ", _HERE)):
         return False
     if not os.path.isabs(filename):  # noqa: PTH117 - a string is asked about
-        # Generated code, and compiled libraries that name their own sources.
+        # Generated code, and compiled libraries that name their sources.
         return False
     parts = filename.replace("\\", "/").split("/")
     if "site-packages" in parts or "dist-packages" in parts:
@@ -186,7 +186,7 @@ def _notebook_line(error: BaseException, text: NotebookText) -> int | None:
         where = error.where
         if where.line is not None and Path(where.path).name == text.path.name:
             return where.line
-    found: int | None = None
+    line: int | None = None
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -194,18 +194,18 @@ def _notebook_line(error: BaseException, text: NotebookText) -> int | None:
         frame = current.__traceback__
         while frame is not None:
             code = frame.tb_frame.f_code
-            # The module's own level says the cell: a function may stand in an earlier one.
-            if code.co_filename == path and (found is None or code.co_name == "<module>"):
-                found = frame.tb_lineno
+            # The module-level frame decides the cell: a function may be defined in an earlier one.
+            if code.co_filename == path and (line is None or code.co_name == "<module>"):
+                line = frame.tb_lineno
             frame = frame.tb_next
-        if found is not None:
-            return found
+        if line is not None:
+            return line
         current = current.__cause__ or current.__context__
     return None
 
 
 def _origin(error: BaseException, text: NotebookText, project_root: Path) -> str | None:
-    """The user's other file, or the text, in which it went wrong; None for the notebook itself."""
+    """The user's other file, or the string, that failed; None for the notebook itself."""
     path = str(text.path)
     if isinstance(error, SyntaxError):
         file, line = error.filename or _source_with_null(error), error.lineno
@@ -220,7 +220,7 @@ def _origin(error: BaseException, text: NotebookText, project_root: Path) -> str
 
 
 def _innermost(error: BaseException, notebook: str) -> tuple[str | None, int | None]:
-    """The last of the user's frames below the notebook's, but for what the notebook generated."""
+    """The innermost of the user's frames below the notebook's, without generated code."""
     file: str | None = None
     line: int | None = None
     step = error.__traceback__
@@ -233,7 +233,7 @@ def _innermost(error: BaseException, notebook: str) -> tuple[str | None, int | N
 
 
 def _source_with_null(error: BaseException) -> str | None:
-    """The imported file that holds a null byte: Python's error about it names no file."""
+    """The imported file that contains a null byte: Python's error does not name it."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         step = step.tb_next
@@ -273,7 +273,7 @@ def _one_line(error: BaseException) -> str:
 def _safe_str(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - an exception whose __str__ fails is told without it
+    except Exception:  # noqa: BLE001 - an exception's __str__ may raise anything
         return "(its message cannot be shown)"
 
 
@@ -283,7 +283,7 @@ def _qualified_name(cls: type[BaseException]) -> str:
 
 
 def _cell_source(cell: Cell, line: int | None) -> str:
-    """The cell with line numbers, an arrow at the failing one."""
+    """The cell with line numbers and an arrow at the failing line."""
     lines = cell.source.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()

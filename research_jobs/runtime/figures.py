@@ -1,8 +1,8 @@
-"""matplotlib's backend where there is no IPython: figures go into the report as PNG.
+"""matplotlib's backend without IPython: figures go into the report as PNG.
 
 With IPython and matplotlib_inline, the editor's own backend does this.
-matplotlib imports the module `BACKEND` names; this one only holds what it shares with us, so
-that asking for the name costs no import of matplotlib.
+matplotlib imports the module that `BACKEND` names. Only the shared state is here, so that
+reading the name does not import matplotlib.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["BACKEND", "BACKEND_MODULE", "flush"]
 BACKEND_MODULE = "research_jobs.runtime.figures_backend"
 BACKEND = f"module://{BACKEND_MODULE}"
 
-#: who takes the figures; set while a notebook runs
+#: receives the figures; set while a notebook runs
 publish: Callable[[Mapping[str, Any]], None] | None = None
 
 
 def flush() -> None:
-    """Show the figures that are open, and close them."""
+    """Show the open figures, and close them."""
     sys.modules[BACKEND_MODULE].show()

@@ -1,4 +1,4 @@
-"""The backend itself: matplotlib imports it by name when it makes the first figure."""
+"""The backend itself: matplotlib imports it by name for the first figure."""
 
 from __future__ import annotations
 

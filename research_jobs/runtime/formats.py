@@ -1,4 +1,4 @@
-"""How values look that say so themselves: without IPython, as IPython would show them.
+"""Values with their own representation, shown as by IPython but without it.
 
 Standard library only, Python 3.10 and later.
 """
@@ -39,17 +39,17 @@ _PLAIN_TYPES = (
 )
 
 
-# Types that IPython's pretty printer knows: it breaks their lines.
+# Types that IPython's pretty printer formats: it breaks their lines.
 _PRETTY = (dict, frozenset, list, range, set, slice, super, tuple, type, BaseException)
 
 
 def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The representations of a value that IPython would format no differently.
+    """The representations of a value, if IPython's would be the same.
 
     Returns
     -------
     (dict, dict) or None
-        None where IPython's own rules (its pretty printer) have a say.
+        None if IPython's own rules (its pretty printer) apply.
     """
     kind = type(value)
     if kind in _PLAIN_TYPES:
@@ -67,7 +67,7 @@ def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def _says_itself(kind: type) -> bool:
-    """Whether a type's own ``repr()`` is all that the pretty printer would use."""
+    """Whether the pretty printer would only use the type's own ``repr()``."""
     for cls in kind.__mro__:
         if cls in _PRETTY or cls.__module__ in ("collections", "types"):
             return False
@@ -88,7 +88,7 @@ def _displays_itself(value: Any) -> bool:
 
 
 def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the value's own methods say, the bundle first."""
+    """The results of the value's own methods, the bundle first."""
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     bundle = _call(value, "_repr_mimebundle_", include=None, exclude=None)
@@ -115,7 +115,7 @@ def _call(value: Any, method: str, **options: Any) -> Any:
         return function(**options)
     except NotImplementedError:
         return None
-    except Exception:  # noqa: BLE001 - as in the editor: told on stderr, and shown otherwise
+    except Exception:  # noqa: BLE001 - as in the editor: reported on stderr, and shown another way
         traceback.print_exc()
         return None
 
@@ -123,6 +123,6 @@ def _call(value: Any, method: str, **options: Any) -> Any:
 def safe_repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - a value that cannot be shown fails nothing
+    except Exception as error:  # noqa: BLE001 - a value that cannot be shown is not a failure
         traceback.print_exc()
         return f"<{type(value).__name__}: its repr() raised {type(error).__name__}>"

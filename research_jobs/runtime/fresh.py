@@ -1,12 +1,12 @@
-"""Make a process that was just forked look like one that was just started.
+"""Make a forked process look like a freshly started one.
 
-The same steps run in both isolation modes, so that a notebook finds the same process whether it
-was forked from the template or from a cold interpreter.
+The same steps run in both isolation modes, so a notebook gets the same process whether it is
+forked from the template or from a cold interpreter.
 
 Standard library only, Python 3.10 and later.
 """
 
-# ruff: noqa: PTH110, PTH118, PTH119, PTH120, PTH208 - plain strings: these steps are on the way of every run
+# ruff: noqa: PTH110, PTH118, PTH119, PTH120, PTH208 - plain strings: every run takes these steps
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ __all__ = [
     "stop_native_pools",
 ]
 
-# What an interpreter ignores by itself when it starts.
+# The signals that a fresh interpreter ignores.
 _IGNORED = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", signal.SIGPIPE)}
 
-# How this interpreter would have opened its own streams: "surrogateescape" in the C locale, so that
-# names of files that are not UTF-8 can be printed.
+# How this interpreter would open its own streams: "surrogateescape" in the C locale, so that file
+# names that are not UTF-8 can be printed.
 _ERRORS = [
     getattr(stream, "errors", None) or "strict" for stream in (sys.__stdin__, sys.__stdout__)
 ]
@@ -58,7 +58,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 # The matplotlibrc that a preloaded matplotlib has read; see `remember_preloaded`.
 _matplotlib_file: str | None = None
 
-# Variables that preloaded modules have added to the environment, as they would in a cold start.
+# Variables that preloaded modules have added to the environment, as in a cold start.
 _variables: dict[str, str] = {}
 
 # The module that was preloaded last; see `modules_since_preload`.
@@ -67,7 +67,7 @@ _last_preloaded: tuple[str, types.ModuleType] | None = None
 
 @dataclass(frozen=True)
 class FreshState:
-    """What the notebook's process starts from.
+    """The initial state of the notebook's process.
 
     Parameters
     ----------
@@ -89,16 +89,16 @@ class FreshState:
 
 
 def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | None) -> None:
-    """Do in this freshly forked process what does not depend on the run.
+    """Take the steps in this freshly forked process that do not depend on the run.
 
     Parameters
     ----------
     stdout, stderr : int
         Descriptors that become 1 and 2.
     keep : collection of int
-        Private descriptors that stay open, not inherited by programs that the notebook starts.
+        Private descriptors that stay open; programs that the notebook starts do not inherit them.
     faults : int or None
-        Descriptor that takes Python's stack when a signal such as SIGSEGV ends the process.
+        Descriptor for the Python stack when a signal such as SIGSEGV ends the process.
     """
     default_signals()
     _standard_descriptors(stdout, stderr)
@@ -114,7 +114,7 @@ def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | No
 
 
 def become_fresh(state: FreshState) -> None:
-    """Take on the state of the run; the notebook can be imported then."""
+    """Apply the state of the run; the notebook can then be imported."""
     _environment(state.environment)
     os.umask(state.umask)
     os.chdir(state.working_directory)
@@ -125,7 +125,7 @@ def become_fresh(state: FreshState) -> None:
 
 
 def default_signals() -> None:
-    """Give every signal the disposition and the mask of a fresh interpreter."""
+    """Reset every signal to a fresh interpreter's disposition and mask."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         wanted: Any = signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL
@@ -152,7 +152,7 @@ def close_others(keep: Iterable[int]) -> None:
 
 
 def fresh_randomness() -> None:
-    """Seed every generator that lives in a module, as its first import would."""
+    """Seed every module-level random generator, as its first import would."""
     random.seed()
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
@@ -187,7 +187,7 @@ def _environment(environment: Mapping[str, str]) -> None:
 
 
 def _standard_streams() -> None:
-    """New streams, since those of the template may hold text and have been wrapped."""
+    """Open new streams: those of the template may be wrapped or have buffered text."""
     raw = io.FileIO(0, "r", closefd=False)
     raw.name = "<stdin>"  # type: ignore[misc]
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
@@ -198,7 +198,7 @@ def _standard_streams() -> None:
 
 
 class _LiveWriter(io.BufferedWriter):
-    """Hands every write on at once, and unlike a bare file never a part of it only."""
+    """Passes every write on at once and, unlike a raw file, always as a whole."""
 
     def write(self, buffer: Any, /) -> int:
         count = super().write(buffer)
@@ -207,7 +207,7 @@ class _LiveWriter(io.BufferedWriter):
 
 
 def _live_stream(descriptor: int, errors: str) -> TextIO:
-    """A UTF-8 text stream whose every write is seen at once."""
+    """An unbuffered UTF-8 text stream."""
     raw = io.FileIO(descriptor, "w", closefd=False)
     raw.name = "<stdout>" if descriptor == 1 else "<stderr>"  # type: ignore[misc]
     return io.TextIOWrapper(
@@ -222,12 +222,12 @@ def _blank_main() -> None:
 
 
 def remember_preloaded(variables: Iterable[str]) -> None:
-    """Note what was preloaded, and with which settings (called by the template).
+    """Record what is preloaded, and with which settings (called by the template).
 
     Parameters
     ----------
     variables : iterable of str
-        Those that the imports have added to the environment.
+        Those that imports have added to the environment.
     """
     global _last_preloaded, _matplotlib_file, _variables
     _variables = {name: os.environ[name] for name in variables}
@@ -238,10 +238,10 @@ def remember_preloaded(variables: Iterable[str]) -> None:
 
 
 def modules_since_preload() -> Iterator[tuple[str, types.ModuleType]]:
-    """Names and modules imported since `remember_preloaded`; all, where it was not called.
+    """Names and modules imported since `remember_preloaded`; all if it was not called.
 
-    New names stand last in ``sys.modules``. To look at the others would cost a forked process a
-    copy of the memory of each.
+    New names are last in ``sys.modules``. Touching the others would copy their memory pages in a
+    forked process.
     """
     for name in reversed(sys.modules):
         module = sys.modules[name]
@@ -257,21 +257,21 @@ def settings_file() -> str | None:
 
 
 def stop_native_pools() -> None:
-    """End pools of native threads of libraries that can start them again in a forked process."""
+    """End pools of native threads of libraries that can restart them in a forked process."""
     numexpr: Any = sys.modules.get("numexpr")
     if numexpr is not None:
         numexpr.set_num_threads(1)
 
 
 def _native_pools() -> None:
-    """Start the pools again, as large as an import in this process would have."""
+    """Restart the pools, with the size that an import in this process would choose."""
     numexpr: Any = sys.modules.get("numexpr")
     if numexpr is not None:
         numexpr.set_num_threads(numexpr.nthreads)
 
 
 def _matplotlib_settings() -> None:
-    """Read what a preloaded matplotlib would have read on its import: settings file and backend."""
+    """Read what matplotlib reads on import (settings file, backend), if it is preloaded."""
     matplotlib: Any = sys.modules.get("matplotlib")
     if matplotlib is None:
         return
@@ -286,10 +286,10 @@ def _matplotlib_settings() -> None:
 
 
 def in_project(path: str, root: str) -> bool:
-    """Whether a file or folder is the project's own.
+    """Whether a file or folder belongs to the project.
 
-    An interpreter's environment may lie inside the project, and so may research_jobs itself
-    (in its own checkout): neither is the project's code.
+    A virtual environment may be inside the project, and so may research_jobs itself (in its own
+    checkout): neither is the project's code.
     """
     place = os.path.realpath(path)
     top = os.path.realpath(root)
@@ -302,7 +302,7 @@ def in_project(path: str, root: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _in_environment(place: str, top: str) -> bool:
-    """Whether a place inside the project belongs to an interpreter's environment."""
+    """Whether a path inside the project belongs to a virtual environment."""
     name = os.path.basename(place)
     if name in ("site-packages", "dist-packages") or place in _prefixes():
         return True

@@ -1,4 +1,4 @@
-"""One run, as its guardian sees it: from the request to the one result.
+"""One run from the guardian's side: from the request to the result.
 
 Standard library only, Python 3.10 and later.
 """
@@ -36,11 +36,11 @@ from research_jobs.runtime.pump import BoundedLog, Pump
 
 __all__ = ["GuardedRun", "Surroundings", "empty", "end_tree", "freeze"]
 
-# How long what the notebook left running may take to leave by itself: seconds.
+# How long processes that the notebook left running may take to exit by themselves: seconds.
 _QUIET = 1.0
-# How long orphans get between TERM and KILL, and the notebook after its supervisor died: seconds.
+# The time between TERM and KILL for orphans, and for the notebook after its supervisor died: s.
 _ORPHAN_GRACE = 0.5
-# How long the last steps may take before they are given up: seconds.
+# How long the last steps may take before the guardian gives up: seconds.
 _LAST_STEPS = 5.0
 _POLL_PARENT = 0.5
 # Kilobytes, but bytes on macOS.
@@ -49,13 +49,13 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the guardian's process was given by its maker.
+    """What the guardian gets from the process that starts it.
 
     Parameters
     ----------
     next_run : callable
-        Waits for a run and gives the descriptors of the socket to the supervisor and of the two
-        logs, or None when no run comes. Its argument is readable when a child has ended.
+        Waits for a run and returns the descriptors of the socket to the supervisor and of the two
+        logs, or None if no run comes. Its argument is readable when a child has ended.
     parent : int
         Pid of the supervisor.
     parent_descriptor : int or None
@@ -99,7 +99,7 @@ class GuardedRun:
         self.records = FrameReader(child.channel)
         self.masker = Masker(tuple(request.secrets.values()))
         self.status: int | None = None
-        #: whether it has taken its orders; the notebook may have run from then on
+        #: whether the child has its orders; from then on the notebook may have run
         self.begun = False
         self.cell: dict[str, Any] | None = None
         self.staging = False
@@ -108,9 +108,9 @@ class GuardedRun:
         self.notes: list[str] = []
         #: why the run is being ended by us
         self.reason: Ending | None = None
-        #: whether somebody sent this process a TERM
+        #: whether this process received a TERM
         self.terminated = False
-        #: whether a worker of the notebook wanted to import it
+        #: whether a worker of the notebook tried to import it
         self.refused = False
         self.supervisor_gone = False
         self.largest_process = 0
@@ -127,9 +127,9 @@ class GuardedRun:
     # -- the run --------------------------------------------------------------------------
 
     def run(self, wake: int, stdout: int, stderr: int) -> bool:
-        """Watch the notebook's process until nothing of it is left, and say what became of it.
+        """Watch the notebook's process until nothing of it is left, and send the result.
 
-        Returns whether that could be said, and no thread and no process of the run is left.
+        Returns whether the result was sent and no thread or process of the run is left.
         """
         signal.signal(signal.SIGTERM, self._take_signal)
         pumps = self._start_pumps(stdout, stderr)
@@ -166,7 +166,7 @@ class GuardedRun:
     # -- waiting ----------------------------------------------------------------------------
 
     def _wait(self, wake: int) -> None:
-        """Until the notebook's process has ended; blocks without a clock where nothing asks."""
+        """Wait until the notebook's process has ended; blocks without a timer if none is needed."""
         poller = select.poll()
         control, records = self.control.fileno(), self.process.channel.fileno()
         refusals = self.process.refusals
@@ -195,7 +195,7 @@ class GuardedRun:
             self._tick()
 
     def _patience(self) -> float | None:
-        """Milliseconds until something has to be looked at, None for ever."""
+        """Milliseconds until the next check, None for never."""
         moments = [self.deadline, self.leave_deadline, self.watch.due]
         if self.escalation:
             moments.append(self.escalation[0][0])
@@ -216,7 +216,7 @@ class GuardedRun:
             self._end(Ending.TIMED_OUT)
         if self.leave_deadline is not None and now >= self.leave_deadline:
             self.leave_deadline = None
-            self.notes.append("the process did not leave after its result, and was ended")
+            self.notes.append("the process did not exit after its result and was killed")
             self._escalate(now, (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
         while self.escalation and now >= self.escalation[0][0]:
             self._signal_tree(self.escalation.popleft()[1])
@@ -226,7 +226,7 @@ class GuardedRun:
                 self._end(Ending.OUT_OF_MEMORY)
 
     def _read_control(self) -> bool:
-        """Whether the supervisor is still there; anything that it sends means cancel."""
+        """Whether the supervisor is still connected; anything that it sends means cancel."""
         try:
             data = self.control.recv(65536, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -248,11 +248,11 @@ class GuardedRun:
         except (ProtocolError, KeyError, TypeError, ValueError) as error:
             self.broken = str(error)
             if self.status is None:
-                # What follows may be noise: this run has no result.
+                # The rest may be garbage: this run has no result.
                 self._escalate(time.monotonic(), (signal.SIGTERM, signal.SIGKILL), _ORPHAN_GRACE)
 
     def _read_refusals(self) -> None:
-        """End the run when a worker of the notebook was refused to import it."""
+        """End the run when one of its workers tried to import the notebook."""
         if select.select([self.process.refusals], [], [], 0)[0] and os.read(
             self.process.refusals, 64
         ):
@@ -266,14 +266,14 @@ class GuardedRun:
             self.begun = True
             send_message(self.control, "Started", pid=self.child)
         elif kind in ("Cell", "Stage"):
-            # Where it was when we began to end it is what the ending tells.
+            # The ending reports the point at which we began to end it.
             if self.reason is None:
                 self.staging = kind == "Stage"
                 self.cell = self.cell if self.staging else value
         else:
             record = decode(payload)
             if not isinstance(record, RunResult):
-                raise ProtocolError(f"a result was expected, not a {kind}")
+                raise ProtocolError(f"expected a result, not a {kind}")
             self.record = record
             self.deadline = None
             self.leave_deadline = time.monotonic() + self.request.grace_s
@@ -281,8 +281,8 @@ class GuardedRun:
     # -- ending -----------------------------------------------------------------------------
 
     def _end(self, reason: Ending) -> None:
-        """Begin to end the run, for this reason unless there is one already."""
-        # What the notebook has said by now says where it was.
+        """Begin to end the run; the first reason counts."""
+        # What the notebook has sent by now says where it is.
         self._read_record()
         if self.reason is not None or self.status is not None:
             return
@@ -291,7 +291,7 @@ class GuardedRun:
         self.reason = reason
         now = time.monotonic()
         if reason is Ending.OUT_OF_MEMORY:
-            # Every second would take more of what others need.
+            # Another second would take more memory from others.
             self._escalate(now, (signal.SIGKILL,), 0)
         else:
             order = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -315,22 +315,22 @@ class GuardedRun:
         self.escalation = deque((now + step * grace, number) for step, number in enumerate(order))
 
     def _signal_tree(self, number: signal.Signals) -> None:
-        """INT goes to the notebook's group, as from a terminal; TERM and KILL to the whole tree."""
+        """Send INT to the notebook's group, as a terminal does; TERM and KILL to the whole tree."""
         if number is signal.SIGINT and self.refused:
-            # Its workers are not interrupted: each would tell it in its own words.
+            # Its workers are not interrupted: each would print its own traceback.
             processes.signal_all([self.child], number)
         else:
             processes.signal_group(self.child, number)
         if number is not signal.SIGINT:
             processes.signal_all(processes.descendants(os.getpid()), number)
         if number is not signal.SIGKILL:
-            # A stopped process takes no signal but KILL until it goes on.
+            # A stopped process handles no signal but KILL until it continues.
             processes.signal_group(self.child, signal.SIGCONT)
         else:
             self.watch.kill()
 
     def _reap(self) -> None:
-        """Collect everything that has ended: the notebook's process, and orphans of its tree."""
+        """Reap everything that has ended: the notebook's process and orphans of its tree."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -343,10 +343,10 @@ class GuardedRun:
                 self.status = status
 
     def _clear_tree(self, wake: int) -> list[str]:
-        """End what is left of the tree, and say what that was."""
+        """End what is left of the tree, and return what it was."""
         at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
         if not at_once:
-            # Helpers of multiprocessing leave by themselves, and clean up as they do.
+            # Helpers of multiprocessing exit by themselves, and clean up as they do.
             self._wait_until_empty(wake, _QUIET)
         self._reap()
         remaining = processes.descendants(os.getpid())
@@ -371,7 +371,7 @@ class GuardedRun:
         self._wait_until_empty(wake, 0.05)
 
     def _wait_until_empty(self, wake: int, patience: float) -> None:
-        """Reap until no descendant is left, or for so many seconds."""
+        """Reap until no descendant is left, at most for so many seconds."""
         end = time.monotonic() + patience
         while True:
             self._reap()
@@ -382,12 +382,12 @@ class GuardedRun:
                 empty(wake)
 
     def _drain(self, pumps: tuple[Pump, Pump]) -> None:
-        """Let the logs get the last of the output; who still holds a pipe does not hold the run."""
+        """Write the last output to the logs, but do not wait for a process that holds a pipe."""
         end = time.monotonic() + _LAST_STEPS
         for name, pump in zip(("stdout", "stderr"), pumps, strict=True):
             pump.join(max(0.0, end - time.monotonic()))
             if pump.is_alive():
-                self.notes.append(f"{name} was still held open, its end may be missing")
+                self.notes.append(f"{name} was still open; its end may be missing")
             if pump.log.error is not None:
                 self.notes.append(f"{name} could not be logged: {pump.log.error.strerror}")
             if pump.log.dropped:
@@ -432,9 +432,9 @@ class GuardedRun:
 
 
 def freeze(root: int, until: float) -> set[int]:
-    """Stop every descendant until none is new: what forks all the time is caught only so.
+    """Stop every descendant until there is no new one: only that catches a fork bomb.
 
-    The kernel stops a process group at once, so that none of it forks away meanwhile.
+    The kernel stops a process group at once, so none of its members can fork meanwhile.
 
     Parameters
     ----------
@@ -452,7 +452,7 @@ def freeze(root: int, until: float) -> set[int]:
 
 
 def end_tree(root: int, until: float, reap: Callable[[], None]) -> int:
-    """Kill every descendant, each of them stopped before the first is killed.
+    """Kill every descendant, after stopping all of them.
 
     Parameters
     ----------
@@ -464,7 +464,7 @@ def end_tree(root: int, until: float, reap: Callable[[], None]) -> int:
     Returns
     -------
     int
-        How many are left when time is up.
+        How many are left when the time is up.
     """
     while remaining := freeze(root, until):
         processes.signal_all(remaining, signal.SIGKILL)
@@ -475,7 +475,7 @@ def end_tree(root: int, until: float, reap: Callable[[], None]) -> int:
 
 
 def empty(descriptor: int) -> None:
-    """Read what is in a pipe that does not block, and let it go."""
+    """Empty a non-blocking pipe, and close it."""
     with contextlib.suppress(BlockingIOError):
         while os.read(descriptor, 4096):
             pass

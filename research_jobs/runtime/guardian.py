@@ -1,17 +1,17 @@
-"""The small process that stands between the supervisor and a notebook's process.
+"""The small process between the supervisor and a notebook's process.
 
-It starts the notebook's process, carries its output to the logs, watches time and memory, and
-sees to it that nothing outlives the run: it adopts every orphan of the tree, and it notices the
-death of the supervisor however that dies. At the end it says what became of the run, once.
+It starts the notebook's process, copies its output to the logs, watches time and memory, and
+ensures that nothing outlives the run: it adopts every orphan of the tree, and it notices the
+death of the supervisor, however that dies. At the end it sends one result.
 
-Its ways out::
+Its connections::
 
     supervisor ──request, cancel──▶ guardian ──fork──▶ notebook
                ◀──── RunResult ────          ◀─cells, record─
                                    ◀─stdout, stderr (pipes)──
 
-A guardian of a template guards one run after the other, each with a notebook's process of its own
-that it forks beforehand. No code of a notebook runs in it, so it stays as fresh as the template.
+A template's guardian guards one run after another, each with its own notebook process, forked in
+advance. No notebook code runs in the guardian, so it stays as fresh as the template.
 
 Standard library only, Python 3.10 and later.
 """
@@ -43,7 +43,7 @@ __all__ = ["run_guardian", "start_guardian"]
 
 
 def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoReturn:
-    """Guard one run in this process, which was started cold, and leave."""
+    """Guard one run in this process, which was started cold, and exit."""
     descriptor = processes.open_process(parent)
     if os.getppid() != parent:
         os._exit(1)
@@ -59,7 +59,7 @@ def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoRet
 
 
 def run_guardian(surroundings: Surroundings) -> NoReturn:
-    """Guard runs in this process as long as they come, and leave."""
+    """Guard runs in this process as long as they come, and exit."""
     status = 1
     try:
         if os.getsid(0) != os.getpid():
@@ -79,11 +79,11 @@ def run_guardian(surroundings: Surroundings) -> NoReturn:
             if again:
                 _forget_run(wake, errors)
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+    except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
             os.write(2, traceback.format_exc().encode())
     finally:
-        # Whatever came before: nothing that this process has started stays.
+        # In any case, nothing that this process has started may stay.
         processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
         os._exit(status)
 
@@ -96,8 +96,8 @@ def _guard(
     stdout: int,
     stderr: int,
 ) -> bool:
-    """Guard one run; whether nothing of it is left, so that another may follow."""
-    # What goes wrong here should be found in the run's log.
+    """Guard one run; return whether nothing of it is left, so that another may follow."""
+    # Errors here belong in the run's log.
     os.dup2(stderr, 2)
     try:
         with socket.socket(fileno=control) as connection, contextlib.closing(child):
@@ -108,7 +108,7 @@ def _guard(
             request = decode(payload)
             assert isinstance(request, RunRequest)
             name_after(request, guards=True)
-            # Before the notebook's process has its orders: whoever asked can end us from here on.
+            # Before the notebook's process has its orders: from here on the caller can end us.
             send_message(connection, "Guarded", guardian=os.getpid())
             guardian = GuardedRun(surroundings, connection, request, child)
             child.order(
@@ -126,12 +126,12 @@ def _guard(
 
 
 def _forget_run(wake: int, errors: int) -> None:
-    """Be again what the fork was, for the next notebook's process to come from."""
+    """Reset this process to its state after the fork, for the next notebook process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(errors, 2)
     empty(wake)
     name_spare()
-    # Only what came after the template froze its own: nothing of the run's request stays.
+    # Only objects created after the template's freeze: nothing of the run's request stays.
     gc.collect()
 
 

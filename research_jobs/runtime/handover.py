@@ -1,6 +1,6 @@
-"""Live values for the caller of `run_notebook()`: the one place where anything is pickled.
+"""Live values for the caller of `run_notebook()`: the only place that pickles anything.
 
-Classes and functions of the project travel by value, since the caller imports nothing of it.
+Classes and functions of the project are pickled by value, as the caller does not import them.
 
 Standard library only at the top, Python 3.10 and later.
 """
@@ -23,7 +23,7 @@ __all__ = ["hand_over"]
 
 
 def hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, ...]:
-    """Pickle the values that were asked for into the file that the caller reads.
+    """Pickle the requested values into the file that the caller reads.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, .
     Returns
     -------
     tuple of str
-        Those of the names asked for that the notebook defined.
+        Those of the requested names that the notebook defined.
 
     Raises
     ------
     OutputError
-        When a value does not pickle; names it and its type.
+        When a value cannot be pickled; names it and its type.
     """
     if request.results_path is None:
         return ()
@@ -56,15 +56,15 @@ def hand_over(request: RunRequest, namespace: Mapping[str, Any]) -> tuple[str, .
 
 
 def _explain(request: RunRequest, name: str, value: Any, dumps: Any) -> None:
-    """Raise an error that names the value, if it is this one that cannot be pickled."""
+    """Raise an error that names the value if this is the one that cannot be pickled."""
     try:
         dumps(value)
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise OutputError(
-            f"result '{name}' of type {kind} cannot be handed over: {error}",
+            f"result '{name}' of type {kind} cannot be pickled: {error}",
             where=SourceLocation(shown_path(request)),
-            hint="Ask for something that pickles.",
+            hint="Ask for a value that can be pickled.",
         ) from error
 
 
@@ -72,8 +72,8 @@ def _pickler(request: RunRequest) -> Any:
     try:
         import cloudpickle
     except ModuleNotFoundError:
-        # An interpreter of the notebook's own may lack it: then classes of the project cannot
-        # travel, and pickle says which.
+        # The notebook's own interpreter may lack it: then the project's classes cannot be
+        # pickled, and the error names the class.
         return _plain_pickle(request)
     for name, module in list(modules_since_preload()):
         if _is_project_module(name, module, request):
@@ -95,8 +95,8 @@ def _plain_pickle(request: RunRequest) -> Any:
                 and _is_project_module(owner.__name__, owner, request)
             ):
                 raise pickle.PicklingError(
-                    f"class {obj.__qualname__} is the project's own, and taking it along "
-                    f"needs the package 'cloudpickle' in {sys.executable}"
+                    f"class {obj.__qualname__} is defined in the project, so pickling it "
+                    f"requires the package 'cloudpickle' in {sys.executable}"
                 )
             return NotImplemented
 

@@ -1,12 +1,12 @@
-"""Import a notebook: importlib's import, one cell after the other.
+"""Import a notebook with importlib, cell by cell.
 
-What a cell sees is what a plain import would give it: the module in ``sys.modules``, its
-``__spec__``, ``__file__`` and real line numbers. On top of that a cell shows what it would show
-in the editor: the value of a bare last expression, figures, ``display()``; and ``await`` works
-at the top level.
+A cell sees what a plain import would give it: the module in ``sys.modules``, its ``__spec__``,
+``__file__`` and real line numbers. In addition a cell shows what it would show in the editor
+(the value of a bare last expression, figures, ``display()``), and ``await`` works at the top
+level.
 
-Two things of the editor are left out: ``_`` and ``Out`` (former results by number), and
-``__name__`` is the module's name rather than ``__main__``.
+Two things differ from the editor: there is no ``_`` or ``Out`` (earlier results by number), and
+``__name__`` is the module's name, not ``__main__``.
 
 Standard library only, Python 3.10 and later: the fresh process imports this.
 """
@@ -62,15 +62,15 @@ def import_notebook(
     Parameters
     ----------
     text : NotebookText
-        The one read of the file: what runs, what tracebacks show.
+        The file's text, read once: it is what runs and what tracebacks show.
     module : str
         Its name in ``sys.modules``, ``"volatility.garch"``.
     recorder : Recorder, optional
-        Takes what the cells show.
+        Receives what the cells show.
     parameters : mapping
-        JSON values set right after the cell tagged ``parameters`` ran.
+        JSON values, set right after the cell tagged ``parameters`` has run.
     parameter_types : mapping of str to str
-        The type each is restored to; without one, that of the cell's own value.
+        The type each is converted to; by default that of the cell's own value.
     on_module : callable, optional
         Called with the notebook's module before its first cell runs.
     on_cell : callable, optional
@@ -79,12 +79,12 @@ def import_notebook(
     Returns
     -------
     (ModuleType, dict of str to str)
-        The module, and the parameters as they were used, as short text.
+        The module, and the parameters used, as short text.
 
     Raises
     ------
     ParameterError
-        When there are values and no cell tagged ``parameters``.
+        When there are values but no cell tagged ``parameters``.
     BaseException
         Whatever the notebook raises, `NotebookSkipped`, SystemExit and KeyboardInterrupt included.
     """
@@ -105,22 +105,22 @@ def import_notebook(
 
 
 def _annotation(module: ModuleType, name: str) -> Any:
-    """A parameter's annotation: it alone knows the Enum whose default is ``None``."""
+    """A parameter's annotation: the only source for an Enum whose default is ``None``."""
     try:
         return module.__annotations__.get(name)
-    except (AttributeError, NameError):  # none at all, or one that cannot be evaluated
+    except (AttributeError, NameError):  # there is none, or it cannot be evaluated
         return None
 
 
 def _prime_linecache(text: NotebookText) -> None:
-    """Tracebacks and ``inspect`` show what ran, even if the file is edited or gone by then."""
+    """Make tracebacks and ``inspect`` show what ran, even if the file is edited or deleted."""
     lines = text.text.splitlines(keepends=True)
-    # No modification time: checkcache() then leaves the entry alone.
+    # Without a modification time checkcache() keeps the entry.
     linecache.cache[str(text.path)] = (len(text.text), None, lines, str(text.path))
 
 
 class _Finder:
-    """Finds the one module, and nothing else."""
+    """Finds this one module only."""
 
     def __init__(self, module: str, loader: _Loader) -> None:
         self._module = module
@@ -150,8 +150,8 @@ def _import(module: str, finder: _Finder) -> ModuleType:
                 raise
             package = None
         if package is None or not hasattr(package, "__path__"):
-            # The folder's name is another module's (``notebooks/random/walk.py``): importlib
-            # could not find the notebook below it, and it must run all the same.
+            # The folder has the name of another module (``notebooks/random/walk.py``): importlib
+            # cannot find the notebook below it, but it must run.
             return _load(finder.spec())
     return importlib.import_module(module)
 
@@ -169,7 +169,7 @@ def _load(spec: importlib.machinery.ModuleSpec) -> ModuleType:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Runs the cells in the module's namespace; all else as for any source file."""
+    """Runs the cells in the module's namespace; otherwise a loader for any source file."""
 
     def __init__(
         self,
@@ -196,9 +196,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__spec__ is not None:
-            # A pool that a cell makes pickles the notebook's functions in a thread of its own,
-            # which imports the notebook: it must find the module and not wait for its import,
-            # which waits for the pool.
+            # A pool that a cell creates pickles the notebook's functions in its own thread, which
+            # imports the notebook. It must find the module without waiting for the import, which
+            # waits for the pool.
             module.__spec__._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
         compiled = compile_notebook(self.text)
         cells = compiled.cells
@@ -220,7 +220,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
                 self._run_cell(cell, module, None)
 
     def get_source(self, fullname: str) -> str:
-        """The source as it was read, whatever became of the file."""
+        """The source as it was read, even if the file has changed since."""
         del fullname
         return self.text.text
 
@@ -229,7 +229,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
     def _run_in_loop(self, cells: Sequence[CompiledCell], module: ModuleType) -> None:
         """Run all cells inside one event loop, as the editor's kernel does.
 
-        A task that one cell starts, the next can await.
+        A cell can await a task that an earlier one started.
         """
         import asyncio
 
@@ -270,7 +270,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
                     self._set_parameters(compiled, module)
                 status = "ok"
             finally:
-                # Figures drawn before an error are shown too.
+                # Figures drawn before an error are also shown.
                 self._display.finish_cell()
         except NotebookSkipped:
             status = "skipped"
@@ -325,7 +325,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         )
 
     def _keep_annotations(self, namespace: dict[str, Any]) -> None:
-        """Join the cells' annotations where Python 3.14 keeps them in a function."""
+        """Join the cells' annotations, which Python 3.14 keeps in a function."""
         if sys.version_info < (3, 14):
             return
         annotate = namespace.get("__annotate__")
@@ -336,10 +336,10 @@ class _Loader(importlib.machinery.SourceFileLoader):
             parts = tuple(self._annotators)
 
             def joined(format: Any, /) -> dict[str, Any]:  # noqa: A002 - Python's own name
-                found: dict[str, Any] = {}
+                annotations: dict[str, Any] = {}
                 for part in parts:
-                    found.update(part(format))
-                return found
+                    annotations.update(part(format))
+                return annotations
 
             self._annotators = [joined]
             namespace["__annotate__"] = joined

@@ -1,7 +1,7 @@
-"""What libraries find that look for the editor: a shell, a browser, names among the builtins.
+"""The editor's environment for libraries: a shell, a browser, additional builtins.
 
-Nothing is imported for it. A library that is there already is adapted at once, any other at the
-moment at which something imports it.
+Nothing is imported for this. An imported library is adapted at once, any other when it is
+imported.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _Adapter: TypeAlias = Callable[[Any], None]
 
 @contextmanager
 def open_display(recorder: Recorder) -> Generator[Display]:
-    """Let notebooks and libraries in this process find what they find in the editor.
+    """Provide notebooks and libraries with what they find in the editor.
 
     Parameters
     ----------
     recorder : Recorder
-        Takes what is shown.
+        Receives what is shown.
 
     Yields
     ------
@@ -67,7 +67,7 @@ def open_display(recorder: Recorder) -> Generator[Display]:
 
 
 def _adapters(shown: Display, undo: ExitStack) -> dict[str, _Adapter]:
-    """What to do with libraries when they are imported; done now where they have been."""
+    """Register what to do when libraries are imported, and do it now for those that are."""
     adapters: dict[str, _Adapter] = {
         "webbrowser": lambda module: adapt_webbrowser(module, shown.browser, undo),
         "plotly.io._base_renderers": lambda module: adapt_plotly(module, shown, undo),
@@ -83,7 +83,7 @@ def _adapters(shown: Display, undo: ExitStack) -> dict[str, _Adapter]:
 
 
 def _adapt_outputs(module: Any, shown: Display, undo: ExitStack) -> None:
-    """Tell what an output widget has caught from what its cell has shown."""
+    """Separate an output widget's content from its cell's."""
     enter, leave = module.Output.__enter__, module.Output.__exit__
 
     def entered_area(self: Any) -> Any:
@@ -102,8 +102,8 @@ def _adapt_outputs(module: Any, shown: Display, undo: ExitStack) -> None:
 
 
 def _tell_imported(environment: Mapping[str, str]) -> None:
-    """Libraries that were imported before read their variables then: tell them now."""
-    # It looks for the shell when it is imported, and once: it is to be imported again.
+    """Configure libraries that were imported, and read their variables, before the run."""
+    # It looks for the shell only on import, so it must be imported again.
     sys.modules.pop("matplotlib_inline.backend_inline", None)
     renderers = sys.modules.get("plotly.io._renderers")
     if renderers is not None and "PLOTLY_RENDERER" in environment:
@@ -139,7 +139,7 @@ def _remove(hook: _ImportHook) -> None:
 
 
 class _ImportHook:
-    """Adapts a library at the moment at which something first imports it."""
+    """Adapts a library when it is first imported."""
 
     def __init__(self, adapters: dict[str, _Adapter]) -> None:
         self._adapters = adapters
@@ -156,7 +156,7 @@ class _ImportHook:
 
 
 class _Loader:
-    """A module's own loader, and what is done when it has loaded."""
+    """A module's own loader, with an action for when it has loaded."""
 
     def __init__(self, loader: Any, adapt: _Adapter) -> None:
         self._loader = loader

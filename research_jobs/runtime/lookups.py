@@ -1,7 +1,7 @@
-"""What imports ask of their surroundings: variables that they read, modules that they do not find.
+"""What imports look up in their environment: variables, and modules that do not exist.
 
-A run whose surroundings answer otherwise must not start from a template that has imported under
-these.
+A template's imports depend on the results. A run for which they would differ must not start from
+that template.
 
 Standard library only, Python 3.10 and later.
 """
@@ -21,28 +21,28 @@ _OF_RUNS = ("RESEARCH_JOBS_", "MPLBACKEND", "PLOTLY_RENDERER", "MATPLOTLIBRC")
 
 
 class Lookups:
-    """What has been asked for so far."""
+    """The lookups so far."""
 
     def __init__(self) -> None:
         self.variables: set[str] = set()
         self.missing: set[str] = set()
-        #: whether what is looked up now counts
+        #: whether lookups count at the moment
         self.on = True
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        """Note a name that no finder before this one has found."""
+        """Record a name that no earlier finder has found."""
         del target
         if path is None and self.on:
             self.missing.add(fullname)
 
     def note_variable(self, name: str) -> None:
-        """Note a variable that was read."""
+        """Record a variable that was read."""
         if self.on and not name.startswith(_OF_RUNS):
             self.variables.add(name)
 
     @contextlib.contextmanager
     def paused(self) -> Generator[None]:
-        """Leave out what we look up ourselves."""
+        """Ignore our own lookups."""
         before, self.on = self.on, False
         try:
             yield
@@ -52,12 +52,12 @@ class Lookups:
 
 @contextlib.contextmanager
 def watch_lookups() -> Generator[Lookups]:
-    """Note what is looked up meanwhile."""
+    """Record lookups in this context."""
     lookups = Lookups()
     plain: Any = type(os.environ)
 
     class Watched(plain):  # type: ignore[misc, valid-type]
-        """The environment, noting which variables are read by name."""
+        """The environment, recording which variables are read by name."""
 
         def __getitem__(self, key: str) -> str:
             if key != self.__dict__.get("_passing"):
@@ -65,7 +65,7 @@ def watch_lookups() -> Generator[Lookups]:
             return super().__getitem__(key)
 
         def __iter__(self) -> Iterator[str]:
-            # Who goes through all of them has not asked for any.
+            # Iterating over all of them does not read any in particular.
             try:
                 for key in super().__iter__():
                     self.__dict__["_passing"] = key

@@ -1,8 +1,8 @@
-"""Replace secrets in text, also as other formats write them and wherever a write cuts them.
+"""Mask secrets in text, even if they are escaped or split between writes.
 
-A text is searched as it is and through *views*, which undo what formats do to a value: escapes of
-HTML, JSON, Python and URLs, colours, markup and line breaks. Each secret takes the same way, so a
-value that itself looks escaped is found too. Each step is linear in the length of the text.
+Text is searched as it is and through *views*, which undo what formats do to a value: escapes of
+HTML, JSON, Python and URLs, colours, markup and line breaks. Secrets go through the same views, so
+a value that itself looks escaped is found too. Each step is linear in the length of the text.
 
 Standard library only, Python 3.10 and later.
 """
@@ -27,21 +27,21 @@ MASK = "***"
 
 # A value shorter than this is not a secret: masking "1" would empty every report.
 SHORTEST = 4
-# A line of a value of several lines (a PEM key) is a secret of its own from this length on.
+# From this length on, a line of a multi-line value (a PEM key) is a secret of its own.
 _SHORTEST_LINE = 8
-# Part of a base64 text that is shorter also occurs by chance, in an image for example.
+# A shorter part of a base64 text also occurs by chance, for example in an image.
 _SHORTEST_BASE64 = 6
-# Cells of a table and lines of a column put together by chance must not look like a value.
+# Joined table cells or lines must not look like a value by chance.
 _SHORTEST_IN_MARKUP = 8
 _SHORTEST_OVER_LINES = 16
-# What may follow a text that ends within an escape is looked for in its last characters only.
+# An incomplete escape at the end of a text is searched for in its last characters only.
 _PARTIAL = 64
 _PARTIAL_MARKUP = 2_100
 
 _Spans = list[tuple[int, int]]
 
 _ESCAPE_CHARACTER = views.ESCAPE_CHARACTER
-# The end of a text that may turn out to be an escape, or markup, when more of it comes.
+# The end of a text that may become an escape or markup when more text follows.
 _ESCAPE_BEGUN = re.compile(
     r"(?:&[#A-Za-z0-9;]{0,40}"
     r"|(?:%(?:25){0,3}[c-fC-F][0-9a-fA-F](?:%(?:25){0,3}[89abAB][0-9a-fA-F]){0,2})?"
@@ -64,16 +64,16 @@ class Masker:
     Parameters
     ----------
     secrets : collection of str
-        The values. Those shorter than four characters are left alone.
+        The values. Those shorter than four characters are ignored.
     """
 
     def __init__(self, secrets: Collection[str]) -> None:
         values = {part for secret in secrets for part in _parts(secret)}
         escaped = {form for value in values for form in _escaped(value)}
-        # Base64 and hexadecimal hide an escape from the views: JSON is often written so.
+        # Base64 and hexadecimal hide escapes from the views; JSON is often encoded like that.
         forms = {form for value in values | escaped for form in _encodings(value)}
         self._raw = _Needles(forms)
-        # Undoing one escape may uncover another: text and value come to the same end.
+        # Undoing one escape may uncover another, in the text as in the value.
         plain = (*[views.undo_escapes] * 4, views.undo_plus)
         self._views = (
             _View(plain, forms, SHORTEST),
@@ -110,30 +110,30 @@ class Masker:
         return value
 
     def spans(self, text: str) -> _Spans:
-        """Where secrets are: half-open ranges in order, those that overlap put together."""
-        found = list(self._raw.find(text))
+        """The positions of secrets: half-open ranges in order, overlapping ones merged."""
+        ranges = list(self._raw.find(text))
         for view in self._views if views.SPECIAL.search(text) else ():
             projection = view.project(text)
             if projection is not None:
-                found += [
+                ranges += [
                     (projection.start(start), projection.end(end))
                     for start, end in view.needles.find(projection.text)
                 ]
-        return _joined(found)
+        return _joined(ranges)
 
     def undecided(self, text: str) -> int:
-        """Where the part at the end of `text` begins that could be the beginning of a secret."""
+        """The start of the part at the end of `text` that could begin a secret."""
         escape = _begin(_ESCAPE_BEGUN, text, _PARTIAL)
         colour = min(escape, _begin(_COLOUR_BEGUN, text, _PARTIAL_MARKUP))
         tag = min(colour, _begin(_TAG_BEGUN, text, _PARTIAL_MARKUP))
         first = min(escape, self._raw.prefix_at_end(text))
-        # What looks like the beginning of a tag may also be a value's own.
+        # What looks like the start of a tag may also belong to a value.
         for end in {colour, tag}:
             first = min(first, self._undecided_before(text[:end]))
         return first
 
     def _undecided_before(self, body: str) -> int:
-        """The same for a text behind which an escape or markup begins."""
+        """The same for a text that is followed by an escape or markup."""
         first = start if (start := self._raw.prefix_at_end(body)) < len(body) else sys.maxsize
         for view in self._views if views.SPECIAL.search(body) else ():
             first = min(first, view.undecided(body))
@@ -141,7 +141,7 @@ class Masker:
 
 
 class StreamMasker:
-    """Masks a text that comes in pieces, wherever it is cut.
+    """Masks a text that comes in pieces, wherever it is split.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class StreamMasker:
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = ""
-        # How much of what is held belongs to a secret that is masked already.
+        # How much of the held text belongs to a secret that is already masked.
         self._covered = 0
 
     def feed(self, text: str) -> str:
@@ -166,15 +166,15 @@ class StreamMasker:
         return shown
 
     def rest(self) -> str:
-        """What was held back: no more text comes."""
+        """The held text: no more follows."""
         shown, _ = self._shown(self._held, len(self._held))
         self._held, self._covered = "", 0
         return shown
 
     def _shown(self, pending: str, end: int) -> tuple[str, int]:
-        """The text up to `end`, masked, and where the last secret that begins in it ends."""
+        """The text up to `end`, masked, and the end of the last secret that begins in it."""
         spans = self._masker.spans(pending)
-        if self._covered:  # what goes on from there is under the same mask
+        if self._covered:  # the rest of that secret is covered by the same mask
             spans = _joined([(0, self._covered), *spans])
         parts: list[str] = []
         position = self._covered
@@ -189,7 +189,7 @@ class StreamMasker:
 
 
 class ByteStreamMasker:
-    """Masks bytes that come in pieces; what is not UTF-8 passes as it is.
+    """Masks bytes that come in pieces; bytes that are not UTF-8 pass unchanged.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class ByteStreamMasker:
         return self._masker.feed(self._decoder.decode(data)).encode("utf-8", "surrogateescape")
 
     def rest(self) -> bytes:
-        """What was held back: no more bytes come."""
+        """The held bytes: no more follow."""
         text = self._masker.feed(self._decoder.decode(b"", final=True)) + self._masker.rest()
         return text.encode("utf-8", "surrogateescape")
 
@@ -214,20 +214,20 @@ class ByteStreamMasker:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """A value, without the space around it, and its lines where it has several."""
+    """A value without surrounding space, and its lines if it has several."""
     for value in (secret, secret.strip()):
         if len(value) >= SHORTEST:
             yield value
     lines = [line.strip() for line in secret.splitlines()]
     if len(lines) > 1:
-        # "-----BEGIN PRIVATE KEY-----" is no secret.
+        # "-----BEGIN PRIVATE KEY-----" is not a secret.
         yield from (
             line for line in lines if len(line) >= _SHORTEST_LINE and not line.startswith("-----")
         )
 
 
 def _encodings(value: str) -> Iterator[str]:
-    """A value as it is, in hexadecimal, and in base64 wherever it lies in a longer text."""
+    """A value as it is, in hexadecimal, and in base64 at any offset of a longer text."""
     yield value
     raw = value.encode("utf-8", "surrogateescape")
     yield raw.hex()
@@ -237,7 +237,7 @@ def _encodings(value: str) -> Iterator[str]:
         yield encoded
         alone = encoded.rstrip("=")
         within = [
-            # The characters that the bytes around the value have no part in.
+            # The characters that do not depend on the bytes around the value.
             encode(bytes(before) + raw).decode()[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
             for before in range(3)
         ]
@@ -245,7 +245,7 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _escaped(value: str) -> Iterator[str]:
-    """A value as the usual formats escape the whole of it."""
+    """A value as common formats escape it."""
     raw = value.encode("utf-8", "surrogateescape")
     yield html.escape(value)
     yield html.escape(value, quote=False)
@@ -258,25 +258,25 @@ def _escaped(value: str) -> Iterator[str]:
 
 
 class _View:
-    """A way to look at a text, and the secrets as they look that way."""
+    """A view of a text, and the secrets in the same view."""
 
     def __init__(self, steps: tuple[views.Maker, ...], forms: Iterable[str], shortest: int) -> None:
         self._steps = steps
-        # What looks like markup in a value is escaped where the value is put into markup.
+        # Anything like markup in a value is escaped when the value is put into markup.
         plain = [step for step in steps if step is not views.drop_tags]
         seen = {views.seen(form, way) for form in forms for way in (steps, plain)}
         self.needles = _Needles(form for form in seen if len(form) >= shortest)
 
     def project(self, text: str) -> views.Projection | None:
-        """The text as it looks this way; None where it looks as it is."""
+        """The text in this view; None if the view does not change it."""
         return views.project(text, self._steps)
 
     def undecided(self, text: str) -> int:
-        """As `Masker.undecided`, for a text that does not itself end within an escape."""
+        """Like `Masker.undecided`, for a text that does not end within an escape."""
         projection = self.project(text)
         if projection is None:
             return len(text)
-        # What is an escape only when another one is undone may have begun as well.
+        # An escape inside another escape may have begun as well.
         begun = min(
             projection.start(_begin(_ESCAPE_BEGUN, step, _PARTIAL), upto=number)
             for number, step in enumerate(projection.texts, 1)
@@ -290,7 +290,7 @@ class _View:
 
 
 class _Needles:
-    """Texts to be found, by their first characters."""
+    """Texts to search for, by their first characters."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._by_head: dict[str, list[str]] = {}
@@ -305,7 +305,7 @@ class _Needles:
         return bool(self._by_head)
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """The longest at each place; they may overlap."""
+        """The longest match at each position; they may overlap."""
         match = self._heads.search(text)
         while match is not None:
             start = match.start()
@@ -316,7 +316,7 @@ class _Needles:
             match = self._heads.search(text, start + 1)
 
     def prefix_at_end(self, text: str) -> int:
-        """Where the longest proper beginning of one begins that `text` ends with."""
+        """The start of the longest proper prefix of one that `text` ends with."""
         position = max(0, len(text) - len(self._longest) + 1)
         match = self._heads.search(text, position)
         while match is not None:
@@ -333,7 +333,7 @@ class _Needles:
 
 
 def _either(texts: Collection[str]) -> str:
-    """An expression for any of some texts of one length, those that begin alike put together."""
+    """A pattern for texts of one length, with common prefixes merged."""
     by_first: dict[str, list[str]] = {}
     for text in texts:
         if text:

@@ -1,7 +1,7 @@
 """A limit on the memory of a whole process tree.
 
-Where a cgroup of version 2 is delegated to us, the kernel holds the limit. Elsewhere the tree is
-looked at a few times a second, which sees a fast climb a little late.
+With a delegated cgroup of version 2 the kernel enforces the limit. Without one the tree is polled
+a few times a second, which notices a fast climb a little late.
 
 Standard library only, Python 3.10 and later.
 """
@@ -21,11 +21,11 @@ __all__ = ["CGROUP_VARIABLE", "MemoryWatch", "delegated_cgroup", "enter_group"]
 
 CGROUP_VARIABLE = "RESEARCH_JOBS_CGROUP"
 
-# Seconds between two looks: near the limit, with a limit to hold, and only to report the peak.
+# Seconds between two polls: near the limit, with a limit, and only to report the peak.
 _CLOSE = 0.05
 _WATCH = 0.15
 _GLANCE = 1.0
-# The part of the limit that counts as near, and the part of the time that a look may cost.
+# The part of the limit that counts as near, and the part of the time that polling may take.
 _NEAR = 0.5
 _SHARE = 0.1
 
@@ -33,11 +33,11 @@ _SHARE = 0.1
 def delegated_cgroup(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> Path | None:
-    """The folder below which we may make cgroups that limit memory, if there is one.
+    """The folder below which we may create cgroups with a memory limit, if any.
 
     Either ``RESEARCH_JOBS_CGROUP`` names it, or our own cgroup is a leaf of a delegated subtree
     (systemd's ``Delegate=memory`` with ``DelegateSubgroup=``): then it is our cgroup's parent.
-    A cgroup that holds processes cannot itself hand memory limits on, so our own never is.
+    A cgroup that contains processes cannot delegate memory limits, so it is never our own.
     """
     named = os.environ.get(CGROUP_VARIABLE)
     if named:
@@ -57,7 +57,7 @@ def delegated_cgroup(
 
 
 def _is_delegated(folder: Path) -> bool:
-    """Whether systemd says so: root, or a person's own manager, may write where it has no leave."""
+    """Whether systemd delegates it: root or a user's manager can write without permission to."""
     try:
         return os.getxattr(folder, "user.delegate") == b"1"
     except (OSError, AttributeError):
@@ -75,7 +75,7 @@ def _hands_memory_on(folder: Path) -> bool:
 
 
 class MemoryWatch:
-    """Watches, or has the kernel watch, the memory of one run.
+    """Limits the memory of one run, with the kernel's help or by polling.
 
     Parameters
     ----------
@@ -88,16 +88,16 @@ class MemoryWatch:
     def __init__(self, limit: int | None, name: str) -> None:
         self._limit = limit
         self._group = _make_group(limit, name) if limit is not None and LINUX else None
-        #: why the kernel does not hold the limit though somebody meant it to
+        #: why the kernel does not enforce the limit although it was configured to
         self.note: str | None = None
         if limit is not None and LINUX and self._group is None and CGROUP_VARIABLE in os.environ:
             named = os.environ[CGROUP_VARIABLE]
             self.note = f"memory was watched: no limit can be set in {CGROUP_VARIABLE}={named}"
         #: largest resident size seen over the tree, bytes
         self.peak = 0
-        #: largest size that the kernel could not have dropped, bytes
+        #: largest size that the kernel could not reclaim, bytes
         self.held_peak = 0
-        #: whether the kernel ended a process for being over the limit; known after `close`
+        #: whether the kernel killed a process over the limit; known after `close`
         self.was_killed = False
         self.due: float | None = time.monotonic() + self._pause if LINUX else None
 
@@ -107,11 +107,11 @@ class MemoryWatch:
 
     @property
     def group(self) -> str | None:
-        """The cgroup that the notebook's process has to enter, if there is one (str or None)."""
+        """The cgroup that the notebook's process must enter (str or None)."""
         return str(self._group) if self._group is not None else None
 
     def sample(self, pids: Sequence[int]) -> bool:
-        """Look at the tree; whether it is over the limit."""
+        """Measure the tree; return whether it is over the limit."""
         begun = time.monotonic()
         seen = tree_memory(pids)
         self.peak = max(self.peak, seen.resident)
@@ -132,13 +132,13 @@ class MemoryWatch:
         return over
 
     def kill(self) -> None:
-        """Have the kernel end every process under the limit."""
+        """Make the kernel kill every process in the cgroup."""
         if self._group is not None:
             with contextlib.suppress(OSError):
                 (self._group / "cgroup.kill").write_text("1")
 
     def close(self) -> None:
-        """Read what the kernel has noted, and remove the cgroup."""
+        """Read the kernel's counters, and remove the cgroup."""
         if self._group is None:
             return
         with contextlib.suppress(OSError):
@@ -154,12 +154,12 @@ class MemoryWatch:
 
 
 def enter_group(group: str) -> None:
-    """Put this process, and what it starts, under a cgroup's limit."""
+    """Put this process and its children into a cgroup."""
     (Path(group) / "cgroup.procs").write_text("0")
 
 
 def _number_in(file: Path) -> int:
-    """What a file of a cgroup counts; 0 where this kernel has no such file."""
+    """The counter in a file of a cgroup; 0 if this kernel has no such file."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The notebook's process, from its fork to the moment at which it has its orders.
+"""The notebook's process, from its fork until it has its orders.
 
-It is forked before the run is known: all that does not depend on the run is done by the time that
-a run comes, which a template uses to have one ready.
+It is forked before the run is known, so everything that does not depend on the run is already done
+when a run comes. A template keeps one ready.
 
 Standard library only, Python 3.10 and later.
 """
@@ -36,12 +36,12 @@ SPARE_NAME = "rj-spare"
 
 
 def name_spare() -> None:
-    """Have ``ps`` show that this process waits for a run."""
+    """Make ``ps`` show that this process waits for a run."""
     processes.name_process(SPARE_NAME, "research_jobs: waits for a run")
 
 
 def name_after(request: RunRequest, *, guards: bool) -> None:
-    """Have ``ps`` show the notebook that this process runs or guards."""
+    """Make ``ps`` show the notebook that this process runs or guards."""
     last = request.notebook.rpartition("/")[2]
     if guards:
         processes.name_process(f"rj:{last}", f"research_jobs: guards {request.notebook}")
@@ -51,7 +51,7 @@ def name_after(request: RunRequest, *, guards: bool) -> None:
 
 @dataclass(frozen=True)
 class NotebookProcess:
-    """A process that waits for a notebook, as its guardian sees it.
+    """A process that waits for a notebook, from its guardian's side.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class NotebookProcess:
     channel : socket
         Orders to it, its record from it.
     faults : int
-        A file that takes Python's stack at a fault.
+        A file that takes The Python stack at a fault.
     refusals : int
-        Reading end of a pipe on which a worker says that it was refused the notebook.
+        Reading end of a pipe on which a worker reports that it tried to import the notebook.
     """
 
     pid: int
@@ -75,7 +75,7 @@ class NotebookProcess:
 
     @classmethod
     def fork(cls, path: tuple[str, ...]) -> NotebookProcess:
-        """Fork one from this process, which becomes its guardian.
+        """Fork one; the calling process becomes its guardian.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class NotebookProcess:
         return cls(pid, out_reader, err_reader, ours, faults, refused_reader)
 
     def order(self, start: dict[str, Any], request: bytes) -> None:
-        """Tell it its run.
+        """Send it its run.
 
         Parameters
         ----------
@@ -107,18 +107,18 @@ class NotebookProcess:
         request : bytes
             The payload of the request's frame, as it came.
         """
-        with contextlib.suppress(OSError):  # its end, if it has ended, is noticed elsewhere
+        with contextlib.suppress(OSError):  # if it has ended, that is noticed elsewhere
             self.channel.sendall(message("Order", **start))
             send_frame(self.channel, request)
 
     def close(self) -> None:
-        """Let go of its descriptors, but for the pipes, which their readers close."""
+        """Close its descriptors, except the pipes, which their readers close."""
         self.channel.close()
         os.close(self.faults)
         os.close(self.refusals)
 
     def fault_text(self) -> str:
-        """What was written at a fault."""
+        """The stack written at a fault."""
         with contextlib.suppress(OSError):
             return os.pread(self.faults, 256 * 1024, 0).decode("utf-8", "replace")
         return ""
@@ -126,7 +126,7 @@ class NotebookProcess:
 
 @dataclass(frozen=True)
 class _Private:
-    """What the notebook's process keeps open for us: its ends of channel, faults and refusals."""
+    """Our descriptors in the notebook's process: its ends of channel, faults and refusals."""
 
     channel: socket.socket
     faults: int
@@ -140,7 +140,7 @@ def _live(
     stderr: int,
     path: tuple[str, ...],
 ) -> NoReturn:
-    """The life of the notebook's process; ends with it."""
+    """Run the notebook's process from start to end."""
     status = 1
     channel, faults = private.channel, private.faults
     try:
@@ -161,7 +161,7 @@ def _live(
             _take_on(order, request, descriptor, path)
             run_child(request, descriptor, private.refusals)
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+    except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
             os.write(2, traceback.format_exc().encode())
     finally:
@@ -171,7 +171,7 @@ def _live(
 def _take_on(
     order: dict[str, Any], request: RunRequest, descriptor: int, path: tuple[str, ...]
 ) -> None:
-    """Become the process of this run; says so itself when that fails."""
+    """Become the process of this run; on failure, report it."""
     try:
         name_after(request, guards=False)
         if order.get("group"):

@@ -1,10 +1,10 @@
-"""One process acts for a run: the one that was started. A forked copy of it has no say.
+"""Only the process that was started acts for the run; a forked copy of it does not.
 
-A notebook may fork (``os.fork``, ``pty.fork``, pools), and its copies run on through our code as
-well as its own. Whatever acts for the run asks `owns_run`, and `as_owner` ends a copy that comes
-back from the notebook's code, however it comes back. It may print and run the exit handlers that
-it registered itself; outputs, results, the record, the report and the handlers registered before
-the fork belong to the owner.
+A notebook may fork (``os.fork``, ``pty.fork``, pools), and its copies then run our code as well as
+its own. Code that acts for the run checks `owns_run`, and `as_owner` ends a copy that returns from
+the notebook's code in any way. A copy may print and run exit handlers that it registered itself;
+outputs, results, the record, the report and handlers registered before the fork belong to the
+owner.
 
 Standard library only, Python 3.10 and later.
 """
@@ -27,12 +27,12 @@ __all__ = ["as_owner", "claim_run", "leave", "owns_run"]
 _Value = TypeVar("_Value")
 
 _owner: int | None = None
-# The process whose exit handlers are its own: the owner, or a copy that has let go of the owner's.
+# The process that may run its exit handlers: the owner, or a copy that dropped the owner's.
 _handlers_of: int | None = None
 
 
 def claim_run() -> None:
-    """Make this process the one that acts for the run."""
+    """Make this process act for the run."""
     global _owner, _handlers_of
     _owner = _handlers_of = os.getpid()
     os.register_at_fork(after_in_child=_let_go)
@@ -46,7 +46,7 @@ def owns_run() -> bool:
 def as_owner(
     step: Callable[[], _Value], describe: Callable[[BaseException], str] | None = None
 ) -> _Value:
-    """Take a step that runs code of the notebook; a forked copy does not return from it.
+    """Call a step that runs notebook code; a forked copy does not return from it.
 
     Parameters
     ----------
@@ -66,9 +66,9 @@ def as_owner(
 
 
 def leave(status: int) -> NoReturn:
-    """Run the exit handlers of this process, flush, and leave at once.
+    """Run the exit handlers of this process, flush, and exit at once.
 
-    Tearing down a large interpreter costs more than many notebooks do, and nothing is left to do.
+    Tearing down a large interpreter takes longer than many notebooks, and nothing is left to do.
     """
     if _handlers_of == os.getpid():
         with contextlib.suppress(BaseException):
@@ -80,19 +80,19 @@ def leave(status: int) -> NoReturn:
 
 
 def _let_go() -> None:
-    """After a fork, in the copy: drop what would act for the owner at the copy's end."""
+    """After a fork, in the copy: drop everything that would act for the owner at exit."""
     global _handlers_of
     atexit._clear()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no public way
     _handlers_of = os.getpid()
     if faulthandler.is_enabled():
-        # The owner's crash must not be told with the stack of a copy's.
+        # A copy's stack must not be reported as the owner's crash.
         faulthandler.enable(2)
 
 
 def _leave_copy(
     error: BaseException | None, describe: Callable[[BaseException], str] | None
 ) -> NoReturn:
-    """End a forked copy as an interpreter ends its program."""
+    """End a forked copy as an interpreter would end."""
     status, text = 0, ""
     if isinstance(error, SystemExit):
         if isinstance(error.code, int):

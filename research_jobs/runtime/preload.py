@@ -1,7 +1,7 @@
-"""Importing modules ahead of the notebooks, and finding out which of them must not be.
+"""Import modules ahead of the notebooks, and find out which of them must not be.
 
-After each import the process is examined for what a fresh one would not have. Such an import
-cannot be undone: the process has to end, and another one begins without that module.
+After each import the process is checked for anything that a fresh one would not have. Such an
+import cannot be undone: the process must end, and a new one starts without that module.
 
 Standard library only, Python 3.10 and later.
 """
@@ -42,7 +42,7 @@ from research_jobs.runtime.rehearsal import rehearse
 
 __all__ = ["RUNTIME_MODULES", "UNSAFE_MODULES", "Preload", "UnfitError"]
 
-#: what every run needs; a foreign interpreter may lack some
+#: needed by every run; another interpreter may lack some
 RUNTIME_MODULES = (
     "research_jobs.runtime.child",
     "research_jobs.project",
@@ -57,14 +57,14 @@ RUNTIME_MODULES = (
     "cloudpickle",
 )
 
-#: what encodes the values of a library, which nothing but that library's users should load
+#: codecs of a library's values, which only that library's users should load
 _CODECS = {
     "numpy": "research_jobs.store.codec.numpy_codec",
     "pandas": "research_jobs.store.codec.pandas_codec",
     "polars": "research_jobs.store.codec.polars_codec",
 }
 
-#: known not to survive a fork (threads, device contexts or foreign machines of their own)
+#: known not to survive a fork (they have threads, device contexts or remote connections)
 UNSAFE_MODULES = frozenset(
     {
         "cudf",
@@ -92,30 +92,30 @@ UNSAFE_MODULES = frozenset(
     }
 )
 
-# A rehearsal that leaves what a fresh process would not have is unfit, like a module.
+# A rehearsal that leaves anything behind is unfit, like a module.
 _REHEARSAL = "research_jobs.runtime.rehearsal"
 
-# Native threads that are known to come back in a forked child, or not to be missed there.
+# Native threads that restart in a forked child or are not needed there.
 _HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
 
 _MISSING = "does not have it"
 
 
 class UnfitError(Exception):
-    """A module was imported that a forked run must not find."""
+    """An imported module is unfit for forked runs."""
 
 
 class Preload:
-    """Imports modules one by one and examines what each leaves behind.
+    """Imports modules one by one and checks what each leaves behind.
 
     Parameters
     ----------
     control : socket
-        Learns of each module before it is imported, so that one that hangs is known.
+        Receives each module's name before its import, so that one that hangs is known.
     project : str
         Root of the project, none of whose files may be imported.
     unfit : mapping of str to str
-        Modules that earlier templates found unfit, and why.
+        Modules that were unfit in earlier templates, and why.
     """
 
     def __init__(self, control: socket.socket, project: str, unfit: Mapping[str, str]) -> None:
@@ -124,7 +124,7 @@ class Preload:
         self.unfit = unfit
         self.loaded: list[str] = []
         self.began = time.time_ns()
-        # What a cold start has imported before it sees the notebook's path.
+        # The modules that a cold start imports before it sets the notebook's path.
         self.before = frozenset(sys.modules)
         self.seen: set[str] = set()
         self.lookups = Lookups()
@@ -132,7 +132,7 @@ class Preload:
         self.errors = os.memfd_create("research_jobs_preload")
 
     def run(self, names: Iterable[str], path: Iterable[str] = ()) -> None:
-        """Import the modules, then what every run needs, then rehearse.
+        """Import the modules, then those that every run needs, then rehearse.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Preload:
             self.environment = frozenset(os.environ)
             self.state = process_state(self.environment)
             self._examine("research_jobs")
-            # Theirs first: the sooner an unfit one is found, the less has to be done again.
+            # The project's first: the earlier an unfit one is found, the less is repeated.
             for name in _ordered(names):
                 self._load(name, ours=False)
             codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
@@ -169,7 +169,7 @@ class Preload:
         os.close(self.errors)
 
     def facts(self) -> dict[str, Any]:
-        """What decides whether this template may serve a run, for its supervisor."""
+        """The facts by which the supervisor decides whether this template may serve a run."""
         files = {
             file
             for module in list(sys.modules.values())
@@ -204,7 +204,7 @@ class Preload:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if ours or error.name == name:
-                # An attribute written like a module, or a package that is not there.
+                # An attribute that looks like a module, or a package that does not exist.
                 return
             self._give_up(name, f"its import fails: {_one_line(error)}")
         except BaseException as error:  # noqa: BLE001 - SystemExit included
@@ -217,7 +217,7 @@ class Preload:
         )
 
     def _refuse(self, name: str, *, ours: bool) -> str | None:
-        """Why a module is not even tried; an empty reason is not worth a line."""
+        """Why a module is not even tried; an empty reason is not logged."""
         top = name.partition(".")[0]
         if ours:
             return None
@@ -234,11 +234,11 @@ class Preload:
             return f"{sys.executable} {_MISSING}"
         places = [spec.origin, *(spec.submodule_search_locations or ())]
         if any(place and in_project(place, self.project) for place in places):
-            return "it is the project's own"
+            return "it belongs to the project"
         return None
 
     def _examine(self, name: str) -> None:
-        """See that the import left nothing that a fresh process would not have."""
+        """Check that the import left nothing that a fresh process would not have."""
         new = [module for module in list(sys.modules) if module not in self.seen]
         self.seen.update(new)
         for module in new:
@@ -278,14 +278,14 @@ class Preload:
             self._give_up(name, f"its import starts a thread ({started[-1]})")
         native = _native_threads()
         if native:
-            # A library that knows of forks (OpenBLAS) takes its threads down for one.
+            # A library that handles forks (OpenBLAS) ends its threads before one.
             _try_fork()
             native = _native_threads()
         if native:
             self._give_up(name, f"its import starts a native thread ({native[0]})")
 
     def _give_up(self, name: str, reason: str) -> NoReturn:
-        # Before the supervisor knows: its answer may end this process at any moment.
+        # Before the supervisor is told: its answer may end this process at any moment.
         processes.signal_all(processes.descendants(os.getpid()), signal.SIGKILL)
         send_message(self.control, "Unfit", module=name, reason=reason)
         raise UnfitError
@@ -293,7 +293,7 @@ class Preload:
 
 @contextlib.contextmanager
 def _display_variables() -> Generator[None]:
-    """Have plotting libraries find the variables that they will find in a run."""
+    """Set the variables that plotting libraries find in a run."""
     from research_jobs.runtime.display import display_environment
 
     wanted = display_environment()
@@ -316,7 +316,7 @@ def _native_threads() -> list[str]:
 
 
 def _start_files() -> Iterable[str]:
-    """Files beside ``sys.path`` that an interpreter reads when it starts."""
+    """Files on ``sys.path`` that an interpreter reads when it starts."""
     for entry in sys.path:
         with contextlib.suppress(OSError):
             yield from (
@@ -350,7 +350,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 
 def _descriptors() -> set[int]:
-    # The listing's own descriptor is closed by the time that it is looked at.
+    # The listing's own descriptor is closed when it is checked.
     return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
 
 

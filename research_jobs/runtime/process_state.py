@@ -1,7 +1,7 @@
-"""What belongs to the whole process and not to a module: an import must leave it alone.
+"""State of the whole process, which an import must not change.
 
-A template imports what any notebook needs; a notebook that does not import the same would find
-what the others' libraries have set. So a module that changes any of this is not preloaded.
+A template imports what any notebook needs, so a notebook would see what other notebooks' libraries
+have set. A module that changes any of this is therefore not preloaded.
 
 Standard library only, Python 3.10 and later.
 """
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def process_state(environment: Collection[str]) -> dict[str, Any]:
-    """A description that can be compared, by what it describes.
+    """The state by name, in a form that can be compared.
 
     Parameters
     ----------
@@ -38,9 +38,7 @@ def process_state(environment: Collection[str]) -> dict[str, Any]:
     """
     root = logging.getLogger()
     state: dict[str, Any] = {
-        "the filters of warnings": [
-            entry for entry in warnings.filters if _concerns_everybody(entry)
-        ],
+        "the warning filters": [entry for entry in warnings.filters if _concerns_everybody(entry)],
         "how warnings are shown": warnings.showwarning,
         "the root logger": (root.level, list(root.handlers), list(root.filters), root.disabled),
         "logging": (root.manager.disable, logging.getLoggerClass(), logging.getLogRecordFactory()),
@@ -50,7 +48,7 @@ def process_state(environment: Collection[str]) -> dict[str, Any]:
         "sys.argv": list(sys.argv),
         "the working directory": os.getcwd(),  # noqa: PTH109 - no object is needed
         "standard streams": (sys.stdin, sys.stdout, sys.stderr),
-        "a hook of the interpreter": (
+        "an interpreter hook": (
             sys.excepthook,
             sys.unraisablehook,
             sys.displayhook,
@@ -59,36 +57,36 @@ def process_state(environment: Collection[str]) -> dict[str, Any]:
             sys.gettrace(),
             sys.getprofile(),
         ),
-        "limits of the interpreter": (sys.getrecursionlimit(), sys.getswitchinterval()),
+        "interpreter limits": (sys.getrecursionlimit(), sys.getswitchinterval()),
         "the garbage collector": (gc.get_threshold(), list(gc.callbacks)),
-        "the handling of signals": tuple(map(signal.getsignal, signal.valid_signals())),
+        "signal handlers": tuple(map(signal.getsignal, signal.valid_signals())),
         "the default encoding's error handlers": tuple(
             map(codecs.lookup_error, ("strict", "ignore", "replace", "surrogateescape"))
         ),
     }
     for module, (what, describe) in _OF_MODULES.items():
-        found: Any = sys.modules.get(module)
-        if found is not None:
-            state[what] = describe(found)
+        loaded: Any = sys.modules.get(module)
+        if loaded is not None:
+            state[what] = describe(loaded)
     return state
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What differs; what was not there before has come with the module that has it."""
+    """The names of what differs; state that is new belongs to a newly imported module."""
     return [what for what, value in before.items() if _differ(value, after.get(what))]
 
 
 def renew_warnings() -> None:
-    """Let warnings that were shown "once" or by "default" be shown again."""
+    """Make warnings that were shown "once" or by "default" appear again."""
     onceregistry: dict[Any, Any] = getattr(warnings, "onceregistry", {})
     onceregistry.clear()
-    # Leaving it makes every module's record of what was shown out of date.
+    # Leaving the context invalidates every module's record of shown warnings.
     with warnings.catch_warnings():
         pass
 
 
 def _concerns_everybody(entry: Any) -> bool:
-    """Whether a filter is about more than one library's own category, message or module."""
+    """Whether a filter affects more than one library's own category, message or module."""
     _action, message, category, module, _line = entry
     return message is None and module is None and category.__module__ == "builtins"
 
@@ -113,7 +111,7 @@ def _numpy(module: Any) -> Any:
 
 
 def _matplotlib(module: Any) -> Any:
-    # Which backend is used is settled for each run.
+    # The backend is chosen for each run.
     return {name: item for name, item in dict.items(module.rcParams) if name != "backend"}
 
 

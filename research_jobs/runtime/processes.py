@@ -1,10 +1,11 @@
-"""Process trees on Linux: who descends from whom, what they use, and how to end them.
+"""Process trees on Linux: descendants, memory use, and how to end them.
 
-Elsewhere the functions that need ``/proc`` or ``prctl`` do nothing and say so by what they return.
+On other systems, functions that need ``/proc`` or ``prctl`` do nothing and return a value that says
+so.
 Standard library only, Python 3.10 and later.
 """
 
-# ruff: noqa: PTH110, PTH123, PTH208, PERF203 - /proc is read several times a second, and any file of it may go
+# ruff: noqa: PTH110, PTH123, PTH208, PERF203 - /proc is read several times a second, and any of its files may vanish
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-# Made once: each CDLL makes classes of its own.
+# Created once: each CDLL creates its own classes.
 _libc = ctypes.CDLL(None) if LINUX else None
 
 
@@ -56,20 +57,20 @@ def _prctl(option: int, argument: Any) -> bool:
 
 
 def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent dies (daemons included)."""
+    """Become the parent of every descendant whose parent dies, daemons included."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that forked it ends.
+    """Make the kernel kill this process when the thread that forked it ends.
 
-    Only right where that thread is the main thread of a single-threaded or long-lived process:
+    Use it only if that thread is the main thread of a single-threaded or long-lived process:
     the kernel watches the thread, not the process.
 
     Parameters
     ----------
     parent : int
-        The pid that should be the parent; if it is gone already, this process ends at once.
+        The expected parent's pid; if that process is already gone, this one ends at once.
     """
     if _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)) and os.getppid() != parent:
         os._exit(1)
@@ -83,12 +84,12 @@ def name_process(name: str, command: str | None = None) -> None:
     name : str
         The short name, of which the kernel keeps 15 bytes.
     command : str, optional
-        In place of the command line, as much as there is room for.
+        Replaces the command line, as far as there is room.
     """
     if not _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15])) or command is None:
         return
     with contextlib.suppress(OSError, ValueError):
-        # The kernel reads the command line from where the arguments lie in our own memory.
+        # The kernel reads the command line from the arguments in our own memory.
         start, end = map(int, _stat_fields(os.getpid())[45:47])
         room = end - start - 1
         if room > 0:
@@ -96,7 +97,7 @@ def name_process(name: str, command: str | None = None) -> None:
 
 
 def open_process(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process ends, or None where there is none."""
+    """A descriptor that becomes readable when the process ends, or None if there is none."""
     opener = getattr(os, "pidfd_open", None)
     if opener is None:
         return None
@@ -107,13 +108,13 @@ def open_process(pid: int) -> int | None:
 
 
 def prefer_for_oom(score: int = 500) -> None:
-    """Have the kernel choose this process before its supervisor when memory runs out."""
+    """Make the kernel kill this process before its supervisor when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(str(score))
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed for want of memory since it started."""
+    """How many processes the kernel's out-of-memory killer has killed since boot."""
     try:
         with open("/proc/vmstat", "rb") as file:
             for line in file:
@@ -125,7 +126,7 @@ def oom_kills() -> int | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process is there and has not ended."""
+    """Whether the process exists and has not ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -138,12 +139,12 @@ def alive(pid: int) -> bool:
 def descendants(root: int) -> list[int]:
     """Every living descendant of a process, parents before their children.
 
-    A snapshot: a process that forks meanwhile can be missed, so who must miss none asks again
-    until nothing is left.
+    It is a snapshot that can miss a process that forks meanwhile. To catch all, repeat it until
+    nothing is left.
     """
     if not LINUX:
         return []
-    found: list[int] = []
+    pids: list[int] = []
     queue = [root]
     seen = {root}
     while queue:
@@ -154,13 +155,13 @@ def descendants(root: int) -> list[int]:
         for child in direct:
             if child not in seen:
                 seen.add(child)
-                found.append(child)
+                pids.append(child)
                 queue.append(child)
-    return found
+    return pids
 
 
 def children_of(pid: int) -> list[int] | None:
-    """Direct children, or None where the kernel does not list them."""
+    """Direct children, or None if the kernel does not list them."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -185,27 +186,27 @@ def _descendants_by_scan(root: int) -> list[int]:
             parent = _stat_fields(int(name))
             if parent:
                 parents.setdefault(int(parent[1]), []).append(int(name))
-    found: list[int] = []
+    pids: list[int] = []
     queue = [root]
     while queue:
         for child in parents.get(queue.pop(), ()):
-            found.append(child)
+            pids.append(child)
             queue.append(child)
-    return found
+    return pids
 
 
 def _stat_fields(pid: int) -> list[bytes]:
     """State, parent, group, session... of ``/proc/<pid>/stat``; empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command in brackets may hold anything, brackets and blanks included.
+            # The command in parentheses may contain anything, parentheses and spaces included.
             return file.read().rpartition(b")")[2].split()
     except OSError:
         return []
 
 
 def is_zombie(pid: int) -> bool:
-    """Whether the process has ended and only waits to be reaped."""
+    """Whether the process is a zombie."""
     fields = _stat_fields(pid)
     return not fields or fields[0] in (b"Z", b"X")
 
@@ -225,7 +226,7 @@ def session_members(session: int) -> list[int]:
 
 
 def groups_of(pids: Iterable[int]) -> set[int]:
-    """The process groups that the processes are in."""
+    """The process groups of the processes."""
     groups: set[int] = set()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -234,7 +235,7 @@ def groups_of(pids: Iterable[int]) -> set[int]:
 
 
 def command_of(pid: int) -> str:
-    """What a process runs, as a person would recognise it: ``sleep 600``."""
+    """A recognizable name of what a process runs: ``sleep 600``."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             text = file.read(400).replace(b"\0", b" ").decode("utf-8", "replace").strip()
@@ -257,28 +258,28 @@ def thread_names() -> list[str]:
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
-    """Send a signal to each process that is still there."""
+    """Send a signal to each process that still exists."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to a process group, if it is still there."""
+    """Send a signal to a process group, if it still exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
 @dataclass(frozen=True)
 class TreeMemory:
-    """What a process tree uses.
+    """The memory of a process tree.
 
     Parameters
     ----------
     resident : int
-        Sum of resident sizes, bytes; pages that processes share count in each.
+        Sum of resident sizes, bytes; shared pages count in each process.
     held : int
-        Of it, what the kernel cannot drop: anonymous and shared memory, and what is swapped out.
+        The part that the kernel cannot reclaim: anonymous, shared and swapped-out memory.
     """
 
     resident: int
@@ -305,9 +306,9 @@ def resident_memory(pid: int) -> TreeMemory:
 
 
 def shared_memory(pids: Iterable[int]) -> int:
-    """What the processes hold together, each shared page counted once in all.
+    """The memory of all processes together, with each shared page counted once.
 
-    Dearer than `tree_memory`: the kernel walks every page table.
+    More expensive than `tree_memory`: the kernel walks every page table.
 
     Returns
     -------
@@ -326,14 +327,14 @@ def shared_memory(pids: Iterable[int]) -> int:
 
 def _read_kilobytes(path: str, wanted: dict[bytes, int]) -> bool:
     """Fill in the fields ``Name:  123 kB`` of a file below /proc, as bytes."""
-    found = False
+    complete = False
     try:
         with open(path, "rb") as file:
             for line in file:
                 name, _, rest = line.partition(b":")
                 if name in wanted:
                     wanted[name] = int(rest.split()[0]) * 1024
-                    found = True
+                    complete = True
     except (OSError, ValueError, IndexError):
         pass
-    return found
+    return complete

@@ -1,7 +1,7 @@
-"""A stream's way from the notebook to its log: live, without secrets, and never without end.
+"""A stream from the notebook to its log: live, without secrets, and bounded.
 
-Bytes go through as they came: what is not UTF-8 stays as it is in the log, and whoever shows the
-log replaces it.
+Bytes pass unchanged: the log keeps those that are not UTF-8, and programs that show it replace
+them.
 
 Standard library only, Python 3.10 and later.
 """
@@ -26,11 +26,11 @@ class BoundedLog:
     Parameters
     ----------
     descriptor : int
-        Where it goes.
+        The log.
     limit : int
-        Bytes in all; half for the head, half for the tail.
+        Total bytes; half for the head, half for the tail.
     secrets : collection of str
-        Values replaced, wherever writes cut them.
+        Values to mask, even if they are split between writes.
     """
 
     def __init__(self, descriptor: int, *, limit: int, secrets: Collection[str] = ()) -> None:
@@ -46,11 +46,11 @@ class BoundedLog:
         self.error: OSError | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take what the stream brought."""
+        """Process bytes of the stream."""
         self._take(data if self._masker is None else self._masker.feed(data))
 
     def finish(self) -> None:
-        """Write what was kept back; no more comes."""
+        """Write the held bytes; no more follow."""
         if self._masker is not None:
             self._take(self._masker.rest())
         if self.dropped:
@@ -89,14 +89,14 @@ class BoundedLog:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except OSError as error:  # noqa: PERF203 - a write may take a part only
-                # A full disk or a closed reader must not block the notebook: keep draining.
+                # A full disk or a closed reader must not block the notebook: drain on.
                 self.error = error
 
 
 class Pump(threading.Thread):
     """Drains a pipe into a log.
 
-    A thread, since the write may block (a stalled reader) and must not hold up the timeout.
+    It is a thread because a write may block (a stalled reader) and must not delay the timeout.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Writing the capture file: bounded, without secrets, one line a write.
+"""Writes the capture file: bounded, without secrets, one write per line.
 
 Standard library only, Python 3.10 and later: the fresh process imports this.
 """
@@ -31,7 +31,7 @@ def open_recorder(
     Parameters
     ----------
     path : str or None
-        The file, replaced if it exists. None keeps nothing.
+        The file, replaced if it exists. With None nothing is kept.
     secrets : collection of str
         Values that must not appear in it.
     limits : Limits, optional
@@ -50,7 +50,7 @@ _STREAM_LINE = b'{"type": "stream", '
 
 @dataclass
 class _Stream:
-    """A stream of a cell or of an area in it: head written at once, tail at the end."""
+    """A stream of a cell or an area in it: the head is written at once, the tail at the end."""
 
     name: str
     area: str | None
@@ -80,7 +80,7 @@ class _Stream:
 
 @dataclass
 class _Live:
-    """The file's last record, when it will be replaced by its next state (a progress bar)."""
+    """The file's last record, if its next state will replace it (a progress bar)."""
 
     key: str
     begin: int
@@ -91,7 +91,7 @@ class _Live:
 class FileRecorder(Recorder):
     """Writes the capture file.
 
-    A failure to write (a full disk) ends the recording and never the notebook.
+    A failure to write (a full disk) ends the recording, never the notebook.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class FileRecorder(Recorder):
         self._cell_offset = 0
         self._streams: dict[tuple[str | None, str], _Stream] = {}
         self._progress: tuple[_Stream, str] | None = None
-        #: areas that were entered, the innermost last; those that are cleared when more is shown
+        #: the areas entered, innermost last, and those to clear when more is shown
         self._areas: list[str] = []
         self._cleared: set[str | None] = set()
         self._updates: dict[str, bytes] = {}
@@ -152,7 +152,7 @@ class FileRecorder(Recorder):
 
     def begin_cell(self, number: int) -> None:
         if os.getpid() != self._owner:
-            self._close()  # a forked copy goes on without us
+            self._close()  # a forked copy continues without us
             return
         with self._lock:
             self._flush()
@@ -259,7 +259,7 @@ class FileRecorder(Recorder):
                 kept,
             )
             if update and display_id is not None:
-                # An animation updates many times a second: its last state is what stays.
+                # An animation updates many times a second: only its last state stays.
                 now = time.monotonic()
                 if now - self._updated_at.get(display_id, 0.0) < self._limits.refresh_s:
                     self._updates[display_id] = line
@@ -331,7 +331,7 @@ class FileRecorder(Recorder):
     # -- inside -----------------------------------------------------------------------------
 
     def _bounded(self, data: Mapping[str, Any]) -> dict[str, str]:
-        """The representations that are small enough, as JSON; what is left out is noted."""
+        """The representations that are small enough, as JSON; a note names the others."""
         kept: dict[str, str] = {}
         for mime, value in data.items():
             if self._full and mime != "text/plain":
@@ -351,9 +351,9 @@ class FileRecorder(Recorder):
         return kept
 
     def _kept_by_clear(self, area: str | None) -> list[bytes]:
-        """What clearing an area leaves of this cell.
+        """The records that clearing an area keeps.
 
-        The other areas, and the last updates of other cells' displays: both outlive it.
+        These are the other areas and the last updates of other cells' displays.
         """
         try:
             with open(os.dup(self._file), "rb") as file:  # noqa: PTH123 - from a descriptor
@@ -390,7 +390,7 @@ class FileRecorder(Recorder):
             self._live = None
 
     def _flush(self) -> None:
-        """Write what was kept back: held ends of streams, tails, the last of many updates."""
+        """Write what is held back: ends of streams, tails, the last of many updates."""
         for stream in self._streams.values():
             rest = stream.masker.rest()
             if rest:
@@ -409,7 +409,7 @@ class FileRecorder(Recorder):
         self._updates = {}
 
     def _write_live(self, key: str, record: dict[str, Any], *, force: bool) -> None:
-        """Write a record in place of its former state, at most every so often."""
+        """Write a record over its previous state, but not too often."""
         now = time.monotonic()
         live = self._live
         if live is not None and live.key == key:
@@ -427,7 +427,7 @@ class FileRecorder(Recorder):
         self._live = _Live(key, begin, self._size, now)
 
     def _line(self, record: Mapping[str, Any], data: Mapping[str, str]) -> bytes:
-        """A record with representations that are JSON already: large ones are encoded once."""
+        """A record with representations that are already JSON: large ones are encoded only once."""
         parts = ", ".join(f"{_json(mime)}: {encoded}" for mime, encoded in data.items())
         return _encoded(f'{_json(record)[:-1]}, "data": {{{parts}}}}}\n')
 
@@ -438,7 +438,7 @@ class FileRecorder(Recorder):
         if self._file < 0:
             return
         if os.getpid() != self._owner and not line.startswith(_STREAM_LINE):
-            return  # a forked copy's prints are shown, as in the editor, and nothing else of it
+            return  # of a forked copy, only what it prints is shown, as in the editor
         view = memoryview(line)
         try:
             while view:
@@ -460,7 +460,7 @@ class FileRecorder(Recorder):
             self._file = -1
 
     def _after_fork(self) -> None:
-        """In a process that the notebook forked: its prints count, its copies of ours do not."""
+        """In a forked copy: what it prints counts, its copy of our buffers does not."""
         self._lock = threading.RLock()
         self._streams = {}
         self._updates = {}
@@ -473,12 +473,12 @@ def _json(value: Any) -> str:
 
 
 def _encoded(text: str) -> bytes:
-    """As UTF-8, with a question mark for each byte that was not (half of a surrogate pair)."""
+    """The text as UTF-8, with a question mark for each lone surrogate."""
     return text.encode("utf-8", "replace")
 
 
 def _unknown(value: Any) -> Any:
-    """Values that a library put into its representation and JSON does not know."""
+    """Convert values of a library's representation that JSON does not support."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         import base64
 

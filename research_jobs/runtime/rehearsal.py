@@ -1,10 +1,9 @@
-"""What nearly every run does, done once in the template with libraries that it has imported.
+"""The template does once what nearly every run does, with the libraries that it has imported.
 
-What is done for the first time fills caches all over the memory of a library. In a fork each of
-these writes costs the copy of a page, and the work is done again in every run: a small frame takes
-three times as long, and a chart a fifth longer. Nothing of a project takes part, and nothing that a
-fresh process would not come to by itself stays: no settings, no figures, no threads (`preload`
-looks).
+The first use of a library fills caches all over its memory. In a fork each of these writes copies
+a page, and every run repeats the work: a small frame takes three times as long, and a chart a fifth
+longer. Nothing of a project is involved, and nothing stays that a fresh process would not have: no
+settings, no figures, no threads (`preload` checks).
 
 Standard library only at the top, Python 3.10 and later.
 """
@@ -32,7 +31,7 @@ number
 
 
 def rehearse() -> None:
-    """Read a notebook, make a frame and write it, draw a chart; what fails is left."""
+    """Read a notebook, create and write a frame, draw a chart; failures are ignored."""
     with tempfile.TemporaryDirectory(prefix="research_jobs-") as name:
         folder = Path(name)
         for part in (_read, _write, _draw):
@@ -74,6 +73,6 @@ def _draw(folder: Path) -> None:
     figure = figure_module.Figure()
     axes = figure.add_subplot()
     axes.plot([1, 2, 3])
-    # Without text: a font that was used keeps its file open.
+    # Without text: a used font keeps its file open.
     axes.set_axis_off()
     figure.savefig(io.BytesIO(), format="png")

@@ -1,8 +1,8 @@
-"""The object that ``get_ipython()`` gives: an IPython shell as libraries expect a kernel's.
+"""The value of ``get_ipython()``: an IPython shell that looks like a kernel's to libraries.
 
-It is IPython's own shell class, so formatters, events, magics and configuration are the real
-ones. What would touch the machine or the notebook's namespace is left out: no profile folder,
-no history file, no completer, no ``In``/``Out``/``_`` among the notebook's names.
+It is IPython's own shell class, so formatters, events, magics and configuration are real. It does
+not touch the machine or the notebook's namespace: there is no profile folder, no history file, no
+completer, and no ``In``/``Out``/``_`` among the notebook's names.
 
 Imported only when something needs IPython.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Shell", "make_shell"]
 
-# What notebooks ask of a kernel through get_ipython() and batch has no use for.
+# Kernel features that notebooks call through get_ipython() and batch does not need.
 _QUIET_MAGICS = frozenset({"autoreload", "load_ext", "reload_ext", "unload_ext", "matplotlib"})
 
 
 class Shown(Protocol):
-    """What takes what the shell shows (`display.Display`)."""
+    """Receives what the shell shows (`display.Display`)."""
 
     @property
     def recorder(self) -> Recorder: ...
@@ -53,7 +53,7 @@ class Shown(Protocol):
 
 
 class _Publisher(DisplayPublisher):
-    """Hands what is displayed to the recorder."""
+    """Passes what is displayed to the recorder."""
 
     def publish(  # pyright: ignore[reportIncompatibleMethodOverride] - versions differ
         self,
@@ -77,7 +77,7 @@ class _Publisher(DisplayPublisher):
 
 
 class _Formatter(DisplayFormatter):
-    """IPython's formatters, idle where nobody keeps what they would make."""
+    """IPython's formatters, idle if nothing is recorded."""
 
     def format(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
         assert isinstance(self.parent, Shell)
@@ -87,7 +87,7 @@ class _Formatter(DisplayFormatter):
 
 
 class _Result:
-    """``sys.displayhook`` as the shell has it."""
+    """The shell's ``sys.displayhook``."""
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
@@ -98,7 +98,7 @@ class _Result:
 
 
 class _Comms:
-    """A comm manager that nobody is at the other end of."""
+    """A comm manager without a frontend."""
 
     def register_target(self, *_args: Any, **_options: Any) -> None: ...
 
@@ -116,7 +116,7 @@ class Shell(InteractiveShell):
         module.__dict__.update(shown.user_namespace)
         config = Config({"IPKernelApp": {"connection_file": ""}})
         super().__init__(user_module=module, user_ns=shown.user_namespace, config=config)
-        # At exit it would empty the notebook's namespace, which handlers of the notebook may use.
+        # At exit it would clear the notebook's namespace, which exit handlers may use.
         atexit.unregister(self.atexit_operations)
         self.kernel = SimpleNamespace(
             shell=self,
@@ -127,7 +127,7 @@ class Shell(InteractiveShell):
         )
         self.parent_header: dict[str, Any] = {}
 
-    # What a terminal's shell sets up and a batch run must not.
+    # Terminal setup, which a batch run must not do.
 
     def init_ipython_dir(self, ipython_dir: Any) -> None: ...
 
@@ -168,7 +168,7 @@ class Shell(InteractiveShell):
         self.displayhook = _Result(self)
         self.display_trap = DisplayTrap(hook=self.displayhook)
 
-    # What notebooks and libraries call.
+    # Called by notebooks and libraries.
 
     def formats(self, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """A value's representations and their metadata, by mime type."""
@@ -189,26 +189,26 @@ class Shell(InteractiveShell):
             traceback.print_exception(kind, error, trace)
 
     def finish_cell(self) -> None:
-        """The events of a cell's end; matplotlib's figures come with them."""
+        """Trigger the events of a cell's end, which show matplotlib's figures."""
         self.events.trigger("post_execute")
         self.events.trigger("post_run_cell", SimpleNamespace(success=True, result=None))
         self.execution_count = self.shown.execution_count + 1
 
     def close(self) -> None:
-        """Take this shell out of IPython's singleton, undoing what it hooked."""
+        """Remove this shell from IPython's singleton, and undo its hooks."""
         self.restore_sys_module_state()
         type(self).clear_instance()
 
 
 def make_shell(shown: Shown) -> Shell:
-    """The shell, installed where IPython looks for one.
+    """Install the shell where IPython looks for one.
 
-    Libraries tell a kernel from a terminal by the class's name and module.
+    Libraries recognize a kernel by the class's name and module.
     """
     kind = type("ZMQInteractiveShell", (Shell,), {"__module__": "ipykernel.zmqshell"})
     InteractiveShell.clear_instance()
     shell: Shell = kind(shown)
-    # As SingletonConfigurable.instance() does: the class and its parents know the one shell.
+    # As SingletonConfigurable.instance() does: the class and its parents share one shell.
     for cls in kind.__mro__:
         if issubclass(cls, InteractiveShell):
             setattr(cls, "_instance", shell)  # noqa: B010 - a plain assignment has no type

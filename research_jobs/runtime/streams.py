@@ -1,4 +1,4 @@
-"""``sys.stdout`` and ``sys.stderr`` while a notebook runs: to the log at once, and to the recorder.
+"""``sys.stdout`` and ``sys.stderr`` during a notebook: straight to the log, and to the recorder.
 
 Standard library only, Python 3.10 and later: the fresh process imports this.
 """
@@ -17,7 +17,7 @@ __all__ = ["capture_streams"]
 
 
 class _BytesTee(io.BufferedIOBase):
-    """``sys.stdout.buffer``: bytes go through and are captured as text."""
+    """``sys.stdout.buffer``: bytes pass through and are captured as text."""
 
     def __init__(self, target: BinaryIO, take: Callable[[str], None], encoding: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _BytesTee(io.BufferedIOBase):
 
 
 class _TextTee(io.TextIOBase):
-    """``sys.stdout``: text goes through to the log, and to the recorder in order."""
+    """``sys.stdout``: text passes through to the log and, in order, to the recorder."""
 
     def __init__(self, target: TextIO, name: str, recorder: Recorder) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _TextTee(io.TextIOBase):
             self._recorder.stream(self._name, text)
 
     def release(self) -> None:
-        """Go on writing through (a logging handler may hold this), but record no more."""
+        """Keep passing text on (a logging handler may hold this), but stop recording."""
         self._recorder = None
 
     def write(self, text: str) -> int:
@@ -83,7 +83,7 @@ class _TextTee(io.TextIOBase):
         return self._target.isatty()
 
     def close(self) -> None:
-        """Stay open: what closes its own stdout would lose what comes after."""
+        """Stay open: code that closes its stdout would lose later output."""
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -105,9 +105,9 @@ class _TextTee(io.TextIOBase):
 
 @contextmanager
 def capture_streams(recorder: Recorder) -> Generator[None]:
-    """Let a recorder see what is written to ``sys.stdout`` and ``sys.stderr`` meanwhile.
+    """Record what is written to ``sys.stdout`` and ``sys.stderr`` in this context.
 
-    Everything still goes where it went before, at once.
+    Everything still goes straight to its original destination.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def capture_streams(recorder: Recorder) -> Generator[None]:
     try:
         yield
     finally:
-        # What the notebook itself put in their place stays.
+        # Streams that the notebook itself has replaced stay.
         if sys.stdout is tees[0]:
             sys.stdout = before[0]
         if sys.stderr is tees[1]:

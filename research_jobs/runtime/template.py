@@ -1,7 +1,7 @@
 """The template: imports third-party modules once, then forks guardians, which fork runs.
 
-It never imports a file of the project. When `preload` finds a module unfit, the template ends, and
-the supervisor starts another one without it. A module that hangs is noticed by the supervisor.
+It never imports a file of the project. When `preload` finds a module unfit, the template ends and
+the supervisor starts another one without it. The supervisor also notices a module that hangs.
 
 Standard library only, Python 3.10 and later.
 """
@@ -40,7 +40,7 @@ __all__ = ["run_template"]
 
 
 def run_template(control: int, parent: int) -> NoReturn:
-    """Be the template until the supervisor goes away."""
+    """Run the template until the supervisor disconnects."""
     status = 1
     try:
         if os.getsid(0) != os.getpid():
@@ -52,7 +52,7 @@ def run_template(control: int, parent: int) -> NoReturn:
         if os.getppid() == parent:
             _Template(socket.socket(fileno=control), parent, parent_descriptor).run()
         status = 0
-    except BaseException:  # noqa: BLE001 - nothing is left that could handle it
+    except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
             os.write(2, traceback.format_exc().encode())
     finally:
@@ -66,7 +66,7 @@ class _Template:
         self.parent_descriptor = parent_descriptor
         self.path = tuple(sys.path)
         self.guardians: set[int] = set()
-        #: those that wait for a run, the one that has waited longest first, and those that have one
+        #: guardians that wait for a run, the longest waiting first, and those that have one
         self.waiting: deque[socket.socket] = deque()
         self.busy: dict[int, socket.socket] = {}
 
@@ -90,16 +90,16 @@ class _Template:
         linecache.clearcache()
         wake = self._signals()
         gc.collect()
-        # What is frozen is not written to by a collection, and so stays shared.
+        # A collection does not write to frozen objects, so their memory stays shared.
         gc.freeze()
         send_message(self.control, "Ready", **facts)
         self._serve(wake)
 
     def _end_with_supervisor(self, *, on: bool) -> None:
-        """Have the kernel end this process when the supervisor goes away, whatever is imported.
+        """Make the kernel end this process when the supervisor disconnects during imports.
 
-        An import that hangs looks at no descriptor. Nothing is sent to us meanwhile, so the only
-        thing that can happen on the socket is its end, and SIGIO ends a process by default.
+        An import that hangs reads no descriptor. Nothing is sent to us meanwhile, so the only event
+        on the socket is its end, and SIGIO ends a process by default.
         """
         fcntl.fcntl(self.control, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(self.control, fcntl.F_GETFL)
@@ -125,8 +125,8 @@ class _Template:
             poller.register(self.parent_descriptor, select.POLLIN)
         self.poller = poller
         while True:
-            # Forking a large process takes milliseconds: have the next one ready before it is
-            # asked for, but not before those that are asked for already.
+            # Forking a large process takes milliseconds: prepare the next one in advance, but
+            # serve pending requests first.
             if not self.waiting and not poller.poll(0):
                 self.waiting.append(self._fork())
             ready = {descriptor for descriptor, _events in poller.poll()}
@@ -143,7 +143,7 @@ class _Template:
                 self._hand_over(descriptors)
 
     def _hand_over(self, descriptors: Sequence[int]) -> None:
-        """Give a run to the guardian that has waited longest, or to a new one."""
+        """Pass a run to the guardian that has waited longest, or to a new one."""
         while True:
             chosen = self.waiting.popleft() if self.waiting else self._fork(descriptors)
             try:
@@ -158,7 +158,7 @@ class _Template:
             os.close(descriptor)
 
     def _take_back(self, descriptor: int) -> None:
-        """A guardian is through with its run: it waits for another one, or has left."""
+        """A guardian has finished its run: it waits for another one, or has exited."""
         guardian = self.busy.pop(descriptor)
         self.poller.unregister(descriptor)
         try:
@@ -171,7 +171,7 @@ class _Template:
             guardian.close()
 
     def _fork(self, not_its_own: Sequence[int] = ()) -> socket.socket:
-        """A guardian with its notebook's process, waiting for a run on this socket."""
+        """Fork a guardian with its notebook's process, waiting for a run on this socket."""
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
             # Python 3.12 warns of any thread; those that are left here are known.
@@ -186,8 +186,8 @@ class _Template:
             name_spare()
             self.control.close()
             # The others' ends too: that theirs has no other end is how they see us end.
-            for other in (ours, *self.waiting, *self.busy.values()):
-                other.close()
+            for inherited in (ours, *self.waiting, *self.busy.values()):
+                inherited.close()
             for descriptor in (*self.wake_descriptors, *not_its_own):
                 os.close(descriptor)
             run_guardian(
@@ -203,7 +203,7 @@ class _Template:
             os._exit(1)
 
     def _reap(self, wake: int) -> None:
-        """Collect guardians that have left, and end what one that was killed left behind."""
+        """Reap guardians that have exited, and end what a killed one left behind."""
         with contextlib.suppress(BlockingIOError):
             while os.read(wake, 4096):
                 pass
@@ -226,7 +226,7 @@ class _Template:
 
 
 class _Runs:
-    """A guardian's runs, as the template hands them over.
+    """A guardian's runs, as the template passes them on.
 
     Parameters
     ----------

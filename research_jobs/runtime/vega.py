@@ -1,8 +1,8 @@
-"""altair's charts as drawings, where the notebook's interpreter can make them.
+"""altair's charts as SVG, if the notebook's interpreter can render them.
 
-altair writes a page that fetches vega from the network, which a report must not do. With
-vl-convert-python installed (altair's own way to save charts) the chart is drawn here, in the
-notebook's process, which ends soon after. Standard library only at the top, Python 3.10 and later.
+altair writes a page that fetches vega from the network, which a report must not do. If
+vl-convert-python is installed (altair's own way to save charts), the chart is rendered here, in
+the notebook's process. Standard library only at the top, Python 3.10 and later.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, cast
 __all__ = ["draw", "specification"]
 
 _MIME = re.compile(r"application/vnd\.vegalite\.v\d+(?:\.\d+)*[+.]json")
-# Where the page's script is called with the chart. A line of its own: no data can look like it.
+# The call of the page's script with the chart. It is a whole line, so no data can look like it.
 _CALL = re.compile(r"^\s*\}\)\((?=\{)", re.MULTILINE)
 
 
 def specification(data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The Vega-Lite specification in an output, None where there is none.
+    """The Vega-Lite specification in an output; None if there is none.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def draw(data: Mapping[str, Any]) -> str | None:
     Returns
     -------
     str or None
-        None where there is no chart, or nothing installed that could draw it.
+        None if there is no chart, or nothing installed to render it.
     """
-    found = specification(data)
-    if found is None or importlib.util.find_spec("vl_convert") is None:
+    chart = specification(data)
+    if chart is None or importlib.util.find_spec("vl_convert") is None:
         return None
     try:
         import vl_convert  # pyright: ignore[reportMissingImports] - optional
 
-        return str(vl_convert.vegalite_to_svg(found))
+        return str(vl_convert.vegalite_to_svg(chart))
     except Exception:  # noqa: BLE001 - the output is kept as it is
         return None

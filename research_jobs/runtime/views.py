@@ -1,6 +1,6 @@
-"""Other ways to look at a text: with escapes undone, without markup, without line breaks.
+"""Views of a text: with escapes undone, without markup, without line breaks.
 
-A view knows where each of its characters came from. Each step is linear in the length of the text.
+A view maps each of its characters to the original. Each step is linear in the length of the text.
 
 Standard library only, Python 3.10 and later.
 """
@@ -30,7 +30,7 @@ ESCAPE_CHARACTER = r"(?:\x1b|\\+(?:u001[bB]|x1[bB]|033|e))"
 _ESCAPES = re.compile(
     rf"(?P<colour>{ESCAPE_CHARACTER}"
     r"(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\^_]))"
-    # One character at a time: two to four bytes where UTF-8 needs them, a pair of surrogates.
+    # One character at a time: two to four bytes if UTF-8 needs them, a pair of surrogates.
     r"|(?P<percent>%(?:25)*(?:[c-fC-F][0-9a-fA-F](?:%(?:25)*[89abAB][0-9a-fA-F]){1,3}"
     r"|[0-9a-fA-F]{2}))"
     r"|(?P<unicode>\\+u(?:[dD][89abAB][0-9a-fA-F]{2}\\+u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -40,7 +40,7 @@ _ESCAPES = re.compile(
     r"|(?P<backslash>\\+(?:[nrt]|[^\w\s\\&%]|))"
     r"|(?P<entity>&(?:amp;)*(?:\#[0-9]{1,7};?|\#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};|))"
 )
-# What all of the above and all that is dropped begin with.
+# The first characters of all of the above and of everything that is dropped.
 SPECIAL = re.compile(r"[\x1b\\%&+<\n]")
 _PLUS = re.compile(r"\+")
 _TAGS = re.compile(r"</?[A-Za-z!][^<>]{0,500}>")
@@ -48,11 +48,11 @@ _LINE_BREAKS = re.compile(r"[ \t\r]*\n\s*")
 
 
 class Step:
-    """A text with some of its parts replaced, and where each of its characters came from."""
+    """A text with some parts replaced, and the origin of each of its characters."""
 
     def __init__(self, text: str, pattern: re.Pattern[str], undo: Callable[[Any], str]) -> None:
         pieces: list[str] = []
-        #: begin in the new text; begin and end in the old one; whether it was replaced
+        #: start in the new text; start and end in the old one; whether it was replaced
         self._parts: list[tuple[int, int, int, bool]] = []
         self._begins: list[int] = []
         length = position = 0
@@ -83,7 +83,7 @@ class Step:
 
 
 class Projection:
-    """A text as a view shows it."""
+    """A text in a view."""
 
     def __init__(self, steps: list[Step]) -> None:
         self._steps = steps
@@ -95,19 +95,19 @@ class Projection:
         return [step.text for step in self._steps]
 
     def start(self, index: int, *, upto: int | None = None) -> int:
-        """The place in the original of what begins at `index`, after `upto` of the steps."""
+        """The position in the original of what begins at `index`, after `upto` of the steps."""
         for step in reversed(self._steps[:upto]):
             index = step.start(index)
         return index
 
     def end(self, index: int) -> int:
-        """The place in the original of what ends at `index`."""
+        """The position in the original of what ends at `index`."""
         for step in reversed(self._steps):
             index = step.end(index)
         return index
 
 
-#: one step: None where it changes nothing
+#: one step: None if it changes nothing
 Maker: TypeAlias = Callable[[str], Step | None]
 
 
@@ -132,7 +132,7 @@ def undo_escapes(text: str) -> Step | None:
 
 
 def undo_plus(text: str) -> Step | None:
-    # A form in a URL writes a space so.
+    # Form encoding writes a space as "+".
     return Step(text, _PLUS, lambda _match: " ") if "+" in text else None
 
 
@@ -145,7 +145,7 @@ def drop_line_breaks(text: str) -> Step | None:
 
 
 def _undone(match: re.Match[str]) -> str:
-    """What an escape stands for, however often it was escaped itself."""
+    """The text of an escape, even if it is escaped several times."""
     kind, text = match.lastgroup, match.group()
     if kind == "entity":
         name = text[1:].replace("amp;", "")

@@ -1,10 +1,10 @@
-"""The ``__main__`` of a notebook's worker processes, run there by multiprocessing as a script.
+"""The ``__main__`` of a notebook's worker processes, which multiprocessing runs as a script.
 
-It takes the notebook's place: importing the notebook in a worker would run it a second time, so
-that import is refused.
+It replaces the notebook: importing the notebook in a worker would run it a second time, so that
+import is refused.
 
-Standard library only, Python 3.10 and later. It may not import anything of ours: a worker need not
-have research_jobs.
+Standard library only, Python 3.10 and later. It must not import our modules: a worker may not have
+research_jobs.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NoReturn
 
 
 class _Refusal:
-    """Stands in the import system's way for one module.
+    """Blocks the import of one module.
 
     Parameters
     ----------
     module, path : str
         The notebook's name and file.
     refusals : str
-        Takes a line for each refusal.
+        Receives a line for each refusal.
     """
 
     def __init__(self, module: str, path: str, refusals: str) -> None:
@@ -39,7 +39,7 @@ class _Refusal:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: object = None
     ) -> None:
-        """Find nothing; raises ImportError for the notebook."""
+        """Find nothing, but raise ImportError for the notebook."""
         del target
         if fullname.rpartition(".")[2] != self.module.rpartition(".")[2]:
             return
@@ -48,19 +48,19 @@ class _Refusal:
             self.refuse()
 
     def refuse(self) -> NoReturn:
-        """Raise; where a pool takes its work, tell the run and leave, as the pool would go on."""
-        told = f"a worker process may not import the notebook {self.module}: it would run again"
+        """Raise; in a pool that takes work, report it and exit, as the pool would go on."""
+        message = f"a worker process cannot import the notebook {self.module}: it would run again"
         caller = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no public way
         if _takes_work(caller):
             with contextlib.suppress(OSError):
-                os.write(2, f"{told}\n".encode())
+                os.write(2, f"{message}\n".encode())
                 os.write(os.open(self.refusals, os.O_WRONLY), b"refused\n")
                 os._exit(1)
-        raise ImportError(told)
+        raise ImportError(message)
 
 
 def _takes_work(frame: types.FrameType | None) -> bool:
-    """Whether it is a pool that imports, to unpickle work, and not what the work itself calls."""
+    """Whether a pool imports, to unpickle work, rather than the work itself."""
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in ("importlib", "dill"):
@@ -70,7 +70,7 @@ def _takes_work(frame: types.FrameType | None) -> bool:
 
 
 class _Absent(types.ModuleType):
-    """A notebook that no worker could import: its folder's name is another module's."""
+    """Whether no worker could import the notebook, as its folder has another module's name."""
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):

@@ -1,10 +1,10 @@
-"""What the processes that a notebook starts get of it: its functions, never a second run.
+"""Worker processes of a notebook get its functions without running it again.
 
-- Where workers pickle with cloudpickle (loky, joblib, dask, any vendored copy), the notebook's
-  functions and classes travel by value, as those of the editor's ``__main__`` do.
-- Where they pickle by name (spawn and forkserver pools of multiprocessing and its relatives), a
-  worker would have to import the notebook, which runs it. `worker_main` refuses that import there
-  and tells the guardian, which ends the run.
+- With cloudpickle (loky, joblib, dask, any vendored copy), the notebook's functions and classes are
+pickled by value, like those of the editor's ``__main__``.
+- With pickling by name (spawn and forkserver pools of multiprocessing and the like), a worker would
+have to import the notebook, which runs it. `worker_main` refuses that import and tells the
+guardian, which ends the run.
 
 Standard library only, Python 3.10 and later.
 """
@@ -24,7 +24,7 @@ from research_jobs.runtime.fresh import modules_since_preload
 
 __all__ = ["WORKER_VARIABLE", "become_main", "remember_helpers"]
 
-#: tells a worker which import to refuse, and where to say so
+#: tells a worker which import to refuse, and where to report it
 WORKER_VARIABLE = "RESEARCH_JOBS_WORKER_OF"
 
 _WORKER_MAIN = str(Path(__file__).with_name("worker_main.py"))
@@ -41,19 +41,19 @@ _preloaded: list[ModuleType] = []
 
 
 def remember_helpers() -> None:
-    """Note what was preloaded of the modules that send work (called by the template)."""
+    """Record which modules that send work are preloaded (called by the template)."""
     _preloaded[:] = [module for name, module in sys.modules.items() if _is_helper(name)]
 
 
 def become_main(module: ModuleType, refusals: int) -> None:
-    """Make the notebook's module ``__main__``, as in the editor, and have its workers share it.
+    """Make the notebook's module ``__main__``, as in the editor, for its workers too.
 
     Parameters
     ----------
     module : ModuleType
         The notebook, before its first cell runs.
     refusals : int
-        Descriptor of the pipe on which a worker says that it was refused the notebook.
+        Descriptor of the pipe on which a worker reports that it tried to import the notebook.
     """
     sys.modules["__main__"] = module
     if "__mp_main__" in sys.modules:  # as multiprocessing's import leaves it
@@ -70,7 +70,7 @@ def _is_helper(name: str) -> bool:
 
 
 class _Adapter:
-    """Changes a module that sends work to other processes, so that it sends this notebook right.
+    """Adapts modules that send work to other processes to this notebook.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class _Adapter:
                     setattr(user, "dumps", by_value)  # noqa: B010 - any module
 
     def _prepare(self, prepare: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        """What a worker is told at its start, without the order to run ``__main__`` again."""
+        """A worker's start data, without the order to run ``__main__`` again."""
 
         def get_preparation_data(*args: Any, **options: Any) -> dict[str, Any]:
             os.environ[WORKER_VARIABLE] = self._order
@@ -115,7 +115,7 @@ class _Adapter:
         return get_preparation_data
 
     def _by_value(self, dumps: Callable[..., bytes]) -> Callable[..., bytes]:
-        """Pickle with cloudpickle what names the notebook, as distributed does for ``__main__``."""
+        """Pickle what refers to the notebook with cloudpickle, as distributed does."""
         import cloudpickle
 
         mark = self._notebook.__name__.encode()

@@ -1,7 +1,7 @@
 """Checks of a staged output, evaluated in the notebook's process.
 
-The footer's statistics answer where they can; where they cannot, the columns concerned are read
-in batches. ``unique`` keeps the distinct keys in memory, nothing else does.
+The footer's statistics are used if they suffice; otherwise the columns concerned are read in
+batches. Only ``unique`` keeps anything in memory, namely the distinct keys.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import as_json, column_facts
 from research_jobs.store.codec.reading import Source, open_source, typed_value
 
-pc: Any = importlib.import_module("pyarrow.compute")  # its functions are made at run time
+pc: Any = importlib.import_module("pyarrow.compute")  # its functions are created at run time
 
 __all__ = ["CHECKS", "evaluate_checks"]
 
 EXAMPLES = 5
-# What missing values look like in a column of typed JSON.
+# Missing values in a column of typed JSON.
 JSON_MISSING = ("null", '{"$float":"nan"}', '{"$na":0}', '{"$nat":0}')
 
 
@@ -53,12 +53,12 @@ class _Subject:
     value: Any
 
     def column(self, name: str) -> str:
-        """The file's name of a column, from what the manifest calls it.
+        """A column's name in the file, from its name in the manifest.
 
         Raises
         ------
         StoreError
-            When there is none.
+            When there is no such column.
         """
         labels = {str(label): field for label, field in self.source.labels.items()}
         if name in labels:
@@ -77,7 +77,7 @@ class _Subject:
         return None
 
     def recipe(self, field: str) -> Mapping[str, Any]:
-        """How a pandas column stands in the file; empty for values of other libraries."""
+        """How a pandas column is stored in the file; empty for values of other libraries."""
         if self.source.kind not in PANDAS_KINDS:
             return {}
         detail = self.source.header.detail
@@ -104,14 +104,14 @@ def evaluate_checks(
     ----------
     staged : StagedOutput
     checks : mapping
-        As the manifest has them: ``min_rows``, ``max_rows`` (rows), ``columns`` (name to type or
+        As declared in the manifest: ``min_rows``, ``max_rows`` (rows), ``columns`` (name to type or
         None), ``not_null``, ``unique`` (names), ``range`` (column to ``[low, high]``),
         ``fresh_within`` (``{"column", "seconds"}``), ``schema`` (``"module:Name"``), and
         ``severity`` (one for all, or by check).
     previous : Path or None
-        The output as it was published last, to tell how many rows it had.
+        The output as it was last published, for its number of rows.
     value : object or None
-        The value itself, for ``schema``; read from the file where it is None.
+        The value itself, for ``schema``; read from the file if None.
 
     Returns
     -------
@@ -121,12 +121,12 @@ def evaluate_checks(
     severity = checks.get("severity", "error")
     path = Path(staged.path)
     subject = _Subject(staged, open_source(path), pq.read_metadata(path), previous, value)
-    found: list[CheckOutcome] = []
+    outcomes: list[CheckOutcome] = []
     for name, argument in checks.items():
         if name == "severity":
             continue
         finding = _evaluate(subject, name, argument)
-        found.append(
+        outcomes.append(
             CheckOutcome(
                 output=staged.name,
                 check=name,
@@ -136,13 +136,13 @@ def evaluate_checks(
                 metadata=finding.metadata,
             )
         )
-    return tuple(found)
+    return tuple(outcomes)
 
 
 def _evaluate(subject: _Subject, name: str, argument: Any) -> _Finding:
     check = CHECKS.get(name)
     if check is None:
-        hint = did_you_mean(name, CHECKS, label="There are")
+        hint = did_you_mean(name, CHECKS, label="Checks")
         return _Finding(
             passed=False, description=f"there is no check '{name}'. {hint}", metadata={}
         )
@@ -160,7 +160,7 @@ def _rows(subject: _Subject) -> int:
 def _rows_metadata(subject: _Subject) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": _rows(subject)}
     if subject.previous is not None:
-        # Where it cannot be read: that is not this output's fault.
+        # If it cannot be read, that is not this output's fault.
         with contextlib.suppress(OSError, pa.ArrowException):
             found["previous_rows"] = pq.read_metadata(subject.previous).num_rows
     return found
@@ -168,12 +168,14 @@ def _rows_metadata(subject: _Subject) -> dict[str, Any]:
 
 def _min_rows(subject: _Subject, least: int) -> _Finding:
     rows = _rows(subject)
-    return _Finding(rows >= least, f"{rows} rows, at least {least} wanted", _rows_metadata(subject))
+    return _Finding(
+        rows >= least, f"{rows} rows; at least {least} required", _rows_metadata(subject)
+    )
 
 
 def _max_rows(subject: _Subject, most: int) -> _Finding:
     rows = _rows(subject)
-    return _Finding(rows <= most, f"{rows} rows, at most {most} wanted", _rows_metadata(subject))
+    return _Finding(rows <= most, f"{rows} rows; at most {most} allowed", _rows_metadata(subject))
 
 
 def _columns(subject: _Subject, wanted: Any) -> _Finding:
@@ -192,7 +194,7 @@ def _columns(subject: _Subject, wanted: Any) -> _Finding:
             wrong.append(f"'{name}' is {_type_text(kind)}, not {text}")
     if wrong:
         return _Finding(passed=False, description="; ".join(wrong[:EXAMPLES]), metadata={})
-    description = f"all {len(types)} columns are there"
+    description = f"all {len(types)} columns exist"
     return _Finding(passed=True, description=description, metadata={})
 
 
@@ -233,7 +235,7 @@ _FAMILIES: dict[str, Callable[[Any], bool]] = {
 
 
 def _is_type(text: str, kind: Any, recipe: Mapping[str, Any]) -> bool:
-    """Whether a type is what the manifest calls it: a family, or Arrow's or pandas' own name."""
+    """Whether a type matches its name in the manifest: a family, or Arrow's or pandas' own name."""
     name = text.strip()
     family = _FAMILIES.get(name.lower())
     if family is not None:
@@ -247,7 +249,7 @@ def _is_type(text: str, kind: Any, recipe: Mapping[str, Any]) -> bool:
 
 
 def _type_text(kind: Any) -> str:
-    """An Arrow type by the name that people know: ``float64`` rather than ``double``."""
+    """An Arrow type's familiar name: ``float64`` rather than ``double``."""
     return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(
         str(kind), str(kind)
     )
@@ -311,14 +313,14 @@ def _unique(subject: _Subject, names: Sequence[str]) -> _Finding:
     extra = plain.num_rows - counts.num_rows
     what = " + ".join(names)
     if not extra:
-        return _Finding(passed=True, description=f"{what} tells rows apart", metadata={})
+        return _Finding(passed=True, description=f"{what} identifies each row", metadata={})
     examples = [
         ", ".join(str(row[field]) for field in fields)
         for row in repeated.slice(0, EXAMPLES).to_pylist()
     ]
     return _Finding(
         passed=False,
-        description=f"{extra} rows repeat another's {what}, such as {examples[0]}",
+        description=f"{extra} rows have a duplicate {what}, such as {examples[0]}",
         metadata={"repeated": extra, "examples": examples},
     )
 
@@ -334,15 +336,15 @@ def _range(subject: _Subject, ranges: Mapping[str, Sequence[Any]]) -> _Finding:
         if least is None:
             continue
         if low is not None and _comparable(least) < _comparable(typed_value(low, kind)):
-            wrong.append(f"'{name}' goes down to {as_json(least)}, at least {low} wanted")
+            wrong.append(f"'{name}' goes down to {as_json(least)}; at least {low} required")
         if high is not None and _comparable(greatest) > _comparable(typed_value(high, kind)):
-            wrong.append(f"'{name}' goes up to {as_json(greatest)}, at most {high} wanted")
+            wrong.append(f"'{name}' goes up to {as_json(greatest)}; at most {high} allowed")
     description = "; ".join(wrong[:EXAMPLES]) if wrong else "all values are in range"
     return _Finding(passed=not wrong, description=description, metadata=metadata)
 
 
 def _comparable(value: Any) -> Any:
-    """Times with a zone as UTC, days as their beginning, everything else as it is."""
+    """Times with a zone as UTC, days as their start, everything else unchanged."""
     if isinstance(value, datetime):
         naive = value.tzinfo is None
         return value.replace(tzinfo=timezone.utc) if naive else value.astimezone(timezone.utc)
@@ -379,14 +381,14 @@ def _fresh_within(subject: _Subject, wanted: Mapping[str, Any]) -> _Finding:
     field = subject.column(name)
     kind = subject.type_of(field)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        raise StoreError(f"'{name}' is {_type_text(kind)}, no time")
+        raise StoreError(f"'{name}' is {_type_text(kind)}, not a time")
     _, newest = _extremes(subject, field)
     limit = timedelta(seconds=float(wanted["seconds"]))
     if newest is None:
         return _Finding(passed=False, description=f"'{name}' has no value", metadata={})
     now = datetime.now(timezone.utc)
     end = context().end
-    # A partition of the past is as fresh as it can be: it is measured against its own end.
+    # A past partition is measured against its own end: it cannot be fresher.
     reference = min(now, end.astimezone(timezone.utc)) if end is not None else now
     age = reference - _comparable(newest)
     return _Finding(
@@ -399,12 +401,12 @@ def _fresh_within(subject: _Subject, wanted: Mapping[str, Any]) -> _Finding:
 
 def _time_column(subject: _Subject) -> str:
     names = {field: str(label) for label, field in subject.source.labels.items()}
-    # The index first: that is where a time series has its times.
+    # The index first: a time series has its times there.
     for field in [*subject.source.levels, *names]:
         kind = subject.type_of(field)
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             return names[field]
-    raise StoreError("no column holds times", hint="Name one: fresh_within: {column: ...}")
+    raise StoreError("no column has times", hint="Name one: fresh_within: {column: ...}")
 
 
 def _span(length: timedelta) -> str:
@@ -424,13 +426,13 @@ def _schema(subject: _Subject, where: str) -> _Finding:
     value = read_output(Path(subject.staged.path)) if subject.value is None else subject.value
     try:
         schema.validate(value, lazy=True)
-    except Exception as error:  # noqa: BLE001 - pandera need not be installed: its errors have no name here
+    except Exception as error:  # noqa: BLE001 - pandera may not be installed, so its errors cannot be named
         return _refused(where, error)
     return _Finding(passed=True, description=f"{where} holds", metadata={})
 
 
 def _refused(where: str, error: Exception) -> _Finding:
-    """What a schema objects to: its failure cases where it lists them, else its first line."""
+    """A schema's objections: its failure cases if it lists them, else its first line."""
     cases: Any = getattr(error, "failure_cases", None)
     lines: list[str] = []
     count = 0

@@ -1,4 +1,4 @@
-"""Publishing what a run staged: all of its outputs, or none. No pyarrow here."""
+"""Publish a run's staged outputs: all of them, or none. No pyarrow here."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def publish(
 ) -> tuple[PublishedOutput, ...]:
     """Publish staged outputs: all of them in one step, or none.
 
-    Outputs that were partitioned in another way are set aside: nothing is lost, and no reader
-    sees both.
+    Outputs that were partitioned differently are set aside: nothing is lost, and no reader sees
+    both.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def publish(
     staging : Staging or Path
     partition : PartitionKey or None
     keep : mapping of str to int, optional
-        Output to the number of older versions kept beside the new one. A version is kept when
+        Output to the number of older versions to keep besides the new one. A version is kept when
         any of its outputs asks for it.
     run_id : str
     group : str, optional
@@ -73,9 +73,9 @@ def publish(
     Raises
     ------
     StoreError
-        When they cannot be published; the outputs that were there stay as they are.
+        When they cannot be published; the previous outputs stay unchanged.
     PartitionError
-        For a partition key that no path can hold.
+        For a partition key that does not fit in a path.
     """
     job = _publication(notebook, staged, staging, partition, run_id, keep, group, tell)
     return backend_of(store).publish(job)
@@ -91,7 +91,7 @@ def reject(
     run_id: str,
     group: str | None = None,
 ) -> Path | str:
-    """Keep staged outputs aside that an error-level check refused.
+    """Set aside staged outputs that failed an error-level check.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def reject(
     Returns
     -------
     Path or str
-        The folder (or URL) with the files in it. Only the latest of a unit is kept.
+        The folder (or URL) of the files. Only the latest of a unit is kept.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def reject(
 def refuse_foreign(
     store: str, notebook: str, outputs: Sequence[str], partition: PartitionKey | None = None
 ) -> None:
-    """Refuse outputs whose place holds a file or folder that the store did not make.
+    """Refuse outputs if a file or folder that the store did not create has their path.
 
     Raises
     ------
@@ -128,9 +128,9 @@ def refuse_foreign(
 def refuse_any_foreign(
     store: str, notebook: str, outputs: Sequence[str], *, partitioned: bool
 ) -> None:
-    """Refuse them for whatever run comes next: in a folder, in the place of any partition.
+    """Refuse them for any future run: in a local store, at the path of any partition.
 
-    A store behind a URL is not looked at: that would be a request for each output.
+    A store behind a URL is not checked: that would be a request for each output.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def refuse_any_foreign(
     if is_remote(store):
         return
     unit = unit_of(store, notebook, None)
-    # A partitioned output has a folder where a plain one has a file.
+    # A partitioned output is a folder, a plain one is a file.
     refuse_foreign(store, notebook, () if partitioned else outputs)
     if partitioned:
         refuse_foreign_partitions(unit, outputs)
@@ -163,7 +163,7 @@ def _publication(
 
 
 def _check_staged(staged: Sequence[StagedOutput], staging: Path) -> None:
-    """Refuse what is not a whole Parquet file of ours in the staging folder."""
+    """Refuse anything but complete Parquet files of ours in the staging folder."""
     root = staging.resolve()
     names = [item.name for item in staged]
     if len(set(names)) < len(names):
@@ -171,15 +171,13 @@ def _check_staged(staged: Sequence[StagedOutput], staging: Path) -> None:
     for item in staged:
         path = Path(item.path)
         if check_output_name(item.name) != item.name:
-            raise StoreError(f"{item.name!r} is not the name Python gives that variable")
+            raise StoreError(f"{item.name!r} is not in Python's normalized spelling")
         if not is_plain_file(path) or not path.resolve().is_relative_to(root):
-            raise StoreError(
-                f"output '{item.name}': {path} is no file of the staging folder {root}"
-            )
+            raise StoreError(f"output '{item.name}': {path} is not in the staging folder {root}")
         if path.stat().st_size != item.bytes or not _is_parquet(path):
             raise CorruptOutputError(
                 f"output '{item.name}': {path} is not the file that was staged",
-                hint="Something else wrote to it; run the notebook again.",
+                hint="Another process changed it; run the notebook again.",
             )
 
 

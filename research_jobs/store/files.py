@@ -1,7 +1,7 @@
-"""The few operations on files that the store's guarantees rest on.
+"""The few file operations that the store's guarantees depend on.
 
-Everything `commit` changes on disk goes through one `Files` object, so that a test can log the
-operations, replay any part of them as a power cut would leave it, or make the n-th one fail.
+Everything that `commit` changes on disk goes through one `Files` object, so that a test can log
+the operations, replay any part of them as after a power cut, or make the n-th one fail.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Files:
     """Operations on the local file system; durable only where a ``sync_`` follows."""
 
     def make_folder(self, path: Path) -> None:
-        """Make one folder; its parent exists and it does not."""
+        """Create a folder; its parent exists, the folder does not."""
         path.mkdir()
 
     def link(self, path: Path, target: str) -> None:
-        """Make a symbolic link."""
+        """Create a symbolic link."""
         path.symlink_to(target)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move within the file system, replacing what is there in one step."""
+        """Move within the file system, atomically replacing the target."""
         source.replace(target)
 
     def remove(self, path: Path) -> None:
@@ -50,16 +50,16 @@ class Files:
         path.rmdir()
 
     def write(self, path: Path, data: bytes) -> None:
-        """Make a new small file."""
+        """Create a small file."""
         with path.open("xb") as stream:
             stream.write(data)
 
     def sync_file(self, path: Path) -> None:
-        """Bring a file's content to the disk."""
+        """Flush a file's content to the disk."""
         self._sync(path, os.O_RDONLY)
 
     def sync_folder(self, path: Path) -> None:
-        """Bring a folder's names to the disk."""
+        """Flush a folder's names to the disk."""
         self._sync(path, os.O_RDONLY | os.O_DIRECTORY)
 
     def _sync(self, path: Path, flags: int) -> None:
@@ -70,9 +70,9 @@ class Files:
             os.close(descriptor)
 
     def make_folders(self, path: Path) -> None:
-        """Make a folder and its missing parents, each made durable in its parent.
+        """Create a folder and its missing parents, each made durable in its parent.
 
-        Others may make and remove empty folders on the way at the same time.
+        Others may create and remove empty folders on the path at the same time.
         """
         for _ in attempts(path):
             if path.is_dir():
@@ -88,8 +88,8 @@ class Files:
     def remove_tree(self, path: Path) -> None:
         """Remove a folder and all below it; links are removed, never followed."""
         with os.scandir(path) as entries:
-            found = list(entries)
-        for entry in found:
+            listed = list(entries)
+        for entry in listed:
             if entry.is_dir(follow_symlinks=False):
                 self.remove_tree(Path(entry.path))
             else:
@@ -101,17 +101,17 @@ FILES = Files()
 
 
 def disk() -> Files:
-    """The operations that the store uses now; a test puts its own in place of `FILES`."""
+    """The operations that the store uses; a test replaces `FILES`."""
     return FILES
 
 
 class FolderLock:
-    """An advisory lock on a folder, let go by the kernel however its holder ends.
+    """An advisory lock on a folder, which the kernel releases however its holder ends.
 
     Parameters
     ----------
     path : Path
-        An existing folder. Nothing is written into it, so a read-only store can be locked too.
+        An existing folder. Nothing is written to it, so a read-only store can be locked too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,11 +120,11 @@ class FolderLock:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def exclusive(self, *, wait: bool = True) -> bool:
-        """Take it for one holder alone; False when it is held and `wait` is false."""
+        """Acquire it exclusively; False if it is held and `wait` is false."""
         return self._take(fcntl.LOCK_EX, wait=wait)
 
     def shared(self, *, wait: bool = True) -> bool:
-        """Take it beside other shared holders."""
+        """Acquire it together with other shared holders."""
         return self._take(fcntl.LOCK_SH, wait=wait)
 
     def _take(self, kind: int, *, wait: bool) -> bool:
@@ -144,12 +144,12 @@ class FolderLock:
             return False
 
     def release(self) -> None:
-        """Let go; a second call does nothing."""
+        """Release it; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
-    def __enter__(self) -> FolderLock:  # noqa: PYI034 - Self is of Python 3.11
+    def __enter__(self) -> FolderLock:  # noqa: PYI034 - Self requires Python 3.11
         return self
 
     def __exit__(
@@ -161,7 +161,7 @@ class FolderLock:
         self.release()
 
     def __del__(self) -> None:
-        # At the interpreter's end modules may be gone; the kernel lets go of the lock then.
+        # At the interpreter's exit modules may be gone; the kernel then releases the lock.
         try:  # noqa: SIM105 - contextlib may be gone too
             self.release()
         except AttributeError:

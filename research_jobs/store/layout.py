@@ -1,4 +1,4 @@
-"""Where things stand in the store: (notebook, output, partition) to paths.
+"""The layout of the store: (notebook, output, partition) to paths.
 
 ::
 
@@ -10,11 +10,11 @@
                         -> ../../.partitions/run_date=2018-11-01/current/signals.pq
     data/momentum_signals/.partitions/run_date=2018-11-01/current -> 000001-77ab01c4
 
-The names that other tools read are links that never change; what changes is ``current``, one
-link for all outputs of a notebook (or of one partition of it). The files of a version end in
-``.pq`` so that a careless ``data/x/**/*.parquet`` cannot count them a second time.
+The names that other tools read are links that never change. Only ``current`` changes, one link for
+all outputs of a notebook (or of one of its partitions). The files of a version end in ``.pq`` so
+that a careless ``data/x/**/*.parquet`` does not count them twice.
 
-No pyarrow here: the run worker calls this too.
+No pyarrow here: the run worker uses this module too.
 """
 
 from __future__ import annotations
@@ -65,42 +65,42 @@ def is_remote(store: str) -> bool:
 
 
 def check_notebook_name(notebook: str) -> tuple[str, ...]:
-    """The parts of a notebook's name, each safe as a folder's name.
+    """The parts of a notebook's name, each a safe folder name.
 
     Raises
     ------
     StoreError
-        When a part is empty, hidden, too long, or has characters that no notebook's file has.
+        When a part is empty, hidden, too long, or has characters that notebook files cannot have.
     """
     parts = tuple(notebook_name(notebook).split("/"))
     for part in parts:
         if NOTEBOOK_PART.match(part) is None or len(part.encode()) > NAME_LIMIT:
             raise StoreError(
-                f"{_shown(notebook)} cannot be the name of a notebook in the store",
+                f"{_shown(notebook)} is not a valid notebook name for the store",
                 hint="Use letters, digits, '_' and '-', and '/' between folders.",
             )
     return parts
 
 
 def check_output_name(output: str) -> str:
-    """An output's name, which is a Python variable's.
+    """Check an output's name, which is that of a Python variable.
 
     Raises
     ------
     StoreError
-        When it is no identifier, or too long for a file's name.
+        When it is not an identifier, or is too long for a file name.
     """
     if not output.isidentifier() or len(output.encode()) > NAME_LIMIT - len(".parquet"):
         raise StoreError(
-            f"{_shown(output)} cannot be the name of an output",
-            hint="An output has the name of a Python variable.",
+            f"{_shown(output)} is not a valid output name",
+            hint="Use the name of a Python variable.",
         )
-    # Python's own rule for identifiers: `ﬁt` and `fit` are one name.
+    # Python's own rule for identifiers: `ﬁt` and `fit` are the same name.
     return unicodedata.normalize("NFKC", output)
 
 
 def partition_dimensions(partition: PartitionKey) -> dict[str, str]:
-    """Dimension to key, ordered by dimension so that the order of a mapping moves no file."""
+    """Dimension to key, ordered by dimension so that a mapping's order does not change paths."""
     return dict(sorted((partition.dimensions or {"partition": partition.key}).items()))
 
 
@@ -111,12 +111,12 @@ def partition_segments(dimensions: Mapping[str, str]) -> tuple[str, ...]:
     ----------
     dimensions : mapping of str to str
         Column to key. Everything but letters, digits and ``_.-~`` is percent-encoded as UTF-8,
-        which DuckDB, polars and pyarrow decode again; no two keys share a path.
+        which DuckDB, polars and pyarrow decode; no two keys share a path.
 
     Raises
     ------
     PartitionError
-        For a key that no path can hold.
+        For a key that does not fit in a path.
     """
     return tuple(_segment(name, dimensions[name]) for name in sorted(dimensions))
 
@@ -124,15 +124,17 @@ def partition_segments(dimensions: Mapping[str, str]) -> tuple[str, ...]:
 def _segment(dimension: str, key: str) -> str:
     if not dimension.isidentifier():
         raise PartitionError(
-            f"{_shown(dimension)} cannot be the name of a partition's column",
+            f"{_shown(dimension)} is not a valid name for a partition column",
             hint="Use letters, digits and '_'.",
         )
     if not key:
         raise PartitionError(f"the partition key of {dimension} is empty")
     if "\0" in key:
-        raise PartitionError(f"the partition key {_shown(key)} of {dimension} has a NUL in it")
+        raise PartitionError(
+            f"the partition key {_shown(key)} of {dimension} contains a NUL character"
+        )
     if key == HIVE_NULL:
-        raise PartitionError(f"the partition key {key} means 'no key' to every reader")
+        raise PartitionError(f"readers take the partition key {key} for a missing key")
     try:
         segment = f"{quote(dimension, safe='')}={quote(key, safe='')}"
     except UnicodeEncodeError as error:
@@ -143,13 +145,13 @@ def _segment(dimension: str, key: str) -> str:
         raise PartitionError(
             f"the partition key {_shown(key)} of {dimension} is too long: "
             f"{len(segment)} characters once encoded",
-            hint=f"At most {NAME_LIMIT - len(dimension) - 1} fit into a folder's name.",
+            hint=f"At most {NAME_LIMIT - len(dimension) - 1} fit in a folder name.",
         )
     return segment
 
 
 def read_segments(segments: tuple[str, ...]) -> PartitionKey:
-    """The partition that folders such as ``run_date=2018-11-01`` stand for."""
+    """The partition of folders such as ``run_date=2018-11-01``."""
     pairs = [segment.split("=", 1) for segment in segments]
     dimensions = {unquote(name): unquote(key) for name, key in pairs}
     return PartitionKey(key="|".join(dimensions.values()), dimensions=dimensions)
@@ -157,7 +159,7 @@ def read_segments(segments: tuple[str, ...]) -> PartitionKey:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is published in one step: a notebook's outputs, or those of one partition of it.
+    """What is published in one step: the outputs of a notebook or of one of its partitions.
 
     Parameters
     ----------
@@ -165,10 +167,10 @@ class Unit:
         The store's folder, resolved.
     notebook : str
     segments : tuple of str
-        The partition's folders; empty where there is no partition.
+        The partition's folders; empty without a partition.
     root : str
-        The hidden folder of the notebook's partitions; partitions by something else, of earlier
-        runs, are in another.
+        The hidden folder of the notebook's partitions; those of an earlier partitioning are in
+        another one.
     """
 
     store: Path
@@ -183,17 +185,17 @@ class Unit:
 
     @property
     def hidden(self) -> str:
-        """str: the name of the hidden folder that the unit's versions are in."""
+        """str: the name of the hidden folder with the unit's versions."""
         return self.root if self.segments else VERSIONS
 
     @cached_property
     def versions(self) -> Path:
-        """Path: the folder of versions, with ``current`` in it."""
+        """Path: the folder of versions, which contains ``current``."""
         return self.folder.joinpath(self.hidden, *self.segments)
 
     @property
     def partitioning(self) -> Path:
-        """Path: the file that says which hidden folder counts."""
+        """Path: the file that names the hidden folder that readers follow."""
         return self.folder / PARTITIONING
 
     @property
@@ -203,7 +205,7 @@ class Unit:
 
     @property
     def rejected(self) -> Path:
-        """Path: where versions that failed a check are kept aside."""
+        """Path: the folder of versions that failed a check."""
         return self.folder / REJECTED
 
     def link(self, output: str) -> Path:
@@ -213,7 +215,7 @@ class Unit:
         return self.folder / f"{output}.parquet"
 
     def link_target(self, output: str) -> str:
-        """What the link of `output` says, relative to where it stands."""
+        """The target of the link of `output`, relative to the link."""
         if self.segments:
             up = "../" * (len(self.segments) + 1)
             return f"{up}{self.root}/{'/'.join(self.segments)}/{CURRENT}/{output}{SUFFIX}"
@@ -231,7 +233,7 @@ def notebook_folder(store: str, notebook: str) -> Path:
     Raises
     ------
     StoreError
-        When the name is unusable or the way there leaves the store by a symbolic link.
+        When the name is unusable or a symbolic link on the path leaves the store.
     """
     parts = check_notebook_name(notebook)
     root = Path(store).resolve()
@@ -243,18 +245,18 @@ def notebook_folder(store: str, notebook: str) -> Path:
 
 
 def refuse_link(folder: Path, root: Path) -> None:
-    """Refuse a symbolic link where the store expects a folder of its own."""
+    """Refuse a symbolic link where the store expects one of its own folders."""
     if folder.is_symlink():
         raise StoreError(
-            f"{folder} is a symbolic link, and the store {root} follows none",
-            hint="Replace it with a folder, or move the whole store by RESEARCH_JOBS_STORE.",
+            f"{folder} is a symbolic link, which the store {root} does not follow",
+            hint="Replace it with a folder, or move the whole store with RESEARCH_JOBS_STORE.",
         )
 
 
 def unit_of(
     store: str, notebook: str, partition: PartitionKey | None, root: str = PARTITIONS
 ) -> Unit:
-    """The unit of a notebook or of one partition of it, its paths checked.
+    """The unit of a notebook or of one of its partitions, with checked paths.
 
     Raises
     ------
@@ -273,7 +275,7 @@ def unit_of(
 def output_path(
     store: str, notebook: str, output: str, partition: PartitionKey | None = None
 ) -> str:
-    """The path of an output as other tools read it.
+    """The path of an output for other tools.
 
     Parameters
     ----------
@@ -290,7 +292,7 @@ def output_path(
     Raises
     ------
     StoreError, PartitionError
-        For names that have no place in the store.
+        For names that the store does not allow.
     """
     name = check_output_name(output)
     if is_remote(store):
@@ -302,5 +304,5 @@ def output_path(
 
 
 def _shown(text: str) -> str:
-    """Text as it can stand in one line of an error."""
+    """Text for one line of an error."""
     return ascii(text) if len(text) <= 60 else ascii(text[:57]) + "..."

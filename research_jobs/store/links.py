@@ -1,7 +1,7 @@
 """The names that other tools read: links into the hidden folders of versions.
 
-A unit's links are made and removed under its lock. Those of all units of a notebook change when
-it is partitioned in another way, under the notebook's lock.
+A unit's links are created and removed under its lock. If a notebook's partitioning changes, the
+links of all its units change under the notebook's lock.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OURS = re.compile(rf"(\.\./)*(\{VERSIONS}|\{PARTITIONS}(-\d+)?)/")
 
 
 def refuse_foreign(unit: Unit, outputs: Iterable[str]) -> None:
-    """Refuse outputs whose place holds a file or folder that the store did not make."""
+    """Refuse outputs if a file or folder that the store did not create has their path."""
     for folder in (unit.store, *reversed(unit.folder.relative_to(unit.store).parents)):
         _refuse_file(unit.store / folder)
     for folder in (unit.folder, unit.versions):
@@ -59,7 +59,7 @@ def refuse_foreign(unit: Unit, outputs: Iterable[str]) -> None:
 
 
 def refuse_foreign_partitions(unit: Unit, outputs: Iterable[str]) -> None:
-    """Refuse them in the place of any partition of a notebook, whatever its keys are."""
+    """Refuse them at the path of any partition of a notebook, whatever its keys are."""
     for output in outputs:
         top = unit.folder / output
         refuse_link(top, unit.store)
@@ -89,13 +89,13 @@ def _is_ours(link: Path) -> bool:
 
 def _in_the_way(path: Path) -> StoreError:
     return StoreError(
-        f"{path} is in the way: research_jobs did not put it there",
-        hint="Move it elsewhere, or keep the store in another folder: set RESEARCH_JOBS_STORE.",
+        f"{path} is in the way: research_jobs did not create it",
+        hint="Move it, or set RESEARCH_JOBS_STORE to keep the store in another folder.",
     )
 
 
 def refuse_overlap(unit: Unit, outputs: Iterable[str]) -> None:
-    """Refuse to mix a partitioned output's folder with the folder of a notebook of that name."""
+    """Refuse to mix a partitioned output's folder with a notebook folder of the same name."""
     for output in outputs if unit.segments else ():
         folder = unit.folder / output
         if (folder / VERSIONS).exists() or any(folder.glob(f"{PARTITIONS}*")):
@@ -116,7 +116,7 @@ def refuse_overlap(unit: Unit, outputs: Iterable[str]) -> None:
 
 
 def missing_links(unit: Unit, outputs: Iterable[str]) -> list[str]:
-    """The outputs whose links are not there or lead elsewhere."""
+    """The outputs whose links are missing or point elsewhere."""
     return [name for name in outputs if not _leads_here(unit, name)]
 
 
@@ -128,7 +128,7 @@ def _leads_here(unit: Unit, output: str) -> bool:
 
 
 def make_links(unit: Unit, outputs: Iterable[str]) -> list[Path]:
-    """Make the links that are missing; those made are returned."""
+    """Create the missing links, and return them."""
     names = list(outputs)
     refuse_foreign(unit, names)
     missing = missing_links(unit, names)
@@ -139,7 +139,7 @@ def make_links(unit: Unit, outputs: Iterable[str]) -> list[Path]:
         for name in missing:
             link = unit.link(name)
             if os.path.lexists(link):
-                disk().remove(link)  # ours, of another partitioning
+                disk().remove(link)  # ours, from another partitioning
             _make_link(link, unit.link_target(name))
             made.append(link)
             failpoint("publish.linked_one")
@@ -160,24 +160,24 @@ def _make_link(link: Path, target: str) -> None:
 
 
 def remove_dead_links(unit: Unit, outputs: Mapping[str, object]) -> None:
-    """Remove our own links to outputs that the current version does not have."""
+    """Remove our links to outputs that the current version does not have."""
     with os.scandir(unit.folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     if unit.segments:
-        found = [name for name in names if not name.endswith(".parquet")]
+        linked = [name for name in names if not name.endswith(".parquet")]
     else:
-        found = [name[: -len(".parquet")] for name in names if name.endswith(".parquet")]
-    dead = [name for name in found if name not in outputs and _leads_here(unit, name)]
+        linked = [name[: -len(".parquet")] for name in names if name.endswith(".parquet")]
+    dead = [name for name in linked if name not in outputs and _leads_here(unit, name)]
     drop_links(unit, [unit.link(name) for name in dead])
 
 
 def drop_links(unit: Unit, links: Sequence[Path]) -> None:
-    """Remove links, and the partition's folders that are empty then."""
+    """Remove links, and the partition's folders if they are then empty."""
     for link in links:
         with contextlib.suppress(OSError):
             disk().remove(link)
         folder = link.parent
-        # Empty partition folders would stay behind; one that is not empty stops this.
+        # Remove empty partition folders, up to the first that is not empty.
         with contextlib.suppress(OSError):
             while folder != unit.folder:
                 disk().remove_folder(folder)
@@ -185,13 +185,13 @@ def drop_links(unit: Unit, links: Sequence[Path]) -> None:
 
 
 def repair(unit: Unit, *, links: bool = True) -> None:
-    """Bring versions and links in line with ``current``; the unit's lock is held.
+    """Make versions and links match ``current``; the unit's lock is held.
 
     Parameters
     ----------
     unit : Unit
     links : bool
-        False for a unit that readers do not see yet.
+        False for a unit that is not yet visible to readers.
     """
     current = current_id(unit)
     newest = sequence(current) if current is not None else -1
@@ -201,7 +201,9 @@ def repair(unit: Unit, *, links: bool = True) -> None:
         elif path.name.startswith(".current-"):
             disk().remove(path)
     version = current_version(unit)
-    if links and (version is not None or current is None):  # what a damaged one holds is unknown
+    if links and (
+        version is not None or current is None
+    ):  # the content of a damaged one is unknown
         outputs = version.outputs if version is not None else {}
         make_links(unit, outputs)
         remove_dead_links(unit, outputs)
@@ -210,8 +212,8 @@ def repair(unit: Unit, *, links: bool = True) -> None:
 def align_links(unit: Unit, root: str) -> None:
     """Give a notebook the links of one hidden folder's units, and no others.
 
-    The notebook's lock is held by us alone. Links of the other folders go first, so that plain
-    readers never see both.
+    The caller holds the notebook's lock exclusively. Links of the other folders are removed first,
+    so that plain readers never see both.
     """
     for other in roots_of(unit):
         if other != root:
@@ -228,7 +230,7 @@ def align_links(unit: Unit, root: str) -> None:
 
 
 def finish(unit: Unit, root: str) -> bool:
-    """Repair the unit of a publish that died; False when somebody works on it.
+    """Repair the unit of an interrupted publish; False if the unit is locked.
 
     Parameters
     ----------
@@ -237,14 +239,14 @@ def finish(unit: Unit, root: str) -> bool:
     root : str
         The hidden folder that readers follow.
     """
-    with FolderLock(unit.folder) as whole:
+    with FolderLock(unit.folder) as notebook_lock:
         visible = unit.hidden == root
         if not visible:
-            # It died while the notebook changed its partitioning: readers stay with the old one.
-            if not whole.exclusive(wait=False):
+            # It died during a change of the partitioning: readers keep the old one.
+            if not notebook_lock.exclusive(wait=False):
                 return False
             align_links(unit, root)
-        elif not whole.shared(wait=False):
+        elif not notebook_lock.shared(wait=False):
             return False
         if not unit.versions.is_dir():
             return True

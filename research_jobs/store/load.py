@@ -1,4 +1,4 @@
-"""`load`: what a notebook made, equal to what it was, in the editor, in batch and anywhere else.
+"""`load`: a notebook's output, equal to what was assigned, in the editor, in batch and elsewhere.
 
 Only the standard library is imported until a file is read: the run worker lists outputs too.
 """
@@ -21,10 +21,10 @@ from research_jobs.store.selection import Selection, select
 
 __all__ = ["Outputs", "load"]
 
-HOLD_AT_MOST = 200  # units: each one held takes a file descriptor
+HOLD_AT_MOST = 200  # units: each one that is held takes a file descriptor
 RETRIES = 20
 
-# Versions that lazy frames may still read: held until the process ends.
+# Versions that lazy frames may still read; they are held until the process ends.
 _kept: dict[Path, HeldVersion] = {}
 
 
@@ -39,19 +39,19 @@ def load(
     version: int | str | None = None,
     project: str | os.PathLike[str] | Project | None = None,
 ) -> Any:
-    """Read what a notebook made.
+    """Read a notebook's outputs.
 
     Parameters
     ----------
     notebook : str
         ``"market_data"`` or ``"volatility/garch"``.
     output : str, optional
-        The variable. Without it: the only output, or a mapping of all of them.
+        The variable. Default: the only output, or a mapping of all of them.
     partition : optional
         One key (``"2018-11-01"``, a date, or a mapping of dimension to key); a list of keys; a
         range ``("2018-11-01", "2018-11-30")`` or ``slice("2018-11-01", None)``, both ends
-        included; ``"all"``. Several are read as one table with the keys as columns. Without it:
-        in a partitioned run the partition that belongs to the run's, elsewhere all.
+        included; ``"all"``. Several are read as one table with the keys as columns. Default: in a
+        partitioned run the partition that matches the run's, elsewhere all.
     columns : sequence, optional
         Labels of the columns to read.
     filters : list of tuple, list of list of tuple, or pyarrow.compute.Expression, optional
@@ -71,27 +71,27 @@ def load(
     Raises
     ------
     OutputNotFoundError
-        When there is no such notebook, output, partition or version; says which there are.
+        When there is no such notebook, output, partition or version; lists those that exist.
     StoreError
         When it cannot be read.
     ProjectError
         When there is neither a project nor a store.
     """
-    store, found = _find_store(project)
+    store, known_project = _find_store(project)
     name = notebook_name(notebook)
-    outputs = Outputs(store, name, partition=partition, version=version, project=found)
+    outputs = Outputs(store, name, partition=partition, version=version, project=known_project)
     chosen = output if output is not None else outputs.only()
     if chosen is None:
         if columns is not None or filters is not None or as_ != "native":
             raise OutputNotFoundError(
-                f"{name} has several outputs", hint=f"Say which: {', '.join(outputs)}"
+                f"{name} has several outputs", hint=f"Name one: {', '.join(outputs)}"
             )
         return outputs
     for _ in range(RETRIES):
-        # Where nothing could be held, the version may be pruned between looking and opening.
+        # If it cannot be held, the version may be pruned between listing and opening.
         with suppress(FileNotFoundError):
             return outputs.load(chosen, columns=columns, filters=filters, as_=as_)
-        outputs = Outputs(store, name, partition=partition, version=version, project=found)
+        outputs = Outputs(store, name, partition=partition, version=version, project=known_project)
     return outputs.load(chosen, columns=columns, filters=filters, as_=as_)
 
 
@@ -99,31 +99,30 @@ def _find_store(
     project: str | os.PathLike[str] | Project | None,
 ) -> tuple[str, Project | None]:
     try:
-        found = find_project(project)
+        known_project = find_project(project)
     except ProjectError:
         store = os.environ.get(STORE_VARIABLE)
         if project is not None or not store:
             raise
         return (store if is_remote(store) else str(Path(store).expanduser().resolve())), None
-    return found.store, found
+    return known_project.store, known_project
 
 
 class Outputs(Mapping[str, Any]):
-    """A notebook's outputs, read when they are asked for, all of one version.
+    """A notebook's outputs, all of one version, read on demand.
 
-    What is published later does not show, and the version is not pruned, as long as this object
-    is there.
+    As long as this object exists, the version is not pruned, and later ones do not show.
 
     Parameters
     ----------
     store : str
-        A local store's folder.
+        The folder of a local store.
     notebook : str
     partition : optional
-        As `load` takes it.
+        As in `load`.
     version : int or str, optional
     project : Project, optional
-        Names notebooks in errors.
+        Used for notebook names in errors.
     """
 
     def __init__(
@@ -152,21 +151,22 @@ class Outputs(Mapping[str, Any]):
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Tuple of str: the ids of the versions that are read, one for each partition."""
+        """Tuple of str: the ids of the versions to read, one for each partition."""
         return tuple(version.id for _, version in self._versions)
 
     def only(self) -> str | None:
-        """The only output's name, None where there are several.
+        """The only output's name; None if there are several.
 
         Raises
         ------
         OutputNotFoundError
-            When there is none.
+            When it has no outputs.
         """
         names = list(self)
         if not names:
             raise OutputNotFoundError(
-                f"{self.notebook} declares no outputs", hint="Name some in notebooks/manifest.yaml."
+                f"{self.notebook} declares no outputs",
+                hint="Declare some in notebooks/manifest.yaml.",
             )
         return names[0] if len(names) == 1 else None
 
@@ -187,7 +187,7 @@ class Outputs(Mapping[str, Any]):
         return f"<Outputs of {self.notebook}: {', '.join(self)}>"
 
     def paths(self, name: str) -> tuple[Path, ...]:
-        """The files of an output in the versions that are read.
+        """The files of an output in the versions to read.
 
         Raises
         ------
@@ -196,17 +196,17 @@ class Outputs(Mapping[str, Any]):
         return tuple(path for _, path in self._files(name))
 
     def _files(self, name: str) -> list[tuple[Mapping[str, str], Path]]:
-        found = [
+        files = [
             (read_segments(unit.segments).dimensions, version.file(name))
             for unit, version in self._versions
             if name in version.outputs
         ]
-        if not found:
+        if not files:
             raise OutputNotFoundError(
                 f"{self.notebook} has no output {name!r}",
                 hint=did_you_mean(name, list(self), label="It has") or None,
             )
-        return found
+        return files
 
     def load(
         self,
@@ -216,7 +216,7 @@ class Outputs(Mapping[str, Any]):
         filters: Any = None,
         as_: str = "native",
     ) -> Any:
-        """Read one output; parameters as `load`'s.
+        """Read one output; parameters as in `load`.
 
         Raises
         ------
@@ -231,7 +231,9 @@ class Outputs(Mapping[str, Any]):
             gone = (path for _, path in files if path.parent.is_dir() and not path.is_file())
             if (path := next(gone, None)) is None:
                 raise  # the whole version was pruned
-            raise CorruptOutputError(f"{path} is gone", hint="Run the notebook again.") from error
+            raise CorruptOutputError(
+                f"{path} no longer exists", hint="Run the notebook again."
+            ) from error
         if as_ == "lazy" or type(value).__name__ in ("LazyFrame", "RecordBatchReader"):
             for held in self._held:
                 _kept.setdefault(held.version.folder, held)
@@ -243,12 +245,12 @@ class Outputs(Mapping[str, Any]):
         return paths if self._selection.many else paths[0]
 
     def close(self) -> None:
-        """Let the versions be pruned; reading after that may fail."""
+        """Release the versions; they may be pruned, so later reads may fail."""
         for held in self._held:
             held.release()
         self._held.clear()
 
-    def __enter__(self) -> Outputs:  # noqa: PYI034 - Self is of Python 3.11
+    def __enter__(self) -> Outputs:  # noqa: PYI034 - Self requires Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:

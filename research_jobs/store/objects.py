@@ -1,4 +1,4 @@
-"""The objects behind an fsspec URL, with operations that threads may use side by side."""
+"""The objects behind an fsspec URL, with thread-safe operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from research_jobs.errors import ResearchJobsError, StoreError
 
 __all__ = ["Objects", "objects_of"]
 
-# Systems that write through folders and in place; all others replace whole objects.
+# Systems with folders that write in place; all others replace whole objects.
 FOLDER_PROTOCOLS = frozenset(
     ("file", "local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "arrow_hdfs", "webdav")
 )
@@ -24,17 +24,17 @@ FOLDER_PROTOCOLS = frozenset(
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of a store, with operations that threads may use side by side.
+    """The objects of a store, with thread-safe operations.
 
-    Nothing here uses fsspec's transactions: they are a state of the file system object, and
-    fsspec hands one such object to everybody who asks.
+    Nothing here uses fsspec's transactions: they are state of the file system object, and fsspec
+    gives the same object to all callers.
 
     Parameters
     ----------
     store : str
         The URL.
     system : fsspec.AbstractFileSystem
-        Of this store alone.
+        Not shared with other code.
     root : str
         The store's path on it.
     """
@@ -50,16 +50,16 @@ class Objects:
 
     @property
     def has_folders(self) -> bool:
-        """bool: whether a file is written in place, in a folder that has to be there."""
+        """bool: whether files are written in place, in a folder that must exist."""
         return not FOLDER_PROTOCOLS.isdisjoint(self._protocols)
 
     @property
     def in_memory(self) -> bool:
-        """bool: whether all readers and writers of an object share one position in it."""
+        """bool: whether all readers and writers of an object share one file position."""
         return "memory" in self._protocols
 
     def read(self, path: str) -> bytes | None:
-        """The content of a small object; None when there is none."""
+        """The content of a small object; None if it does not exist."""
         with self.explained(f"{path} cannot be read"):
             try:
                 return self.system.cat_file(path)
@@ -67,7 +67,7 @@ class Objects:
                 return None
 
     def write(self, path: str, content: bytes) -> None:
-        """Replace a small object in one step."""
+        """Replace a small object atomically."""
         if not self.has_folders:
             self.system.pipe_file(path, content)
             return
@@ -75,7 +75,7 @@ class Objects:
             self.system.pipe_file(temporary, content)
 
     def upload(self, source: str | Path, path: str) -> None:
-        """Replace an object by a file in one step."""
+        """Replace an object by a file atomically."""
         if self.in_memory:
             self.system.pipe_file(path, Path(source).read_bytes())
             return
@@ -86,14 +86,14 @@ class Objects:
             self.system.put_file(str(source), temporary)
 
     def download(self, path: str, target: Path) -> None:
-        """Make a local copy of an object."""
+        """Create a local copy of an object."""
         if self.in_memory:
             target.write_bytes(self.system.cat_file(path))
         else:
             self.system.get_file(path, str(target))
 
     def copy(self, source: str, path: str) -> None:
-        """Replace an object by another in one step."""
+        """Replace an object by another atomically."""
         if not self.has_folders:
             self.system.cp_file(source, path)
             return
@@ -114,7 +114,7 @@ class Objects:
             raise
 
     def remove(self, path: str) -> None:
-        """Remove an object; one that is gone already is well."""
+        """Remove an object if it exists."""
         with suppress(FileNotFoundError):
             self.system.rm_file(path)
         with suppress(OSError):  # a folder that is not empty
@@ -122,7 +122,7 @@ class Objects:
                 self.system.rmdir(path)
 
     def find(self, folder: str) -> list[str]:
-        """All objects below a folder; none when it is not there."""
+        """All objects below a folder; none if it does not exist."""
         self.system.invalidate_cache()  # others publish too
         try:
             return sorted(map(str, self.system.find(folder)))
@@ -131,7 +131,7 @@ class Objects:
 
     @contextmanager
     def explained(self, what: str) -> Generator[None]:
-        """Turn whatever a file system raises into one line of ours; a missing file stays one."""
+        """Turn errors of a file system into one-line errors; FileNotFoundError passes."""
         try:
             yield
         except (FileNotFoundError, ResearchJobsError):
@@ -147,10 +147,10 @@ def _open(store: str, _process: int) -> Objects:
         import fsspec
     except ImportError as error:
         raise StoreError(
-            f"the store {store} needs the package 'fsspec'", hint="pip install fsspec"
+            f"the store {store} requires the package 'fsspec'", hint="pip install fsspec"
         ) from error
     try:
-        # Of our own: the one that fsspec shares may be in somebody's transaction.
+        # Our own instance: the one that fsspec shares may be in another caller's transaction.
         system, path = fsspec.core.url_to_fs(store, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
         package = re.search(r"(?i)\binstall (?:the )?[\"'`]?([\w\-]+)", str(error))

@@ -23,27 +23,27 @@ from research_jobs.store.codec.reading import (
 __all__ = ["read_partitions"]
 
 Part = tuple[Mapping[str, str], Path]
-THREADS = 8  # files are opened side by side: most of the time is waiting for footers
+THREADS = 8  # files are opened in parallel: most of the time is spent waiting for footers
 
 
 def read_partitions(
     parts: Sequence[Part], *, columns: Sequence[Any] | None, filters: Any, as_: str
 ) -> Any:
-    """The values of several files.
+    """Read several files as one value.
 
     Parameters
     ----------
     parts : sequence of (mapping, Path)
         Dimension to key, and the file.
     columns, filters
-        As `read_output` takes them; they may name the partition's columns too.
+        As in `read_output`; they may also name the partition's columns.
     as_ : str
 
     Returns
     -------
     object
-        One table with the keys as last columns. Values that are no tables: a dict from
-        partition key to value.
+        One table with the keys as last columns; for other values, a dict from partition key to
+        value.
     """
     parts, wanted = _prune(parts, filters)
     if isinstance(columns, str):
@@ -70,7 +70,7 @@ def _read_parts(
         form = _form(as_, kinds)
         own = _file_columns(sources, parts, columns)
         if columns is not None and not own and sources[0].labels:
-            # A table without columns has no rows for the keys to stand beside.
+            # A table without columns has no rows to which keys could be added.
             spare = next(iter(sources[0].labels))
             found = _read_parts(parts, wanted, [spare, *columns], form)
             return found[list(columns)] if form == "pandas" else found.select(list(columns))
@@ -102,7 +102,7 @@ def _reader(columns: Sequence[Any] | None, form: str) -> Callable[[Path, Any], A
 
 
 def _prune(parts: Sequence[Part], filters: Any) -> tuple[list[Part], list[Any]]:
-    """The partitions that filters on their keys leave, each with what is left of the filters."""
+    """The partitions whose keys match the filters, each with the remaining filters."""
     dimensions = set(parts[0][0]) if parts else set[str]()
     if filters is None or not isinstance(filters, (list, tuple)):
         return list(parts), [filters] * len(parts)
@@ -118,7 +118,7 @@ def _prune(parts: Sequence[Part], filters: Any) -> tuple[list[Part], list[Any]]:
         if rest:
             kept.append((keys, path))
             rests.append(None if not all(rest) else rest)
-    if not kept and parts:  # no row of any: the columns of one, without rows
+    if not kept and parts:  # no rows at all: the columns of one, without rows
         keys, path = parts[0]
         return [(keys, path)], [_NOTHING]
     return kept, rests
@@ -130,15 +130,15 @@ _NOTHING: list[Any] = []
 def _holds(key: str, operator: str, value: Any) -> bool:
     if operator in ("in", "not in"):
         return (key in {_text(item) for item in value}) == (operator == "in")
-    other = _text(value)
+    text = _text(value)
     return {
-        "=": key == other,
-        "==": key == other,
-        "!=": key != other,
-        "<": key < other,
-        "<=": key <= other,
-        ">": key > other,
-        ">=": key >= other,
+        "=": key == text,
+        "==": key == text,
+        "!=": key != text,
+        "<": key < text,
+        "<=": key <= text,
+        ">": key > text,
+        ">=": key >= text,
     }[operator]
 
 
@@ -149,7 +149,7 @@ def _text(value: Any) -> str:
 def _file_columns(
     sources: Sequence[Source], parts: Sequence[Part], columns: Sequence[Any] | None
 ) -> list[Any] | None:
-    """The columns to read from the files: those asked for without the partition's."""
+    """The columns to read from the files: the requested ones without the partition's."""
     if columns is None:
         return None
     own = sources[0].labels if sources else {}
@@ -157,7 +157,7 @@ def _file_columns(
 
 
 def _added(keys: Mapping[str, str], has: Callable[[str], bool], columns: Any) -> dict[str, str]:
-    """The partition's columns that a table gets: those asked for and not its own."""
+    """The partition columns to add to a table: the requested ones that it does not have."""
     return {
         name: key
         for name, key in keys.items()
@@ -174,7 +174,7 @@ def _same_recipe(sources: Sequence[Source]) -> bool:
 
 
 def _recipe(source: Source) -> dict[str, Any]:
-    """What has to agree for tables to be joined before they become frames."""
+    """What must match for tables to be joined before they become frames."""
     detail = dict(source.header.detail)
     index = dict(detail["index"])
     if "range" in index:
@@ -191,7 +191,7 @@ def _as_pandas_at_once(
     own: Sequence[Any] | None,
     columns: Any,
 ) -> Any:
-    """Join in Arrow, then make one frame: thousands of small frames would take far longer."""
+    """Join in Arrow, then create one frame: thousands of small frames would take far longer."""
     from research_jobs.store.codec import pandas_codec
 
     tables = list(pool.map(lambda source, wanted: _table(source, own, wanted), sources, filters))
@@ -234,7 +234,7 @@ def _join_pandas(values: list[Any], keys: Sequence[Mapping[str, str]], columns: 
         _with_keys(value, [each], [len(value)], columns)
         for value, each in zip(values, keys, strict=True)
     ]
-    # pandas takes dtypes from frames without rows too; only what has rows should decide.
+    # pandas takes dtypes from frames without rows too; only frames with rows should decide.
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     running = all(type(frame.index) is pd.RangeIndex for frame in filled)
     return pd.concat(filled, ignore_index=running)

@@ -1,6 +1,6 @@
-"""One published set of outputs as a store describes it, and how a notebook's outputs are divided.
+"""Records of a store: one published set of outputs, and a notebook's partitioning.
 
-Both kinds of store write these records. Standard library only: the run worker reads them too.
+Both kinds of store write them. Standard library only: the run worker reads them too.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ class Version:
     Parameters
     ----------
     id : str
-        ``000007-1f0c9a2e``: a running number and the beginning of the run's id.
+        ``000007-1f0c9a2e``: a running number and the start of the run's id.
     folder : Path
     outputs : mapping of str to mapping
         Output to ``{"kind", "rows", "bytes"}``.
     run_id, published_at : str
-        Which run made it, and when (ISO 8601, UTC).
+        The run that published it, and when (ISO 8601, UTC).
     window : tuple of (str, str), optional
         The half-open time window of its partition, ISO 8601.
     by : mapping of str to str
-        Dimension to how its keys are made; empty where it has no partition.
+        Dimension to how its keys are made; empty without a partition.
     """
 
     id: str
@@ -68,12 +68,12 @@ class Version:
     by: Mapping[str, str] = field(default_factory=dict)
 
     def file(self, output: str) -> Path:
-        """The file of an output in this version, whatever is published meanwhile."""
+        """The file of an output in this version, even if a newer one is published."""
         return self.folder / f"{output}{SUFFIX}"
 
 
 def sequence(version: str) -> int:
-    """The running number of a version, -1 for a name that is not a version's."""
+    """The running number of a version; -1 for any other name."""
     match = VERSION_ID.match(version)
     return int(match[1]) if match else -1
 
@@ -84,7 +84,7 @@ def next_version(ids: Iterable[str], suffix: str) -> str:
 
 
 def short_id(run_id: str, length: int) -> str:
-    """A run's id as a part of a name."""
+    """A run's id, shortened for use in a name."""
     return re.sub(r"[^A-Za-z0-9]", "", run_id)[:length] or "run"
 
 
@@ -95,7 +95,7 @@ def describe_version(
     partition: PartitionKey | None,
     run_id: str,
 ) -> dict[str, Any]:
-    """A version's record, as JSON; `version_of` reads it."""
+    """A version's record as JSON; `version_of` reads it."""
     window = (partition.start, partition.end) if partition else (None, None)
     return {
         "format": FORMAT,
@@ -114,7 +114,7 @@ def describe_version(
 
 
 def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version:
-    """A version from its record; what is missing or odd there raises what it raises."""
+    """A version from its record; a malformed record raises whatever it raises."""
     window = record.get("window")
     partition: Mapping[str, Any] = record.get("partition") or {}
     by: Mapping[str, Any] = record.get("by") or dict.fromkeys(partition, "")
@@ -130,7 +130,7 @@ def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version
 
 
 def check_format(record: Any, place: object) -> None:
-    """Refuse a record that a newer research_jobs wrote.
+    """Refuse a record of a newer research_jobs.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def check_format(record: Any, place: object) -> None:
     written = int(record["format"])
     if written > FORMAT:
         raise StoreError(
-            f"{place} has format {written}, this research_jobs knows formats up to {FORMAT}",
+            f"{place} has format {written}; this research_jobs reads formats up to {FORMAT}",
             hint="Upgrade research_jobs.",
         )
 
@@ -158,8 +158,8 @@ def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
     if back > 0 or -back >= len(ids):
         raise OutputNotFoundError(
             f"{unit} has no version {back}",
-            hint=f"{len(ids) - 1} older version(s) are kept, -1 is the last; "
-            "'keep' in the manifest says how many.",
+            hint=f"{len(ids) - 1} older version(s) are kept, -1 is the latest; "
+            "'keep' in the manifest sets how many.",
         )
     return ids[back - 1]
 
@@ -167,10 +167,10 @@ def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
 def retained(
     newest: Collection[str], older: Iterable[tuple[str, Collection[str]]], keep: Mapping[str, int]
 ) -> list[str]:
-    """Which older versions stay.
+    """Choose the older versions to keep.
 
-    A version stays as long as any of its outputs asks for it. The last version that has an output
-    that is no longer made stays too: its only copy is in there.
+    A version is kept as long as the ``keep`` of any of its outputs asks for it. The last version
+    with an output that is no longer made is kept too, because it has the only copy.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def retained(
 
 
 def rows_of(version: Version | None) -> dict[str, int | None]:
-    """Output to rows of a version; empty where there is none."""
+    """Output to rows of a version; empty without a version."""
     if version is None:
         return {}
     return {name: item.get("rows") for name, item in version.outputs.items()}
@@ -202,7 +202,7 @@ def rows_of(version: Version | None) -> dict[str, int | None]:
 
 
 def partitioning_of(partition: PartitionKey | None) -> Mapping[str, str]:
-    """Dimension to how its keys are made; empty where there is no partition."""
+    """Dimension to how its keys are made; empty without a partition."""
     if partition is None:
         return {}
     return {name: partition.by.get(name, "") for name in partition_dimensions(partition)}
@@ -210,24 +210,24 @@ def partitioning_of(partition: PartitionKey | None) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Partitioning:
-    """How a notebook's outputs are divided, and which hidden folder holds them.
+    """A notebook's partitioning, and the hidden folder of its outputs.
 
-    Outputs of an earlier partitioning stay in a hidden folder of their own. Readers follow the
-    one folder that is named here.
+    Outputs of an earlier partitioning stay in their own hidden folder. Readers follow the folder
+    named here.
 
     Parameters
     ----------
     root : str
         ``.versions``, ``.partitions``, ``.partitions-2``...
     by : mapping of str to str
-        Dimension to how its keys are made (``month``); an empty text where that is not known.
+        Dimension to how its keys are made (``month``); an empty string if that is not known.
     """
 
     root: str
     by: Mapping[str, str] = field(default_factory=dict)
 
     def is_like(self, by: Mapping[str, str]) -> bool:
-        """Whether partitions made `by` belong beside these."""
+        """Whether partitions made `by` belong to the same partitioning."""
         if set(self.by) != set(by):
             return False
         return all(
@@ -240,7 +240,7 @@ class Partitioning:
 
     @classmethod
     def parse(cls, text: str | bytes, place: object) -> Partitioning:
-        """Read what `dump` wrote.
+        """Parse what `dump` wrote.
 
         Raises
         ------
@@ -255,7 +255,7 @@ class Partitioning:
                 raise ValueError(f"{root!r} is not a folder of versions")  # noqa: TRY301
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptOutputError(
-                f"{place} does not say how the outputs are partitioned: {error}",
+                f"{place} does not describe how the outputs are partitioned: {error}",
                 hint=NO_PARTITIONING,
             ) from error
         return cls(root, by)
@@ -268,7 +268,7 @@ class Partitioning:
 
 
 def free_root(taken: Collection[str]) -> str:
-    """A hidden folder for partitions that none in `taken` is."""
+    """The name of a new hidden folder for partitions, not in `taken`."""
     number = 1
     while (name := PARTITIONS if number == 1 else f"{PARTITIONS}-{number}") in taken:
         number += 1

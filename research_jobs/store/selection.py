@@ -1,4 +1,4 @@
-"""Which units of a notebook a reader means: its partition, several of them, or all."""
+"""The units of a notebook that a reader selects: one partition, several, or all."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Selection:
-    """The units that are read, and whether as one table (with the keys as columns)."""
+    """The units to read, and whether as one table (with the keys as columns)."""
 
     units: tuple[Any, ...]
     many: bool
 
 
 def select(store: str, notebook: str, partition: Any, project: Project | None) -> Selection:
-    """Which units `partition` means.
+    """Resolve `partition` to units.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
     if not parted:
         if partition is not None and partition != ALL:
             raise OutputNotFoundError(
-                f"{notebook} is not partitioned, there is no partition {partition!r} of it"
+                f"{notebook} is not partitioned, so it has no partition {partition!r}"
             )
         return Selection(tuple(units), many=False)
     keys = {unit: read_segments(unit.segments) for unit in parted}
@@ -55,7 +55,7 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
 def _of_run(
     notebook: str, keys: Mapping[Any, PartitionKey], run: RunContext, backend: StoreBackend[Any]
 ) -> Selection:
-    """What a run reads without saying so: its own partition, or those that its window meets."""
+    """A run's default: its own partition, or those that overlap its time window."""
     if not run.partition_key:
         return Selection(tuple(keys), many=True)
     own = dict(run.partition) or {"partition": run.partition_key}
@@ -69,9 +69,9 @@ def _of_run(
     if run.start is not None and run.end is not None:
         windows = {unit: _window(backend, unit) for unit in keys}
         met = {
-            unit: found
-            for unit, found in windows.items()
-            if found is not None and found[0] < run.end and found[1] > run.start
+            unit: window
+            for unit, window in windows.items()
+            if window is not None and window[0] < run.end and window[1] > run.start
         }
         if met:
             start, end = next(iter(met.values()))
@@ -119,11 +119,11 @@ def _each(
         several = [_key_text(item) for item in wanted]
     except TypeError:
         raise PartitionError(
-            f"{wanted!r} is no partition",
+            f"{wanted!r} is not a partition",
             hint='Give a key, a list of keys, a range ("first", "last"), or "all".',
         ) from None
     if not several:
-        raise PartitionError(f"{notebook}: no partition was asked for, the list is empty")
+        raise PartitionError(f"{notebook}: the list of partitions is empty")
     for key in several:
         if key not in by_key:
             raise _no_partition(notebook, key, keys)
@@ -138,17 +138,17 @@ def _of_mapping(
         if name not in dimensions:
             raise PartitionError(
                 f"{notebook} is not partitioned by {name!r}",
-                hint=did_you_mean(name, dimensions, label="It is by"),
+                hint=did_you_mean(name, dimensions, label="It is partitioned by"),
             )
-    one = set(wanted) == set(dimensions)
+    is_single = set(wanted) == set(dimensions)
     tests: dict[str, Callable[[str], bool]] = {}
     for name, item in wanted.items():
         if isinstance(item, (str, date)):
             tests[name] = _key_text(item).__eq__
         elif isinstance(item, (slice, tuple)):
-            one, tests[name] = False, _in_range(item)
+            is_single, tests[name] = False, _in_range(item)
         else:
-            one, tests[name] = False, {_key_text(each) for each in item}.__contains__
+            is_single, tests[name] = False, {_key_text(each) for each in item}.__contains__
     units = tuple(
         unit
         for unit, key in keys.items()
@@ -156,11 +156,11 @@ def _of_mapping(
     )
     if not units:
         raise _no_partition(notebook, str(dict(wanted)), keys)
-    return Selection(units, many=not one)
+    return Selection(units, many=not is_single)
 
 
 def _in_range(wanted: Any) -> Callable[[str], bool]:
-    """Whether a key is in a range, both ends included; an end that is None is open."""
+    """Whether a key is in a range, both ends included; None leaves an end open."""
     first, last = (wanted.start, wanted.stop) if isinstance(wanted, slice) else wanted
     low = None if first is None else _key_text(first)
     high = None if last is None else _key_text(last)
@@ -174,7 +174,7 @@ def _key_text(key: Any) -> str:
         return key.isoformat()
     if isinstance(key, str):
         return key
-    raise TypeError(f"{key!r} is no partition key")
+    raise TypeError(f"{key!r} is not a partition key")
 
 
 def _no_partition(
@@ -189,7 +189,7 @@ def _no_partition(
 
 
 def _nothing_there(store: str, notebook: str, project: Project | None) -> OutputNotFoundError:
-    """The error for a notebook without outputs: unknown, or not run yet."""
+    """The error for a notebook without outputs: it is unknown, or has not run yet."""
     stored = backend_of(store).notebooks()
     names = set(stored)
     if project is not None:
@@ -205,6 +205,6 @@ def _nothing_there(store: str, notebook: str, project: Project | None) -> Output
                 hint=f"Run it: research-jobs run {notebook}",
             )
     return OutputNotFoundError(
-        f"there is no notebook {notebook!r}, and no outputs of one in {store}",
+        f"there is no notebook {notebook!r}, and no outputs of it in {store}",
         hint=did_you_mean(notebook, names, label="There are") or None,
     )

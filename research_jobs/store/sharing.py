@@ -17,7 +17,7 @@ __all__ = ["Sharing"]
 
 @dataclass(frozen=True)
 class Sharing:
-    """Lets a group read files and enter folders; what is made in such folders belongs to it too.
+    """Gives a group read access to files and folders; new files in such folders inherit it.
 
     Parameters
     ----------
@@ -36,25 +36,25 @@ class Sharing:
         except KeyError:
             raise StoreError(
                 f"there is no group '{self.group}' on this machine",
-                hint="Check group in notebooks/manifest.yaml, or make it: groupadd.",
+                hint="Check group in notebooks/manifest.yaml, or create the group with groupadd.",
             ) from None
 
     def share(self, path: Path) -> None:
-        """Let the group read a file, or enter and list a folder; what is gone by now is skipped.
+        """Let the group read a file, or enter and list a folder; missing ones are skipped.
 
         Raises
         ------
         StoreError
-            When there is no such group, or this user may not give it away.
+            When there is no such group, or this user is not a member.
         """
         try:
             self._share(path)
         except FileNotFoundError:
-            return  # a temporary file, or one that somebody else removed
+            return  # a temporary file, or one that another process removed
         except PermissionError as error:
             raise StoreError(
                 f"{path} cannot be given to the group '{self.group}': {error.strerror}",
-                hint="The user that runs research_jobs has to be a member of the group.",
+                hint="The user that runs research_jobs must be a member of the group.",
             ) from error
 
     def _share(self, path: Path) -> None:
@@ -66,26 +66,26 @@ class Sharing:
             wanted |= stat.S_IXGRP | stat.S_ISGID
         if state.st_gid != self._number:
             os.chown(path, -1, self._number, follow_symlinks=False)
-        # The change of group takes the setgid bit away.
+        # Changing the group clears the setgid bit.
         if stat.S_IMODE(path.lstat().st_mode) != wanted:
             path.chmod(wanted)
 
     def share_way(self, root: Path, path: Path) -> None:
-        """Share `root` and every folder on the way from it to `path`, `path` included."""
+        """Share every folder from `root` to `path`, both included."""
         self.share(root)
         for name in path.relative_to(root).parts:
             root = root / name
             self.share(root)
 
     def share_tree(self, folder: Path) -> None:
-        """Share a folder and all below it; links are not followed."""
+        """Share a folder and everything below it; links are not followed."""
         self.share(folder)
         for place, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 self.share(Path(place, name))
 
     def share_files(self, root: Path, path: Path) -> None:
-        """Share the folders on the way from `root` to `path`, and the files in each of them."""
+        """Share the folders from `root` to `path`, and the files in each of them."""
         self.share_way(root, path)
         for place in (path, *path.parents):
             if not place.is_relative_to(root):
@@ -96,7 +96,7 @@ class Sharing:
                 self.share(Path(name))
 
     def share_version(self, unit: Unit, folder: Path) -> None:
-        """Share a version that is filled and not committed yet, and the way to it."""
+        """Share a complete but uncommitted version, and the folders above it."""
         self.share_way(unit.store, folder)
         for path in (*folder.iterdir(), unit.partitioning):
             self.share(path)

@@ -1,4 +1,4 @@
-"""A folder for the outputs of one run, before they are published."""
+"""The staging folder of one run's outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Staging", "open_staging"]
 class Staging:
     """A folder for one run's staged outputs, on the store's file system.
 
-    It is removed when it is closed; when its process dies, the next `open_staging` removes it.
+    Closing it removes it; if its process dies, the next `open_staging` removes it.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ class Staging:
         self._lock = lock
 
     def close(self) -> None:
-        """Remove what is left; a second call does nothing."""
+        """Remove the folder; a second call does nothing."""
         with contextlib.suppress(OSError):
             disk().remove_tree(self.path)
         self._lock.release()
 
-    def __enter__(self) -> Staging:  # noqa: PYI034 - Self is of Python 3.11
+    def __enter__(self) -> Staging:  # noqa: PYI034 - Self requires Python 3.11
         return self
 
     def __exit__(
@@ -58,7 +58,7 @@ class Staging:
 
 
 def open_staging(store: str, run_id: str) -> Staging:
-    """Make a staging folder, and clear away those whose process is dead.
+    """Create a staging folder, and remove those of dead processes.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def open_staging(store: str, run_id: str) -> Staging:
     Raises
     ------
     StoreError
-        When the store cannot be written.
+        When the store is not writable.
     """
     backend_of(store).check()
     root = _temporary_root() if is_remote(store) else Path(store).resolve()
@@ -81,7 +81,7 @@ def open_staging(store: str, run_id: str) -> Staging:
     try:
         disk().make_folders(area)
         refuse_link(area, root)
-        # One at a time: between being made and being locked, a new folder would look abandoned.
+        # One at a time: a new folder looks abandoned until it is locked.
         with FolderLock(area) as guard:
             guard.exclusive()
             _clear_abandoned(area)
@@ -93,7 +93,7 @@ def open_staging(store: str, run_id: str) -> Staging:
         reason = error.strerror or str(error)
         raise StoreError(
             f"cannot write to the store {store}: {reason}",
-            hint="What was published before is as it was.",
+            hint="What was published before is unchanged.",
         ) from error
     return Staging(path, lock)
 
@@ -102,9 +102,9 @@ def _temporary_root() -> Path:
     root = Path(tempfile.gettempdir()) / f"research_jobs-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     state = root.lstat()
-    # Anybody may make names in the temporary folder: the one we use has to be ours.
+    # Anyone can create names in the temporary folder: check that it is ours.
     if root.is_symlink() or state.st_uid != os.getuid():
-        raise StoreError(f"{root} belongs to somebody else", hint="Set TMPDIR to another folder.")
+        raise StoreError(f"{root} belongs to another user", hint="Set TMPDIR to another folder.")
     return root
 
 
@@ -116,7 +116,7 @@ def _clear_abandoned(area: Path) -> None:
 
 
 def _finish_noted(folder: Path) -> bool:
-    """Repair the unit that a dead run was publishing; False when it is busy."""
+    """Repair the unit that a dead run was publishing; False if it is locked."""
     try:
         note = json.loads((folder / NOTE).read_bytes())
         segments = tuple(map(str, note["segments"]))

@@ -1,4 +1,4 @@
-"""What a store holds: notebooks, partitions, outputs, versions."""
+"""The contents of a store: notebooks, partitions, outputs, versions."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def stored_partitions(
     ----------
     store, notebook : str
     by : mapping of str to str, optional
-        Dimension to how its keys are made. Where what is stored is partitioned in another way,
-        those that are kept aside count, except the last: its run brings the others back.
+        Dimension to how its keys are made. If the stored outputs are partitioned differently,
+        those set aside count, except the last: its run restores the others.
     """
     backend, name = backend_of(store), notebook_name(notebook)
     units: Iterable[Any] = backend.units(name)
     aside = False
     if by is not None:
-        found = backend.partitioning(name)
-        aside = found is not None and not found.is_like(by)
+        partitioning = backend.partitioning(name)
+        aside = partitioning is not None and not partitioning.is_like(by)
         if aside:
             units = backend.kept_aside(name, by)
     keys = [read_segments(unit.segments) for unit in units if unit.segments]
@@ -52,12 +52,12 @@ def stored_partitions(
 def stored_outputs(
     store: str, notebook: str, partition: PartitionKey | None = None
 ) -> Mapping[str, Any]:
-    """The outputs that a notebook, or a partition of it, has.
+    """The outputs of a notebook or of one of its partitions.
 
     Returns
     -------
     mapping of str to Path or str
-        Output to the path (or URL) that other tools read; empty when nothing was published.
+        Output to the path (or URL) that other tools read; empty if nothing is published.
     """
     backend = backend_of(store)
     unit = backend.unit(notebook_name(notebook), partition)
@@ -71,7 +71,7 @@ def stored_outputs(
 def stored_versions(
     store: str, notebook: str, partition: PartitionKey | None = None
 ) -> tuple[Version, ...]:
-    """The versions that are kept, the current one first."""
+    """The stored versions, the current one first."""
     backend = backend_of(store)
     unit = backend.unit(notebook_name(notebook), partition)
     return tuple(backend.versions(unit)) if unit is not None else ()

@@ -1,20 +1,20 @@
-"""Publishing into a folder: all of a unit's outputs, or none.
+"""Publish into a local folder: all of a unit's outputs, or none.
 
 The steps, in order, under an exclusive lock of the unit:
 
 1. the staged files move into a new version's folder, which nothing points at yet;
-2. its description is written; files and folders are brought to the disk;
-3. links for outputs that are new are made (they lead nowhere until step 4);
+2. its description is written; files and folders are flushed to the disk;
+3. links for new outputs are created (they dangle until step 4);
 4. ``current`` is replaced by rename: this is the commit, for every reader and every output;
-5. the folders of the renamed and linked names are brought to the disk;
-6. links of outputs that are gone are removed, versions beyond ``keep`` are pruned.
+5. the folders of the renamed and linked names are flushed to the disk;
+6. links of removed outputs are removed, versions beyond ``keep`` are pruned.
 
-A failure before 4 undoes 1 to 3; one at 5 puts the old version back. A process that dies leaves
-its locks to the kernel and the rest to whoever stages or publishes next. No pyarrow here.
+A failure before 4 undoes 1 to 3; one at 5 restores the old version. If the process dies, the kernel
+releases its locks, and the next run that stages or publishes repairs the rest. No pyarrow here.
 
-When the notebook is partitioned in another way than what is stored, the unit is filled in a hidden
-folder of its own (1, 2, 4), then all links change over, and the replacement of the file that names
-the hidden folder is the commit. What was there before stays in its own hidden folder.
+If the notebook's partitioning has changed, the unit is filled in a new hidden folder (1, 2, 4),
+then all links change, and replacing the file that names the hidden folder is the commit. The
+previous outputs stay in their own hidden folder.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from research_jobs.store.versions import (
 
 __all__ = ["FAILPOINTS", "NOTE", "SWITCH_FAILPOINTS", "publish_unit", "write_partitioning"]
 
-# Where a test can have the process killed; see docs/outputs.md.
+# Points at which a test can kill the process; see docs/outputs.md.
 FAILPOINTS = (
     "publish.begin",
     "publish.locked",
@@ -70,7 +70,7 @@ FAILPOINTS = (
     "publish.pruned_one",
     "publish.done",
 )
-# And while a notebook changes its partitioning.
+# And during a change of the partitioning.
 SWITCH_FAILPOINTS = ("publish.unlinked_others", "publish.relinked", "publish.switched")
 
 NOTE = "publish.json"
@@ -78,7 +78,7 @@ NOTE = "publish.json"
 
 @dataclass
 class _Progress:
-    """How far a publish has come: what a failure has to undo."""
+    """The progress of a publish, which a failure must undo."""
 
     unit: Unit
     version: str
@@ -97,7 +97,7 @@ class _Progress:
         return self.unit.versions / self.version
 
     def undo(self) -> None:
-        """Put the old version back."""
+        """Restore the old version."""
         files, unit = disk(), self.unit
         with contextlib.suppress(OSError):
             if self.committed and self.before is not None:
@@ -107,7 +107,7 @@ class _Progress:
                 files.remove(unit.current)
         with contextlib.suppress(OSError, ResearchJobsError):
             if current_id(unit) == self.version:
-                return  # it could not be put back: then the new version stays whole
+                return  # it cannot be restored: then the new version stays complete
         links.drop_links(unit, self.made)
         with contextlib.suppress(OSError):
             files.remove(self.fresh)
@@ -125,7 +125,7 @@ def publish_unit(
     unit : Unit
     job : Publication
     switch : callable, optional
-        Makes the unit's hidden folder the one that readers see, which it is not yet.
+        Makes the unit's hidden folder the one that readers see.
     """
     disk().make_folders(unit.versions)
     with FolderLock(unit.versions) as lock:
@@ -142,7 +142,7 @@ def publish_unit(
         except BaseException:
             progress.undo()
             raise
-        # From here on the new outputs count: what cannot be tidied up waits for the next publish.
+        # From here on the new outputs count: a failed cleanup waits for the next publish.
         with contextlib.suppress(OSError, ResearchJobsError):
             links.remove_dead_links(unit, dict.fromkeys(names))
             failpoint("publish.unlinked")
@@ -163,10 +163,10 @@ def publish_unit(
 
 
 def _note(unit: Unit, job: Publication, version: str, *, wait: bool) -> None:
-    """Note what is published, for whoever comes after a process that dies.
+    """Record what is being published, so that a later process can repair it.
 
-    A power cut could leave a link that leads nowhere yet, in a dataset that people read: then the
-    next run must know. A version that was not committed can `wait` for the next publish.
+    A power cut could leave a dangling link in a dataset that people read, so the next run must
+    know of it. An uncommitted version can `wait` for the next publish.
     """
     path = job.folder / NOTE
     note = {
@@ -192,7 +192,7 @@ def _commit(
     files.sync_folder(unit.versions)
     if switch is None:
         for name in links.missing_links(unit, names):
-            # What can fail or takes time is done before the first link.
+            # Steps that can fail or take time come before the first link.
             files.make_folders(unit.link(name).parent)
         failpoint("publish.prepared")
         progress.made = links.make_links(unit, names)
@@ -231,7 +231,7 @@ def _fill_version(progress: _Progress, job: Publication) -> None:
 
 
 def _prune(unit: Unit, current: str, job: Publication) -> None:
-    """Remove versions that no output's ``keep`` asks for and no reader holds."""
+    """Remove versions that no output's ``keep`` covers and no reader holds."""
     older: list[tuple[str, Sequence[str]]] = []
     for name in reversed(version_ids(unit)):
         if name != current:
@@ -249,12 +249,12 @@ def _prune(unit: Unit, current: str, job: Publication) -> None:
 
 def _remove_version(folder: Path) -> None:
     with contextlib.suppress(OSError), FolderLock(folder) as lock:
-        if lock.exclusive(wait=False):  # held by a reader: the next publish tries again
+        if lock.exclusive(wait=False):  # a reader holds it: the next publish tries again
             disk().remove_tree(folder)
 
 
 def write_partitioning(unit: Unit, partitioning: Partitioning, group: str | None = None) -> None:
-    """Say which hidden folder of a notebook counts from now on, to a group as well."""
+    """Make a hidden folder of a notebook the one that readers follow, a group included."""
     fresh = temporary_path(unit.partitioning)
     try:
         disk().write(fresh, partitioning.dump())

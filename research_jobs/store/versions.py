@@ -1,4 +1,4 @@
-"""The versions of a unit in a folder: which there are, which one counts, holding one to read it."""
+"""The versions of a unit in a local store: list them, find the current one, hold one to read it."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ __all__ = [
 ]
 
 MANIFEST = "version.json"
-RETRIES = 100  # of holding the current version while others publish
+RETRIES = 100  # to hold the current version while others publish
 
 
 def current_id(unit: Unit) -> str | None:
-    """The version that counts now, None when nothing was published."""
+    """The current version; None if nothing is published."""
     try:
         target = str(unit.current.readlink())
     except (FileNotFoundError, NotADirectoryError):
@@ -58,9 +58,9 @@ def current_id(unit: Unit) -> str | None:
         if error.errno != errno.EINVAL:
             raise _unreadable(unit.current, error) from error
         raise CorruptOutputError(
-            f"{unit.current} is not the link it should be", hint=_restore(unit)
+            f"{unit.current} is not a symbolic link", hint=_restore(unit)
         ) from error
-    # The link is read as text and checked, never followed: it cannot lead out of the store.
+    # The link is read and checked but never followed, so it cannot lead out of the store.
     if sequence(target) < 0:
         raise CorruptOutputError(
             f"{unit.current} points at {target!r}, which is not a version", hint=_restore(unit)
@@ -69,23 +69,23 @@ def current_id(unit: Unit) -> str | None:
 
 
 def _restore(unit: Unit) -> str:
-    """How to put back ``current``, which names the version that counts."""
+    """How to restore ``current``, which names the current version."""
     ids = version_ids(unit)
     if not ids:
         return "Remove it, then run the notebook again."
-    return f"Remove it, then point it at a version again: ln -s {ids[-1]} {unit.current}"
+    return f"Remove it, then link it to a version again: ln -s {ids[-1]} {unit.current}"
 
 
 def _unreadable(
     path: Path, error: OSError, hint: str = "Run the notebook again."
 ) -> CorruptOutputError:
     if isinstance(error, PermissionError):
-        hint = "Give this user the right to read it."
+        hint = "Give this user permission to read it."
     return CorruptOutputError(f"{path} cannot be read: {error.strerror or error}", hint=hint)
 
 
 def current_version(unit: Unit) -> Version | None:
-    """What counts now, as far as it can be read."""
+    """The current version, as far as it can be read."""
     try:
         current = current_id(unit)
         return None if current is None else read_version(unit, current)
@@ -94,7 +94,7 @@ def current_version(unit: Unit) -> Version | None:
 
 
 def version_ids(unit: Unit) -> list[str]:
-    """All versions on disk, oldest first, those of a publish that died included."""
+    """All versions on disk, oldest first, including those of an interrupted publish."""
     try:
         names = [entry.name for entry in unit.versions.iterdir()]
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def version_ids(unit: Unit) -> list[str]:
 
 
 def list_versions(unit: Unit) -> list[Version]:
-    """The published versions that are still there, newest (the current one) first."""
+    """The published versions that still exist, newest (the current one) first."""
     current = current_id(unit)
     if current is None:
         return []
@@ -112,12 +112,12 @@ def list_versions(unit: Unit) -> list[Version]:
 
 
 def read_version(unit: Unit, version: str) -> Version:
-    """What a version holds.
+    """Read a version's description.
 
     Raises
     ------
     FileNotFoundError
-        When it was pruned, or its description is gone.
+        When it was pruned, or its description is missing.
     StoreError
         When a newer version of research_jobs wrote it.
     CorruptOutputError
@@ -144,20 +144,20 @@ def read_version(unit: Unit, version: str) -> Version:
 
 @dataclass(frozen=True)
 class LocalHeld:
-    """A version that is not pruned as long as this object is there.
+    """A version that is not pruned as long as this object exists.
 
     Parameters
     ----------
     version : Version
     lock : FolderLock or None
-        None where the file system knows no locks; then a reader may have to read again.
+        None if the file system has no locks; then a reader may have to read again.
     """
 
     version: Version
     lock: FolderLock | None
 
     def release(self) -> None:
-        """Let the version be pruned."""
+        """Release the version."""
         if self.lock is not None:
             self.lock.release()
 
@@ -172,10 +172,10 @@ def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
             lock = FolderLock(folder)
             try:
                 lock.shared()
-            except OSError:  # no locks here: the reader goes on without one
+            except OSError:  # no locks here: the reader continues without one
                 lock.release()
                 lock = None
-            # Pruned between being chosen and being locked: the lock is on a folder without a name.
+            # It was pruned between being chosen and being locked: the lock is on a removed folder.
             if lock is None or lock.same_folder():
                 return LocalHeld(_read_held(unit, wanted, locked=lock is not None), lock)
         except FileNotFoundError:
@@ -187,7 +187,7 @@ def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
     known = ", ".join(version.id for version in list_versions(unit))
     raise OutputNotFoundError(
         f"{unit} has no version {choose!r} in {unit.store}",
-        hint=f"There are: {known}" if known else "Nothing was published yet.",
+        hint=f"There are: {known}" if known else "Nothing is published yet.",
     )
 
 
@@ -212,7 +212,7 @@ def _choose(unit: Unit, back: int) -> str:
 
 
 def roots_of(unit: Unit) -> list[str]:
-    """The hidden folders of versions that a notebook has, of earlier partitionings too."""
+    """A notebook's hidden folders of versions, including those of earlier partitionings."""
     try:
         with os.scandir(unit.folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -248,10 +248,10 @@ def _leaves(folder: Path, segments: tuple[str, ...]) -> Iterator[tuple[str, ...]
 
 
 def read_partitioning(unit: Unit) -> Partitioning | None:
-    """How a notebook's outputs are divided now; None when nothing was published.
+    """A notebook's current partitioning; None if nothing is published.
 
-    Without a file that says so (an unpartitioned notebook, or an older store) it is what was
-    published last.
+    Without a file that says so (an unpartitioned notebook, or an older store) it is that of the
+    last publication.
     """
     path = unit.partitioning
     try:
@@ -275,14 +275,14 @@ def read_partitioning(unit: Unit) -> Partitioning | None:
 
 
 def dimensions_of(unit: Unit, root: str) -> Mapping[str, str] | None:
-    """Dimension to how its keys are made, in a hidden folder; None where it holds no unit.
+    """Dimension to how its keys are made, in a hidden folder; None if it has no unit.
 
-    An empty text stands for what only damaged versions could say.
+    An empty string means that only damaged versions could tell.
     """
-    found: Mapping[str, str] | None = None
+    dimensions: Mapping[str, str] | None = None
     for each in units_below(unit, root):
         version = current_version(each)
         if version is not None:
             return version.by
-        found = dict.fromkeys(read_segments(each.segments).dimensions, "")
-    return found
+        dimensions = dict.fromkeys(read_segments(each.segments).dimensions, "")
+    return dimensions

@@ -1,1 +1,1 @@
-"""The parent's side of one run; never Dagster."""
+"""The parent's side of one run. It never imports Dagster."""

@@ -1,4 +1,4 @@
-"""One run as the supervisor sees it: a socket to the guardian, on which it waits."""
+"""One run from the supervisor's side: a socket to the guardian, on which it waits."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from research_jobs.supervisor.process import StartError, wait_readable
 
 __all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError"]
 
-# Beyond timeout and grace, how long a guardian may take before it counts as lost: seconds.
+# How long a guardian may take, beyond timeout and grace, before it counts as lost: seconds.
 GUARDIAN_SLACK = 30.0
 
 
 class CancelToken:
-    """Cancels the runs that were given it, from any thread."""
+    """Cancels the runs that were given this token, from any thread."""
 
     def __init__(self) -> None:
-        # A signal handler may cancel while this thread is in here.
+        # A signal handler may call cancel() while this thread holds the lock.
         self._lock = threading.RLock()
         self._cancelled = False
         self._listeners: list[Callable[[], None]] = []
@@ -51,7 +51,7 @@ class CancelToken:
         return self._cancelled
 
     def cancel(self) -> None:
-        """End the runs, at once as seen from here: INT, then TERM, then KILL."""
+        """End the runs with INT, then TERM, then KILL; returns at once."""
         with self._lock:
             if self._cancelled:
                 return
@@ -62,7 +62,7 @@ class CancelToken:
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[], None]) -> Generator[None]:
-        """Have a function called when `cancel` is, or at once if it was."""
+        """Call a function when `cancel` is called, or at once if it was."""
         with self._lock:
             self._listeners.append(listener)
             cancelled = self._cancelled
@@ -76,7 +76,7 @@ class CancelToken:
 
 
 class NotStartedError(Exception):
-    """The guardian ended before it had started the notebook's process."""
+    """The guardian ended before it started the notebook's process."""
 
 
 class Connection:
@@ -118,7 +118,7 @@ class Connection:
                 self.done = True
                 if self.lost is not None:
                     self.lost.cancel()
-                # If this is an exception (Ctrl-C), closing tells the guardian to end the tree.
+                # On an exception (Ctrl-C), closing the socket tells the guardian to end the tree.
                 self.connection.close()
         return result
 
@@ -148,7 +148,7 @@ class Connection:
                 record = decode(payload)
                 if isinstance(record, RunResult):
                     return record
-                raise ProtocolError(f"a result was expected, not a {kind}")
+                raise ProtocolError(f"expected a result, not a {kind}")
 
     def _cancel(self) -> None:
         with self.lock:
@@ -162,7 +162,7 @@ class Connection:
             self.lost.start()
 
     def _end_what_is_left(self) -> None:
-        """End a guardian that does not answer, and what the notebook's session still holds."""
+        """End a guardian that does not answer, and what is left of the notebook's session."""
         if self.guardian is not None:
             processes.signal_all([self.guardian], signal.SIGKILL)
         if self.pid is not None:
@@ -170,7 +170,7 @@ class Connection:
 
 
 def current_umask() -> int:
-    """The umask, without setting it: other threads may be making files."""
+    """The umask, without setting it: other threads may be creating files."""
     with contextlib.suppress(OSError, ValueError), Path("/proc/self/status").open() as file:
         for line in file:
             if line.startswith("Umask:"):

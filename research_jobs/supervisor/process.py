@@ -1,7 +1,7 @@
-"""Starting processes: the template of an interpreter, and a guardian for each run.
+"""Start processes: the template of an interpreter, and a guardian for each run.
 
-Linux forks guardians from a template; ``spawn`` starts an interpreter for each. Either way the
-supervisor ends up with one connected socket for the run.
+On Linux guardians are forked from a template; ``spawn`` starts an interpreter for each. Either
+way the supervisor gets one connected socket for the run.
 """
 
 from __future__ import annotations
@@ -73,32 +73,32 @@ class StartError(ResearchJobsError):
 
 
 class TemplateUnfitError(Exception):
-    """The interpreter starts, but not as a template: something in it does not survive a fork."""
+    """The interpreter cannot be a template: something in it does not survive a fork."""
 
 
 class TemplateGoneError(Exception):
-    """The template has ended: another one has to be started."""
+    """The template has ended: a new one must be started."""
 
 
 def startup_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that is read once, when an interpreter or library starts."""
+    """The variables that are read only once, when an interpreter or library starts."""
     return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
 
 
 def start_cold(
     python: str, stdout: int, stderr: int
 ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Start an interpreter that guards one run.
+    """Start an interpreter as the guardian of one run.
 
     Returns
     -------
     (socket, Popen)
-        The connection to it, and its process, to be waited for after the run.
+        The connection to it, and its process, which the caller reaps after the run.
 
     Raises
     ------
     StartError
-        When the interpreter is not there or cannot be executed.
+        When the interpreter does not exist or cannot be executed.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -137,12 +137,12 @@ def _start(
 
 @dataclass
 class PreloadReport:
-    """What a template has imported ahead of the notebooks.
+    """What a template has preloaded.
 
     Parameters
     ----------
     loaded : dict of str to float
-        Module to the seconds that its import took.
+        Module to the seconds of its import.
     left_out : dict of str to str
         Module to the reason.
     """
@@ -153,16 +153,16 @@ class PreloadReport:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What decides whether a template may serve a run.
+    """The facts that decide whether a template may serve a run.
 
     Parameters
     ----------
     files : tuple of str
-        Where its modules came from, and what else was read.
+        The files of its modules, and other files that were read.
     path : tuple of str
-        Where it has looked for modules.
+        Where it has searched for modules.
     modules, missing : frozenset of str
-        Top-level names that it has imported, and that it has looked for in vain.
+        Top-level names that it has imported, and those that it did not find.
     variables : frozenset of str
         Environment variables that imports have read.
     """
@@ -185,12 +185,12 @@ class _Facts:
 
     @cached_property
     def places(self) -> frozenset[str]:
-        """Folders that modules were imported from, or could have been."""
+        """The folders from which modules were imported, or could have been."""
         return frozenset({*self.path, *map(os.path.dirname, self.files)})
 
 
 class Template:
-    """One template, from the side of its supervisor.
+    """One template, from its supervisor's side.
 
     Parameters
     ----------
@@ -199,11 +199,11 @@ class Template:
     project : str
         Root of the project, none of whose files it may import.
     modules : sequence of str
-        What it imports ahead.
+        The modules to preload.
     log : callable
-        Takes a line for each module that is found unfit, the first time.
+        Receives a line for each unfit module, the first time.
     path : sequence of str
-        Folders outside the project that its runs find before the interpreter's own.
+        Folders outside the project that come before the interpreter's own in its runs.
     import_limit : float
         Seconds that one import may take.
     """
@@ -251,27 +251,27 @@ class Template:
         return self._process.pid if self._process is not None else None
 
     def serves(self, project: str, path: Sequence[str]) -> bool:
-        """Whether it has imported nothing of a project, and looked where its runs look."""
+        """Whether it has imported nothing of a project, and has its runs' search path."""
         return tuple(path) == self.path and (
             project == self.project
             or not any(in_project(place, project) for place in self._facts.places)
         )
 
     def outdated(self) -> str | None:
-        """A file or a variable that makes a template that starts now another one."""
+        """A file or variable that has changed since the template started, if any."""
         variable = self.read_too_early(os.environ)
         if variable is not None or self._sources is None:
             return variable
         return self._sources.changed()
 
     def read_too_early(self, environment: Mapping[str, str], *, whole: bool = True) -> str | None:
-        """A variable that the interpreter or an import has read, and that is another one here.
+        """A variable that the interpreter or an import has read and that differs here.
 
         Parameters
         ----------
         environment : mapping of str to str
         whole : bool
-            Whether a variable that is missing here is unset, and not just left as it is.
+            Whether a variable that is missing here is unset, rather than unchanged.
         """
         names = {*environment, *self._environment} if whole else set(environment)
         for name in sorted(names):
@@ -281,14 +281,14 @@ class Template:
         return None
 
     def hidden_by(self, project: str, path: Sequence[str]) -> str | None:
-        """A file of a project that an import would have found instead of what it has found.
+        """A file of a project that an import would have found instead.
 
         Parameters
         ----------
         project : str
             The project's root.
         path : sequence of str
-            What ``sys.path`` of the run begins with.
+            The first entries of the run's ``sys.path``.
         """
         for folder in path:
             if not in_project(folder, project):
@@ -302,7 +302,7 @@ class Template:
         return None
 
     def open_run(self, stdout: int, stderr: int) -> socket.socket:
-        """Have a guardian forked, and connect to it.
+        """Fork a guardian from the template, and connect to it.
 
         Raises
         ------
@@ -327,7 +327,7 @@ class Template:
             raise TemplateGoneError from error
 
     def close(self) -> None:
-        """End the template; runs that it started go on."""
+        """End the template; its running runs continue."""
         with self._lock:
             self._stop()
 
@@ -336,7 +336,7 @@ class Template:
         process, self._process = self._process, None
         if control is not None:
             if self._owner == os.getpid():
-                # A forked copy of this program may hold the connection open: say it in words too.
+                # A forked copy of this program may hold the connection open, so send a message too.
                 with contextlib.suppress(OSError):
                     send_message(control, "Leave")
             control.close()
@@ -350,7 +350,7 @@ class Template:
                 process.wait()
 
     def _kill(self) -> None:
-        """End a template that hangs or crashed, with whatever its imports have started."""
+        """End a template that hangs or has crashed, with everything that its imports started."""
         if self._process is not None:
             pid = self._process.pid
             if self._process.poll() is None:
@@ -361,16 +361,16 @@ class Template:
             processes.signal_all(left, signal.SIGKILL)
 
     def forget(self) -> None:
-        """Let go of a template that belongs to the process that this one was forked from."""
+        """Forget a template that belongs to the process from which this one was forked."""
         if self._control is not None:
             self._control.close()
         self._control = None
         if self._process is not None:
-            self._process.returncode = 0  # its end is not ours to wait for
+            self._process.returncode = 0  # not our child, so not ours to reap
         self._process = None
 
     def _try_start(self) -> bool:
-        """Whether it is ready; if not, a module was found unfit and another try is due."""
+        """Whether it is ready; if not, a module is unfit and the next try is due."""
         ours, theirs = socket.socketpair()
         self._control = ours
         self.report.loaded.clear()
@@ -449,12 +449,12 @@ class Template:
         elif kind == "LeftOut" and module not in self.report.left_out:
             self._tell(module, str(message.get("reason")))
         elif kind == "Missing":
-            # Nothing to wonder at: notebooks may try imports, and those fail in the run too.
+            # Not worth a line: notebooks may try imports, and those fail in the run too.
             self.report.left_out[module] = str(message.get("reason"))
 
     def _leave_out(self, module: str, reason: str) -> None:
         if module in self._unfit or module == "research_jobs":
-            # It is there before anything is imported: sitecustomize, a .pth file.
+            # It exists before any import: sitecustomize, a .pth file.
             raise TemplateUnfitError(f"{module}: {reason}")
         self._unfit[module] = reason
         self._tell(module, reason)
@@ -465,7 +465,7 @@ class Template:
 
 
 def _importable(entry: os.DirEntry[str], *, alone: bool) -> bool:
-    """Whether an import takes a file or folder; a folder without code only where it is `alone`."""
+    """Whether an import finds a file or folder; a folder without code only if it is `alone`."""
     with contextlib.suppress(OSError):
         if entry.is_dir():
             package = Path(entry.path, "__init__.py")
@@ -475,7 +475,7 @@ def _importable(entry: os.DirEntry[str], *, alone: bool) -> bool:
 
 
 def wait_readable(sock: socket.socket, seconds: float | None) -> bool:
-    """Whether something came within so many seconds."""
+    """Whether something arrives within so many seconds."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     end = None if seconds is None else time.monotonic() + seconds

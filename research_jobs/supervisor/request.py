@@ -1,4 +1,4 @@
-"""What a run is asked to do: project, manifest and caller put together into one request."""
+"""Run requests: project, manifest and the caller's arguments combined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_request(
     results_path: str | None = None,
     capture_path: str | None = None,
 ) -> RunRequest:
-    """Everything that the fresh process needs to know of one run.
+    """Everything that the fresh process needs for one run.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def build_request(
         The notebook's entry of the manifest, defaults merged in.
     manifest : Manifest
     run_id, step_key : str
-        Who asks.
+        Dagster's identifiers of the run.
     parameters : mapping, optional
         JSON values, already checked against the notebook's parameters.
     partition : PartitionKey, optional
     staging : path, optional
-        Folder for staged outputs; without one no output is asked for.
+        Folder for staged outputs; without it no outputs are staged.
     results : sequence of str
-        Variables handed over to the caller, pickled to `results_path`.
+        Variables for the caller, pickled to `results_path`.
     results_path, capture_path : str, optional
 
     Returns
@@ -121,7 +121,7 @@ def build_request(
 
 
 def _variable(spec: NotebookSpec, name: str) -> str | None:
-    """An environment variable as the notebook's process has it."""
+    """An environment variable in the notebook's process."""
     return spec.environment.get(name) or os.environ.get(name)
 
 
@@ -131,9 +131,9 @@ def _secret_parameters(notebook: ScannedNotebook, spec: NotebookSpec) -> dict[st
     Raises
     ------
     ParameterError
-        When a variable is not set or its value does not convert. The message is without the value.
+        When a variable is not set or its value does not convert. The message omits the value.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, variable in spec.secret_parameters.items():
         value = _variable(spec, variable)
         if not value:
@@ -143,20 +143,20 @@ def _secret_parameters(notebook: ScannedNotebook, spec: NotebookSpec) -> dict[st
                 hint="Set it where the run starts: the shell, or the code server's unit.",
             )
         try:
-            found |= convert_parameters(
+            values |= convert_parameters(
                 notebook.parameters, {name: value}, notebook=notebook.name, text=True
             )
         except ParameterError:
             type_ = next((p.type for p in notebook.parameters if p.name == name), None)
-            what = f"is not of type {type_}" if type_ else "has no such parameter to go to"
+            what = f"is not of type {type_}" if type_ else "belongs to no parameter of it"
             raise ParameterError(
                 f"{notebook.name}: the value of {variable}, for the parameter '{name}', {what}"
             ) from None
-    return found
+    return values
 
 
 def working_directory(project: Project, folder: Path, setting: str | None) -> str:
-    """Where a notebook runs: its own folder, the project's root, or a path below the root.
+    """A notebook's working directory: its own folder, the project's root, or a path below it.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def working_directory(project: Project, folder: Path, setting: str | None) -> st
 
 
 def preload_modules(scan: Scan) -> tuple[str, ...]:
-    """What a template is worth importing for a project's notebooks.
+    """The modules that a template should import for a project's notebooks.
 
     Parameters
     ----------
@@ -183,8 +183,8 @@ def preload_modules(scan: Scan) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        The installed modules that they import, then what they import from those, then what showing
-        figures will need: names that turn out to be no modules cost nothing.
+        The installed modules that they import, then the names imported from those, then what
+        figures need. A name that is not a module costs nothing.
     """
     modules = (*scan.third_party, *scan.third_party_members)
     return tuple(dict.fromkeys((*modules, *display_modules(scan.third_party))))

@@ -1,4 +1,4 @@
-"""Running a notebook from outside: `Supervisor` for run workers and commands, `run_notebook()`."""
+"""Run a notebook from outside: a `Supervisor` for run workers and commands, `run_notebook()`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_notebook(
     timeout: float | None = None,
     isolation: Isolation | None = None,
 ) -> list[Any]:
-    """Run a notebook in a fresh process and take some of its variables.
+    """Run a notebook in a fresh process and return some of its variables.
 
     The notebook's outputs are not published; its stdout and stderr go to this process's.
 
@@ -59,16 +59,16 @@ def run_notebook(
     notebook : str
         Any spelling of its name: ``"volatility/garch"``, ``"volatility.garch"``.
     results : sequence of str
-        Variables to take. Instances of classes that the notebook or its helpers define work here,
-        though nothing of the notebook is imported: their classes come along.
+        Variables to return. Instances of classes that the notebook or its helpers define work
+        although the notebook is not imported: their classes are pickled too.
     parameters : mapping, optional
         Values that replace those of the notebook's parameters cell.
     partition : str or PartitionKey, optional
-        The partition, where the notebook has them; by its key, ``context()`` knows no window of
-        time.
+        The partition, if the notebook has partitions. Given as a key, ``context()`` has no time
+        window.
     project : path or Project, optional
-        A folder that holds ``notebooks/``; without it ``RESEARCH_JOBS_PROJECT``, else the
-        nearest parent of the working directory that holds one.
+        A folder that contains ``notebooks/``. Default: ``RESEARCH_JOBS_PROJECT``, else the nearest
+        parent of the working directory that contains one.
     timeout : float, optional
         Seconds; the manifest's by default.
     isolation : {"fork", "spawn"}, optional
@@ -77,17 +77,17 @@ def run_notebook(
     Returns
     -------
     list
-        The values in the order asked for, None for a name that the notebook did not define. All
-        None when the notebook skipped its run.
+        The values in the order of `results`, None for a name that the notebook did not define. All
+        are None if the notebook skipped its run.
 
     Raises
     ------
     NotebookNotFoundError
-        With close names.
+        With similar names.
     ParameterError, PartitionError
         Before anything runs.
     RunError
-        When the notebook did not succeed: place first, then its own traceback.
+        When the notebook did not succeed: the location first, then its own traceback.
     """
     _fill_standard_descriptors()
     place = find_project(project)
@@ -132,12 +132,12 @@ def run_notebook(
         )
         if not result.ending.ok:
             raise run_error(result)
-        found = _take(handover, file.name) if result.results else {}
-    return [found.get(name) for name in names]
+        taken = _take(handover, file.name) if result.results else {}
+    return [taken.get(name) for name in names]
 
 
 def run_error(result: RunResult) -> RunError:
-    """The exception that tells a result which is not a success.
+    """The exception for an unsuccessful result.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def run_error(result: RunResult) -> RunError:
     Returns
     -------
     RunError
-        Its text begins with the one line, then has the notebook's traceback and the cell.
+        Its text is the headline, then the notebook's traceback and the cell.
     """
     failure = result.failure
     if failure is None:
@@ -160,7 +160,7 @@ def run_error(result: RunResult) -> RunError:
 def _partition(
     spec: NotebookSpec, partition: str | PartitionKey | None, notebook: str
 ) -> PartitionKey | None:
-    """A partition's record from its key: ``a|b`` where there are two dimensions."""
+    """A partition's record from its key: ``a|b`` for two dimensions."""
     if not isinstance(partition, str):
         return partition
     names = _dimensions(spec)
@@ -198,7 +198,7 @@ def _partition_values(
 
 @contextlib.contextmanager
 def _results_file() -> Generator[tuple[BinaryIO, str]]:
-    """A private file without a name of its own, and a path by which the child finds it."""
+    """A private file without a name, and a path by which the child opens it."""
     if sys.platform == "linux":
         with tempfile.TemporaryFile() as file:
             yield file, f"/proc/{os.getpid()}/fd/{file.fileno()}"
@@ -208,32 +208,32 @@ def _results_file() -> Generator[tuple[BinaryIO, str]]:
 
 
 def _take(file: BinaryIO, notebook: str) -> dict[str, Any]:
-    """The values that the child pickled.
+    """Unpickle the child's values.
 
-    This is the one place where anything of a notebook is unpickled: the caller asked for its
-    live objects, and so trusts it.
+    This is the only place that unpickles anything of a notebook: the caller asked for its live
+    objects, and so trusts it.
     """
     file.seek(0)
     try:
         return pickle.load(file)  # noqa: S301 - see above
     except Exception as error:
         raise RunError(
-            f"notebook '{notebook}': its results cannot be taken into this process: "
+            f"notebook '{notebook}': its results cannot be loaded into this process: "
             f"{type(error).__name__}: {error}",
             ending="succeeded",
-            hint="Both sides need the packages whose objects are handed over.",
+            hint="Both sides need the packages that define these objects.",
         ) from error
 
 
 def _fill_standard_descriptors() -> None:
-    """Where stdout or stderr is closed, no file of ours may take its number, and its output."""
+    """If stdout or stderr is closed, keep our files from getting its number and its output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
 
 
 def _flush() -> None:
-    """Let what was printed before come before what the notebook prints."""
+    """Flush our output so that it comes before the notebook's."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -248,21 +248,21 @@ _manifests: dict[str, tuple[Any, Manifest]] = {}
 
 
 def _supervisor(project: Project, manifest: Manifest) -> Supervisor:
-    """The supervisor of projects that import the same modules, for the life of this program."""
+    """The supervisor of projects with the same imports, for the life of this program."""
     root = str(project.root)
     with _lock:
         preload = _preloads.get(root)
         if preload is None:
             seen = scan(project, sys_path=manifest.defaults.sys_path)
             preload = _preloads[root] = preload_modules(seen)
-        found = _supervisors.get(preload)
-        if found is None:
-            found = _supervisors[preload] = Supervisor(preload=preload)
-    return found
+        supervisor = _supervisors.get(preload)
+        if supervisor is None:
+            supervisor = _supervisors[preload] = Supervisor(preload=preload)
+    return supervisor
 
 
 def _manifest(project: Project, notebook: str) -> Manifest:
-    """The manifest, read again when the file changed."""
+    """The manifest, read again when the file changes."""
     from research_jobs.manifest import load_manifest
 
     try:

@@ -1,9 +1,9 @@
-"""Whether what a template has imported is still what a cold start would import.
+"""Whether a template's imports still match those of a cold start.
 
-Looking at every file before every run would cost 9 ms with 2,500 modules (pandas, matplotlib,
-scikit-learn, statsmodels, plotly). So the kernel watches their folders, and the files are looked at
-only when it has seen something. On file systems that other machines write to, it sees too little,
-and the files are looked at each time.
+Checking every file before every run would cost 9 ms with 2,500 modules (pandas, matplotlib,
+scikit-learn, statsmodels, plotly). So the kernel watches their folders, and the files are checked
+only after an event. On network file systems the kernel misses changes by other machines, and the
+files are checked every time.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ _NONBLOCKING, _CLOSE_ON_EXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _LOCAL = frozenset(
     {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
-# The clock of a file system is a tick behind: nanoseconds.
+# A file system's clock may lag by a tick: nanoseconds.
 _TICK = 20_000_000
 
 _Signature: TypeAlias = "tuple[int, ...] | frozenset[str] | None"
 
 
 class Sources:
-    """The files that a template's modules came from, and the folders where it looked for them.
+    """The files of a template's modules, and the folders that it searched for them.
 
     Parameters
     ----------
     files : iterable of str
-        Source files, extension modules, settings: a change of one is a change.
+        Source files, extension modules, settings.
     folders : iterable of str
-        Entries of ``sys.path``: a file that comes or goes is a change, here and beside each file.
+        Entries of ``sys.path``. A new or removed file counts as a change, here and next to each
+        file.
     since : int
-        When the template began to import, in nanoseconds. A file that is younger may be another
-        one than was imported.
+        When the template began to import, in nanoseconds. A newer file may differ from the one that
+        was imported.
     """
 
     def __init__(self, files: Iterable[str], folders: Iterable[str], since: int) -> None:
@@ -65,7 +66,7 @@ class Sources:
         )
 
     def changed(self) -> str | None:
-        """A path where something has changed, None while all is as it was."""
+        """A path with a change; None if there is none."""
         with self._lock:
             if self._changed is None and self._may_have_changed():
                 for path, seen in zip(self._paths, self._seen, strict=True):
@@ -75,7 +76,7 @@ class Sources:
             return self._changed
 
     def close(self) -> None:
-        """Let go of the watch."""
+        """Close the watch."""
         with self._lock:
             watch, self._watch = self._watch, None
             if watch is not None:
@@ -92,11 +93,11 @@ class Sources:
 
 
 def _signature(path: str) -> _Signature:
-    """What changes when a file does, or the names in a folder."""
+    """A value that changes with a file, or with the names in a folder."""
     try:
         status = os.stat(path)  # noqa: PTH116 - thousands of them
         if not stat.S_ISDIR(status.st_mode):
-            # Not the time of its inode: a hard link made elsewhere changes that.
+            # Not the time of its inode: a new hard link elsewhere changes that.
             return status.st_ino, status.st_size, status.st_mtime_ns
         return frozenset(
             name
@@ -108,7 +109,7 @@ def _signature(path: str) -> _Signature:
 
 
 def _watch(paths: Sequence[str]) -> int | None:
-    """A descriptor that is readable when something changes; None where that cannot be relied on."""
+    """A descriptor that is readable after a change; None if that is not reliable."""
     folders = {path for path in paths if os.path.isdir(path)}  # noqa: PTH112
     folders |= {str(Path(path).resolve().parent) for path in paths if os.path.islink(path)}  # noqa: PTH114
     libc = ctypes.CDLL(None, use_errno=True)
@@ -125,7 +126,7 @@ def _watch(paths: Sequence[str]) -> int | None:
 
 
 def _all_local(folders: Iterable[str]) -> bool:
-    """Whether no folder is on a file system that another machine may write to."""
+    """Whether all folders are on file systems that no other machine can write to."""
     kinds: dict[int, str] = {}
     with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open() as mounts:
         for mount in mounts:

@@ -1,4 +1,4 @@
-"""The supervisor: runs notebooks, each in a fresh process, from any number of threads."""
+"""The supervisor runs notebooks, each in a fresh process, from any number of threads."""
 
 from __future__ import annotations
 
@@ -45,17 +45,18 @@ _logger = logging.getLogger("research_jobs")
 class Supervisor:
     """Runs notebooks, each in a fresh process, from any number of threads.
 
-    A context manager; templates start on first need and end with it, or with this process,
-    however it ends.
+    It is a context manager. Templates start when first needed and end with it, or with this
+    process, however that ends.
 
     Parameters
     ----------
     preload : sequence of str
-        Third-party modules that templates import ahead (found statically: `Scan.third_party`).
+        Third-party modules that templates preload (found statically: `Scan.third_party`).
     python : str, optional
         The interpreter of runs that do not name one; ours by default.
     log : callable, optional
-        Takes lines about what was left out; by default the logger ``research_jobs``.
+        Receives lines about modules that are not preloaded; by default the logger
+        ``research_jobs``.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Supervisor:
 
     @property
     def template_pids(self) -> tuple[int, ...]:
-        """The processes of the templates that are up (tuple of int)."""
+        """The processes of the running templates (tuple of int)."""
         with self._lock:
             pids = [template.pid for template in self._templates]
         return tuple(pid for pid in pids if pid is not None)
@@ -101,7 +102,7 @@ class Supervisor:
             template.close()
 
     def forget(self) -> None:
-        """Let go of the templates without ending them: this process is a fork of their owner."""
+        """Forget the templates without ending them: this process is a fork of their owner."""
         self._lock = threading.Lock()
         self._starting = {}
         for template in self._templates:
@@ -115,21 +116,21 @@ class Supervisor:
         *,
         sys_path: Sequence[str] = (),
     ) -> PreloadReport:
-        """Start the template of an interpreter, if it has not been.
+        """Start the template of an interpreter, unless it is running.
 
         Parameters
         ----------
         project : path
             The project's root.
         python : str, optional
-            Another interpreter than ours, as in the manifest.
+            An interpreter, as in the manifest; ours by default.
         sys_path : sequence of str
             The project's own entries of ``sys.path``.
 
         Returns
         -------
         PreloadReport
-            What it has imported, and what it has left out and why.
+            What it has imported, what it has left out, and why.
 
         Raises
         ------
@@ -152,15 +153,15 @@ class Supervisor:
         python: str | None = None,
         cancel: CancelToken | None = None,
     ) -> RunResult:
-        """Run one notebook and say what became of it; blocks, and costs nothing meanwhile.
+        """Run one notebook and return its result; blocks without using CPU.
 
         Parameters
         ----------
         request : RunRequest
         stdout, stderr : int
-            Descriptors that take the notebook's output, live.
+            Descriptors for the notebook's live output.
         isolation : {"fork", "spawn"}, optional
-            ``fork`` where that is possible, by default.
+            By default ``fork`` if possible.
         python : str, optional
             Another interpreter.
         cancel : CancelToken, optional
@@ -169,7 +170,7 @@ class Supervisor:
         Returns
         -------
         RunResult
-            For every ending; only a mistake in the call itself raises.
+            For every ending; only a mistake in the call raises.
         """
         interpreter = resolve_interpreter(python, request.project_root) or self._python
         notes: tuple[str, ...] = ()
@@ -178,12 +179,12 @@ class Supervisor:
         early = changed_at_start(request.environment) if isolation == "fork" else None
         if early is not None:
             isolation = "spawn"
-            notes = (f"started cold: {early} is read when interpreter or libraries start",)
+            notes = (f"started cold: {early} is read when the interpreter or a library starts",)
         started_at, started = time.time(), time.monotonic()
         if cancel is not None and cancel.is_cancelled:
             return RunResult(
                 Ending.CANCELLED,
-                failure=Failure(headline=f"{shown_path(request)}: cancelled before it began"),
+                failure=Failure(headline=f"{shown_path(request)}: cancelled before it started"),
                 started_at=started_at,
                 isolation=isolation,
             )
@@ -230,7 +231,7 @@ class Supervisor:
         except NotStartedError:
             raise StartError(
                 f"interpreter {python} ended before it could start the notebook",
-                hint="Its own message is in the run's stderr.",
+                hint="Its error message is in the run's stderr.",
             ) from None
         finally:
             _wait_for(process)
@@ -243,7 +244,7 @@ class Supervisor:
         python: str,
         cancel: CancelToken | None,
     ) -> RunResult | None:
-        """The result, or None where no template can be had: a cold start does the same."""
+        """The result, or None if no template is available: a cold start does the same."""
         for attempt in range(3):
             if python in self._without_template:
                 return None
@@ -256,13 +257,13 @@ class Supervisor:
             except StartError:
                 if self._closed:
                     raise
-                # A cold start either works or says better why it does not.
+                # A cold start either works or gives a better error.
                 return None
             _require_fit(template, request)
             try:
                 return Connection(request, template.open_run(stdout, stderr), "fork").wait(cancel)
             except NotStartedError:
-                # Nothing of the notebook has run: it may be asked for again.
+                # Nothing of the notebook has run: it can be requested again.
                 if attempt:
                     self._drop(template)
             except TemplateGoneError:
@@ -270,17 +271,17 @@ class Supervisor:
         return None
 
     def _template(self, python: str, project: str, sys_path: Sequence[str]) -> Template:
-        # What lies inside the project is never preloaded from: `Template.hidden_by` looks at it.
+        # Nothing inside the project is preloaded: `Template.hidden_by` checks that.
         path = tuple(entry for entry in dict.fromkeys(sys_path) if not in_project(entry, project))
         with self._lock:
             if self._closed:
                 raise StartError("this supervisor is closed")
             starting = self._starting.setdefault(python, threading.Lock())
-        # One thread starts it, those that need the same interpreter wait; others do not.
+        # One thread starts it; those that need the same interpreter wait, others do not.
         with starting:
-            found = self._find(python, project, path)
-            if found is not None:
-                return found
+            existing = self._find(python, project, path)
+            if existing is not None:
+                return existing
             template = Template(python, project, self._preload, self._log, path=path)
             with self._lock:
                 if not self._closed:
@@ -290,7 +291,7 @@ class Supervisor:
         raise StartError("this supervisor is closed")
 
     def _find(self, python: str, project: str, path: Sequence[str]) -> Template | None:
-        """A template that may fork for a project; those that are out of date are taken away."""
+        """A template that may fork for a project; outdated ones are removed."""
         with self._lock:
             ours = [template for template in self._templates if template.python == python]
         for template in ours:
@@ -308,20 +309,20 @@ class Supervisor:
 
 
 class _MisfitError(Exception):
-    """A template has imported what this run would not have: the run starts cold."""
+    """The template's imports would differ in this run, so the run starts cold."""
 
 
 def _require_fit(template: Template, request: RunRequest) -> None:
     variable = template.read_too_early(request.environment, whole=False)
     if variable is not None:
-        raise _MisfitError(f"{variable} is read when interpreter or libraries start")
+        raise _MisfitError(f"{variable} is read when the interpreter or a library starts")
     hidden = template.hidden_by(request.project_root, request.sys_path)
     if hidden is not None:
         raise _MisfitError(f"{hidden} has the name of a module that a library imports")
 
 
 def changed_at_start(environment: Mapping[str, str]) -> str | None:
-    """A variable, of those that a run sets, that a forked process would read too late."""
+    """A variable set by the run that a forked process would read too late."""
     for name, value in startup_environment(environment).items():
         if os.environ.get(name) != value:
             return name
@@ -329,7 +330,7 @@ def changed_at_start(environment: Mapping[str, str]) -> str | None:
 
 
 def resolve_interpreter(python: str | None, project: str) -> str | None:
-    """Where an interpreter is that the manifest names: on the PATH, or from the project's root."""
+    """The path of an interpreter named in the manifest: on the PATH, or from the project's root."""
     if python is None:
         return None
     if os.sep not in python:

@@ -1,7 +1,7 @@
-"""Which modules no template may import, remembered between programs.
+"""A cache of modules that no template may import, shared by programs.
 
-To find one costs the start of a template. What was found holds as long as the folders that the
-interpreter imports from are as they were, and for a day.
+Finding one costs the start of a template. The results are valid for a day, as long as the folders
+from which the interpreter imports are unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECONDS = 24 * 3600
 
 
 class Verdicts:
-    """Modules that templates of one interpreter and one project found unfit.
+    """The unfit modules of one interpreter and one project.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Verdicts:
     python : str
         The interpreter.
     modules : sequence of str
-        What the template was asked for.
+        The modules that the template should import.
     startup : mapping of str to str
         Variables that the interpreter and libraries read when they start.
     """
@@ -44,20 +44,20 @@ class Verdicts:
         self._key = json.dumps([PROTOCOL_VERSION, python, sorted(modules), sorted(startup.items())])
 
     def read(self) -> dict[str, str]:
-        """Module to reason; empty where nothing is known."""
+        """Module to reason; empty if nothing is known."""
         found = self._entries().get(self._key)
         if found is None or _stamps(found["stamps"]) != found["stamps"]:
             return {}
         return {str(module): str(reason) for module, reason in found["unfit"].items()}
 
     def write(self, unfit: Mapping[str, str], folders: Sequence[str]) -> None:
-        """Remember what was found.
+        """Save the unfit modules.
 
         Parameters
         ----------
         unfit : mapping of str to str
         folders : sequence of str
-            Where the interpreter imports from, and the files of the modules.
+            The folders from which the interpreter imports, and the files of the modules.
         """
         entries = self._entries()
         if not unfit and self._key not in entries:
@@ -68,10 +68,10 @@ class Verdicts:
             "stamps": _stamps(dict.fromkeys(folders)),
         }
         path = self._project / FILE
-        # It only costs the next program some seconds.
+        # The loss only costs the next program some seconds.
         with contextlib.suppress(OSError):
             if not path.parent.parent.is_dir():
-                return  # nothing has run in this project; a folder is not made for this alone
+                return  # nothing has run in this project; do not create a folder just for this
             path.parent.mkdir(mode=0o700, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(self)}")
             temporary.write_text(json.dumps(entries), encoding="utf-8")
@@ -79,20 +79,20 @@ class Verdicts:
 
     def _entries(self) -> dict[str, Any]:
         try:
-            found: object = json.loads((self._project / FILE).read_bytes())
+            content: object = json.loads((self._project / FILE).read_bytes())
         except (OSError, ValueError):
             return {}
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             return {}
         oldest = time.time() - _SECONDS
         return {
             key: entry
-            for key, entry in cast("dict[str, Any]", found).items()
-            if _sound(entry) and entry["at"] > oldest
+            for key, entry in cast("dict[str, Any]", content).items()
+            if _is_valid(entry) and entry["at"] > oldest
         }
 
 
-def _sound(entry: Any) -> bool:
+def _is_valid(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("at"), float)

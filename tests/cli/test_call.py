@@ -40,8 +40,8 @@ def test_partitions_that_a_notebook_lists_are_the_newest(say: Any, listed: Path)
     early = say("backfill", "per_ticker", "--all")
     assert early.code == 2
     assert early.err == (
-        "research-jobs backfill: partitions are listed by universe, output members, which was not"
-        " made yet. First: research-jobs run universe\n"
+        "research-jobs backfill: partitions are listed by universe, output members, which has not"
+        " run yet. Run it first: research-jobs run universe\n"
     )
     both = say("run", "per_ticker", "universe", "--json")
     assert both.code == 0, both.err

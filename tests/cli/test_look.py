@@ -175,7 +175,7 @@ def test_check_finds_outputs_that_are_never_assigned(say: Any, project: Path) ->
     assert said.code == 1
 
 
-WAY_OUT = "Move it elsewhere, or keep the store in another folder: set RESEARCH_JOBS_STORE."
+WAY_OUT = "Move it, or set RESEARCH_JOBS_STORE to keep the store in another folder."
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_file_of_the_users_in_the_store(
     said = say("check")
     assert said.code == 1
     errors = [line for line in said.out.splitlines() if line.startswith("error: ")]
-    line = f"{place} is in the way: research_jobs did not put it there. {WAY_OUT}"
+    line = f"{place} is in the way: research_jobs did not create it. {WAY_OUT}"
     assert f"error: {line}" in errors
     about = {finding["notebook"] for finding in say("check", "--json").json}
     assert notebook in about or theirs == "data"  # in the way of all, and reported once
@@ -323,7 +323,7 @@ def test_commands_say_why_a_file_is_not_a_notebook(say: Any, project: Path) -> N
     """By name, in the check and in the list; Jupyter's files are to be converted."""
     said = say("run", "helper")
     assert said.code == 2
-    assert "notebooks/helper.py is a helper module and not a notebook" in said.err
+    assert "notebooks/helper.py is a helper module, not a notebook" in said.err
     assert "helper.py" in say("list").err
     for path in (project / "notebooks").rglob("*.py"):
         path.rename(path.with_suffix(".ipynb"))
@@ -356,7 +356,7 @@ def test_check_finds_what_only_definitions_show(say: Any, project: Path) -> None
     assert said.code == 1
     lines = said.out.splitlines()
     for place, told in (
-        ("notebooks/manifest.yaml:3:", "watch: {dy} is no partition of it"),
+        ("notebooks/manifest.yaml:3:", "watch: {dy} is not a partition of it"),
         ("notebooks/manifest.yaml:7:", "unknown calendar 'XNYSE'. Did you mean 'XNYS'"),
         ("notebooks/manifest.yaml:8:", "broken reads late, but nothing says which partitions"),
         ("notebooks/manifest.yaml:15:", "none of its notebooks has the parameter 'cuont'"),

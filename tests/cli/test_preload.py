@@ -68,7 +68,7 @@ def test_each_interpreter_tells_what_it_imports(command: Any, tmp_path: Path) ->
     assert done.returncode == 1
     assert found["cold"] == {
         "cold": "isolation: spawn",
-        "tuned": "it sets OMP_NUM_THREADS, which is read when interpreter or libraries start",
+        "tuned": "it sets OMP_NUM_THREADS, which is read when the interpreter or a library starts",
     }
 
 

@@ -79,7 +79,7 @@ def test_a_value_typed_on_the_command_line_is_refused(say: Any, client: Path, va
     said = say("run", "client", "-p", f"token={value}")
     assert said.code != 0
     assert "the parameter 'token' is secret, so its value cannot be given." in said.err
-    assert "Set the environment variable API_TOKEN where the run starts." in said.err
+    assert "Set the environment variable API_TOKEN where the run is started." in said.err
     assert holders(client) == []
 
 

@@ -539,7 +539,7 @@ def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, told: str) -> Non
     """A broken frame on the private descriptor is a clear ending and never a success."""
     outcome = lab.run("writes_to_the_private_channel", environment={"FRAME": frame})
     assert outcome.result.ending is Ending.EXITED
-    assert "left a record that is not one" in outcome.headline
+    assert "left an invalid record" in outcome.headline
     assert told in outcome.headline
 
 
@@ -558,7 +558,7 @@ def test_private_descriptors_closed(lab: Lab) -> None:
     """A notebook that closes descriptors of ours has no result; its own files stay its own."""
     outcome = lab.run("closes_all_descriptors", outputs=("value",))
     assert outcome.result.ending is Ending.EXITED
-    assert b"has closed a descriptor of the run" in outcome.stderr
+    assert b"closed a descriptor of the run" in outcome.stderr
     assert all(path.read_bytes() == b"" for path in lab.notebooks.glob("own*.txt"))
 
 

@@ -139,7 +139,7 @@ def test_every_expression_of_the_manifest_is_judged(load, place, text):
         ("@dayly", "unknown cron word '@dayly'. Did you mean '@daily'"),
         ("0 6 * *", "has 4 fields, not 5. Write minute, hour, day of month"),
         ("", "has 0 fields, not 5."),
-        ("0 6 31 6 *", "never fires: no such month has that day. Write L"),
+        ("0 6 31 6 *", "never fires: that month has no such day. Write L"),
     ],
 )
 def test_a_bad_expression_says_which_part_is_wrong(load, cron, message):

@@ -170,8 +170,8 @@ def test_an_edge_is_refused_in_its_place_or_has_a_meaning(load, path):
     [
         (
             "defaults: {timeout: 0}",
-            "1:21: defaults, timeout: a duration of 0 is over at once."
-            " Write 30s or 10m; for no limit leave the key out.",
+            "1:21: defaults, timeout: a duration of 0 ends at once."
+            " Write 30s or 10m; for no limit, leave the key out.",
         ),
         (
             "defaults: {memory: 512}",
@@ -204,18 +204,18 @@ def test_an_edge_is_refused_in_its_place_or_has_a_meaning(load, path):
         (
             "notebooks: {market_data: {outputs: {x: {range: {c: [0, .inf]}}}}}",
             "1:49: notebook market_data, outputs.x.range: the range of 'c' has a bound that is not"
-            " a number, a text or a date. Write [0, 1], or null for no bound.",
+            " a number, text or date. Write [0, 1], or null for no bound.",
         ),
         (
             "notebooks: {market_data: {partitions: {by: day, start: 2018-01-02, end: 2018-01-02}}}",
-            "1:39: notebook market_data, partitions: partitions end (2018-01-02 00:00:00) before"
-            " the first one (2018-01-02 00:00:00) does. Write a later end: it is exclusive.",
+            "1:39: notebook market_data, partitions: the end (2018-01-02 00:00:00) is not"
+            " after the start (2018-01-02 00:00:00). Write a later end: it is exclusive.",
         ),
         (
             "notebooks: {market_data: {partitions:\n"
             " {by: hour, start: 1000-01-01, end: 2000-01-01}}}",
-            "2:2: notebook market_data, partitions: from 1000-01-01 on there are 8,765,808"
-            " partitions by hour, more than 1,000,000. Begin later, or make them longer.",
+            "2:2: notebook market_data, partitions: 8,765,808 partitions by hour since"
+            " 1000-01-01; the limit is 1,000,000. Start later, or make them longer.",
         ),
         (
             "schedules: {a: {cron: '@daily', notebooks: [market_data], enabled: no}}",

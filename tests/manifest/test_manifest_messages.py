@@ -40,7 +40,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "an output that is no identifier",
         "notebooks: {market_data: {outputs: [perf-df]}}",
         [
-            "1:37: notebook market_data, outputs: the output 'perf-df' is not a Python variable's"
+            "1:37: notebook market_data, outputs: the output 'perf-df' is not a Python variable"
             " name. Did you mean 'perf_df'?"
         ],
     ),
@@ -48,14 +48,14 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "an output that is a keyword",
         "notebooks:\n  market_data:\n    outputs:\n      class: {min_rows: 1}\n",
         [
-            "4:7: notebook market_data, outputs: the output 'class' is not a Python variable's"
+            "4:7: notebook market_data, outputs: the output 'class' is not a Python variable"
             " name. Did you mean 'class_'?"
         ],
     ),
     (
         "an output twice",
         "notebooks: {market_data: {outputs: [a, b, a]}}",
-        ["1:43: notebook market_data, outputs: the output 'a' stands here twice. Keep one."],
+        ["1:43: notebook market_data, outputs: duplicate output 'a'. Keep one."],
     ),
     (
         "a duration",
@@ -80,7 +80,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
             "1:42: notebook market_data, retries.max: 'two' is not a whole number."
             " Write it without quotes.",
             "1:56: notebook market_data, owners: a mapping is not a list."
-            " Write [a, b], or one entry a line with dashes.",
+            " Write [a, b], or one entry per line with dashes.",
         ],
     ),
     (
@@ -94,26 +94,20 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     (
         "a notebook twice",
         "notebooks:\n  market_data: {}\n  market_data: {}\n",
-        [
-            "3:3: notebook market_data: the key 'market_data' stands here twice, first in line 2."
-            " Keep one."
-        ],
+        ["3:3: notebook market_data: duplicate key 'market_data', first on line 2. Keep one."],
     ),
     (
         "a notebook twice in two spellings",
         "notebooks:\n  volatility/garch: {}\n  volatility.garch: {}\n",
         [
-            "3:3: the notebook 'volatility/garch' stands here twice, as 'volatility/garch' and"
+            "3:3: duplicate notebook 'volatility/garch', written as 'volatility/garch' and"
             " 'volatility.garch'. Keep one."
         ],
     ),
     (
         "a key twice",
         "notebooks:\n  market_data:\n    timeout: 5m\n    timeout: 6m\n",
-        [
-            "4:5: notebook market_data: the key 'timeout' stands here twice, first in line 3."
-            " Keep one."
-        ],
+        ["4:5: notebook market_data: duplicate key 'timeout', first on line 3. Keep one."],
     ),
     (
         "a cron hour",
@@ -143,8 +137,8 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "a day that never comes",
         'schedules: {a: {cron: "0 6 31 6 *", notebooks: [market_data]}}',
         [
-            "1:23: schedule a, cron: the cron expression '0 6 31 6 *' never fires: no such month"
-            " has that day. Write L for a month's last day."
+            "1:23: schedule a, cron: the cron expression '0 6 31 6 *' never fires: that month has"
+            " no such day. Write L for a month's last day."
         ],
     ),
     (
@@ -172,7 +166,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "a schedule's name",
         'schedules: {every morning: {cron: "@daily", notebooks: [market_data]}}',
         [
-            "1:13: the schedule's name 'every morning' has characters other than letters, digits"
+            "1:13: the schedule name 'every morning' has characters other than letters, digits"
             " and _. Did you mean 'every_morning'?"
         ],
     ),
@@ -204,17 +198,14 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "a key format that loses the year",
         'notebooks: {market_data: {partitions: {by: day, start: 2018-01-02, format: "%m-%d"}}}',
         [
-            "1:39: notebook market_data, partitions: the format '%m-%d' does not tell partitions"
-            " apart. Use %Y-%m-%d."
+            "1:39: notebook market_data, partitions: the format '%m-%d' gives several"
+            " partitions the same key. Use %Y-%m-%d."
         ],
     ),
     (
         "a partition key twice",
         "notebooks: {market_data: {partitions: {values: [eu, us, eu]}}}",
-        [
-            "1:57: notebook market_data, partitions.values: the partition key 'eu' stands here"
-            " twice. Keep one."
-        ],
+        ["1:57: notebook market_data, partitions.values: duplicate partition key 'eu'. Keep one."],
     ),
     (
         "keys from an output that is not declared",
@@ -277,14 +268,17 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     (
         "two documents",
         "a: b\n---\nc: d\n",
-        ["2:1: a second document begins here, a manifest is one. Remove the line ---."],
+        [
+            "2:1: a second YAML document begins here; a manifest is a single document."
+            " Remove the line ---."
+        ],
     ),
     (
         "secrets that are values",
         "secrets: [DB_PASSWORD, hunter2!]",
         [
-            "1:24: secrets: 'hunter2!' is not an environment variable's name."
-            " List names, as DB_PASSWORD; never the values."
+            "1:24: secrets: 'hunter2!' is not an environment variable name."
+            " List names such as DB_PASSWORD, never their values."
         ],
     ),
     (
@@ -292,7 +286,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "notebooks: {market_data: {owners: [Jane Doe]}}",
         [
             "1:36: notebook market_data, owners: 'Jane Doe' is not an owner."
-            " Write an address, or 'team:Jane-Doe'."
+            " Write an email address, or 'team:Jane-Doe'."
         ],
     ),
     (
@@ -307,7 +301,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         "catch_up",
         "schedules: {a: {cron: '@daily', notebooks: [market_data], catch_up: all}}",
         [
-            "1:69: schedule a, catch_up: catch_up is 'all'."
+            "1:69: schedule a, catch_up: catch_up cannot be 'all'."
             " Write none, or how many older partitions to look at."
         ],
     ),

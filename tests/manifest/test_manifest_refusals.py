@@ -13,17 +13,17 @@ REFUSED = [
     ),
     (
         f"partitions: {{dimensions: {{a: {{{DAY}}}, b: {{{DAY}}}}}}}",
-        "both dimensions are of time",
+        "both dimensions are time dimensions",
     ),
     (
         "partitions: {values: [x], dimensions: {a: {values: [x]}, b: {values: [y]}}}",
-        "values stands beside dimensions",
+        "values cannot be combined with dimensions",
     ),
     ("partitions: {dimensions: {a-b: {values: [x]}, b: {values: [y]}}}", "the dimension 'a-b'"),
-    ("partitions: {parameter: d}", "neither by, values nor dynamic"),
+    ("partitions: {parameter: d}", "need one of by, values and dynamic"),
     (f"partitions: {{{DAY}, values: [x]}}", "partitions have by and values"),
-    ("partitions: {values: [x], timezone: UTC}", "'timezone' belongs to partitions of time"),
-    ("partitions: {values: [x], offset: 1}", "'offset' belongs to partitions of time"),
+    ("partitions: {values: [x], timezone: UTC}", "'timezone' is for time partitions only"),
+    ("partitions: {values: [x], offset: 1}", "'offset' is for time partitions only"),
     ("partitions: {by: cron, start: 2020-01-01}", "by: cron needs its expression"),
     (f"partitions: {{{DAY}, cron: '0 0 * * *'}}", "'cron' belongs to by: cron"),
     (f"partitions: {{{DAY}, shift: 24h}}", "'shift' is whole minutes"),
@@ -34,26 +34,26 @@ REFUSED = [
         "partitions: {by: cron, cron: '0 * * * *', start: 1800-01-01, end: 2100-01-01}",
         "2,629,752 partitions by cron",
     ),
-    ("partitions: {by: week, start: 2020-01-01, calendar: XNYS}", "'calendar' works by: day"),
-    (f"partitions: {{{DAY}, calendar: '../x'}}", "is not a calendar's name"),
+    ("partitions: {by: week, start: 2020-01-01, calendar: XNYS}", "'calendar' needs by: day"),
+    (f"partitions: {{{DAY}, calendar: '../x'}}", "is not a calendar name"),
     (f"partitions: {{{DAY}, offset: 10001}}", "10001 is too large"),
     (f"partitions: {{{DAY}, offset: -10001}}", "-10001 is too small"),
     ("partitions: {by: day, start: '2020-01-01T00:00:00+02:00'}", "carries its own offset"),
     ("partitions: {values: []}", "values has no partition key"),
     (f"partitions: {{values: [{'x' * 201}]}}", "has 201 characters"),
     ("partitions: {values: [' x']}", "begins or ends with a space"),
-    ("partitions: {values: ['a|b']}", "has '|' in it"),
+    ("partitions: {values: ['a|b']}", "contains '|'"),
     ("partitions: {values: [true]}", "True is not a partition key"),
     ("freshness: {within: 2h, warn_within: 2h}", "warn_within is not shorter than within"),
-    ("freshness: {within: 59s}", "freshness is told by the minute"),
+    ("freshness: {within: 59s}", "freshness is measured in minutes"),
     (
         "freshness: {within: 2h, warn_within: 1h, cron: '@daily'}",
-        "warn_within and cron exclude each other",
+        "warn_within and cron cannot be combined",
     ),
     (f"kinds: [{', '.join(f'k{n}' for n in range(11))}]", "11 kinds are listed"),
     ("kinds: ['a b']", "'a b' is not a kind"),
     ("after: [market_data]", "the notebook 'market_data' names itself"),
-    ("after: [performance_report], automation: eager", "after and automation exclude each other"),
+    ("after: [performance_report], automation: eager", "after and automation cannot be combined"),
     ("automation: {kind: eager, cron: '@daily'}", "eager takes no cron expression"),
     ("watch: ['']", "a watched pattern is empty"),
     ("outputs: {x: {severity: {rows: warn}}}", "severity names the check 'rows'"),
@@ -61,23 +61,23 @@ REFUSED = [
     ("outputs: {x: {range: {c: [null, null]}}}", "has no bound"),
     ("outputs: {x: {range: {c: [1, b]}}}", "mixes types"),
     ("outputs: {x: {range: {c: [1]}}}", "is not a pair"),
-    ("outputs: {x: {range: {c: [.nan, 1]}}}", "is not a number, a text or a date"),
-    ("outputs: {x: {range: {c: [0, .inf]}}}", "is not a number, a text or a date"),
-    ("outputs: {x: {range: {c: [true, 1]}}}", "is not a number, a text or a date"),
+    ("outputs: {x: {range: {c: [.nan, 1]}}}", "is not a number, text or date"),
+    ("outputs: {x: {range: {c: [0, .inf]}}}", "is not a number, text or date"),
+    ("outputs: {x: {range: {c: [true, 1]}}}", "is not a number, text or date"),
     ("outputs: {x: {min_rows: 3, max_rows: 2}}", "min_rows 3 is more than max_rows 2"),
     ("outputs: {x: {compression: gzip, compression_level: 10}}", "gzip has no level 10"),
     ("outputs: {x: {compression: brotli, compression_level: 12}}", "brotli has no level 12"),
     ("outputs: {x: {compression: snappy, compression_level: 1}}", "snappy has no level 1"),
     ("outputs: {x: {compression_level: 23}}", "zstd has no level 23"),
     ("outputs: {x: {compression_level: 0}}", "zstd has no level 0"),
-    ("freshness: {within: 2h, warn_within: 59s}", "freshness is told by the minute"),
+    ("freshness: {within: 2h, warn_within: 59s}", "freshness is measured in minutes"),
     ("automation: {kind: on_cron}", "on_cron needs a cron expression"),
     ("automation: {kind: on_missing, cron: '@daily'}", "on_missing takes no cron expression"),
     (f"kinds: [{'k' * 51}]", "is not a kind"),
-    (f"tags: {{{'k' * 64}: a}}", "is not a tag's name"),
-    (f"tags: {{a: {'v' * 64}}}", "is not a tag's value"),
+    (f"tags: {{{'k' * 64}: a}}", "is not a tag name"),
+    (f"tags: {{a: {'v' * 64}}}", "is not a tag value"),
     ("retries: 1001", "1001 is too large"),
-    ("partitions: {by: month, start: 2020-01-01, calendar: XNYS}", "'calendar' works by: day"),
+    ("partitions: {by: month, start: 2020-01-01, calendar: XNYS}", "'calendar' needs by: day"),
     (
         (
             "parameters: {d: {secret: A}}, "
@@ -86,8 +86,8 @@ REFUSED = [
         "the secret parameter 'd' is also set by the partition",
     ),
     ("outputs: {x: {schema: nowhere}}", "does not name a schema"),
-    ("environment: {1A: x}", "'1A' is not an environment variable's name"),
-    ('environment: {A: "x\\0y"}', "the variable A has the character U+0000"),
+    ("environment: {1A: x}", "'1A' is not an environment variable name"),
+    ('environment: {A: "x\\0y"}', "the variable A contains the character U+0000"),
     ("io_manager: a-b", "the io_manager 'a-b'"),
     ("pool: a b", "the pool 'a b'"),
     ("group: a-b", "the group 'a-b'"),
@@ -160,13 +160,13 @@ def test_keys_come_from_a_notebook_without_partitions(load, many):
         f"  market_data: {{outputs: [keys], {many}}}\n"
         "  momentum_signals: {partitions: {dynamic: {notebook: market_data, output: keys}}}\n"
     )
-    assert "has partitions itself" in manifest.problems[0].error.what
+    assert "is itself partitioned" in manifest.problems[0].error.what
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("notebooks: [market_data, market_data]", "the notebook 'market_data' is named twice"),
+        ("notebooks: [market_data, market_data]", "the notebook 'market_data' is listed twice"),
         ("notebooks: []", "no notebook is named"),
         ("notebooks: [market_data], catch_up: 10001", "10001 is too large"),
         ("notebooks: [market_data], cron: []", "cron is empty"),
@@ -193,7 +193,7 @@ def test_a_file_at_the_limit_of_size_is_read(load):
     """Four MiB are read, one byte more is not."""
     limit = 4 * 1024 * 1024
     assert load("#" * limit).problems == ()
-    assert "bytes, at most" in load("#" * (limit + 1)).problems[0].error.what
+    assert "bytes; the limit is" in load("#" * (limit + 1)).problems[0].error.what
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ def test_a_file_at_the_limit_of_size_is_read(load):
         ("prefix: a/b", "is not a prefix"),
         (f"group: {'g' * 33}", "is not the name of a Unix group"),
         ("group: 1g", "is not the name of a Unix group"),
-        ("reports: {url: 'https://'}", "is no address"),
-        ("reports: {dagster: 'https:///x'}", "is no address"),
-        ("reports: {url: reports.example.com}", "is no address"),
+        ("reports: {url: 'https://'}", "is not a URL"),
+        ("reports: {dagster: 'https:///x'}", "is not a URL"),
+        ("reports: {url: reports.example.com}", "is not a URL"),
         ("reports: {keep: 0}", "0 is too small"),
         ("defaults: {pool: a b}", "the pool 'a b'"),
         ("defaults: {group: a-b}", "the group 'a-b'"),

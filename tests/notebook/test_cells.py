@@ -352,8 +352,8 @@ def test_pep_263_coding_line(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"# %%\nx = '\xff'\n", "notebooks/study.py:2:6: byte 0xff is not utf-8"),
-        (b"# coding: klingon\n# %%\n", "notebooks/study.py:1: its coding line names an unknown"),
-        (b"# coding: base64\n# %%\n", "notebooks/study.py:1: its coding line names an unknown"),
+        (b"# coding: klingon\n# %%\n", "notebooks/study.py:1: the coding line names an unknown"),
+        (b"# coding: base64\n# %%\n", "notebooks/study.py:1: the coding line names an unknown"),
     ],
 )
 def test_bytes_that_are_no_text(tmp_path: Path, data: bytes, message: str) -> None:

@@ -51,9 +51,9 @@ def test_notebooks_and_helpers(make_project: MakeProject) -> None:
         ("my report", "'my report.py' is not a name", "'my_report.py'"),
         ("a.b", "'a.b.py' is not a name", "'a_b.py'"),
         ("2024", "'2024.py' is not a name", "'nb_2024.py'"),
-        ("class", "'class.py' is a keyword", "'class_.py'"),
+        ("class", "'class.py' is a Python keyword", "'class_.py'"),
         ("2024-q1/x", "folder '2024-q1' is not a name", "'q1_2024'"),
-        ("e\u0301te", "is spelt in a form of Unicode", "'\u00e9te'"),
+        ("e\u0301te", "is spelled in a Unicode form", "'\u00e9te'"),
     ],
 )
 def test_names_that_cannot_be_imported(
@@ -90,7 +90,7 @@ def test_a_file_beside_a_package_of_its_name(make_project: MakeProject) -> None:
     )
     found = discover(project.notebooks)
     assert [nb.name for nb in found.notebooks] == ["vol/garch"]
-    assert "is hidden by the package vol/ beside it" in str(found.problems[0])
+    assert "is hidden by the package vol/ next to it" in str(found.problems[0])
 
 
 @pytest.mark.parametrize("beside", ["vol.py", "vol/helper.py", "vol/deep/helper.py"])
@@ -101,7 +101,7 @@ def test_a_file_named_as_its_top_folder(make_project: MakeProject, beside: str) 
     )
     found = discover(project.notebooks)
     assert found.notebooks == ()
-    assert "beside it, 'vol' hides the top folder" in str(found.problems[0])
+    assert "'vol' next to it hides the top-level folder" in str(found.problems[0])
 
 
 def test_links(make_project: MakeProject, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_links(make_project: MakeProject, tmp_path: Path) -> None:
         "notebooks/out",
     ]
     assert "does not exist" in problems[0]
-    assert "outside of notebooks/" in problems[1]
+    assert "outside notebooks/" in problems[1]
 
 
 def test_notebooks_may_be_a_link_itself(make_project: MakeProject, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_link_to_a_sibling_folder_leads_out(make_project: MakeProject) -> None
         "notebooks/b.py",
         "notebooks/deep",
     ]
-    assert all("outside of notebooks/" in problem.what for problem in found.problems)
+    assert all("outside notebooks/" in problem.what for problem in found.problems)
 
 
 def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
@@ -227,7 +227,7 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
         ("_own", "its name begins with '_'. Rename it to run it."),
         (
             "old",
-            "is a Jupyter notebook and not a notebook of the project yet. research-jobs convert",
+            "is a Jupyter notebook, not yet a notebook of this project. research-jobs convert",
         ),
         ("notebooks/old.ipynb", "research-jobs convert"),
     ):
@@ -249,7 +249,7 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
         ({f"n{i}.py": "" for i in range(7)}, "n0.py, n1.py, n2.py, n3.py, n4.py and 2 more"),
         ({"b.ipynb": "{}"}, "1 .ipynb here is not a notebook yet: research-jobs convert"),
         ({"b.ipynb": "{}", "v/c.ipynb": "{}", ".x/b.ipynb": "{}"}, "2 .ipynb here are"),
-        ({}, "Begin one: research-jobs new NAME"),
+        ({}, "Create one: research-jobs new NAME"),
     ],
 )  # fmt: skip
 def test_what_lies_beside_the_notebooks(

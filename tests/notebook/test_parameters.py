@@ -131,7 +131,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        ("int", "sixty", "x = 'sixty' is not a whole number. An example: 60."),
+        ("int", "sixty", "x = 'sixty' is not a whole number. Example: 60."),
         ("int", True, "x = True is not a whole number"),
         ("int", 60.5, "x = 60.5 is not a whole number"),
         ("int", "1e999999", "is not a whole number"),
@@ -148,17 +148,17 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("str", 7, 'Put it in quotes: "7"'),
         ("date", "01.11.2018", "Write it as year-month-day: 2018-11-01."),
         ("date", "2018-02-30", "x = '2018-02-30' is not a date. Day"),
-        ("date", dt.datetime(2018, 11, 1, 9), "is not a date. It has a time of day."),  # noqa: DTZ001 - as YAML reads it
-        ("date", "today", "is not a date. An example: 2018-11-01."),
+        ("date", dt.datetime(2018, 11, 1, 9), "is not a date. It includes a time of day."),  # noqa: DTZ001 - as YAML reads it
+        ("date", "today", "is not a date. Example: 2018-11-01."),
         ("datetime", "2018-11-01 25:00", "is not a date and time. Hour must be in 0..23"),
         ("timestamp", "1st of May", "is not a timestamp"),
-        ("list[int]", [1, "b"], "is not a list of which each is a whole number. Item 2 is 'b'."),
+        ("list[int]", [1, "b"], "is not a list where each item is a whole number. Item 2 is 'b'."),
         ("list[int]", 5, "x = 5 is not a list"),
-        ("list[str]", "[SPY", "It begins with [ and has no ] at its end."),
-        ("dict", "a=1", "x = 'a=1' is not a mapping. An example: {\"SPY\": 0.5}."),
+        ("list[str]", "[SPY", "It begins with [ but does not end with ]."),
+        ("dict", "a=1", "x = 'a=1' is not a mapping. Example: {\"SPY\": 0.5}."),
         ("dict", {1: 2}, "Its keys must be text, and 1 is not."),
-        ("any", object, "A type cannot be handed to another process"),
-        ("any", b"x", "A bytes cannot be handed"),
+        ("any", object, "A type cannot be passed to another process"),
+        ("any", b"x", "A bytes cannot be passed"),
     ],
 )
 def test_values_that_do_not_convert(kind: str, value: Any, message: str) -> None:
@@ -247,7 +247,7 @@ def test_text_for_a_parameter_of_unknown_type(text: str, expected: Any) -> None:
 @pytest.mark.parametrize("text", ["{a: 1}", "[1, 2", "[[1], x]", "[{a: 1}]", "1e999"])
 def test_text_that_only_looks_like_a_value(text: str) -> None:
     """It is refused rather than taken for text."""
-    with pytest.raises(ParameterError, match="is not a value that JSON can hold"):
+    with pytest.raises(ParameterError, match="is not a value that fits JSON"):
         convert_parameters([parameter("any")], {"x": text}, notebook="study", text=True)
 
 
@@ -333,9 +333,9 @@ def test_an_array_as_computed_default() -> None:
         ("a", {"b": 2}, "is not a mapping"),
         (5, [0], "is not a list"),
         ([[1]], {1}, "is not a set"),
-        ([1], Pair(0, 0), "It has the fields a, b."),
+        ([1], Pair(0, 0), "Its fields are a, b."),
         ("x", object(), "is not an object"),
-        ("x", pd.DataFrame(), "Make it from a parameter of a plain type"),
+        ("x", pd.DataFrame(), "from a parameter of a plain type"),
         ("x", len, "is not a builtin_function_or_method"),
     ],
 )
@@ -349,7 +349,7 @@ def test_values_that_a_computed_default_refuses(value: Any, default: Any, messag
 
 def test_none_for_a_computed_default() -> None:
     """`null` needs an annotation that allows it."""
-    with pytest.raises(ParameterError, match="declare its type"):
+    with pytest.raises(ParameterError, match="declare a type"):
         convert(parameter("computed"), None)
     assert convert(parameter("computed", optional=True), "null") is None
 

@@ -115,7 +115,7 @@ def test_get_says_what_is_close(make_project: MakeProject) -> None:
     found = scan(project)
     with pytest.raises(NotebookNotFoundError, match=r"Did you mean 'study'\?"):
         found.get("studdy")
-    with pytest.raises(NotebookError, match="is a keyword"):
+    with pytest.raises(NotebookError, match="is a Python keyword"):
         found.get("class")
 
 

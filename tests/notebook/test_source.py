@@ -17,12 +17,12 @@ Make = Callable[..., NotebookText]
 @pytest.mark.parametrize(
     ("line", "column", "hint"),
     [
-        ("%matplotlib inline", 1, "Charts need no magic here: comment it out"),
-        ("%load_ext autoreload", 1, "Extensions of IPython are not loaded in batch"),
+        ("%matplotlib inline", 1, "Charts work without it: comment it out"),
+        ("%load_ext autoreload", 1, "IPython extensions are not loaded in batch"),
         ("%%time", 1, "time.perf_counter()"),
         ("    %timeit f(1)", 5, "timeit.timeit"),
         ("!ls -la data", 1, "subprocess.run('ls -la data', shell=True, check=True)"),
-        ("!pip install arch", 1, "Packages belong into the environment"),
+        ("!pip install arch", 1, "Install packages in the environment"),
         ("files = !ls", 9, "subprocess.run('ls', shell=True, check=True)"),
         ("t = %env HOME", 5, "os.environ"),
         ("%run other.py", 1, "load()"),

@@ -86,9 +86,9 @@ def test_numbers_and_dates_become_texts():
         (pd.DataFrame({"a": [1], "b": [2]}), None, "a table of 2 columns: name one with column:"),
         (pd.DataFrame({"a": [1]}), "b", "no column 'b'; there are a"),
         ([1], "b", "column 'b' is named, but a list has none"),
-        ("AAPL", None, "a str lists no keys"),
-        (3, None, "a int lists no keys"),
-        (["a|b"], None, "has '|' in it"),
+        ("AAPL", None, "a str is not a list of keys"),
+        (3, None, "a int is not a list of keys"),
+        (["a|b"], None, "contains '|'"),
     ],
 )
 def test_what_lists_no_keys_is_told(value, column, message):
@@ -105,7 +105,7 @@ def test_stored_keys_are_read_in_another_process(project):
 
 def test_an_output_that_is_not_there_is_told(project):
     """With the command that makes it."""
-    with pytest.raises(PartitionError, match="which was not made yet"):
+    with pytest.raises(PartitionError, match="which has not run yet"):
         read_keys(project, SPEC)
 
 

@@ -202,7 +202,7 @@ def test_an_asset_that_dagster_refuses_takes_down_itself_alone(
 
     monkeypatch.setattr(factory, "check_specs", refuse)
     found = assets(lab)
-    assert "cannot be made an asset: no such thing" in found["a"].description
+    assert "cannot become an asset: no such thing" in found["a"].description
     assert found["b"].description is None
 
 

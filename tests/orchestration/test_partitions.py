@@ -222,9 +222,9 @@ def test_equal_specs_give_one_definition():
 @pytest.mark.parametrize(
     ("spec", "key", "message"),
     [
-        ({"by": "day", "start": "2026-01-01"}, "01/02/2026", "not a partition key of the form"),
+        ({"by": "day", "start": "2026-01-01"}, "01/02/2026", "not a partition key of the format"),
         ({"by": "day", "start": "2026-01-01"}, "2099-01-01", "there is no partition"),
-        ({"by": "day", "start": "2026-01-01"}, "../../etc", "not a partition key of the form"),
+        ({"by": "day", "start": "2026-01-01"}, "../../etc", "not a partition key of the format"),
     ],
 )
 def test_a_key_that_is_none_is_refused(spec, key, message):

@@ -132,7 +132,7 @@ def test_a_partition_is_asked_for_once_a_day_at_most(instance):
     make(instance, SIGNALS, *asked(first))
     second = requests_at(tick(spec, SIGNALS, due="2026-03-10 01:30"), instance)
     assert asked(first) == ["2026-03-07", "2026-03-08", "2026-03-09"]
-    assert second == "every partition is there, running, skipped or given up"
+    assert second == "every partition exists, is running, was skipped or has failed too often"
 
 
 def test_a_partition_whose_data_is_gone_is_asked_for(instance):

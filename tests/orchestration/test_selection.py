@@ -121,10 +121,22 @@ def test_dynamic_keys_come_from_the_instance():
     [
         (DAILY, {"keys": ["2026-3-1"]}, "there is no partition '2026-3-1'. There are 88, from"),
         (DAILY, {"keys": ["2030-*"]}, "no partition matches '2030-*'. There are 88, from 2026-01"),
-        (DAILY, {"keys": ["x"], "first": "y"}, "asked for by key and by span. Keep one of them."),
+        (
+            DAILY,
+            {"keys": ["x"], "first": "y"},
+            "selected both by key and by span. Keep one of them.",
+        ),
         (DAILY, {"first": "2026-03-02", "last": "2026-03-01"}, "comes after '2026-03-01'. Swap"),
-        (DAILY, {"first": "2027-01-01"}, "no partition lies from 2027-01-01 to the end. They run"),
-        (DAILY, {"first": "March"}, "'March' is neither a partition nor a date. Write a key, as"),
+        (
+            DAILY,
+            {"first": "2027-01-01"},
+            "there is no partition from 2027-01-01 to the end. They run",
+        ),
+        (
+            DAILY,
+            {"first": "March"},
+            "'March' is neither a partition nor a date. Write a key such as",
+        ),
         (DAILY, {"first": "2026-02-30"}, "'2026-02-30' is neither a partition nor a date."),
         (STATIC, {"keys": ["e"]}, "there is no partition 'e'. Partitions: a, b, c, d."),
         (definition(values=list("abcdef")), {"keys": ["z"]}, "Partitions: a, b, c, d, e, f."),

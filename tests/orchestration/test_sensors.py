@@ -74,7 +74,7 @@ class Watched:
 def test_a_new_file_runs_the_notebook_once(project, instance):
     """Several files of one look are one run, which tells their names."""
     watched = Watched(project, instance, watch="in/*.csv")
-    assert watched.look().skip_message == "watching; 0 files are there already"
+    assert watched.look().skip_message == "watching; 0 files already exist"
     (project.root / "in" / "a.csv").write_text("1")
     (project.root / "in" / "b.csv").write_text("1")
     requests = watched.look().run_requests
@@ -164,17 +164,17 @@ def test_every_partition_runs_however_many_there_are(project, instance):
         (
             {"watch": "in/{run_dat}.csv"}
             | {"partitions": {"by": "day", "start": "2026-01-01", "parameter": "run_date"}},
-            "notebook intake: watch: {run_dat} is no partition of it. Did you mean 'run_date'?",
+            "notebook intake: watch: {run_dat} is not a partition of it. Did you mean 'run_date'?",
         ),
         (
             {"watch": "in/{x}.csv"},
-            "notebook intake: watch: {x} is no partition of it. Write * where any text may stand.",
+            "notebook intake: watch: {x} is not a partition of it. Write * for any text.",
         ),
         (
             {"watch": "in/{a}.csv"}
             | {"partitions": {"dimensions": {"a": {"values": ["1"]}, "b": {"values": ["2"]}}}},
             (
-                "notebook intake: watch: 'in/{a}.csv' names a part of the partition, not {b}."
+                "notebook intake: watch: 'in/{a}.csv' names only part of the partition, not {b}."
                 " Name every dimension, or none."
             ),
         ),
@@ -238,7 +238,7 @@ def test_keys_are_added_when_their_notebook_was_made(project, instance, monkeypa
         partitions={"dynamic": {"notebook": "universe", "output": "tickers"}},
     )
     name = "keys_of_universe_tickers"
-    assert watched.look(name).skip_message == "universe was not made yet"
+    assert watched.look(name).skip_message == "universe has not run yet"
     instance.report_runless_asset_event(dg.AssetMaterialization("universe"))
     added = watched.look(name).dynamic_partitions_requests
     assert [list(request.partition_keys) for request in added] == [["AAPL", "MSFT"]]

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.orchestration.definitions.watching import SETTLED_NS, Look, compile_pattern, look
+from research_jobs.orchestration.definitions.watching import (
+    SETTLED_NS,
+    FileScan,
+    compile_pattern,
+    scan_files,
+)
 
 
-def at(root: Path, pattern: str, cursor: str | None = None, *, later: bool = True) -> Look:
-    """Look at one pattern, after the files have settled unless said otherwise."""
+def at(root: Path, pattern: str, cursor: str | None = None, *, later: bool = True) -> FileScan:
+    """Scan one pattern, after the files have settled unless said otherwise."""
     now = time.time_ns() + (2 * SETTLED_NS if later else 0)
-    return look([compile_pattern(pattern)], root, cursor, now)
+    return scan_files([compile_pattern(pattern)], root, cursor, now)
 
 
-def paths(found: Look) -> list[str]:
+def paths(scan: FileScan) -> list[str]:
     """The files that arrived."""
-    return [path for path, _ in found.arrived]
+    return [path for path, _ in scan.arrived]
 
 
 @pytest.mark.parametrize("later", [True, False])

@@ -70,7 +70,7 @@ def exited_with(code: int) -> int:
         ({"reason": Ending.TIMED_OUT}, Ending.TIMED_OUT, "timed out after 30 s"),
         ({"reason": Ending.CANCELLED}, Ending.CANCELLED, "cancelled"),
         ({"reason": Ending.CANCELLED, "record": DONE}, Ending.CANCELLED, "cancelled"),
-        ({"record": DONE, "broken": "cut short"}, Ending.EXITED, "a record that is not one: cut"),
+        ({"record": DONE, "broken": "cut short"}, Ending.EXITED, "an invalid record: cut"),
     ],
 )
 def test_endings(known: dict[str, Any], ending: Ending, headline: str) -> None:

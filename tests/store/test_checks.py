@@ -31,10 +31,10 @@ FRAME = pd.DataFrame(
 )
 
 CASES: list[tuple[Any, dict[str, Any], bool, str]] = [
-    (FRAME, {"min_rows": 3}, True, "3 rows, at least 3"),
-    (FRAME, {"min_rows": 4}, False, "3 rows, at least 4"),
+    (FRAME, {"min_rows": 3}, True, "3 rows; at least 3"),
+    (FRAME, {"min_rows": 4}, False, "3 rows; at least 4"),
     (FRAME, {"max_rows": 2}, False, "at most 2"),
-    (FRAME, {"max_rows": 3}, True, "3 rows, at most 3"),
+    (FRAME, {"max_rows": 3}, True, "3 rows; at most 3"),
     ({"a": 1, "b": 2}, {"min_rows": 2}, True, "2 rows"),
     (FRAME, {"columns": ["n", "date"]}, True, "all 2 columns"),
     (FRAME, {"columns": {"n": "int", "f": "float64", "s": "str", "c": "category"}}, True, "all 4"),
@@ -51,12 +51,12 @@ CASES: list[tuple[Any, dict[str, Any], bool, str]] = [
         "1 in 'x'",
     ),
     (pl.DataFrame({"f": [1.0, float("nan"), None]}), {"not_null": ["f"]}, False, "2 in 'f'"),
-    (FRAME, {"unique": ["n"]}, True, "n tells rows apart"),
+    (FRAME, {"unique": ["n"]}, True, "n identifies each row"),
     (FRAME, {"unique": ["s", "n"]}, True, "s + n"),
-    (FRAME, {"unique": ["s"]}, False, "1 rows repeat another's s, such as b"),
+    (FRAME, {"unique": ["s"]}, False, "1 rows have a duplicate s, such as b"),
     (FRAME, {"unique": ["s", "c"]}, False, "such as b, 2"),
-    (pl.DataFrame({"k": [None, None, "a"]}), {"unique": ["k"]}, False, "1 rows repeat"),
-    (pl.DataFrame({"k": ["a", "a", "a"]}), {"unique": ["k"]}, False, "2 rows repeat"),
+    (pl.DataFrame({"k": [None, None, "a"]}), {"unique": ["k"]}, False, "1 rows have a duplicate"),
+    (pl.DataFrame({"k": ["a", "a", "a"]}), {"unique": ["k"]}, False, "2 rows have a duplicate"),
     (
         pd.DataFrame({"x": pd.Series([pd.NaT, pd.NA, np.nan, None, 1, "x"], dtype=object)}),
         {"not_null": ["x"]},
@@ -64,16 +64,21 @@ CASES: list[tuple[Any, dict[str, Any], bool, str]] = [
         "4 in 'x'",
     ),
     (FRAME, {"range": {"n": [1, 3], "f": [-2, None]}}, True, "in range"),
-    (FRAME, {"range": {"f": [0, 1]}}, False, "'f' goes down to -2.0, at least 0 wanted; 'f' goes"),
+    (
+        FRAME,
+        {"range": {"f": [0, 1]}},
+        False,
+        "'f' goes down to -2.0; at least 0 required; 'f' goes",
+    ),
     (FRAME, {"range": {"date": ["2018-11-01", "2018-11-03"]}}, True, "in range"),
     (FRAME, {"range": {"date": ["2018-11-02", None]}}, False, "at least 2018-11-02"),
     (FRAME, {"range": {"c": [1, 2]}}, True, "in range"),
     ([1.5, float("nan")], {"range": {"value": [0, 2]}}, True, "in range"),
     (pd.DataFrame({"n": np.array([], "f8")}), {"range": {"n": [0, 1]}}, True, "in range"),
     (FRAME, {"range": {"q": [0, 1]}}, False, "no column 'q'"),
-    (FRAME, {"fresh_within": {"column": "n", "seconds": 1}}, False, "'n' is int64, no time"),
+    (FRAME, {"fresh_within": {"column": "n", "seconds": 1}}, False, "'n' is int64, not a time"),
     (FRAME, {"fresh_within": {"column": None, "seconds": 1}}, False, "newest 'date' is 2018-11-02"),
-    ([1], {"fresh_within": {"column": None, "seconds": 1}}, False, "no column holds times"),
+    ([1], {"fresh_within": {"column": None, "seconds": 1}}, False, "no column has times"),
     (FRAME, {"min_row": 3}, False, "no check 'min_row'. Did you mean 'min_rows'"),
     (FRAME, {"schema": "missing_module:Name"}, False, "No module named"),
 ]
@@ -125,7 +130,7 @@ def test_without_statistics_the_data_is_read(stage: Callable[..., StagedOutput])
     found = evaluate_checks(stage(FRAME, statistics=False), declared, previous=None, value=None)
     assert [outcome.description for outcome in found] == [
         "missing values: 1 in 'f'",
-        "'n' goes up to 3, at most 2 wanted",
+        "'n' goes up to 3; at most 2 allowed",
     ]
 
 

@@ -379,7 +379,7 @@ def test_a_staged_file_outside_the_staging_folder_is_refused(store: str, tmp_pat
         inside.symlink_to("z.parquet")
         for path in (elsewhere, link, inside):
             forged = StagedOutput("x", str(path), "int", 1, staged.bytes)
-            with pytest.raises(StoreError, match="no file of the staging folder"):
+            with pytest.raises(StoreError, match="not in the staging folder"):
                 publish(store, "a", [forged], staging=staging, partition=None, run_id="r")
     assert read_output(elsewhere) == 1
 
@@ -409,7 +409,7 @@ def test_a_staged_file_that_was_changed_is_refused(
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(("x", "x"), "staged twice: x, x"), (("\ufb01t",), "not the name Python gives")],
+    [(("x", "x"), "staged twice: x, x"), (("\ufb01t",), "not in Python's normalized spelling")],
     ids=["twice", "spelling"],
 )
 def test_what_a_forged_record_calls_outputs(

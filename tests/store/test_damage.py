@@ -146,7 +146,7 @@ def test_without_permission(filled: Path, place: str) -> None:
         command = ["setpriv", f"--inh-caps={dropped}", f"--bounding-set={dropped}", *command]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.match(rf"{re.escape(str(path))} .*(?i:permission denied)", done.stdout), done.stdout
-    assert "right to read it" in done.stdout
+    assert "permission to read it" in done.stdout
 
 
 @pytest.mark.parametrize("how", ["empty", "binary", "half", "null"])

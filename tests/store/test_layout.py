@@ -133,7 +133,7 @@ def test_the_longest_names(tmp_path: Path, letter: str, most: int) -> None:
     path = Path(output_path(str(tmp_path), notebook, letter * most))
     path.parent.mkdir(parents=True)
     path.touch()
-    with pytest.raises(StoreError, match="name of a notebook"):
+    with pytest.raises(StoreError, match="not a valid notebook name"):
         output_path(str(tmp_path), f"{letter}{notebook}", "x")
 
 

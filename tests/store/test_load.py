@@ -299,15 +299,15 @@ def test_errors_say_what_there_is(store: str, put: Any) -> None:
         (("signals", "signals", "2018-11-03"), {}, "There are: 2018-11-01, 2018-11-02"),
         (("signals", "signals", ("2019", None)), {}, "no partition in the range"),
         (("signals", "signals", {"day": "1"}), {}, "not partitioned by 'day'"),
-        (("signals", "signals", []), {}, "list is empty"),
-        (("signals", "signals", 5), {}, "5 is no partition"),
+        (("signals", "signals", []), {}, "list of partitions is empty"),
+        (("signals", "signals", 5), {}, "5 is not a partition"),
         (("market_data", "prices"), {"version": -1}, "no version -1. 0 older"),
         (("market_data", "prices"), {"version": 1}, "no version 1. 0 older"),
         (("market_data", "prices"), {"version": "000009-x"}, "There are: 000001-run1"),
         (("market_data", "prices"), {"columns": ["close"]}, "no column 'close'.*'Close'"),
         (("market_data", "prices"), {"filters": [("Close", "~", 1)]}, "no filter"),
         (("market_data", "prices"), {"as_": "spark"}, "as_='spark'"),
-        (("signals",), {"columns": ["x"]}, "several outputs. Say which: signals, note"),
+        (("signals",), {"columns": ["x"]}, "several outputs. Name one: signals, note"),
         (("signals", "note", KEYS[0]), {"columns": ["x"]}, "no columns or rows to choose"),
     ]
     for arguments, keywords, message in calls:

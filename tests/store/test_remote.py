@@ -324,7 +324,7 @@ def test_nobody_else_sees_what_is_staged(tmp_path: Path, monkeypatch: pytest.Mon
         os.umask(before)
     own.rename(tmp_path / "moved")
     own.symlink_to(tmp_path / "moved")
-    with pytest.raises(StoreError, match="belongs to somebody else"):
+    with pytest.raises(StoreError, match="belongs to another user"):
         open_staging("memory://x", "r")
 
 

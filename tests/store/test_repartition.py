@@ -218,7 +218,7 @@ def test_a_broken_note_is_one_clear_error(maker: Maker) -> None:
     note = Path(maker.store, "n", ".partitioning.json")
     for text in ("", "[" * 100_000, "null", '{"format": 1, "root": "..", "by": {}}', '{"by": 1}'):
         note.write_text(text)
-        with pytest.raises(Exception, match="does not say how the outputs are partitioned"):
+        with pytest.raises(Exception, match="does not describe how the outputs are partitioned"):
             load("n", "out")
 
 

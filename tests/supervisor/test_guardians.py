@@ -109,7 +109,7 @@ def test_guardian_that_cannot_let_go_is_not_used_again(lab: Lab) -> None:
     with Supervisor() as supervisor:
         lab.supervisor = supervisor
         result = supervisor.run(lab.request("floods", timeout_s=0.5), stdout=writer, stderr=2)
-        assert any("stdout was still held open" in note for note in result.notes), result.notes
+        assert any("stdout was still open" in note for note in result.notes), result.notes
         stuck = int(os.read(reader, 100).split()[0])
         (template,) = supervisor.template_pids
         wait_until(lambda: stuck not in (processes.children_of(template) or []))

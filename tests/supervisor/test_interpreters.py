@@ -78,8 +78,8 @@ def test_pyarrow_is_missing(lab: Lab, bare: str, isolation: str) -> None:
     outcome = lab.run("adds_up", python=bare, isolation=isolation, outputs=("total",))
     assert outcome.result.ending is Ending.FAILED
     assert outcome.headline == (
-        f"notebooks/adds_up.py: output 'total' needs the package 'pyarrow', which {bare} does "
-        f"not have. Install it there: {bare} -m pip install pyarrow"
+        f"notebooks/adds_up.py: output 'total' requires the package 'pyarrow', which is not "
+        f"installed for {bare}. Install it: {bare} -m pip install pyarrow"
     )
 
 
@@ -139,7 +139,7 @@ def test_python_too_old(lab: Lab, tmp_path: Path, isolation: str) -> None:
         pytest.skip("no Python 3.8 or 3.9 here")
     outcome = lab.run("adds_up", python=old, isolation=isolation)
     assert outcome.result.ending is Ending.FAILED
-    assert "3.10 or later is needed" in outcome.headline
+    assert "3.10 or later is required" in outcome.headline
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.12", "3.13", "3.14"])
@@ -194,7 +194,7 @@ def test_processes_of_other_versions(lab: Lab, version: str, method: str) -> Non
     assert outcome.stdout == b"[0, 2, 4]\nhandler\n"
     if method:
         assert outcome.result.ending is Ending.FAILED
-        assert "a worker process wanted to import this notebook" in outcome.headline
+        assert "a worker process tried to import this notebook" in outcome.headline
     else:
         assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
 

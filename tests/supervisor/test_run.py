@@ -179,7 +179,7 @@ def test_unknown_notebook(project: Path) -> None:
 
 def test_value_that_cannot_travel(project: Path) -> None:
     """A value that does not pickle is named with its type."""
-    with pytest.raises(RunError, match=r"result 'lock' of type _thread\.lock cannot be handed"):
+    with pytest.raises(RunError, match=r"result 'lock' of type _thread\.lock cannot be pickled"):
         run_notebook("unpicklable", ["good", "lock"], project=project)
 
 

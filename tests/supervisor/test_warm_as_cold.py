@@ -182,7 +182,7 @@ def test_a_variable_that_an_import_reads(warm: Lab, monkeypatch: pytest.MonkeyPa
     found, outcome = both(warm, environment={"WHOLE_MODE": "fast"})
     assert (found[3], outcome.result.isolation) == ("fast", "spawn")
     assert outcome.result.notes == (
-        "started cold: WHOLE_MODE is read when interpreter or libraries start",
+        "started cold: WHOLE_MODE is read when the interpreter or a library starts",
     )
     assert both(warm, environment={"UNREAD": "fast"})[1].result.isolation == "fork"
     assert warm.supervisor is not None

@@ -79,5 +79,5 @@ def automation_sensor(
         name=AUTOMATION_SENSOR,
         target=dg.AssetSelection.assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for notebooks that say after: or automation: in the manifest.",
+        description="Requests runs of notebooks with after: or automation: in the manifest.",
     )

@@ -283,7 +283,7 @@ def _placed(catalog: Catalog, name: str, error: ResearchJobsError) -> ResearchJo
 
 def _undefinable(name: str, error: Exception) -> NotebookError:
     said = " ".join(str(error).split())[:500] or type(error).__name__
-    return NotebookError(f"notebook {name} cannot be made an asset: {said}")
+    return NotebookError(f"notebook {name} cannot become an asset: {said}")
 
 
 def _check_io_manager(catalog: Catalog, entry: Entry, resources: Mapping[str, Any]) -> None:

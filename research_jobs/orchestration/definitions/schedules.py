@@ -157,7 +157,7 @@ def _not_settable(
             return ParameterError(
                 f"the parameter '{name}' is set by {member.name}'s partitions",
                 where=where,
-                hint="Take it out.",
+                hint="Remove it.",
             )
     known = {parameter for member in members for parameter in member.parameters}
     return ParameterError(
@@ -284,7 +284,7 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
     if _edited_since(tick, instance):
         return (
             f"the schedule was edited after {tick.at:%Y-%m-%d %H:%M %Z};"
-            " an edit does not run what lies before it"
+            " an edit never triggers past runs"
         )
     plain = [n for n in tick.notebooks if n.partitions is None]
     groups = partition_groups(tick.notebooks)
@@ -304,7 +304,7 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
     if plain:
         requests.insert(0, _request(tick, plain, None))
     if not requests:
-        return "every partition is there, running, skipped or given up"
+        return "every partition exists, is running, was skipped or has failed too often"
     return requests
 
 

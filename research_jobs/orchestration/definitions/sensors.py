@@ -21,7 +21,12 @@ from research_jobs.orchestration.definitions.automation import (
     automation_sensor,
 )
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook
-from research_jobs.orchestration.definitions.watching import Look, Pattern, compile_pattern, look
+from research_jobs.orchestration.definitions.watching import (
+    FileScan,
+    Pattern,
+    compile_pattern,
+    scan_files,
+)
 from research_jobs.orchestration.model.dynamic_keys import changes
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.partitions import dimension_specs, newest_keys
@@ -119,22 +124,22 @@ def _watch_sensor(
     root: Path = project.root
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        found = look(patterns, root, context.cursor, time.time_ns())
-        if found.first:
+        scan = scan_files(patterns, root, context.cursor, time.time_ns())
+        if scan.first:
             return dg.SensorResult(
-                skip_reason=f"watching; {found.files} files are there already", cursor=found.cursor
+                skip_reason=f"watching; {scan.files} files already exist", cursor=scan.cursor
             )
-        if not found.arrived:
-            waiting = f"; {found.waiting} are still being written" if found.waiting else ""
-            return dg.SensorResult(skip_reason=f"nothing new{waiting}", cursor=found.cursor)
+        if not scan.arrived:
+            waiting = f"; {scan.waiting} are still being written" if scan.waiting else ""
+            return dg.SensorResult(skip_reason=f"nothing new{waiting}", cursor=scan.cursor)
         with dg.partition_loading_context(None, context.instance):
-            requests, strays = _file_requests(found, notebook, fields)
+            requests, strays = _file_requests(scan, notebook, fields)
         for stray in strays:
             context.log.warning(stray)
         if not requests:
             reason = strays[0] if strays else "there is no partition yet"
-            return dg.SensorResult(skip_reason=reason, cursor=found.cursor)
-        return dg.SensorResult(run_requests=requests, cursor=found.cursor)
+            return dg.SensorResult(skip_reason=reason, cursor=scan.cursor)
+        return dg.SensorResult(run_requests=requests, cursor=scan.cursor)
 
     return dg.SensorDefinition(
         name=f"watch_{_slug(notebook.op)}",
@@ -162,27 +167,27 @@ def _fields(patterns: Iterable[Pattern], spec: NotebookSpec) -> dict[str, str]:
                 hint = (
                     did_you_mean(name, names, label="Its partitions")
                     if names
-                    else "Write * where any text may stand."
+                    else "Write * for any text."
                 )
-                raise PartitionError(f"watch: {{{name}}} is no partition of it", hint=hint)
+                raise PartitionError(f"watch: {{{name}}} is not a partition of it", hint=hint)
             found[name] = names[name]
         if pattern.fields and {names[n] for n in pattern.fields} != set(columns):
             missing = sorted(set(columns) - {names[n] for n in pattern.fields})
             raise PartitionError(
-                f"watch: '{pattern.text}' names a part of the partition, not {{{missing[0]}}}",
+                f"watch: '{pattern.text}' names only part of the partition, not {{{missing[0]}}}",
                 hint="Name every dimension, or none.",
             )
     return found
 
 
 def _file_requests(
-    found: Look, notebook: ScheduledNotebook, fields: Mapping[str, str]
+    scan: FileScan, notebook: ScheduledNotebook, fields: Mapping[str, str]
 ) -> tuple[list[dg.RunRequest], list[str]]:
-    """One run, or one for each partition that the files name."""
+    """One run request, or one for each partition that the files name."""
     by_key: dict[str | None, list[str]] = {}
     strays: list[str] = []
     definition = notebook.partitions
-    for path, values in found.arrived:
+    for path, values in scan.arrived:
         if definition is None:
             by_key.setdefault(None, []).append(path)
         elif values:
@@ -197,7 +202,7 @@ def _file_requests(
                 by_key.setdefault(key, []).append(path)
     requests = [
         dg.RunRequest(
-            run_key=_run_key(notebook, key, paths, found),
+            run_key=_run_key(notebook, key, paths, scan),
             asset_selection=[notebook.key],
             partition_key=key,
             tags={FILES_TAG: _listed(paths)},
@@ -215,10 +220,10 @@ def _exists(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
 
 
 def _run_key(
-    notebook: ScheduledNotebook, key: str | None, paths: Sequence[str], found: Look
+    notebook: ScheduledNotebook, key: str | None, paths: Sequence[str], scan: FileScan
 ) -> str:
-    """The same for the same files in the same state: a daemon that dies here asks once."""
-    state = hashlib.sha256(f"{paths}{found.cursor}".encode()).hexdigest()[:24]
+    """The same key for the same files in the same state: a daemon that dies here requests once."""
+    state = hashlib.sha256(f"{paths}{scan.cursor}".encode()).hexdigest()[:24]
     return f"{notebook.name}|{key or ''}|{state}"[-250:]
 
 
@@ -237,7 +242,7 @@ def _keys_sensor(project: Project, source: DynamicSpec, names: AssetNames) -> dg
         event = context.instance.get_latest_materialization_event(asset)
         stamp = f"{event.run_id}|{event.timestamp}" if event is not None else None
         if stamp is None:
-            return dg.SensorResult(skip_reason=f"{source.notebook} was not made yet")
+            return dg.SensorResult(skip_reason=f"{source.notebook} has not run yet")
         if stamp == context.cursor:
             return dg.SensorResult(skip_reason=f"{source.notebook} has nothing new")
         added, removed = changes(context.instance, project, source)

@@ -1,8 +1,8 @@
-"""Which files of a pattern are new or changed since the last look.
+"""Find the files of a pattern that are new or changed since the last scan.
 
-A file counts once it was left alone for a moment, so that one that is still being written is
-not read half. It is known by its time of change and size; where only the time moved, by its
-content. What was there at the first look is known and no arrival.
+A file counts once it has not changed for a moment, so that a half-written one is not read. Files
+are compared by modification time and size, and by content if only the time has changed. Files that
+exist at the first scan are not arrivals.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Look", "Pattern", "compile_pattern", "look"]
+__all__ = ["FileScan", "Pattern", "compile_pattern", "scan_files"]
 
 SETTLED_NS = 2_000_000_000
-# Larger ones are not read to compare them: a new time of change is a change.
+# Larger ones are not compared by content: a new modification time is a change.
 LARGEST_HASHED = 16 * 1024 * 1024
-# What is remembered stands in one cell of a database; the files that changed last are kept, and
-# older ones are known.
+# The cursor is one cell of a database: only the files that changed last are remembered, and older
+# ones are known.
 MOST_FILES = 10_000
-# Of more, the rest arrives at the next look.
+# The rest arrives at the next scan.
 MOST_ARRIVED = 250
 
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -39,9 +39,9 @@ class Pattern:
     text : str
         As written: ``incoming/{run_date}.csv``.
     glob : str
-        With a star for each field.
+        The pattern with a star for each field.
     expression : re.Pattern
-        Gives the fields of a path.
+        Matches a path and its fields.
     fields : tuple of str
     """
 
@@ -52,15 +52,15 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a look at the files found.
+class FileScan:
+    """The result of a scan.
 
     Parameters
     ----------
     arrived : tuple of (str, mapping)
         Path and fields of each file that is new or changed.
     cursor : str
-        To be handed to the next look.
+        The state for the next scan.
     first : bool
         Whether there was none before.
     waiting : int
@@ -99,22 +99,24 @@ def compile_pattern(text: str) -> Pattern:
     return Pattern(text, as_glob, expression, fields)
 
 
-def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: int) -> Look:
-    """Look at the files of some patterns.
+def scan_files(
+    patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: int
+) -> FileScan:
+    """Scan the files of some patterns.
 
     Parameters
     ----------
     patterns : sequence of Pattern
     root : Path
-        What relative patterns are relative to.
+        The base of relative patterns.
     cursor : str or None
-        The last look's.
+        The last scan's.
     now_ns : int
-        The time, in nanoseconds of the epoch.
+        The time, in nanoseconds since the epoch.
 
     Returns
     -------
-    Look
+    FileScan
     """
     known = _read(cursor)
     first = known is None
@@ -133,7 +135,7 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
         try:
             stat = full.stat()
         except OSError:
-            continue  # gone between listing and looking
+            continue  # removed since it was listed
         old = before.get(path)
         stamp = [stat.st_mtime_ns, stat.st_size]
         if old is not None and old[:2] == stamp:
@@ -143,7 +145,7 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
         if first or forgotten:
             after[path] = [*stamp, None]
             continue
-        # a copy that keeps the old time of change still has a fresh time of its inode
+        # a copy that keeps the modification time still has a new inode time
         settled = now_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) >= SETTLED_NS
         if not settled or len(arrived) == MOST_ARRIVED:
             waiting += 1
@@ -158,7 +160,7 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
     if len(after) > MOST_FILES:
         newest = sorted(after, key=lambda p: (after[p][0], p))[-MOST_FILES:]
         after = {path: after[path] for path in newest}
-    return Look(
+    return FileScan(
         tuple(arrived),
         json.dumps(after, separators=(",", ":")),
         first=first,
@@ -168,25 +170,25 @@ def look(patterns: Sequence[Pattern], root: Path, cursor: str | None, now_ns: in
 
 
 def _files(patterns: Sequence[Pattern], root: Path) -> dict[str, Mapping[str, str]]:
-    """Path (as the pattern is: relative or absolute) to fields, sorted."""
-    found: dict[str, Mapping[str, str]] = {}
+    """Path (relative or absolute, like its pattern) to fields, sorted."""
+    by_path: dict[str, Mapping[str, str]] = {}
     for pattern in patterns:
         for path in glob.iglob(pattern.glob, root_dir=root, recursive=True):  # noqa: PTH207 - absolute ones too
             name = path.replace("\\", "/")
             match = pattern.expression.match(name)
             if match is not None and (root / path).is_file():
-                found.setdefault(name, match.groupdict())
-    return dict(sorted(found.items()))
+                by_path.setdefault(name, match.groupdict())
+    return dict(sorted(by_path.items()))
 
 
 def _read(cursor: str | None) -> dict[str, list[Any]] | None:
     if not cursor:
         return None
     try:
-        found = json.loads(cursor)
+        state = json.loads(cursor)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return state if isinstance(state, dict) else None
 
 
 def _digest(path: Path, size: int) -> str | None:

@@ -73,7 +73,7 @@ def closed_days(
     ------
     PartitionError
         Without the package, for an unknown calendar (close names are suggested), or when the
-        package cannot make the calendar.
+        package cannot create the calendar.
     """
     try:
         package = version("exchange_calendars")
@@ -120,7 +120,7 @@ def _sessions(
         )
     if "error" in answer:
         raise PartitionError(
-            f"exchange_calendars cannot make the calendar {calendar}: {answer['error']}",
+            f"exchange_calendars cannot create the calendar {calendar}: {answer['error']}",
             hint="Try a newer version of that package, or leave calendar out.",
         )
     days: list[str] = answer["sessions"]

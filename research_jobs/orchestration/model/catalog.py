@@ -234,7 +234,9 @@ def _needs(
         place = SourceLocation(call.path, call.line, call.column)
         if call.notebook not in known:
             hint = did_you_mean(call.notebook, known, label="Notebooks")
-            warnings.append(f"{place}: load() of '{call.notebook}', which is no notebook. {hint}")
+            warnings.append(
+                f"{place}: load() of '{call.notebook}', which is not a notebook. {hint}"
+            )
             continue
         upstream.append(call.notebook)
         outputs = manifest.spec(call.notebook).outputs
@@ -282,8 +284,8 @@ def _cycle_error(entries: Mapping[str, Entry], way: Sequence[str]) -> Dependency
         lines.append(f"  {name} needs {other}: {place}")
     call = next((c for c in entries[way[0]].notebook.loads if c.notebook in way), None)
     return DependencyCycleError(
-        "notebooks need each other in a circle: " + " -> ".join((*way, way[0])),
+        "notebooks load each other in a cycle: " + " -> ".join((*way, way[0])),
         where=SourceLocation(call.path, call.line, call.column) if call else None,
-        hint="Take one of these load() calls out, or move what both need into a third notebook.",
+        hint="Remove one of these load() calls, or move what both need into a third notebook.",
         details="\n".join(lines),
     )

@@ -40,9 +40,9 @@ _SCALARS: Mapping[str, Any] = {
     "timestamp": dg.String,
 }
 _HINTS = {
-    "date": "A date, as 2018-11-01.",
-    "datetime": "A moment, as 2018-11-01T16:30.",
-    "timestamp": "A moment, as 2018-11-01T16:30.",
+    "date": "A date such as 2018-11-01.",
+    "datetime": "A date and time such as 2018-11-01T16:30.",
+    "timestamp": "A date and time such as 2018-11-01T16:30.",
 }
 
 

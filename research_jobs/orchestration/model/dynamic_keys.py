@@ -121,8 +121,8 @@ def read_keys(project: Project, spec: DynamicSpec) -> list[str]:
 
 def _not_made(spec: DynamicSpec) -> PartitionError:
     return PartitionError(
-        f"partitions are listed by {spec.notebook}, output {spec.output}, which was not made yet",
-        hint=f"First: research-jobs run {spec.notebook}",
+        f"partitions are listed by {spec.notebook}, output {spec.output}, which has not run yet",
+        hint=f"Run it first: research-jobs run {spec.notebook}",
     )
 
 
@@ -187,7 +187,7 @@ def keys_of(value: Any, column: str | None = None) -> list[str]:
             value = getattr(value, method)()
             break
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ValueError(f"a {type(value).__name__} lists no keys")  # noqa: TRY004 - as its siblings
+        raise ValueError(f"a {type(value).__name__} is not a list of keys")  # noqa: TRY004 - as its siblings
     found: dict[str, None] = {}
     for item in value:
         if item is None or item != item:  # noqa: PLR0124 - nan and NaT differ from themselves

@@ -67,7 +67,7 @@ def partition_mapping(
         missing = sorted(set(downstream.get_partition_keys()) - set(theirs))
         if missing:
             raise PartitionError(
-                f"{names[1]} has the partition '{missing[0]}', which {names[0]} has not",
+                f"{names[1]} has the partition '{missing[0]}', which {names[0]} does not have",
                 hint=f"Partitions of {names[0]}: {', '.join(theirs)}.",
             )
         return dg.IdentityPartitionMapping()
@@ -122,7 +122,7 @@ def _unrelated(
     return PartitionError(
         f"{names[1]} reads {names[0]}, but nothing says which partitions belong together:"
         f" {_describe(downstream)} against {_describe(upstream)}",
-        hint="Give both a dimension in common, or read it by path.",
+        hint="Give both a common dimension, or read it by path.",
     )
 
 

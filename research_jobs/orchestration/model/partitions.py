@@ -60,7 +60,7 @@ def dimension_specs(spec: NotebookSpec) -> Mapping[str, DimensionSpec]:
     if spec.variants:
         if VARIANT in columns:
             raise PartitionError(
-                f"a dimension is called '{VARIANT}', as the one that variants make",
+                f"a dimension is called '{VARIANT}', like the one that variants create",
                 hint="Rename its parameter.",
             )
         columns[VARIANT] = DimensionSpec(values=tuple(spec.variants))
@@ -168,7 +168,7 @@ def _time(
     spec: DimensionSpec, cache: Path | None, now: datetime | None
 ) -> dg.TimeWindowPartitionsDefinition:
     if spec.start is None or spec.by is None:
-        raise PartitionError("partitions of time need by and start")
+        raise PartitionError("time partitions need by and start")
     minutes = int(spec.shift // 60)
     cron = spec.cron or _CRONS[spec.by].format(minute=minutes % 60, hour=minutes // 60)
     exclusions: tuple[str | datetime, ...] = ()
@@ -318,7 +318,7 @@ def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple
         window = definition.time_window_for_partition_key(key)
     except ValueError as error:
         raise PartitionError(
-            f"'{key}' is not a partition key of the form {definition.fmt}", hint=hint
+            f"'{key}' is not a partition key of the format {definition.fmt}", hint=hint
         ) from error
     if definition.get_partition_key_for_timestamp(window.start.timestamp()) != key:
         raise PartitionError(f"no partition begins at '{key}' in {definition.timezone}", hint=hint)

@@ -62,7 +62,7 @@ def select_partitions(
         if keys:
             if first is not None or last is not None:
                 raise PartitionError(
-                    "partitions are asked for by key and by span", hint="Keep one of them."
+                    "partitions are selected both by key and by span", hint="Keep one of them."
                 )
             return _by_keys(definition, keys)
         if first is None and last is None:
@@ -118,7 +118,7 @@ def has_key(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
 def existing(known: Sequence[str], key: str | None = None) -> str:
     """Which partitions there are, or the one that was meant."""
     if not known:
-        return "There is none yet."
+        return "There are none yet."
     # another date is no slip of the pen
     worth = key is not None and not _DATE.fullmatch(key) and len(known) <= 5000
     close = did_you_mean(key, known) if key is not None and worth else ""
@@ -133,9 +133,9 @@ def none_yet(definition: dg.PartitionsDefinition[Any]) -> str:
     """Why there is no partition."""
     timed = time_dimension(definition)
     if timed is not None:
-        return f"The first begins on {timed[1].start:%Y-%m-%d %H:%M} and exists when it is over."
+        return f"The first begins on {timed[1].start:%Y-%m-%d %H:%M} and exists once it has ended."
     if isinstance(definition, dg.DynamicPartitionsDefinition):
-        return f"Its keys are listed by {definition.name}, which lists none."
+        return f"Its keys come from {definition.name}, which lists none."
     return "One of its dimensions has no keys."
 
 
@@ -179,7 +179,7 @@ def _in_span(
     found = list(known[begin:end])
     if not found:
         raise PartitionError(
-            f"no partition lies from {first or 'the beginning'} to {last or 'the end'}",
+            f"there is no partition from {first or 'the beginning'} to {last or 'the end'}",
             hint=(
                 f"They run from {definition.get_first_partition_key()}"
                 f" to {definition.get_last_partition_key()}."
@@ -226,7 +226,7 @@ def _span(definition: dg.TimeWindowPartitionsDefinition, text: str) -> tuple[flo
         pass
     raise PartitionError(
         f"'{text}' is neither a partition nor a date",
-        hint=f"Write a key, as {example_key(definition)}, or a date, as 2018-11-30.",
+        hint=f"Write a key such as {example_key(definition)}, or a date such as 2018-11-30.",
     )
 
 

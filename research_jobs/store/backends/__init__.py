@@ -1,4 +1,4 @@
-"""Where outputs are kept: one file for each kind of store."""
+"""Backends: one module for each kind of store."""
 
 from __future__ import annotations
 

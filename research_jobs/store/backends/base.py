@@ -1,4 +1,4 @@
-"""What every kind of store does. Standard library only."""
+"""The interface of every kind of store. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["HeldVersion", "Publication", "PublishedOutput", "StoreBackend", "Sto
 
 @dataclass(frozen=True)
 class PublishedOutput:
-    """One output as the store has it now.
+    """One output in the store.
 
     Parameters
     ----------
@@ -23,14 +23,14 @@ class PublishedOutput:
     path : str
         The stable path (or URL) that other tools read.
     file : str
-        This version's own file: the same bytes as long as the version is kept.
+        This version's own file, which does not change as long as the version is kept.
     kind : str
         As in `StagedOutput`.
     rows : int or None
     bytes : int
     version : str
     previous_rows : int or None
-        Rows of the output in the version before, None where there was none.
+        Rows of the output in the previous version; None without one.
     """
 
     name: str
@@ -65,18 +65,18 @@ class PublishedOutput:
 
 
 def _silent(_message: str) -> None:
-    """Say it to nobody."""
+    """Ignore the line."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """Staged outputs on their way into a store.
+    """Staged outputs to be published.
 
     Parameters
     ----------
     notebook : str
     staged : sequence of StagedOutput
-        Checked: whole Parquet files of ours in `folder`.
+        Checked: complete Parquet files of ours in `folder`.
     folder : Path
         The staging folder.
     partition : PartitionKey or None
@@ -100,11 +100,11 @@ class Publication:
 
 
 class StoredUnit(Protocol):
-    """What is published in one step: a notebook's outputs, or those of one partition of it."""
+    """What is published in one step: the outputs of a notebook or of one of its partitions."""
 
     @property
     def segments(self) -> tuple[str, ...]:
-        """The partition's folders; empty where there is no partition."""
+        """The partition's folders; empty without a partition."""
         ...
 
     def link(self, output: str) -> Any:
@@ -113,7 +113,7 @@ class StoredUnit(Protocol):
 
 
 class HeldVersion(Protocol):
-    """A version that is not pruned as long as this object is there, where the store can hold."""
+    """A version that is not pruned as long as this object exists, if the store can hold it."""
 
     @property
     def version(self) -> Version:
@@ -121,7 +121,7 @@ class HeldVersion(Protocol):
         ...
 
     def release(self) -> None:
-        """Let the version be pruned."""
+        """Release the version."""
         ...
 
 
@@ -129,10 +129,10 @@ U = TypeVar("U", bound=StoredUnit)
 
 
 class StoreBackend(Protocol[U]):
-    """One kind of store. All its methods are safe from several threads and processes."""
+    """One kind of store. All methods are safe to call from several threads and processes."""
 
     def check(self) -> None:
-        """Refuse a store that cannot be used at all, before anything is run for it.
+        """Raise if the store is unusable, before anything runs.
 
         Raises
         ------
@@ -145,11 +145,11 @@ class StoreBackend(Protocol[U]):
         ...
 
     def partitioning(self, notebook: str) -> Partitioning | None:
-        """How the outputs of a notebook are divided now; None when there are none."""
+        """The current partitioning of a notebook; None if it has no outputs."""
         ...
 
     def units(self, notebook: str) -> Iterator[U]:
-        """The units of a notebook that have a current version, of its partitioning alone."""
+        """The units of a notebook that have a current version, in its current partitioning."""
         ...
 
     def kept_aside(self, notebook: str, by: Mapping[str, str]) -> Iterator[U]:
@@ -164,7 +164,7 @@ class StoreBackend(Protocol[U]):
         ...
 
     def unit(self, notebook: str, partition: PartitionKey | None) -> U | None:
-        """The unit of a notebook or partition; None when it has no current version."""
+        """The unit of a notebook or partition; None if it has no current version."""
         ...
 
     def hold(self, unit: U, choose: str | int | None = None) -> HeldVersion:
@@ -174,23 +174,23 @@ class StoreBackend(Protocol[U]):
         ----------
         unit : StoredUnit
         choose : str, int or None
-            None for the current one, -1 for the one before it and so on, or a version's id.
+            None for the current one, -1 for the previous one and so on, or a version's id.
 
         Raises
         ------
         OutputNotFoundError
-            When nothing was published, or there is no such version.
+            When nothing is published, or there is no such version.
         """
         ...
 
     def versions(self, unit: U) -> list[Version]:
-        """The versions that are kept, the current one first."""
+        """The stored versions, the current one first."""
         ...
 
     def refuse_foreign(
         self, notebook: str, outputs: Sequence[str], partition: PartitionKey | None
     ) -> None:
-        """Refuse to publish where somebody else's file or folder is in the way.
+        """Raise if a foreign file or folder is in the way.
 
         Raises
         ------
@@ -208,5 +208,5 @@ class StoreBackend(Protocol[U]):
         ...
 
     def reject(self, publication: Publication) -> Path | str:
-        """Keep the outputs aside; the folder (or URL) with the files in it."""
+        """Set the outputs aside; return the folder (or URL) of the files."""
         ...

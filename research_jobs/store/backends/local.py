@@ -1,4 +1,4 @@
-"""A store in a folder of this machine, with links, locks and renames."""
+"""A store in a local folder, with links, locks and renames."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LocalStore:
         self.store = store
 
     def check(self) -> None:
-        """Nothing to refuse: staging, which comes next, writes to the folder."""
+        """Do nothing: staging, which comes next, writes to the folder."""
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class LocalStore:
         return tuple(sorted(_notebooks_below(root, root)))
 
     def _base(self, notebook: str) -> Unit:
-        """The notebook's own unit, from which its folder is known."""
+        """The notebook's own unit, which knows its folder."""
         folder = notebook_folder(self.store, notebook)
         root = Path(self.store).resolve()
         return Unit(root, folder.relative_to(root).as_posix())
@@ -127,28 +127,28 @@ class LocalStore:
         return done
 
     def _publish_beside(self, unit: Unit, job: Publication) -> tuple[PublishedOutput, ...] | None:
-        """Publish beside what is stored; None where that is partitioned in another way."""
+        """Publish next to what is stored; None if that is partitioned differently."""
         by = partitioning_of(job.partition)
-        with FolderLock(unit.folder) as whole:
-            whole.shared()  # others publish other partitions at the same time
-            found = read_partitioning(unit)
-            if found is not None and not found.is_like(by):
+        with FolderLock(unit.folder) as lock:
+            lock.shared()  # others publish other partitions at the same time
+            stored = read_partitioning(unit)
+            if stored is not None and not stored.is_like(by):
                 return None
-            root = found.root if found is not None else PARTITIONS
+            root = stored.root if stored is not None else PARTITIONS
             if by and not unit.partitioning.exists():
                 write_partitioning(unit, Partitioning(root, by), job.group)
             return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
 
     def _publish_instead(self, unit: Unit, job: Publication) -> tuple[PublishedOutput, ...]:
-        """Publish in place of outputs that are partitioned in another way, which stay aside."""
+        """Publish in place of outputs that are partitioned differently, which are set aside."""
         by = partitioning_of(job.partition)
-        with FolderLock(unit.folder) as whole:
-            whole.exclusive()
-            found = read_partitioning(unit)
-            if found is None or found.is_like(by):  # somebody else changed it meanwhile
-                root = found.root if found is not None else PARTITIONS
+        with FolderLock(unit.folder) as lock:
+            lock.exclusive()
+            stored = read_partitioning(unit)
+            if stored is None or stored.is_like(by):  # another process changed it meanwhile
+                root = stored.root if stored is not None else PARTITIONS
                 return publish_unit(unit_of(self.store, job.notebook, job.partition, root), job)
-            write_partitioning(unit, found, job.group)
+            write_partitioning(unit, stored, job.group)
             root = self._root_of(unit, by)
             target = unit_of(self.store, job.notebook, job.partition, root)
 
@@ -160,18 +160,18 @@ class LocalStore:
                     failpoint("publish.relinked")
                     write_partitioning(unit, Partitioning(root, by), job.group)
                 except BaseException:
-                    links.align_links(unit, found.root)
+                    links.align_links(unit, stored.root)
                     raise
                 failpoint("publish.switched")
 
             done = publish_unit(target, job, switch=switch)
-            count = sum(1 for _ in units_below(unit, found.root))
+            count = sum(1 for _ in units_below(unit, stored.root))
         if count:
             what = "1 unit" if count == 1 else f"{count} units"
             job.tell(
-                f"{job.notebook} now has {Partitioning(root, by)}. What it made with {found} "
-                f"({what}) is kept in {unit.folder / found.root}, where load() and other readers "
-                "do not see it. It comes back with the next run after the manifest is changed back."
+                f"{job.notebook} now has {Partitioning(root, by)}. Its outputs with {stored} "
+                f"({what}) are kept in {unit.folder / stored.root}, where load() and other readers "
+                "do not see them. Change the manifest back and run again to restore them."
             )
         return done
 
@@ -182,7 +182,7 @@ class LocalStore:
             sharing.share_links(each, version.outputs if version is not None else ())
 
     def _root_of(self, unit: Unit, by: Mapping[str, str]) -> str:
-        """The hidden folder for a partitioning: the one that it had before, or a free one."""
+        """The hidden folder for a partitioning: its previous one, or a new one."""
         if not by:
             return VERSIONS
         roots = roots_of(unit)
@@ -216,7 +216,7 @@ class LocalStore:
                 Sharing(job.group).share_way(unit.store, target)
                 Sharing(job.group).share_tree(target)
         except OSError as error:
-            raise _cannot(f"the rejected outputs of {unit} cannot be kept aside", error) from error
+            raise _cannot(f"the rejected outputs of {unit} cannot be set aside", error) from error
         return target
 
 
@@ -235,4 +235,4 @@ def _notebooks_below(folder: Path, root: Path) -> Iterator[str]:
 
 def _cannot(what: str, error: OSError) -> StoreError:
     reason = error.strerror or str(error)
-    return StoreError(f"{what}: {reason}", hint="What was published before is as it was.")
+    return StoreError(f"{what}: {reason}", hint="What was published before is unchanged.")

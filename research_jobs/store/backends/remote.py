@@ -1,4 +1,4 @@
-"""A store behind an fsspec URL (``s3://bucket/data``): whole objects and one pointer.
+"""A store behind an fsspec URL (``s3://bucket/data``): complete objects and one pointer.
 
 ::
 
@@ -7,9 +7,9 @@
     <notebook>/<output>.parquet                 a copy for other tools, put after the commit
 
 Object stores have no links and no locks. `load` follows the pointer and sees all of a version or
-none of it; somebody who reads the plain copies may, for a moment, see one output's new copy beside
-another's old one. Threads of one process take turns at a unit; of two processes that publish one
-at once the last pointer counts.
+none of it. A reader of the plain copies may briefly see one output's new copy next to another's
+old one. Threads of one process take turns at a unit; if two processes publish one at once, the
+last pointer wins.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ POINTER = "current.json"
 
 @dataclass(frozen=True)
 class RemoteUnit:
-    """As `research_jobs.store.layout.Unit`, behind a URL."""
+    """Like `research_jobs.store.layout.Unit`, behind a URL."""
 
     store: str
     notebook: str
@@ -98,7 +98,7 @@ class RemoteUnit:
 
     @property
     def partitioning(self) -> str:
-        """str: the object that says which hidden folder counts."""
+        """str: the object that names the hidden folder that readers follow."""
         return f"{self.folder}/{PARTITIONING}"
 
     def _tail(self, output: str) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ class RemoteUnit:
         return "/".join((self.store.rstrip("/"), self.notebook, *self._tail(output)))
 
     def plain(self, output: str) -> str:
-        """The same as a path of the file system."""
+        """The same as a path in the file system."""
         return "/".join((self.folder, *self._tail(output)))
 
     def file(self, version: str, output: str) -> str:
@@ -122,7 +122,7 @@ class RemoteUnit:
 
 @dataclass(frozen=True)
 class RemoteVersion(Version):
-    """A version whose files are fetched when they are read, each once in a process."""
+    """A version whose files are fetched on demand, each once per process."""
 
     unit: RemoteUnit | None = None
     record: Mapping[str, Any] = field(default_factory=dict, compare=False)
@@ -139,7 +139,7 @@ def _cache_folder() -> Path:
     owner = os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # a fork that ends leaves its parent's files alone
+        if os.getpid() == owner:  # a fork that ends keeps its parent's files
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -161,16 +161,16 @@ def _fetch(unit: RemoteUnit, version: str, output: str) -> Path:
 
 @dataclass(frozen=True)
 class RemoteHeld:
-    """As `HeldVersion`; nothing can be held behind a URL."""
+    """Like `HeldVersion`, but nothing can be held behind a URL."""
 
     version: RemoteVersion
 
     def release(self) -> None:
-        """Nothing to let go."""
+        """Do nothing."""
 
 
 def _pointed(unit: RemoteUnit) -> list[RemoteVersion]:
-    """The versions that the pointer names, the current one first; none when there is none."""
+    """The versions that the pointer names, the current one first; empty without a pointer."""
     text = objects_of(unit.store).read(unit.pointer)
     if text is None:
         return []
@@ -181,7 +181,7 @@ def _pointed(unit: RemoteUnit) -> list[RemoteVersion]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptOutputError(
             f"{unit.pointer} does not name versions: {error}",
-            hint=f"Remove it and the outputs of {unit} beside it, then run the notebook again.",
+            hint=f"Remove it and the outputs of {unit} next to it, then run the notebook again.",
         ) from error
 
 
@@ -232,11 +232,11 @@ class RemoteStore:
                     return
                 raise StoreError(
                     f"the store {self.store}: the bucket '{bucket}' does not exist",
-                    hint="Make it, or correct RESEARCH_JOBS_STORE.",
+                    hint="Create it, or correct RESEARCH_JOBS_STORE.",
                 ) from None
 
     def _turn(self, unit: RemoteUnit) -> threading.Lock:
-        """What threads of this process take to publish a notebook one after the other."""
+        """The lock with which threads of this process take turns at publishing a notebook."""
         with self._lock:
             return self._turns.setdefault(unit.notebook, threading.Lock())
 
@@ -318,9 +318,7 @@ class RemoteStore:
             if choose not in by_id:
                 raise OutputNotFoundError(
                     f"{unit} has no version {choose!r} in {unit.store}",
-                    hint=f"There are: {', '.join(by_id)}"
-                    if by_id
-                    else "Nothing was published yet.",
+                    hint=f"There are: {', '.join(by_id)}" if by_id else "Nothing is published yet.",
                 )
             return RemoteHeld(by_id[choose])
         return RemoteHeld(by_id[choose_version(unit, list(reversed(by_id)), choose or 0)])
@@ -335,11 +333,11 @@ class RemoteStore:
         self, notebook: str, outputs: Sequence[str], partition: PartitionKey | None
     ) -> None:
         """See `StoreBackend.refuse_foreign`: a plain copy that no version of ours explains."""
-        found = self.partitioning(notebook)
+        stored = self.partitioning(notebook)
         by = partitioning_of(partition)
-        roots = {found.root if found is not None else PARTITIONS}
-        if found is not None and not found.is_like(by):
-            # Made while a change of partitioning was cut off.
+        roots = {stored.root if stored is not None else PARTITIONS}
+        if stored is not None and not stored.is_like(by):
+            # Created by an interrupted change of the partitioning.
             roots.add(self._root_of(self._unit(notebook, None, PARTITIONS), by))
         units = [self._unit(notebook, partition, root) for root in sorted(roots)]
         ours = {name for each in units for version in _pointed(each) for name in version.outputs}
@@ -350,13 +348,12 @@ class RemoteStore:
                 objects.system.invalidate_cache()
                 if output not in ours and objects.system.isfile(path):
                     raise StoreError(
-                        f"{unit.link(output)} is in the way: research_jobs did not put it there",
-                        hint="Move it elsewhere, or keep the store in another place: "
-                        "set RESEARCH_JOBS_STORE.",
+                        f"{unit.link(output)} is in the way: research_jobs did not create it",
+                        hint="Move it, or set RESEARCH_JOBS_STORE to keep the store elsewhere.",
                     )
 
     def publish(self, publication: Publication) -> tuple[PublishedOutput, ...]:
-        """See `StoreBackend.publish`; before the pointer is replaced nothing has changed."""
+        """See `StoreBackend.publish`; nothing changes before the pointer is replaced."""
         job = publication
         unit = self._unit(job.notebook, job.partition, PARTITIONS)
         objects = objects_of(self.store)
@@ -372,17 +369,17 @@ class RemoteStore:
 
     def _publish(self, objects: Objects, job: Publication) -> tuple[PublishedOutput, ...]:
         by = partitioning_of(job.partition)
-        found = self.partitioning(job.notebook)
+        stored = self.partitioning(job.notebook)
         base = self._unit(job.notebook, None, PARTITIONS)
-        changed = found is not None and not found.is_like(by)
-        if found is None:
+        changed = stored is not None and not stored.is_like(by)
+        if stored is None:
             root = PARTITIONS if by else VERSIONS
         else:
-            root = self._root_of(base, by) if changed else found.root
+            root = self._root_of(base, by) if changed else stored.root
         unit = self._unit(job.notebook, job.partition, root)
-        if changed or found is None or not objects.read(base.partitioning):
-            # What counts until the pointer of the new unit is there.
-            now = found if changed and found is not None else Partitioning(root, by)
+        if changed or stored is None or not objects.read(base.partitioning):
+            # What counts until the pointer of the new unit exists.
+            now = stored if changed and stored is not None else Partitioning(root, by)
             objects.write(base.partitioning, now.dump())
         before = _pointed(unit)
         version = next_version(
@@ -399,8 +396,8 @@ class RemoteStore:
         pointer = json.dumps({"format": FORMAT, "versions": records}, indent=1)
         objects.write(unit.pointer, pointer.encode())
         failpoint("publish.committed")
-        if changed and found is not None:
-            self._switch(objects, base, found, Partitioning(root, by), job)
+        if changed and stored is not None:
+            self._switch(objects, base, stored, Partitioning(root, by), job)
         for item in job.staged:
             objects.upload(item.path, unit.plain(item.name))
         self._tidy(objects, unit, before, set(record["outputs"]), kept)
@@ -416,7 +413,7 @@ class RemoteStore:
         )
 
     def _root_of(self, base: RemoteUnit, by: Mapping[str, str]) -> str:
-        """The hidden folder for a partitioning: the one that it had before, or a free one."""
+        """The hidden folder for a partitioning: its previous one, or a new one."""
         if not by:
             return VERSIONS
         taken: dict[str, Mapping[str, str]] = {}
@@ -437,7 +434,7 @@ class RemoteStore:
         new: Partitioning,
         job: Publication,
     ) -> None:
-        """Let readers see a hidden folder in place of another; plain copies follow."""
+        """Switch readers to another hidden folder; plain copies follow."""
         units = list(self._units_below(base, old.root))
         for each in units:
             for output in _pointed(each)[0].outputs:
@@ -450,10 +447,10 @@ class RemoteStore:
         if units:
             what = "1 unit" if len(units) == 1 else f"{len(units)} units"
             job.tell(
-                f"{job.notebook} now has {new}. What it made with {old} ({what}) is kept in "
+                f"{job.notebook} now has {new}. Its outputs with {old} ({what}) are kept in "
                 f"{self.store.rstrip('/')}/{base.notebook}/{old.root}, where load() and other "
-                "readers do not see it. "
-                "It comes back with the next run after the manifest is changed back."
+                "readers do not see them. "
+                "Change the manifest back and run again to restore them."
             )
 
     def _tidy(
@@ -464,7 +461,7 @@ class RemoteStore:
         outputs: set[str],
         kept: Sequence[str],
     ) -> None:
-        """Remove the copies of outputs that are gone, and versions that nobody asks for."""
+        """Remove the copies of removed outputs, and versions that no ``keep`` covers."""
         for output in set(before[0].outputs) - outputs if before else ():
             objects.remove(unit.plain(output))
         for version in before:
@@ -478,7 +475,7 @@ class RemoteStore:
         unit = self._unit(job.notebook, job.partition, PARTITIONS)
         name = "&".join(unit.segments) or "latest"
         objects = objects_of(self.store)
-        with objects.explained(f"the rejected outputs of {unit} cannot be kept aside"):
+        with objects.explained(f"the rejected outputs of {unit} cannot be set aside"):
             for item in job.staged:
                 objects.upload(item.path, f"{unit.folder}/{REJECTED}/{name}/{item.name}{SUFFIX}")
         return "/".join((self.store.rstrip("/"), unit.notebook, REJECTED, name))

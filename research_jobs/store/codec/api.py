@@ -86,7 +86,7 @@ def write_output(
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
             f"output '{name}' cannot be written to {path}: {reason}",
-            hint="What was published before is as it was.",
+            hint="What was published before is unchanged.",
         ) from error
     finally:
         with contextlib.suppress(OSError):

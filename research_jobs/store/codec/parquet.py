@@ -176,7 +176,8 @@ def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
         raise
     except PermissionError as error:
         raise StoreError(
-            f"{path} cannot be read: permission denied", hint="Give this user the right to read it."
+            f"{path} cannot be read: permission denied",
+            hint="Give this user permission to read it.",
         ) from error
     except MemoryError as error:
         raise StoreError(f"{path} cannot be read: there is not enough memory for it") from error
@@ -186,7 +187,7 @@ def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
             raise
         raise CorruptOutputError(
             f"{path} {what}: {_first_line(error)}",
-            hint="Something else wrote to it; run the notebook again.",
+            hint="Another process changed it; run the notebook again.",
         ) from error
 
 

@@ -301,7 +301,7 @@ def _corrupt(source: Source, error: BaseException) -> CorruptOutputError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return CorruptOutputError(
         f"{source.path} cannot be read: {reason}",
-        hint="Something else wrote to it; run the notebook again.",
+        hint="Another process changed it; run the notebook again.",
     )
 
 

@@ -1,9 +1,9 @@
-"""Keeps ``dagster dev`` while somebody wants it.
+"""Runs ``dagster dev`` as long as the parent process lives.
 
-``python -m research_jobs.cli.keeper SECONDS COMMAND...``
+``python -m research_jobs.cli.dev_server_guard SECONDS COMMAND...``
 
-It starts the command and ends it, with everything that it has started, when its own stdin is at
-its end. Whoever holds the other end of that pipe need not say so: dying is enough, even by SIGKILL.
+It starts the command, and ends it with everything that it has started when its own stdin closes.
+So the parent need not do anything: the pipe closes when it dies, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from research_jobs.runtime import processes
 
 __all__ = ["main"]
 
-# Seconds between two looks, where the end of a process wakes nobody.
-_LOOK = 0.5
+# Seconds between two polls, if the end of a process cannot be waited for.
+_POLL_S = 0.5
 
 
 def main(words: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     Parameters
     ----------
     words : sequence of str
-        The seconds that it gets to stop by itself, and the command, which has to understand
+        The seconds that the command gets to stop by itself, and the command, which must accept
         Dagster's ``--shutdown-pipe``.
 
     Returns
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
     """
     patience, command = float(words[0]), words[1:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Not ignored: that would be inherited, and Dagster would then not stop when told to.
+        # Not ignored: the child would inherit that, and Dagster would then not stop on request.
         signal.signal(number, lambda *_: None)
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
@@ -57,17 +57,17 @@ def main(words: Sequence[str]) -> int:
             os.write(write_end, b"SHUTDOWN\n")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-    # What has a session of its own there (notebooks) ends with its worker.
+    # Processes in their own session (notebooks) end with their worker.
     processes.signal_group(process.pid, signal.SIGKILL)
     return process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Until nobody wants it any more, or it has ended by itself."""
+    """Wait until stdin closes or the process ends."""
     ended = processes.open_process(process.pid)
     watched = [descriptor for descriptor in (0, ended) if descriptor is not None]
     while process.poll() is None:
-        if 0 in select.select(watched, [], [], None if ended is not None else _LOOK)[0]:
+        if 0 in select.select(watched, [], [], None if ended is not None else _POLL_S)[0]:
             return
 
 
