@@ -101,7 +101,8 @@ CELLS = {
     "string": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
     "object": SCALARS,
     "category": st.none() | st.integers(0, 3),
-    "datetime64[ns]": st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),  # noqa: DTZ001 - naive ones are meant
+    "datetime64[ns]": st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),  #"
+    " noqa: DTZ001 - naive ones are meant
     "datetime64[us, Europe/Zagreb]": st.none()
     | st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001 - naive ones are meant
     "timedelta64[us]": st.none() | st.timedeltas(timedelta(-1000), timedelta(1000)),
@@ -204,7 +205,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "function": (lambda: len, r"type builtin_function_or_method"),
     "named tuple": (lambda: Point(1, 2), r"Convert it with tuple"),
     "counter": (lambda: Counter("aab"), r"dict"),
-    "frame in a dict": (lambda: {"a": pd.DataFrame()}, r"output of its own"),
+    "frame in a dict": (lambda: {"a": pd.DataFrame()}, r"separate output"),
     "subclass of a frame": (lambda: Frame({"a": [1]}), r"Frame.*pd\.DataFrame"),
     "two columns of a name": (
         lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]),

@@ -305,10 +305,10 @@ def test_errors_say_what_there_is(store: str, put: Any) -> None:
         (("market_data", "prices"), {"version": 1}, "no version 1. 0 older"),
         (("market_data", "prices"), {"version": "000009-x"}, "There are: 000001-run1"),
         (("market_data", "prices"), {"columns": ["close"]}, "no column 'close'.*'Close'"),
-        (("market_data", "prices"), {"filters": [("Close", "~", 1)]}, "no filter"),
+        (("market_data", "prices"), {"filters": [("Close", "~", 1)]}, "not a filter"),
         (("market_data", "prices"), {"as_": "spark"}, "as_='spark'"),
         (("signals",), {"columns": ["x"]}, "several outputs. Name one: signals, note"),
-        (("signals", "note", KEYS[0]), {"columns": ["x"]}, "no columns or rows to choose"),
+        (("signals", "note", KEYS[0]), {"columns": ["x"]}, "no columns or rows to select"),
     ]
     for arguments, keywords, message in calls:
         with pytest.raises((OutputNotFoundError, StoreError, PartitionError), match=message):

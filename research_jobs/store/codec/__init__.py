@@ -1,7 +1,7 @@
-"""Any value that a notebook makes, as one Parquet file, and back: equal, type included.
+"""Any value of a notebook as one Parquet file, and back: equal, including its type.
 
-pyarrow is imported when a value is written or read, not before; pandas, polars and numpy only
-where a value is theirs. There is no pickle in either direction.
+pyarrow is imported when a value is written or read, not before; pandas, polars and numpy only for
+their own values. Nothing is pickled in either direction.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing and reading one output."""
+"""Write and read one output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_output(
     options: Mapping[str, Any],
     metadata: Mapping[str, str],
 ) -> StagedOutput:
-    """Write an output's value as Parquet, whole and synced, or not at all.
+    """Write an output's value as Parquet, completely and synced, or not at all.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def write_output(
         The variable's name.
     value : object
     path : Path
-        Where the file is to stand. What is there already is replaced only by a whole file.
+        The file's path. An existing file is replaced only by a complete one.
     options : mapping
         ``compression``, ``compression_level``, ``row_group_size`` (rows), ``statistics``,
-        ``dictionary``; other keys are for others.
+        ``dictionary``; other keys are ignored.
     metadata : mapping of str to str
         Notebook, run id, partition, code version: written into the footer.
 
@@ -54,9 +54,9 @@ def write_output(
     Raises
     ------
     OutputNotParquetError
-        When it would not come back as it is; names the output, the column and the type.
+        When it would not be read back unchanged; names the output, the column and the type.
     StoreError
-        When the disk refuses.
+        When the file cannot be written.
     """
     from research_jobs.store.codec import parquet
 
@@ -70,7 +70,7 @@ def write_output(
         except (OSError, ResearchJobsError):
             raise
         except Exception as error:
-            # Streams and lazy frames run the notebook's own code here: anything may come out.
+            # Streams and lazy frames run the notebook's own code here: it may raise anything.
             raise _not_parquet(name, value, error) from error
         failpoint("write.written")
         if encoded.frame is not None:
@@ -81,7 +81,7 @@ def write_output(
         disk().sync_file(temporary)
         failpoint("write.synced")
         disk().rename(temporary, path)
-        failpoint("write.renamed")  # the name need not last: publishing moves the file
+        failpoint("write.renamed")  # the name need not be durable: publishing moves the file
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
@@ -117,7 +117,7 @@ def _not_parquet(name: str, value: Any, error: Exception) -> OutputError:
 
 
 def encode_value(name: str, value: Any) -> Encoded:
-    """A value as columns; the library that it is of is the only one that is imported."""
+    """A value as columns; only its own library is imported."""
     from research_jobs.store.codec import plain
 
     place = _place(name)
@@ -146,7 +146,7 @@ def encode_value(name: str, value: Any) -> Encoded:
 
 
 def describe(name: str, path: Path) -> StagedOutput:
-    """What a written file holds, from its footer and first rows."""
+    """The description of a written file, from its footer and first rows."""
     from research_jobs.store.codec import parquet
 
     with parquet.open_parquet(path) as file, parquet.decoding(path):
@@ -165,7 +165,7 @@ def describe(name: str, path: Path) -> StagedOutput:
 
 
 def _rows(metadata: Any, header: Header) -> int:
-    """Rows as a person counts them: the entries of a dict, not the one row they stand in."""
+    """The number of rows; for a dict its entries, though they are stored in one row."""
     if "row" in header.detail:
         return len(header.detail["row"])
     return metadata.num_rows
@@ -191,7 +191,7 @@ def read_output(
     filters: Any = None,
     as_: str = "native",
 ) -> Any:
-    """The value of a file.
+    """Read a file's value.
 
     Parameters
     ----------
@@ -199,9 +199,9 @@ def read_output(
     columns : sequence, optional
         Labels; for values that are tables.
     filters : list of tuple, list of list of tuple, or pyarrow.compute.Expression, optional
-        As pandas and pyarrow take them: ``[("date", ">=", "2018-11-01")]``.
+        As in pandas and pyarrow: ``[("date", ">=", "2018-11-01")]``.
     as_ : str
-        ``native`` gives the value as it was; ``pandas``, ``polars``, ``arrow`` a table of that
+        ``native`` returns the original value; ``pandas``, ``polars``, ``arrow`` a table of that
         library; ``lazy`` a polars LazyFrame; ``path`` the path.
 
     Returns
@@ -211,7 +211,7 @@ def read_output(
     Raises
     ------
     CorruptOutputError
-        When it is no whole Parquet file of ours.
+        When it is not a complete Parquet file of ours.
     StoreError
         When a newer research_jobs wrote it, or it has no such column.
     """

@@ -1,4 +1,4 @@
-"""pyarrow's own values and Parquet: the schema comes back to the last key of its metadata."""
+"""pyarrow's own values and Parquet: the schema is restored completely, metadata included."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def _schema_detail(schema: Any, place: Place) -> dict[str, Any]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise place.refuse(
-            f"two columns named {twice!r}", "rename one of them: readers could not tell them apart"
+            f"two columns named {twice!r}",
+            "rename one of them, because readers could not distinguish them",
         )
     return {"schema": base64.b64encode(schema.serialize()).decode()}
 
 
 def restore_schema(table: Any, detail: Mapping[str, Any]) -> Any:
-    """A table of the file with the types, nullability and metadata it was written with."""
+    """The file's table with its original types, nullability and metadata."""
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(detail["schema"])))
     whole = table.schema.names == schema.names
     fields = [schema.field(name) for name in table.schema.names]

@@ -1,4 +1,4 @@
-"""What every codec gives and takes: an encoded value, and the error where there is none."""
+"""The interface of all codecs: an encoded value, and the context of errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from research_jobs.store.codec.typed_json import NotEncodableError, type_name
 __all__ = ["PANDAS_KINDS", "TABLE_KINDS", "Encoded", "Place", "json_error"]
 
 PANDAS_KINDS = frozenset(("pandas.DataFrame", "pandas.Series", "pandas.Index"))
-# Kinds of which columns and rows can be chosen; "table" is a file that somebody else wrote.
+# Kinds with columns and rows to select; "table" is a file that another program wrote.
 TABLE_KINDS = PANDAS_KINDS | {
     "polars.DataFrame",
     "polars.LazyFrame",
@@ -28,18 +28,18 @@ TABLE_KINDS = PANDAS_KINDS | {
 
 @dataclass(frozen=True)
 class Encoded:
-    """A value on its way to a file.
+    """A value to be written to a file.
 
     Parameters
     ----------
     kind : str
         Name of the value's type.
     detail : mapping
-        JSON: what the file's columns do not say.
+        JSON: what the file's columns do not tell.
     table : pyarrow.Table, optional
-        The value as columns, when it is in memory.
+        The value as columns, if it is in memory.
     batches : iterator of pyarrow.RecordBatch, optional
-        The value as it streams by; `schema` goes with it.
+        The value as a stream, with its `schema`.
     schema : pyarrow.Schema, optional
     frame : polars.LazyFrame, optional
         A value that polars writes itself.
@@ -55,7 +55,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in an output a value stands, for errors.
+    """The location of a value in an output, for errors.
 
     Parameters
     ----------
@@ -68,18 +68,18 @@ class Place:
     part: str = ""
 
     def at(self, part: str) -> Place:
-        """The same output, at one part of it."""
+        """The same output, at one of its parts."""
         return Place(self.output, part)
 
     def refuse(self, what: str, advice: str = "") -> OutputNotParquetError:
-        """The error for something here that cannot be kept."""
+        """The error for a value here that cannot be kept."""
         where = f"output '{self.output}', {self.part}" if self.part else f"output '{self.output}'"
         hint = f"{advice[:1].upper()}{advice[1:]}." if advice else None
         return OutputNotParquetError(f"{where}: {what} cannot be kept as Parquet", hint=hint)
 
 
 def json_error(place: Place, value: Any, error: NotEncodableError) -> OutputNotParquetError:
-    """The error for a value that typed JSON refused."""
+    """The error for a value that typed JSON does not support."""
     inner, outer = error.value_type, type_name(value)
     what = f"type {inner}" if inner == outer else f"type {inner} inside a {outer}"
     return place.refuse(what, error.advice or "convert it to builtin types, or leave it out")

@@ -1,6 +1,6 @@
-"""Columns of Python objects: as an Arrow type that other tools read, where that is exact.
+"""Columns of Python objects, as an Arrow type that other tools read if that is exact.
 
-A recipe (JSON) says how the objects come back::
+A recipe (JSON) says how to restore the objects::
 
     {"as": "int", "missing": "none"}     all int, and None
     {"as": "arrow"}                      what pyarrow's own `to_pylist` gives back
@@ -29,7 +29,7 @@ from research_jobs.store.codec.typed_json import (
 
 __all__ = ["decode_objects", "encode_objects", "exactly_equal"]
 
-# Types whose Arrow form is exact whatever the value; the rest is tried and compared.
+# Types whose Arrow form is always exact; others are tried and compared.
 _EXACT: dict[type[Any], pa.DataType] = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -41,7 +41,7 @@ _TRIED = (Decimal, date, datetime, time, timedelta, list, dict)
 
 
 def encode_objects(items: Sequence[Any], place: Place) -> tuple[Any, dict[str, Any]]:
-    """Python objects as an Arrow array and the recipe to get them back.
+    """Python objects as an Arrow array, and the recipe to restore them.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def encode_objects(items: Sequence[Any], place: Place) -> tuple[Any, dict[str, A
     missing = _missing_kind(items, types)
     base = types - {_missing_type(missing)}
     if len(base) == 0:
-        # Most columns without a value would hold text: other tools join partitions by type.
+        # Most columns without values would contain text: other tools join partitions by type.
         if missing is not None or not types:
             return pa.nulls(len(items), pa.string()), {"as": "str", "missing": missing}
     elif len(base) == 1:
@@ -81,7 +81,7 @@ def _missing_type(missing: str | None) -> type[Any] | None:
 
 
 def _missing_kind(items: Sequence[Any], types: set[type[Any]]) -> str | None:
-    """The one way in which values are missing; None when none is, or there are several."""
+    """The only kind of missing value; None if there is none, or several."""
     names = {
         cls.__name__: cls for cls in types if cls.__name__ in ("NoneType", "NAType", "NaTType")
     }
@@ -94,7 +94,7 @@ def _missing_kind(items: Sequence[Any], types: set[type[Any]]) -> str | None:
 
 
 def _all_nan(items: Sequence[Any]) -> bool:
-    """Whether floats among other objects are there for 'missing' only."""
+    """Whether floats among other objects only mean 'missing'."""
     others = False
     for item in items:
         if type(item) is float:
@@ -102,13 +102,13 @@ def _all_nan(items: Sequence[Any]) -> bool:
                 return False
         else:
             others = True
-    return others  # a column of nothing but NaN is one of floats
+    return others  # a column of only NaN is one of floats
 
 
 def _encode_uniform(
     items: Sequence[Any], cls: type[Any], missing: str | None
 ) -> tuple[Any, dict[str, Any]] | None:
-    """Objects of one type, some of them missing; None when Arrow has no exact form."""
+    """Objects of one type, some of them missing; None if Arrow has no exact form."""
     try:
         if cls in _EXACT:
             # NaN stays NaN among floats; elsewhere it and pandas' own constants become null.
@@ -189,7 +189,7 @@ def _json_text(item: Any, place: Place) -> str:
 
 
 def exactly_equal(left: Any, right: Any) -> bool:
-    """Whether two objects are the same value of the same types, all the way down."""
+    """Whether two objects have the same value and the same types, recursively."""
     cls = type(left)
     if cls is not type(right):
         return False
@@ -215,7 +215,7 @@ def exactly_equal(left: Any, right: Any) -> bool:
             and str(left.tzinfo) == str(right.tzinfo)
         )
     if cls.__module__.split(".")[0] in ("pandas", "numpy"):
-        return False  # their equality overlooks units
+        return False  # their equality ignores units
     return bool(left == right)
 
 

@@ -1,4 +1,4 @@
-"""pandas dtypes and indexes as JSON, so that they come back as they were under any pandas."""
+"""pandas dtypes and indexes as JSON, to be restored unchanged under any pandas."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _string_dtype(storage: str, missing: str) -> Any:
         return pd.StringDtype(storage)
     try:
         return pd.StringDtype(storage, na_value=np.nan)
-    except TypeError:  # pandas before 2.3 has no string dtype whose missing value is NaN
+    except TypeError:  # before 2.3, pandas has no string dtype whose missing value is NaN
         return np.dtype(object)
 
 
@@ -117,7 +117,7 @@ def encode_freq(freq: Any, place: Place) -> Any:
     Raises
     ------
     OutputNotParquetError
-        For one that its name does not say completely.
+        For one that its name does not determine.
     """
     if freq is None:
         return None
@@ -149,7 +149,7 @@ def decode_freq(value: Any) -> Any:
 
 
 def encode_labels(index: Any, place: Place) -> Any:
-    """An index of labels (column names, categories) as JSON, its values included."""
+    """An index of labels (column names, categories) as JSON, including its values."""
     try:
         names = [encode(name) for name in index.names]
     except NotEncodableError as error:

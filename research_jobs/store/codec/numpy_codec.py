@@ -93,7 +93,7 @@ def _encode_flat(flat: Any, place: Place) -> tuple[Any, Any]:
     if kind in "mM" and np.datetime_data(dtype) in ((u, 1) for u in ("s", "ms", "us", "ns")):
         native = flat.astype(dtype.newbyteorder("="), copy=False)
         array = pa.array(native)
-        # Parquet keeps no seconds: they become milliseconds, for which some are too far away.
+        # Parquet has no seconds: they become milliseconds, for which some are out of range.
         return (array, "plain") if _fits(native) else _encode_raw(flat, place)
     if kind == "U":
         try:
@@ -114,10 +114,10 @@ def _fits(native: Any) -> bool:
 
 
 def _encode_raw(flat: Any, place: Place) -> tuple[Any, Any]:
-    """The bytes of each item, for what Arrow has no type for (complex, long double, units...)."""
+    """The bytes of each item, for types that Arrow lacks (complex, long double, units...)."""
     if flat.dtype.hasobject:
         raise place.refuse(
-            f"dtype {flat.dtype}", "make the fields that hold objects outputs of their own"
+            f"dtype {flat.dtype}", "make separate outputs of the fields with objects"
         )
     rows = len(flat)
     data = np.ascontiguousarray(flat).tobytes()

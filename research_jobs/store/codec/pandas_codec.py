@@ -1,8 +1,8 @@
 """pandas objects and Parquet.
 
-The file is what ``df.to_parquet`` would write, so that pandas, DuckDB and polars read it plainly.
-What those columns do not say (labels that are no text, index frequency, categories, storage of
-strings, kinds of missing values...) stands in the footer and is put back on reading.
+The file is what ``df.to_parquet`` would write, so pandas, DuckDB and polars can read it directly.
+What those columns do not tell (labels that are not text, index frequency, categories, storage of
+strings, kinds of missing values...) is in the footer and restored on reading.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from research_jobs.store.codec.typed_json import (
 __all__ = ["decode_pandas", "encode_pandas", "field_names"]
 
 PANDAS_KEY = b"pandas"
-FEW_COLUMNS = 50  # pandas warns of frames of more than 100 blocks
+FEW_COLUMNS = 50  # pandas warns of frames with more than 100 blocks
 INDEX_FIELD = "__index_level_{}__"
 
 
@@ -79,7 +79,8 @@ def _encode_frame(frame: Any, place: Place) -> Encoded:
     if not labels.is_unique:
         twice = next(label for label in labels if (labels == label).sum() > 1)
         raise place.refuse(
-            f"two columns named {twice!r}", "rename one of them: readers could not tell them apart"
+            f"two columns named {twice!r}",
+            "rename one of them, because readers could not distinguish them",
         )
     attrs = dict(frame.attrs)
     plain = frame.copy(deep=False)
@@ -117,7 +118,7 @@ def _encode_frame(frame: Any, place: Place) -> Encoded:
 
 
 def _pyarrow_knows(labels: Any) -> bool:
-    """Whether pyarrow writes labels such that plain pandas gets them back."""
+    """Whether plain pandas can restore labels as pyarrow writes them."""
     levels = labels.levels if isinstance(labels, pd.MultiIndex) else [labels]
     return all(level.inferred_type in _KNOWN_LABELS for level in levels)
 
@@ -139,7 +140,7 @@ def _is_json(attrs: dict[Any, Any]) -> bool:
 
 
 def _shorten(recipes: list[Any]) -> list[list[Any]]:
-    """Runs of the same recipe as ``[count, recipe]``: wide frames are mostly of one dtype."""
+    """Runs of the same recipe as ``[count, recipe]``: wide frames mostly have one dtype."""
     runs: list[list[Any]] = []
     for recipe in recipes:
         if runs and runs[-1][1] == recipe:
@@ -160,7 +161,7 @@ def _encode_column_labels(labels: Any, place: Place) -> Any:
 
 
 def _arrow_series(array: Any, index: Any) -> Any:
-    """An Arrow array as a column that pyarrow takes as it is."""
+    """An Arrow array as a column that pyarrow takes unchanged."""
     return pd.Series(pd.arrays.ArrowExtensionArray(_chunked(array)), index=index)
 
 
@@ -169,7 +170,7 @@ def _chunked(array: Any) -> Any:
 
 
 def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
-    """A column's recipe, and its Arrow array where pyarrow would not make the right one itself."""
+    """A column's recipe, and its Arrow array if pyarrow itself would not create the right one."""
     dtype = series.dtype
     recipe: dict[str, Any] = {"dtype": encode_dtype(dtype, place)}
     if isinstance(dtype, pd.CategoricalDtype):
@@ -197,14 +198,14 @@ def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
 
 
 def _encode_zoned_intervals(intervals: Any) -> Any:
-    """Intervals of times with a zone, which pandas 2 does not give to pyarrow itself."""
+    """Intervals of times with a zone, which pandas 2 cannot pass to pyarrow."""
     missing = pa.array(intervals.isna())
     sides = [pa.Array.from_pandas(pd.Series(side)) for side in (intervals.left, intervals.right)]
     return pa.StructArray.from_arrays(sides, names=["left", "right"], mask=missing)
 
 
 def _encode_categories(series: Any, dtype: Any) -> tuple[Any, str]:
-    """Categories as text where they are text, plainly where they are numbers, else by name."""
+    """Categories as text if they are text, as numbers if they are numbers, else by name."""
     categories = dtype.categories
     kinds = set(map(type, categories.astype(object)))
     if kinds <= {str}:
@@ -226,9 +227,9 @@ def _dictionary(series: Any, texts: Any, dtype: Any) -> Any:
 
 
 def _encode_index(plain: Any, place: Place) -> tuple[Any, Any, list[str]]:
-    """The index's recipe, its levels as a frame of columns, and which of those held objects.
+    """The index's recipe, its levels as a frame of columns, and which of those had objects.
 
-    A running index stands in the recipe alone; then there is no frame.
+    A running index is only in the recipe; then there is no frame.
     """
     index: Any = plain.index
     names = [_json(name, place.at("index name")) for name in index.names]
@@ -264,7 +265,7 @@ def _index_field(name: Any, number: int, plain: Any) -> str:
 
 
 def _to_table(plain: Any, levels: Any, place: Place) -> Any:
-    """Columns and levels of the index as one table, which plain pandas reads as such."""
+    """Columns and levels of the index as one table that plain pandas can read."""
     if levels is None:
         return _from_pandas(plain, place, keep=None)
     table = _from_pandas(plain, place, keep=False)
@@ -282,8 +283,8 @@ def _to_table(plain: Any, levels: Any, place: Place) -> Any:
 
 
 def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
-    """A frame as pyarrow makes it; its refusals become ours."""
-    # pyarrow starts threads for any frame of more than a hundred rows a column.
+    """Convert a frame with pyarrow; its errors become ours."""
+    # pyarrow starts threads for any frame with more than a hundred rows per column.
     threads = 1 if frame.size < _WORTH_THREADS else None
     try:
         return pa.Table.from_pandas(frame, preserve_index=keep, nthreads=threads)
@@ -293,14 +294,14 @@ def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
         raise place.refuse(f"type pandas.DataFrame ({reason})") from error
 
 
-# Values from which converting them takes longer than starting the threads that share the work.
+# From this number of values on, threads save more time than starting them takes.
 _WORTH_THREADS = 1_000_000
 
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError)
 
 
 def _blame_column(plain: Any, place: Place) -> None:
-    """Raise for the column that pyarrow refuses by itself, if it is a single one."""
+    """Raise for the column that pyarrow refuses, if it is a single one."""
 
     def attempt(number: int) -> None:
         try:
@@ -315,7 +316,7 @@ def _blame_column(plain: Any, place: Place) -> None:
 
 
 def _unknown_to_pandas(dtype: Any) -> bool:
-    """Whether pandas would stumble over the name of a dtype in its own metadata."""
+    """Whether pandas fails on the name of a dtype in its own metadata."""
     if not isinstance(dtype, pd.ArrowDtype):
         return False
     try:
@@ -334,7 +335,7 @@ def _refuse_same_names(names: Sequence[str], width: int, place: Place) -> None:
 
 
 def _mark_objects(table: Any, names: Sequence[str]) -> Any:
-    """Say in pandas' own metadata that these columns held objects (we gave pyarrow Arrow ones)."""
+    """Mark these columns as objects in pandas' metadata (pyarrow got Arrow arrays from us)."""
     if not names:
         return table
     metadata = dict(table.schema.metadata or {})
@@ -348,7 +349,7 @@ def _mark_objects(table: Any, names: Sequence[str]) -> Any:
 
 
 def field_names(detail: Any, names: Sequence[str]) -> tuple[dict[Any, str], list[str]]:
-    """How a file's columns are called in pandas.
+    """A file's columns by their labels in pandas.
 
     Parameters
     ----------
@@ -361,7 +362,7 @@ def field_names(detail: Any, names: Sequence[str]) -> tuple[dict[Any, str], list
     columns : dict
         Label to column of the file.
     levels : list of str
-        The file's columns that are levels of the index.
+        The file's columns that are index levels.
     """
     labels = decode_labels(detail["columns"])
     width = len(labels)
@@ -376,13 +377,13 @@ def decode_pandas(
     Parameters
     ----------
     table : pyarrow.Table
-        Columns as they were asked for; levels of the index included.
+        The requested columns, including index levels.
     kind : str
     detail : mapping
     names : sequence of str
         All columns of the file, in order.
     filtered : bool
-        Whether rows may be missing: then a running index starts anew and a frequency is dropped.
+        Whether rows may be missing: then a running index restarts and a frequency is dropped.
     """
     labels = decode_labels(detail["columns"])
     width = len(labels)
@@ -412,8 +413,8 @@ def decode_pandas(
 def _assemble(table: Any, chosen: Sequence[tuple[str, Any]]) -> Any:
     """The columns as a frame with running labels.
 
-    Numbers and times are left to pyarrow, which makes blocks of them on all cores; the others are
-    put between them.
+    pyarrow converts numbers and times, in blocks and on all cores; the other columns are inserted
+    between them.
     """
     left = [place for place, (name, recipe) in enumerate(chosen) if _is_plain(table, name, recipe)]
     frame = table.select([chosen[place][0] for place in left]).replace_schema_metadata(None)
@@ -435,7 +436,7 @@ def _assemble(table: Any, chosen: Sequence[tuple[str, Any]]) -> Any:
 
 
 def _is_plain(table: Any, name: str, recipe: Any) -> bool:
-    """Whether pyarrow's own array is the one that was written."""
+    """Whether pyarrow's own array equals the one that was written."""
     code = recipe["dtype"].get("numpy", "")
     if code[1:2] not in tuple("iufbMm") or "objects" in recipe:
         return False
@@ -449,13 +450,13 @@ def _is_plain(table: Any, name: str, recipe: Any) -> bool:
 
 
 def _as_series(column: Any) -> Any:
-    # Objects are said to be objects, or pandas 3 would look into them and find text.
+    # The dtype is explicit, or pandas 3 would inspect the objects and infer text.
     dtype = object if _is_object(column) else None
     return pd.Series(_writable(column), dtype=dtype, copy=False)
 
 
 def _writable(column: Any) -> Any:
-    """Arrow's own memory cannot be written to; a frame's can."""
+    """Copy: Arrow's memory is read-only, but a frame must be writable."""
     if isinstance(column, np.ndarray) and not column.flags.writeable:
         return column.copy()
     return column
@@ -490,7 +491,7 @@ def _decode_index(table: Any, recipe: Any, names: Sequence[str], *, filtered: bo
 
 
 def _decode_column(column: Any, recipe: Any) -> Any:
-    """A column of the file as an array of pandas."""
+    """A column of the file as a pandas array."""
     dtype = decode_dtype(recipe["dtype"])
     if "objects" in recipe:
         return _object_array(decode_objects(column, recipe["objects"]))

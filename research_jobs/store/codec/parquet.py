@@ -1,4 +1,4 @@
-"""Parquet files with our record in the footer: writing, opening, and what the footer alone says."""
+"""Parquet files with our record in the footer: writing, opening, and reading the footer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ __all__ = [
 FORMAT = 1
 KEY = b"research_jobs"
 
-ROW_GROUP = 256 * 1024  # rows: small enough that a filter on a sorted date column skips most
+ROW_GROUP = (
+    256 * 1024
+)  # rows: small enough for a filter on a sorted date column to skip most groups
 PREVIEW_ROWS = 10
 PREVIEW_COLUMNS = 20
 PREVIEW_CELL = 40
@@ -56,7 +58,7 @@ class WriteOptions:
     row_group_size : int
         Rows.
     statistics : bool
-        Least and greatest value of each column of each row group, for readers that filter.
+        Smallest and largest value of each column of each row group, for readers that filter.
     dictionary : bool
     """
 
@@ -68,7 +70,7 @@ class WriteOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> WriteOptions:
-        """The options of a manifest; those of other purposes are left alone."""
+        """The options from the manifest; others are ignored."""
         known = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
         if known.get("compression", "") is None:
             known["compression"] = "none"
@@ -82,9 +84,9 @@ class Header:
     Parameters
     ----------
     kind : str
-        Name of the value's type; ``"table"`` for a file that somebody else wrote.
+        Name of the value's type; ``"table"`` for a file that another program wrote.
     detail : mapping
-        What the codec of that kind needs.
+        Data for the codec of that kind.
     metadata : mapping of str to str
         Notebook, run id, partition, code version...
     """
@@ -137,7 +139,7 @@ def open_parquet(path: Path, footer: Any = None) -> Any:
     ----------
     path : Path
     footer : pyarrow.parquet.FileMetaData, optional
-        Of the same file, where it was read before.
+        Of the same file, if it has been read before.
 
     Returns
     -------
@@ -146,7 +148,7 @@ def open_parquet(path: Path, footer: Any = None) -> Any:
     Raises
     ------
     CorruptOutputError
-        When it is no whole Parquet file.
+        When it is not a complete Parquet file.
     FileNotFoundError
     """
     with decoding(path, "is not a whole Parquet file"):
@@ -155,7 +157,7 @@ def open_parquet(path: Path, footer: Any = None) -> Any:
 
 @contextmanager
 def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
-    """Turn whatever a forged or damaged file makes a decoder raise into an error of ours.
+    """Turn any error of a decoder on a forged or damaged file into one of ours.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
     Raises
     ------
     CorruptOutputError
-        For all but errors of ours, and those that say nothing of the file's content.
+        For all errors except ours and those that do not concern the file's content.
     StoreError
         When this user may not read it.
     """
@@ -182,7 +184,7 @@ def decoding(path: Path, what: str = "cannot be read") -> Generator[None]:
     except MemoryError as error:
         raise StoreError(f"{path} cannot be read: there is not enough memory for it") from error
     except BaseException as error:
-        # polars panics with an exception that is not an Exception.
+        # A panic of polars is not an Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CorruptOutputError(
@@ -217,20 +219,20 @@ def read_header(path: Path, metadata: Any) -> Header:
     found = (metadata.metadata or {}).get(KEY)
     if found is None:
         return Header()
-    with decoding(path, "has a footer in which the record of research_jobs makes no sense"):
+    with decoding(path, "has an invalid research_jobs record in its footer"):
         record = json.loads(found)
         written = record.pop("format")
         if not isinstance(written, int):
             raise TypeError(f"its format is {written!r:.40}")
         if written > FORMAT:
             raise StoreError(
-                f"{path} was written in format {written}, this research_jobs reads formats "
+                f"{path} was written in format {written}; this research_jobs reads formats "
                 f"up to {FORMAT}",
                 hint="Upgrade research_jobs.",
             )
         kind, detail = record.pop("kind"), record.pop("detail")
         if not isinstance(kind, str) or not isinstance(detail, dict):
-            raise TypeError("its kind is no name, or its detail no mapping")
+            raise TypeError("its kind is not a name, or its detail is not a mapping")
         return Header(kind, detail, {key: str(value) for key, value in record.items()})
 
 
@@ -281,7 +283,7 @@ def _cell(column: Any, row: int) -> str:
             return f"{value.as_py():.6g}"
         return _short(str(value.as_py()))
     except (ValueError, OverflowError, pa.ArrowException):
-        return _short(_as_text(value))  # a time beyond the years of Python
+        return _short(_as_text(value))  # a time outside Python's years
 
 
 def _as_text(value: Any) -> str:
@@ -297,7 +299,7 @@ def _short(text: str) -> str:
 
 
 def statistics(metadata: Any, schema: Any) -> dict[str, dict[str, Any]]:
-    """Nulls of all columns, least and greatest of numbers and times, from the footer alone.
+    """Nulls of all columns, and the range of numbers and times, from the footer alone.
 
     Parameters
     ----------
@@ -321,16 +323,16 @@ def statistics(metadata: Any, schema: Any) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """What the footer says of a column.
+    """A column's statistics in the footer.
 
     Parameters
     ----------
     nulls : int or None
-        None where it does not say.
+        None if unknown.
     low, high : object
-        Least and greatest value; both None where it does not say, or where all are null.
+        Smallest and largest value; both None if unknown, or if all values are null.
     bounded : bool
-        Whether `low` and `high` are of all row groups.
+        Whether `low` and `high` cover all row groups.
     """
 
     nulls: int | None
@@ -340,7 +342,7 @@ class ColumnFacts:
 
 
 def column_facts(metadata: Any, number: int) -> ColumnFacts:
-    """What the footer says of a column, over all row groups."""
+    """A column's statistics over all row groups."""
     nulls: int | None = 0
     bounds: list[tuple[Any, Any]] = []
     bounded = True
@@ -355,7 +357,7 @@ def column_facts(metadata: Any, number: int) -> ColumnFacts:
         if pair is not None:
             bounds.append(pair)
         elif stats is None or stats.null_count != column.num_values:
-            # pyarrow counts nulls among the values or not, by version: zero values settle it.
+            # Some versions of pyarrow count nulls as values: with zero values it is certain.
             bounded = bounded and (column.num_values == 0 or _all_null(stats, metadata, group))
     if not bounded:
         return ColumnFacts(nulls)
@@ -370,7 +372,7 @@ def _bounds(stats: Any) -> tuple[Any, Any] | None:
     try:
         return stats.min, stats.max
     except (ValueError, OverflowError, pa.ArrowException):
-        return None  # a time beyond the years of Python
+        return None  # a time outside Python's years
 
 
 def _all_null(stats: Any, metadata: Any, group: int) -> bool:
@@ -378,7 +380,7 @@ def _all_null(stats: Any, metadata: Any, group: int) -> bool:
 
 
 def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
-    """One column's ``{"nulls", "min", "max"}``; a key is missing where the footer does not say."""
+    """One column's ``{"nulls", "min", "max"}``; a key is missing if it is unknown."""
     facts = column_facts(metadata, number)
     entry: dict[str, Any] = {} if facts.nulls is None else {"nulls": facts.nulls}
     if facts.low is not None and (pa.types.is_temporal(kind) or is_number(kind)):
@@ -387,12 +389,12 @@ def column_statistics(metadata: Any, number: int, kind: Any) -> dict[str, Any]:
 
 
 def is_number(kind: Any) -> bool:
-    """Whether an Arrow type is one of numbers."""
+    """Whether an Arrow type is numeric."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def as_json(value: Any) -> Any:
-    """A number or time as JSON has it."""
+    """A number or time as JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (int, str)):

@@ -11,7 +11,7 @@ any other dict                         ``key`` and ``value``, a row for each ite
 numpy array                            ``value`` in C order; a structured one: a column a field
 =====================================  =====================================================
 
-What no Arrow type says exactly stands there as typed JSON.
+Values without an exact Arrow type are stored as typed JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from research_jobs.store.codec.typed_json import NotEncodableError, dumps, loads
 
 __all__ = ["decode_plain", "encode_plain"]
 
-ROW_KEYS = 100  # a dict of more keys than this is rows, not columns
+ROW_KEYS = 100  # a dict with more keys than this becomes rows, not columns
 _SEQUENCES: dict[str, type[Any]] = {
     "list": list,
     "tuple": tuple,
@@ -56,7 +56,7 @@ def encode_plain(value: Any, place: Place) -> Encoded:
         text = dumps(value)
     except NotEncodableError as error:
         raise json_error(place, value, error) from None
-    # The footer has the value; the column is how other tools see it.
+    # The footer has the exact value; the column is for other tools.
     return Encoded(type_name(value), {"json": text}, pa.table({"value": _readable(value, text)}))
 
 
@@ -79,7 +79,7 @@ def _encode_items(items: list[Any], kind: str, place: Place) -> Encoded:
 
 
 def _encode_all(items: Sequence[Any], place: Place, what: str) -> tuple[Any, dict[str, Any]]:
-    """As `encode_objects`, with the number of the item that is refused in the error."""
+    """Like `encode_objects`, with the refused item's number in the error."""
     part = f"{place.part}, {what}" if place.part else what
     for number, item in enumerate(items):
         if type(item) in _SIMPLE:
@@ -95,7 +95,7 @@ _SIMPLE = frozenset((type(None), bool, int, float, str, bytes))
 
 
 def _records(items: list[Any], place: Place) -> tuple[Any, list[Any]] | None:
-    """A list of dicts with the same keys as a table; None where it is not one."""
+    """A list of dicts with the same keys as a table; None for anything else."""
     if not items or set(map(type, items)) != {dict}:
         return None
     keys = list(items[0])

@@ -1,4 +1,4 @@
-"""polars' values and Parquet: written and read by polars itself, a LazyFrame as it streams by."""
+"""polars' values and Parquet: polars itself writes and reads them, a LazyFrame as a stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encode_polars(value: Any, place: Place) -> Encoded | None:
     if cls is pl.LazyFrame:
         try:
             schema = value.collect_schema()
-        except pl.exceptions.PolarsError as error:  # the notebook's own query is wrong
+        except pl.exceptions.PolarsError as error:  # the notebook's own query fails
             raise place.refuse(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
         _refuse_types(schema, place)
         return Encoded("polars.LazyFrame", {}, frame=value)
@@ -66,7 +66,7 @@ def _contains_refused(dtype: Any) -> bool:
 
 
 def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
-    """Write a frame, a lazy one without ever collecting it."""
+    """Write a frame; a lazy one is never collected."""
     write: Any = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
     try:
         _write(write, path, options, record)
@@ -92,11 +92,11 @@ def _write(write: Any, path: Path, options: WriteOptions, record: str) -> None:
 
 
 def check_schema(frame: Any, path: Path, place: Place) -> None:
-    """Refuse a file that would not come back with the types it was written from."""
+    """Refuse a file whose types would not be restored."""
     wanted = frame.collect_schema()
     found = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
     for name, dtype in wanted.items():
         if found.get(name) != dtype:
             raise place.at(f"column {name!r}").refuse(
-                f"polars type {dtype}", f"cast it, Parquet gives back {found.get(name)}"
+                f"polars type {dtype}", f"cast it: Parquet returns {found.get(name)}"
             )

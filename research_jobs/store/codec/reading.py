@@ -1,4 +1,4 @@
-"""Files to values: which columns and rows, in which library's form."""
+"""Files to values: a selection of columns and rows, in the form of some library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPERATORS = ("=", "==", "!=", "<", "<=", ">", ">=", "in", "not in")
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was opened once, and what it says of itself.
+    """A file, opened once, and its description.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Source:
 
     @property
     def labels(self) -> Mapping[Any, str]:
-        """mapping: how a person calls a column to its name in the file."""
+        """mapping: a column's label to its name in the file."""
         names: list[str] = self.schema.names
         if self.kind not in PANDAS_KINDS:
             return {name: name for name in names}
@@ -70,14 +70,14 @@ class Source:
         Raises
         ------
         StoreError
-            When there is none; close names are suggested.
+            When there is no such column; similar names are suggested.
         """
         labels = self.labels
         try:
             if label in labels:
                 return labels[label]
         except TypeError:
-            pass  # a label that cannot be hashed is none
+            pass  # a label that cannot be hashed is unknown
         known = [str(name) for name in labels]
         raise StoreError(
             f"{self.path} has no column {label!r}", hint=did_you_mean(str(label), known) or None
@@ -96,27 +96,27 @@ def open_source(path: Path) -> Source:
 
 
 def read_file(path: Path, *, columns: Sequence[Any] | None, filters: Any, as_: str) -> Any:
-    """As `research_jobs.store.codec.read_output`."""
+    """See `research_jobs.store.codec.read_output`."""
     if as_ == "path":
         return path
     reader = _READERS.get(as_)
     if reader is None:
         raise StoreError(
-            f"as_={as_!r} is no form of an output",
+            f"as_={as_!r} is not a form of an output",
             hint=did_you_mean(as_, ["path", *_READERS], label="There are"),
         )
     if isinstance(columns, str):
         columns = [columns]
     while True:
         # A published path is a link, and a file is opened more than once (its footer, then its
-        # pages): all of it has to be of one version, whatever is published meanwhile.
-        file = Path(os.path.realpath(path))  # of links in a circle too
+        # pages): all reads must see the same version, even if another is published meanwhile.
+        file = Path(os.path.realpath(path))  # a cycle of links raises it too
         try:
             return _read(open_source(file), reader, columns, filters)
         except FileNotFoundError:
             if Path(os.path.realpath(path)) == file:
                 raise
-            # That version was pruned, which happens only where a later one took its place.
+            # That version was pruned, which happens only after a newer one has replaced it.
 
 
 def _read(source: Source, reader: _Reader, columns: Sequence[Any] | None, filters: Any) -> Any:
@@ -127,10 +127,10 @@ def _read(source: Source, reader: _Reader, columns: Sequence[Any] | None, filter
         if columns is None and filters is None:
             raise
         with decoding(source.path):
-            _decode(source, reader, None, None)  # is it the file, or what was asked for?
+            _decode(source, reader, None, None)  # is it the file, or the request?
         raise StoreError(
             f"{source.path} cannot be read with these columns and filters: {error.what}",
-            hint="A filter is (column, operator, value), the value of the column's type.",
+            hint="A filter is (column, operator, value), with a value of the column's type.",
         ) from error
 
 
@@ -138,7 +138,7 @@ def _decode(source: Source, reader: _Reader, columns: Sequence[Any] | None, filt
     chosen = columns is not None or filters is not None
     if reader is _native and chosen and source.kind not in TABLE_KINDS:
         raise StoreError(
-            f"{source.path} holds a {source.kind}, which has no columns or rows to choose from",
+            f"{source.path} contains a {source.kind}, which has no columns or rows to select",
             hint='Ask for a table: as_="pandas".',
         )
     return reader(source, columns, filters)
@@ -227,7 +227,7 @@ def _lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
 
 
 def _check_polars(source: Source, lazy: Any) -> None:
-    """Raise an error of ours where polars would panic over a type it does not have."""
+    """Raise an error of ours if polars would panic over an unsupported type."""
     import polars as pl
 
     try:
@@ -266,7 +266,7 @@ def _polars_condition(filters: list[list[tuple[str, str, Any]]] | None) -> Any:
 
 
 def read_table(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
-    """The columns and rows asked for, levels of a pandas index always, as Arrow.
+    """The requested columns and rows as Arrow, always with the levels of a pandas index.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def read_table(source: Source, columns: Sequence[Any] | None, filters: Any) -> A
             raise _corrupt(source, error) from error
         raise StoreError(
             f"{source.path} cannot be filtered by {filters}: {str(error).splitlines()[0]}",
-            hint="A filter is (column, operator, value), the value of the column's type.",
+            hint="A filter is (column, operator, value), with a value of the column's type.",
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise _corrupt(source, error) from error
@@ -332,12 +332,12 @@ def _stream(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
 
 
 def typed_filters(source: Source, filters: Any) -> list[list[tuple[str, str, Any]]] | None:
-    """Filters with the file's names, and dates given as text in the column's own type.
+    """Filters with the file's column names, and with dates as text converted to the column's type.
 
     Raises
     ------
     StoreError
-        For an unknown column or operator, or what is no filter.
+        For an unknown column or operator, or a malformed filter.
     """
     if filters is None:
         return None
@@ -367,7 +367,7 @@ def normal_form(filters: Any) -> list[list[tuple[Any, str, Any]]]:
         for term in group if isinstance(group, (list, tuple)) else [group]:
             if not _is_term(term):
                 raise StoreError(
-                    f"{term!r} is no filter",
+                    f"{term!r} is not a filter",
                     hint=f"A filter is (column, operator, value); operators: {' '.join(OPERATORS)}",
                 )
     return [list(group) for group in groups]
@@ -378,7 +378,7 @@ def _is_term(term: Any) -> bool:
 
 
 def typed_value(value: Any, kind: Any) -> Any:
-    """Text and dates as what the column holds: ``"2018-11-01"`` for a column of times."""
+    """Text and dates in the column's type: ``"2018-11-01"`` for a column of times."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_timestamp(kind) and isinstance(value, (str, date)):

@@ -1,6 +1,6 @@
-"""Python values as JSON that says their types, and back: exact, and never pickle.
+"""Python values as JSON with types, and back: exact, and without pickle.
 
-Plain JSON where JSON has the type: ``null``, booleans, text, integers, finite floats, lists, and
+It is plain JSON if JSON has the type: ``null``, booleans, text, integers, finite floats, lists, and
 dicts whose keys are text. Everything else is an object with one key that begins with ``$``::
 
     {"$tuple": [1, 2]}   {"$float": "nan"}   {"$date": "2018-11-01"}   {"$dict": [[1, "a"]]}
@@ -22,17 +22,19 @@ from typing import Any
 
 __all__ = ["NotEncodableError", "decode", "dumps", "encode", "loads", "type_name"]
 
-SAFE_INT = 2**63  # larger ones are written in hexadecimal: JSON readers and Python limit the digits
+SAFE_INT = (
+    2**63
+)  # larger ones are written in hexadecimal: JSON readers and Python limit the number of digits
 DEPTH = 200
 
 
 class NotEncodableError(Exception):
-    """A value inside has a type that has no encoding.
+    """A value inside has a type without an encoding.
 
     Parameters
     ----------
     value : object
-        The innermost value that is the trouble.
+        The innermost offending value.
     advice : str
         A way out.
     """
@@ -44,7 +46,7 @@ class NotEncodableError(Exception):
 
 
 def type_name(value: Any) -> str:
-    """A type as a person knows it: ``int``, ``pandas.DataFrame``, ``helpers.Trade``."""
+    """A type's familiar name: ``int``, ``pandas.DataFrame``, ``helpers.Trade``."""
     cls: type[Any] = type(value)
     module = cls.__module__.split(".")[0] if _is_known(cls) else cls.__module__
     return cls.__qualname__ if module == "builtins" else f"{module}.{cls.__qualname__}"
@@ -60,17 +62,17 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str) -> Any:
-    """The value of `dumps`'s text."""
+    """The value of a text from `dumps`."""
     return decode(json.loads(text))
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """A value as what `json.dumps` takes.
+    """A value in a form for `json.dumps`.
 
     Raises
     ------
     NotEncodableError
-        For a type that is not one of ours, subclasses included: they would not come back.
+        For any other type, including subclasses: they would not be restored.
     """
     if depth > DEPTH:
         raise NotEncodableError(value, f"it is nested more than {DEPTH} deep, or contains itself")
@@ -141,7 +143,7 @@ _ENCODERS: dict[type[Any], Callable[[Any, int], Any]] = {
 
 
 def encode_zone(zone: tzinfo | None) -> Any:
-    """A time zone by name or offset; zones that have neither are refused."""
+    """A time zone by name or offset; a zone with neither is refused."""
     if zone is None:
         return None
     if type(zone) is timezone:
@@ -180,7 +182,7 @@ def decode_zone(value: Any) -> tzinfo | None:
 
 
 def _encode_foreign(value: Any) -> Any:
-    """Scalars and arrays of numpy and pandas, which are only there if somebody imported them."""
+    """Scalars and arrays of numpy and pandas, which exist only if they were imported."""
     module = type(value).__module__.split(".")[0]
     if module == "numpy":
         return _encode_numpy(value)
@@ -204,7 +206,7 @@ def _encode_numpy(value: Any) -> Any:
         return {"$objects": [list(value.shape), [encode(item) for item in value.ravel().tolist()]]}
     if isinstance(value, np.generic) and value.dtype.names is None and value.dtype.kind != "O":
         return {"$numpy": [value.dtype.str, base64.b64encode(value.tobytes()).decode()]}
-    raise NotEncodableError(value, "make it an output of its own")
+    raise NotEncodableError(value, "make it a separate output")
 
 
 def _encode_pandas(value: Any) -> Any:
@@ -223,16 +225,16 @@ def _encode_pandas(value: Any) -> Any:
         return {"$period": [value.ordinal, value.freqstr]}
     if type(value) is pd.Interval:
         return {"$interval": [encode(value.left), encode(value.right), value.closed]}
-    raise NotEncodableError(value, "make it an output of its own")
+    raise NotEncodableError(value, "make it a separate output")
 
 
 def decode(value: Any) -> Any:
-    """The value of what `encode` made.
+    """Decode the result of `encode`.
 
     Raises
     ------
     ValueError
-        When it is nothing that `encode` makes.
+        When it is not a result of `encode`.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
