@@ -101,8 +101,7 @@ CELLS = {
     "string": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
     "object": SCALARS,
     "category": st.none() | st.integers(0, 3),
-    "datetime64[ns]": st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),  #"
-    " noqa: DTZ001 - naive ones are meant
+    "datetime64[ns]": st.none() | st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),  # noqa: DTZ001 - naive ones are meant
     "datetime64[us, Europe/Zagreb]": st.none()
     | st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1)),  # noqa: DTZ001 - naive ones are meant
     "timedelta64[us]": st.none() | st.timedeltas(timedelta(-1000), timedelta(1000)),

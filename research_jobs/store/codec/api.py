@@ -15,7 +15,7 @@ from research_jobs.protocol import StagedOutput
 from research_jobs.store.files import disk
 
 if TYPE_CHECKING:
-    from research_jobs.store.codec.base import Encoded, Place
+    from research_jobs.store.codec.base import Encoded, ErrorContext
     from research_jobs.store.codec.parquet import Header
 
 __all__ = ["FORMS", "WRITE_FAILPOINTS", "read_file_header", "read_output", "write_output"]
@@ -76,7 +76,7 @@ def write_output(
         if encoded.frame is not None:
             from research_jobs.store.codec import polars_codec
 
-            polars_codec.check_schema(encoded.frame, temporary, _place(name))
+            polars_codec.check_schema(encoded.frame, temporary, _context(name))
         staged = describe(name, temporary)
         disk().sync_file(temporary)
         failpoint("write.synced")
@@ -103,24 +103,24 @@ def write_output(
     )
 
 
-def _place(name: str) -> Place:
-    from research_jobs.store.codec.base import Place
+def _context(name: str) -> ErrorContext:
+    from research_jobs.store.codec.base import ErrorContext
 
-    return Place(name)
+    return ErrorContext(name)
 
 
 def _not_parquet(name: str, value: Any, error: Exception) -> OutputError:
     from research_jobs.store.codec.typed_json import type_name
 
     reason = (str(error).splitlines() or [""])[0]
-    return _place(name).refuse(f"type {type_name(value)} ({reason})")
+    return _context(name).error(f"type {type_name(value)} ({reason})")
 
 
 def encode_value(name: str, value: Any) -> Encoded:
     """A value as columns; only its own library is imported."""
     from research_jobs.store.codec import plain
 
-    place = _place(name)
+    place = _context(name)
     encoded: Encoded | None = None
     for cls in type(value).__mro__:
         module = cls.__module__.split(".")[0]

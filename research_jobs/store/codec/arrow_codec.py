@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Encoded, Place
+from research_jobs.store.codec.base import Encoded, ErrorContext
 
 __all__ = ["decode_arrow", "encode_arrow", "restore_schema"]
 
 
-def encode_arrow(value: Any, place: Place) -> Encoded | None:
+def encode_arrow(value: Any, place: ErrorContext) -> Encoded | None:
     """A Table, RecordBatch, RecordBatchReader, Array or ChunkedArray; None for any other type.
 
     Raises
@@ -37,11 +37,11 @@ def encode_arrow(value: Any, place: Place) -> Encoded | None:
     return None
 
 
-def _schema_detail(schema: Any, place: Place) -> dict[str, Any]:
+def _schema_detail(schema: Any, place: ErrorContext) -> dict[str, Any]:
     names = schema.names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise place.refuse(
+        raise place.error(
             f"two columns named {twice!r}",
             "rename one of them, because readers could not distinguish them",
         )

@@ -9,7 +9,7 @@ from typing import Any
 from research_jobs.errors import OutputNotParquetError
 from research_jobs.store.codec.typed_json import NotEncodableError, type_name
 
-__all__ = ["PANDAS_KINDS", "TABLE_KINDS", "Encoded", "Place", "json_error"]
+__all__ = ["PANDAS_KINDS", "TABLE_KINDS", "Encoded", "ErrorContext", "json_error"]
 
 PANDAS_KINDS = frozenset(("pandas.DataFrame", "pandas.Series", "pandas.Index"))
 # Kinds with columns and rows to select; "table" is a file that another program wrote.
@@ -54,7 +54,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Place:
+class ErrorContext:
     """The location of a value in an output, for errors.
 
     Parameters
@@ -67,19 +67,19 @@ class Place:
     output: str
     part: str = ""
 
-    def at(self, part: str) -> Place:
+    def at(self, part: str) -> ErrorContext:
         """The same output, at one of its parts."""
-        return Place(self.output, part)
+        return ErrorContext(self.output, part)
 
-    def refuse(self, what: str, advice: str = "") -> OutputNotParquetError:
+    def error(self, what: str, advice: str = "") -> OutputNotParquetError:
         """The error for a value here that cannot be kept."""
         where = f"output '{self.output}', {self.part}" if self.part else f"output '{self.output}'"
         hint = f"{advice[:1].upper()}{advice[1:]}." if advice else None
         return OutputNotParquetError(f"{where}: {what} cannot be kept as Parquet", hint=hint)
 
 
-def json_error(place: Place, value: Any, error: NotEncodableError) -> OutputNotParquetError:
+def json_error(place: ErrorContext, value: Any, error: NotEncodableError) -> OutputNotParquetError:
     """The error for a value that typed JSON does not support."""
     inner, outer = error.value_type, type_name(value)
     what = f"type {inner}" if inner == outer else f"type {inner} inside a {outer}"
-    return place.refuse(what, error.advice or "convert it to builtin types, or leave it out")
+    return place.error(what, error.advice or "convert it to builtin types, or leave it out")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Place, json_error
+from research_jobs.store.codec.base import ErrorContext, json_error
 from research_jobs.store.codec.typed_json import (
     NotEncodableError,
     decode_zone,
@@ -40,14 +40,14 @@ _EXACT: dict[type[Any], pa.DataType] = {
 _TRIED = (Decimal, date, datetime, time, timedelta, list, dict)
 
 
-def encode_objects(items: Sequence[Any], place: Place) -> tuple[Any, dict[str, Any]]:
+def encode_objects(items: Sequence[Any], place: ErrorContext) -> tuple[Any, dict[str, Any]]:
     """Python objects as an Arrow array, and the recipe to restore them.
 
     Parameters
     ----------
     items : sequence
         A list or an object array.
-    place : Place
+    place : ErrorContext
         For errors.
 
     Returns
@@ -176,12 +176,12 @@ def _is_nan(value: Any) -> bool:
     return type(value) is float and math.isnan(value)
 
 
-def _encode_json(items: Sequence[Any], place: Place) -> tuple[Any, dict[str, Any]]:
+def _encode_json(items: Sequence[Any], place: ErrorContext) -> tuple[Any, dict[str, Any]]:
     texts = [_json_text(item, place) for item in items]
     return pa.array(texts, type=pa.string()), {"as": "json"}
 
 
-def _json_text(item: Any, place: Place) -> str:
+def _json_text(item: Any, place: ErrorContext) -> str:
     try:
         return dumps(item)
     except NotEncodableError as error:

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from research_jobs.errors import OutputNotParquetError
-from research_jobs.store.codec.base import Place, json_error
+from research_jobs.store.codec.base import ErrorContext, json_error
 from research_jobs.store.codec.typed_json import (
     NotEncodableError,
     decode,
@@ -33,7 +33,7 @@ MASKED = frozenset((*_INTEGERS, "Float32", "Float64", "boolean"))
 COMPRESSED_FROM = 200  # labels: more than these are kept as compressed Arrow data
 
 
-def encode_dtype(dtype: Any, place: Place) -> Any:
+def encode_dtype(dtype: Any, place: ErrorContext) -> Any:
     """A dtype as JSON.
 
     Raises
@@ -63,16 +63,16 @@ def encode_dtype(dtype: Any, place: Place) -> Any:
     raise _refuse(dtype, place)
 
 
-def _refuse(dtype: Any, place: Place) -> OutputNotParquetError:
+def _refuse(dtype: Any, place: ErrorContext) -> OutputNotParquetError:
     if isinstance(dtype, pd.SparseDtype):
-        return place.refuse(f"dtype {dtype}", "make it dense with .sparse.to_dense()")
-    return place.refuse(
+        return place.error(f"dtype {dtype}", "make it dense with .sparse.to_dense()")
+    return place.error(
         f"dtype {dtype} ({type(dtype).__module__})",
         "convert it with .astype() to a dtype of pandas",
     )
 
 
-def _zone(zone: Any, place: Place) -> Any:
+def _zone(zone: Any, place: ErrorContext) -> Any:
     try:
         return encode_zone(zone)
     except NotEncodableError as error:
@@ -111,7 +111,7 @@ def _string_dtype(storage: str, missing: str) -> Any:
         return np.dtype(object)
 
 
-def encode_freq(freq: Any, place: Place) -> Any:
+def encode_freq(freq: Any, place: ErrorContext) -> Any:
     """The frequency of an index as JSON.
 
     Raises
@@ -133,7 +133,7 @@ def encode_freq(freq: Any, place: Place) -> Any:
             return freq.freqstr
     except (ValueError, AttributeError):
         pass
-    raise place.refuse(f"the frequency {freq!r}", "set index.freq = None before the end")
+    raise place.error(f"the frequency {freq!r}", "set index.freq = None before the end")
 
 
 def decode_freq(value: Any) -> Any:
@@ -148,7 +148,7 @@ def decode_freq(value: Any) -> Any:
     )
 
 
-def encode_labels(index: Any, place: Place) -> Any:
+def encode_labels(index: Any, place: ErrorContext) -> Any:
     """An index of labels (column names, categories) as JSON, including its values."""
     try:
         names = [encode(name) for name in index.names]

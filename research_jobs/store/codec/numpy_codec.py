@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Encoded, Place
+from research_jobs.store.codec.base import Encoded, ErrorContext
 from research_jobs.store.codec.columns import decode_objects, encode_objects
 
 __all__ = ["decode_numpy", "encode_numpy"]
@@ -16,7 +16,7 @@ __all__ = ["decode_numpy", "encode_numpy"]
 KIND = "numpy.ndarray"
 
 
-def encode_numpy(value: Any, place: Place) -> Encoded | None:
+def encode_numpy(value: Any, place: ErrorContext) -> Encoded | None:
     """An array; None for any other type of numpy (scalars are `plain`'s).
 
     Raises
@@ -25,9 +25,7 @@ def encode_numpy(value: Any, place: Place) -> Encoded | None:
     """
     if type(value) is not np.ndarray:
         if isinstance(value, np.ndarray):
-            raise place.refuse(
-                f"type numpy.{type(value).__name__}", "convert it with np.array(...)"
-            )
+            raise place.error(f"type numpy.{type(value).__name__}", "convert it with np.array(...)")
         return None
     flat = np.ascontiguousarray(value).reshape(-1)
     detail: dict[str, Any] = {"shape": list(value.shape), "dtype": _describe(value.dtype)}
@@ -79,7 +77,7 @@ def _dtype(value: Any) -> Any:
     )
 
 
-def _encode_flat(flat: Any, place: Place) -> tuple[Any, Any]:
+def _encode_flat(flat: Any, place: ErrorContext) -> tuple[Any, Any]:
     """One column and how to read it: ``plain``, ``raw`` bytes, or objects."""
     dtype = flat.dtype
     if flat.ndim > 1 or dtype.names is not None:
@@ -113,12 +111,10 @@ def _fits(native: Any) -> bool:
     return not len(numbers) or int(max(abs(int(numbers.min())), abs(int(numbers.max())))) < 2**53
 
 
-def _encode_raw(flat: Any, place: Place) -> tuple[Any, Any]:
+def _encode_raw(flat: Any, place: ErrorContext) -> tuple[Any, Any]:
     """The bytes of each item, for types that Arrow lacks (complex, long double, units...)."""
     if flat.dtype.hasobject:
-        raise place.refuse(
-            f"dtype {flat.dtype}", "make separate outputs of the fields with objects"
-        )
+        raise place.error(f"dtype {flat.dtype}", "make separate outputs of the fields with objects")
     rows = len(flat)
     data = np.ascontiguousarray(flat).tobytes()
     width = len(data) // rows if rows else flat.dtype.itemsize

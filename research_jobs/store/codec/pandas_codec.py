@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Encoded, Place, json_error
+from research_jobs.store.codec.base import Encoded, ErrorContext, json_error
 from research_jobs.store.codec.columns import decode_objects, encode_objects
 from research_jobs.store.codec.dtypes import (
     decode_dtype,
@@ -38,7 +38,7 @@ FEW_COLUMNS = 50  # pandas warns of frames with more than 100 blocks
 INDEX_FIELD = "__index_level_{}__"
 
 
-def encode_pandas(value: Any, place: Place) -> Encoded | None:
+def encode_pandas(value: Any, place: ErrorContext) -> Encoded | None:
     """A DataFrame, Series or Index; None for any other type of pandas.
 
     Raises
@@ -60,25 +60,25 @@ def encode_pandas(value: Any, place: Place) -> Encoded | None:
         return Encoded("pandas.Index", encoded.detail, encoded.table)
     if isinstance(value, (pd.DataFrame, pd.Series)):
         base = "pd.DataFrame" if isinstance(value, pd.DataFrame) else "pd.Series"
-        raise place.refuse(
+        raise place.error(
             f"type {cls.__module__.split('.')[0]}.{cls.__qualname__}",
             f"convert it with {base}(...)",
         )
     return None
 
 
-def _json(value: Any, place: Place) -> str:
+def _json(value: Any, place: ErrorContext) -> str:
     try:
         return dumps(value)
     except NotEncodableError as error:
         raise json_error(place, value, error) from None
 
 
-def _encode_frame(frame: Any, place: Place) -> Encoded:
+def _encode_frame(frame: Any, place: ErrorContext) -> Encoded:
     labels = frame.columns
     if not labels.is_unique:
         twice = next(label for label in labels if (labels == label).sum() > 1)
-        raise place.refuse(
+        raise place.error(
             f"two columns named {twice!r}",
             "rename one of them, because readers could not distinguish them",
         )
@@ -156,7 +156,7 @@ def _lengthen(runs: list[list[Any]], width: int) -> list[Any]:
     return [recipe for count, recipe in runs for _ in range(count)]
 
 
-def _encode_column_labels(labels: Any, place: Place) -> Any:
+def _encode_column_labels(labels: Any, place: ErrorContext) -> Any:
     return encode_labels(labels, place)
 
 
@@ -169,7 +169,7 @@ def _chunked(array: Any) -> Any:
     return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
 
 
-def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
+def _encode_column(series: Any, place: ErrorContext) -> tuple[Any, dict[str, Any]]:
     """A column's recipe, and its Arrow array if pyarrow itself would not create the right one."""
     dtype = series.dtype
     recipe: dict[str, Any] = {"dtype": encode_dtype(dtype, place)}
@@ -194,7 +194,7 @@ def _encode_column(series: Any, place: Place) -> tuple[Any, dict[str, Any]]:
                 series.to_numpy().astype(dtype.newbyteorder("=")), from_pandas=True
             ), recipe
         return None, recipe
-    raise place.refuse(f"dtype {dtype}", "convert it with .astype()")
+    raise place.error(f"dtype {dtype}", "convert it with .astype()")
 
 
 def _encode_zoned_intervals(intervals: Any) -> Any:
@@ -226,7 +226,7 @@ def _dictionary(series: Any, texts: Any, dtype: Any) -> Any:
     return pa.DictionaryArray.from_arrays(indices, texts, ordered=bool(dtype.ordered))
 
 
-def _encode_index(plain: Any, place: Place) -> tuple[Any, Any, list[str]]:
+def _encode_index(plain: Any, place: ErrorContext) -> tuple[Any, Any, list[str]]:
     """The index's recipe, its levels as a frame of columns, and which of those had objects.
 
     A running index is only in the recipe; then there is no frame.
@@ -264,7 +264,7 @@ def _index_field(name: Any, number: int, plain: Any) -> str:
     return INDEX_FIELD.format(number)
 
 
-def _to_table(plain: Any, levels: Any, place: Place) -> Any:
+def _to_table(plain: Any, levels: Any, place: ErrorContext) -> Any:
     """Columns and levels of the index as one table that plain pandas can read."""
     if levels is None:
         return _from_pandas(plain, place, keep=None)
@@ -282,7 +282,7 @@ def _to_table(plain: Any, levels: Any, place: Place) -> Any:
     return pa.Table.from_arrays(arrays, names=[*table.schema.names, *names], metadata=metadata)
 
 
-def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
+def _from_pandas(frame: Any, place: ErrorContext, *, keep: bool | None) -> Any:
     """Convert a frame with pyarrow; its errors become ours."""
     # pyarrow starts threads for any frame with more than a hundred rows per column.
     threads = 1 if frame.size < _WORTH_THREADS else None
@@ -291,7 +291,7 @@ def _from_pandas(frame: Any, place: Place, *, keep: bool | None) -> Any:
     except _REFUSALS as error:
         _blame_column(frame, place)
         reason = str(error).splitlines()[0]
-        raise place.refuse(f"type pandas.DataFrame ({reason})") from error
+        raise place.error(f"type pandas.DataFrame ({reason})") from error
 
 
 # From this number of values on, threads save more time than starting them takes.
@@ -300,7 +300,7 @@ _WORTH_THREADS = 1_000_000
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeError)
 
 
-def _blame_column(plain: Any, place: Place) -> None:
+def _blame_column(plain: Any, place: ErrorContext) -> None:
     """Raise for the column that pyarrow refuses, if it is a single one."""
 
     def attempt(number: int) -> None:
@@ -309,7 +309,7 @@ def _blame_column(plain: Any, place: Place) -> None:
         except _REFUSALS as error:
             here = place.at(f"column {plain.columns[number]!r}")
             reason = str(error).splitlines()[0]
-            raise here.refuse(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
+            raise here.error(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
 
     for number in range(plain.shape[1]):
         attempt(number)
@@ -326,12 +326,12 @@ def _unknown_to_pandas(dtype: Any) -> bool:
     return False
 
 
-def _refuse_same_names(names: Sequence[str], width: int, place: Place) -> None:
+def _refuse_same_names(names: Sequence[str], width: int, place: ErrorContext) -> None:
     if len(set(names)) == len(names):
         return
     twice = next(name for name in names if names.count(name) > 1)
     what = "two columns" if names[:width].count(twice) > 1 else "an index level and a column"
-    raise place.refuse(f"{what} written {twice!r}", "rename one of them: names in a file are text")
+    raise place.error(f"{what} written {twice!r}", "rename one of them: names in a file are text")
 
 
 def _mark_objects(table: Any, names: Sequence[str]) -> Any:
@@ -582,7 +582,7 @@ def _decode_intervals(column: Any, dtype: Any) -> Any:
 
 
 def _interval_side(dtype: Any) -> Any:
-    return encode_dtype(dtype.subtype, Place(""))
+    return encode_dtype(dtype.subtype, ErrorContext(""))
 
 
 def _decode_periods(column: Any, dtype: Any) -> Any:

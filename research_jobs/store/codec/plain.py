@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Encoded, Place, json_error
+from research_jobs.store.codec.base import Encoded, ErrorContext, json_error
 from research_jobs.store.codec.columns import decode_objects, encode_objects
 from research_jobs.store.codec.typed_json import NotEncodableError, dumps, loads, type_name
 
@@ -37,7 +37,7 @@ _SEQUENCES: dict[str, type[Any]] = {
 }
 
 
-def encode_plain(value: Any, place: Place) -> Encoded:
+def encode_plain(value: Any, place: ErrorContext) -> Encoded:
     """Any value of Python itself.
 
     Raises
@@ -69,7 +69,7 @@ def _readable(value: Any, text: str) -> Any:
         return pa.array([text], pa.string())
 
 
-def _encode_items(items: list[Any], kind: str, place: Place) -> Encoded:
+def _encode_items(items: list[Any], kind: str, place: ErrorContext) -> Encoded:
     records = _records(items, place) if kind in ("list", "tuple") else None
     if records is not None:
         table, recipes = records
@@ -78,7 +78,7 @@ def _encode_items(items: list[Any], kind: str, place: Place) -> Encoded:
     return Encoded(kind, {"items": recipe}, pa.table({"value": array}))
 
 
-def _encode_all(items: Sequence[Any], place: Place, what: str) -> tuple[Any, dict[str, Any]]:
+def _encode_all(items: Sequence[Any], place: ErrorContext, what: str) -> tuple[Any, dict[str, Any]]:
     """Like `encode_objects`, with the refused item's number in the error."""
     part = f"{place.part}, {what}" if place.part else what
     for number, item in enumerate(items):
@@ -94,7 +94,7 @@ def _encode_all(items: Sequence[Any], place: Place, what: str) -> tuple[Any, dic
 _SIMPLE = frozenset((type(None), bool, int, float, str, bytes))
 
 
-def _records(items: list[Any], place: Place) -> tuple[Any, list[Any]] | None:
+def _records(items: list[Any], place: ErrorContext) -> tuple[Any, list[Any]] | None:
     """A list of dicts with the same keys as a table; None for anything else."""
     if not items or set(map(type, items)) != {dict}:
         return None
@@ -120,7 +120,7 @@ def _can_be_columns(keys: Sequence[Any]) -> bool:
 
 
 def _encode_dict(
-    value: Mapping[Any, Any], kind: str, detail: dict[str, Any], place: Place
+    value: Mapping[Any, Any], kind: str, detail: dict[str, Any], place: ErrorContext
 ) -> Encoded:
     keys = list(value)
     if _can_be_columns(keys):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from research_jobs.store.codec.base import Encoded, Place
+from research_jobs.store.codec.base import Encoded, ErrorContext
 
 if TYPE_CHECKING:
     from research_jobs.store.codec.parquet import WriteOptions
@@ -19,7 +19,7 @@ __all__ = ["check_schema", "encode_polars", "sink"]
 _COMPRESSION = {"none": "uncompressed"}
 
 
-def encode_polars(value: Any, place: Place) -> Encoded | None:
+def encode_polars(value: Any, place: ErrorContext) -> Encoded | None:
     """A DataFrame, LazyFrame or Series; None for any other type of polars.
 
     Raises
@@ -31,7 +31,7 @@ def encode_polars(value: Any, place: Place) -> Encoded | None:
         try:
             schema = value.collect_schema()
         except pl.exceptions.PolarsError as error:  # the notebook's own query fails
-            raise place.refuse(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
+            raise place.error(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
         _refuse_types(schema, place)
         return Encoded("polars.LazyFrame", {}, frame=value)
     if cls is pl.DataFrame:
@@ -44,10 +44,10 @@ def encode_polars(value: Any, place: Place) -> Encoded | None:
     return None
 
 
-def _refuse_types(schema: Any, place: Place) -> None:
+def _refuse_types(schema: Any, place: ErrorContext) -> None:
     for name, dtype in schema.items():
         if _contains_refused(dtype):
-            raise place.at(f"column {name!r}").refuse(
+            raise place.at(f"column {name!r}").error(
                 f"polars type {dtype}", "cast it to a type that other tools read, or to text"
             )
 
@@ -91,12 +91,12 @@ def _write(write: Any, path: Path, options: WriteOptions, record: str) -> None:
     )
 
 
-def check_schema(frame: Any, path: Path, place: Place) -> None:
+def check_schema(frame: Any, path: Path, place: ErrorContext) -> None:
     """Refuse a file whose types would not be restored."""
     wanted = frame.collect_schema()
     found = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
     for name, dtype in wanted.items():
         if found.get(name) != dtype:
-            raise place.at(f"column {name!r}").refuse(
+            raise place.at(f"column {name!r}").error(
                 f"polars type {dtype}", f"cast it: Parquet returns {found.get(name)}"
             )
