@@ -336,9 +336,9 @@ def _range(subject: _Subject, ranges: Mapping[str, Sequence[Any]]) -> _Finding:
         if least is None:
             continue
         if low is not None and _comparable(least) < _comparable(typed_value(low, kind)):
-            wrong.append(f"'{name}' goes down to {as_json(least)}; at least {low} required")
+            wrong.append(f"'{name}' goes down to {as_json(least)} (at least {low} required)")
         if high is not None and _comparable(greatest) > _comparable(typed_value(high, kind)):
-            wrong.append(f"'{name}' goes up to {as_json(greatest)}; at most {high} allowed")
+            wrong.append(f"'{name}' goes up to {as_json(greatest)} (at most {high} allowed)")
     description = "; ".join(wrong[:EXAMPLES]) if wrong else "all values are in range"
     return _Finding(passed=not wrong, description=description, metadata=metadata)
 

@@ -68,7 +68,7 @@ CASES: list[tuple[Any, dict[str, Any], bool, str]] = [
         FRAME,
         {"range": {"f": [0, 1]}},
         False,
-        "'f' goes down to -2.0; at least 0 required; 'f' goes",
+        "'f' goes down to -2.0 (at least 0 required); 'f' goes",
     ),
     (FRAME, {"range": {"date": ["2018-11-01", "2018-11-03"]}}, True, "in range"),
     (FRAME, {"range": {"date": ["2018-11-02", None]}}, False, "at least 2018-11-02"),
@@ -130,7 +130,7 @@ def test_without_statistics_the_data_is_read(stage: Callable[..., StagedOutput])
     found = evaluate_checks(stage(FRAME, statistics=False), declared, previous=None, value=None)
     assert [outcome.description for outcome in found] == [
         "missing values: 1 in 'f'",
-        "'n' goes up to 3; at most 2 allowed",
+        "'n' goes up to 3 (at most 2 allowed)",
     ]
 
 
