@@ -19,7 +19,7 @@ _WITHOUT_PREFIX = AssetNames()
 def automation_condition(
     spec: NotebookSpec, names: AssetNames = _WITHOUT_PREFIX
 ) -> dg.AutomationCondition[Any] | None:
-    """When Dagster itself is to ask for a notebook.
+    """The automation condition of a notebook.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def automation_condition(
     Returns
     -------
     dagster.AutomationCondition or None
-        For ``after`` one that looks at those notebooks alone, which must be among the asset's
-        dependencies. For partitions of time each looks at the newest one.
+        For ``after`` it depends only on those notebooks, which must be among the asset's
+        dependencies. With time partitions it depends on the newest one.
     """
     if spec.after:
         return _after(spec.after, names)
@@ -48,11 +48,11 @@ def automation_condition(
 
 
 def _after(notebooks: Iterable[str], names: AssetNames) -> dg.AutomationCondition[Any]:
-    """New data of any of these, once all of them that are being made are done.
+    """New data of any of these, once none of them is still running.
 
-    Dagster's ``eager`` without its other half, which also runs what was never made: somebody who
-    says ``after`` names a cause, and the notebook's mere absence is none. Data that came in the
-    very run that makes the notebook too (a schedule over both) is no cause either.
+    This is Dagster's ``eager`` without the part that also runs assets that were never made:
+    ``after`` names a trigger, and a missing notebook is not one. If one run produces both (a
+    schedule over both), ``after`` does not trigger again.
     """
     others = dg.AssetSelection.assets(*map(names.key, notebooks))
     condition = dg.AutomationCondition
@@ -68,9 +68,9 @@ def _after(notebooks: Iterable[str], names: AssetNames) -> dg.AutomationConditio
 def automation_sensor(
     assets: Iterable[dg.AssetKey],
 ) -> dg.AutomationConditionSensorDefinition | None:
-    """The sensor that evaluates the conditions of `assets`, switched on; None without any.
+    """The sensor that evaluates the conditions of `assets`; None without any.
 
-    Dagster's own stands still until someone starts it.
+    It is switched on. Dagster's own sensor is off until someone starts it.
     """
     keys = list(assets)
     if not keys:

@@ -34,7 +34,7 @@ numbers = list(range(rows))
 
 
 class NotebooksScaffolder(dg.Scaffolder[Any]):
-    """What ``dg scaffold`` makes: a ``defs.yaml`` beside a folder of notebooks with one in it."""
+    """The result of ``dg scaffold``: a ``defs.yaml`` and a folder of notebooks with one in it."""
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Write the files."""
@@ -55,13 +55,13 @@ class NotebooksScaffolder(dg.Scaffolder[Any]):
 class NotebooksComponent(dg.Component, dg.Model, dg.Resolvable):
     """An asset for each ``# %%`` notebook of a folder, run in a fresh process.
 
-    One such component fits into a code location: job and resource have one name.
+    A code location can have only one such component: its job and resource have fixed names.
 
     Attributes
     ----------
     project : str or None
-        Folder that holds ``notebooks/``, relative to the component's own. Without it: the nearest
-        of the component's folder and those above it that holds one.
+        Folder that contains ``notebooks/``, relative to the component's own. Default: the nearest
+        of the component's folder and those above it that contains one.
     """
 
     project: str | None = None
@@ -85,7 +85,7 @@ class NotebooksComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises
         ------
         ProjectError
-            When the folder holds no ``notebooks/``.
+            When the folder does not contain ``notebooks/``.
         """
         here = Path(context.path)
         if self.project is not None:

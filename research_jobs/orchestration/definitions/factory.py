@@ -1,10 +1,10 @@
 """The factory: a folder of notebooks and its manifest as Dagster definitions.
 
-One asset for each notebook, whatever is wrong with it: one that cannot run stands in the UI and
-says why when it is materialised. No notebook is imported here, and neither pandas nor pyarrow.
+Every notebook is an asset, even a broken one: it is in the UI, and materialising it says what is
+wrong. No notebook is imported here, and neither pandas nor pyarrow.
 
-The definitions are built of Dagster's plain classes rather than by ``@dg.asset``: the decorator
-costs half a millisecond for each notebook, in every process that loads the code location.
+The definitions are built from Dagster's plain classes rather than with ``@dg.asset``: the decorator
+costs half a millisecond per notebook in every process that loads the code location.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ KINDS = ("python", "notebook")
 KINDS_LIMIT = 10
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+\Z")
-# With its type resolved: Dagster looks at every type that Python can write before it finds Any.
-# Resolved once: each output of each notebook would resolve it again.
+# Its type is resolved once: Dagster checks every Python type before it finds Any, and would do so
+# for each output of each notebook.
 _ANYTHING: Any = Any
 _ANY = dg.Out(_ANYTHING).dagster_type
 _RESULT_OUT = dg.Out(_ANY, is_required=False, io_manager_key=IO_MANAGER_KEY)
@@ -91,7 +91,7 @@ def build_defs(
     assets, asset_checks, jobs, schedules, sensors : iterable, optional
         Further definitions of the deployment, which may depend on notebooks and be depended on.
     executor : ExecutorDefinition, optional
-        Another than ours; Dagster's own work too, only slower.
+        An executor instead of ours; Dagster's own work too, but more slowly.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def build_defs(
     Raises
     ------
     ProjectError
-        When there is no project. Nothing that a notebook or the manifest says raises.
+        When there is no project. Mistakes in notebooks or the manifest never raise.
     """
     return catalog_defs(
         load_catalog(find_project(project)),
@@ -125,10 +125,10 @@ def catalog_defs(
     sensors: Iterable[Any] = (),
     executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:
-    """As `build_defs`, of a catalog that was read before."""
+    """Like `build_defs`, for a catalog that has been read."""
     given = dict(resources or {})
     with warnings.catch_warnings():
-        # What is in beta is our choice, and nothing that a person who loads notebooks can act on.
+        # Using beta features is our choice; users of notebooks cannot act on the warning.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         notebooks, entries, partitions = _assets(catalog, given)
@@ -153,9 +153,9 @@ def catalog_defs(
 
 
 def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]:
-    """What is wrong that only shows when definitions are made: the name of what, and the error.
+    """Mistakes that only show when definitions are built, by name.
 
-    Partitions that do not fit, parameters of schedules, watched patterns.
+    They concern partitions that do not match, parameters of schedules, and watched patterns.
     Resources are not known here, so a notebook's ``io_manager`` is taken to be among them.
     """
     managers = {entry.spec.io_manager: None for entry in catalog if entry.spec.io_manager}
@@ -273,7 +273,7 @@ def _broken(entry: Entry, error: ResearchJobsError) -> Entry:
 
 
 def _placed(catalog: Catalog, name: str, error: ResearchJobsError) -> ResearchJobsError:
-    """What is wrong with partitions, with the place in the manifest that says them."""
+    """A mistake in partitions, with its location in the manifest."""
     if not isinstance(error, PartitionError) or error.where is not None:
         return error
     where = catalog.manifest.locate("notebooks", name, "partitions")
@@ -343,7 +343,7 @@ def _asset(
         node_def=op,
         specs=[_spec(catalog, entry, key, deps, own)],
         check_specs_by_output_name=check_outputs,
-        # Another IO manager writes one partition at a time, so each gets a run of its own.
+        # Another IO manager writes one partition at a time, so each gets its own run.
         backfill_policy=None if own is None else _one_run() if ours else _many_runs(),
     )
 
@@ -385,7 +385,7 @@ def _spec(
 
 
 def _description(entry: Entry) -> str | None:
-    """The manifest's words, else the notebook's own prose; what is wrong stands before them."""
+    """The manifest's description, else the notebook's prose, after the error if there is one."""
     said = entry.spec.description or entry.notebook.description
     lines: list[str] = []
     if entry.error is not None:
@@ -395,7 +395,7 @@ def _description(entry: Entry) -> str | None:
 
 
 def _markdown(text: str) -> str:
-    """Text that Markdown leaves alone."""
+    """Text escaped for Markdown."""
     return re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", text)
 
 

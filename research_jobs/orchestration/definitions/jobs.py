@@ -1,8 +1,8 @@
 """Jobs over notebooks: Dagster's own for schedules and sensors, named ones for its commands.
 
-A job that names its assets may have one partitioning only, and a folder of notebooks has several.
-The job that Dagster makes of all assets has no such bound: it is what a click on "Materialize"
-runs, and schedules and sensors choose from it what they want.
+A job that names its assets can have only one partitioning, but a folder of notebooks has several.
+The job that Dagster creates for all assets has no such limit: a click on "Materialize" runs it, and
+schedules and sensors select from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ JOB_NAME = "notebooks"
 # Each job costs milliseconds of every load.
 MOST_JOBS = 30
 
-# What Dagster does not take as the name of an op.
+# Characters that Dagster does not allow in the name of an op.
 _TAKEN = frozenset(
     {"arg_dict", "bool", "conf", "config", "context", "dict", "float", "input", "input_arg_dict"}
     | {"int", "meta", "output", "output_arg_dict", "str", "type"}
@@ -59,7 +59,7 @@ def op_names(names: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ScheduledNotebook:
-    """What jobs, schedules and sensors need to know of a notebook.
+    """The facts about a notebook that jobs, schedules and sensors need.
 
     Parameters
     ----------
@@ -70,15 +70,15 @@ class ScheduledNotebook:
     names : AssetNames
         The project's.
     retries : int
-        How many failed runs of a partition are followed by another.
+        How many failed runs of a partition are retried.
     by : str or None
-        The manifest's ``by`` where partitions are of time.
+        The manifest's ``by`` for time partitions.
     parameters : tuple of str
         The names of the notebook's parameters that a schedule may set.
     partition_parameters : frozenset of str
         Those that the partition sets.
     stored : callable
-        Gives the partitions that have outputs in the store; None where it cannot say.
+        Returns the partitions that have outputs in the store; None if that is unknown.
     """
 
     name: str

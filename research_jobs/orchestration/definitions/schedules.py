@@ -1,10 +1,9 @@
 """The manifest's schedules as Dagster's.
 
-At each tick a schedule looks at what is there and asks for what is
-not: its unpartitioned notebooks in one run, and of its partitioned ones the newest partition and
-those missing within ``catch_up``, each once, oldest first. Nothing is remembered between ticks
-but what the instance knows anyway, so a daemon that was away for a weekend catches up with its
-first tick, and two daemons in turn ask for nothing twice.
+At each tick a schedule requests what is missing: its unpartitioned notebooks in one run, and of its
+partitioned ones the newest partition and those missing within ``catch_up``, each once, oldest
+first. The only state between ticks is the instance, so a daemon that was down for a weekend catches
+up with its first tick, and two daemons in turn request nothing twice.
 """
 
 from __future__ import annotations
@@ -46,23 +45,23 @@ __all__ = [
 
 SCHEDULE_TAG = "dagster/schedule_name"
 TICK_TAG = ".dagster/scheduled_execution_time"
-# What a schedule's runs are tagged with, so that the next tick can tell that it was edited.
+# The tag of a schedule's runs by which the next tick recognizes an edit.
 CRON_TAG = "research_jobs/cron"
 
-# A tick that is evaluated later than this was missed; a busy daemon is minutes late at most.
+# A tick evaluated later than this counts as missed; a busy daemon is only minutes late.
 LATE = timedelta(minutes=10)
-# Without `catch_up`, how far back a schedule looks for partitions that it should have asked for.
+# Without `catch_up`, how far back a schedule looks for partitions that it should have requested.
 LOOK_BACK = {"hour": 168, "cron": 168}
 LOOK_BACK_DAYS = 31
-# More runs than this are not asked for at one tick; the next one goes on.
+# At most this many runs are requested per tick; the next one continues.
 MOST_REQUESTS = 250
-# Above so many notebooks under schedules, schedules have no job of their own.
+# With more scheduled notebooks than this, schedules have no job of their own.
 MOST_LISTED = 300
 
 
 @dataclass(frozen=True)
 class BuiltSchedules:
-    """Schedules, and why others could not be made.
+    """The schedules, and the problems of those that could not be built.
 
     Parameters
     ----------
@@ -85,30 +84,30 @@ def build_schedules(
     locate: Callable[..., Any] | None = None,
     manifest: Path | None = None,
 ) -> BuiltSchedules:
-    """Make the schedules of a manifest.
+    """Build the schedules of a manifest.
 
     Parameters
     ----------
     schedules : mapping of str to ScheduleSpec
         `research_jobs.manifest.Manifest.schedules`.
     notebooks : mapping of str to ScheduledNotebook
-        All notebooks, by name; a broken one without partitions: its step then fails, with the
-        message of what is wrong with it.
+        All notebooks by name. A broken one has no partitions, and its step fails with a message
+        that says what is wrong.
     op_config : callable, optional
         ``op_config(notebook, parameters, where)`` gives the notebook's op config of a schedule's
         parameters: those that it has, converted. Raises a `ResearchJobsError` for a value that
-        does not convert, with `where` it stands. Without it they are passed as they are.
+        does not convert, with its location `where`. Default: parameters are passed unchanged.
     locate : callable, optional
         `Manifest.locate`, for messages.
     manifest : Path, optional
-        The manifest, whose time of change tells when a schedule was edited.
+        The manifest, whose modification time tells when a schedule was edited.
 
     Returns
     -------
     BuiltSchedules
     """
-    # An asset's page lists the schedules that target it. That costs a job for each schedule, which
-    # a few can have; many go without.
+    # An asset's page lists the schedules that target it. That requires a job for each schedule,
+    # which is too expensive for many schedules.
     listed = sum(len(spec.notebooks) for spec in schedules.values()) <= MOST_LISTED
     made: list[dg.ScheduleDefinition] = []
     problems: list[Problem] = []
@@ -132,7 +131,7 @@ def _ops_config(
     op_config: OpConfig | None,
     locate: Callable[..., Any] | None,
 ) -> dict[str, Mapping[str, Any]]:
-    """Op name to config, of those notebooks for which the schedule has values."""
+    """Op name to config, for the notebooks for which the schedule has values."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in spec.parameters.items():
         where = locate("schedules", schedule, "parameters", name) if locate is not None else None
@@ -198,7 +197,7 @@ def _schedule(
 
     cron = spec.cron if isinstance(spec.cron, str) else list(spec.cron)
     shown = ", ".join(m.name for m in members[:5]) + (", ..." if len(members) > 5 else "")
-    # A job of the schedule's own may have one partitioning only.
+    # A schedule's own job can have only one partitioning.
     own = listed and len(partition_groups(members)) < 2
     return dg.ScheduleDefinition(
         name=name,
@@ -241,7 +240,7 @@ class Tick:
     at : datetime
         When it was due.
     now : datetime
-        When it is evaluated: much later, where the daemon was away.
+        When it is evaluated: much later if the daemon was down.
     config : mapping
         Op name to config.
     edited_at : datetime or None
@@ -258,25 +257,25 @@ class Tick:
 
     @property
     def cron(self) -> str:
-        """str: expression and zone, as runs are tagged with it."""
+        """str: expression and zone, the value of the runs' tag."""
         crons = [self.spec.cron] if isinstance(self.spec.cron, str) else self.spec.cron
         return f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}"
 
 
 def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | str:
-    """What a schedule asks for at a tick.
+    """The runs that a schedule requests at a tick.
 
     Parameters
     ----------
     tick : Tick
     instance : dagster.DagsterInstance
-        Of which only is read.
+        Only read.
 
     Returns
     -------
     list of dagster.RunRequest or str
-        Oldest partition first. The notebooks that have no partitions go with the newest
-        partition's run, so that one that it loads runs before it. Or why there is nothing to do.
+        Oldest partition first. Unpartitioned notebooks run together with the newest partition,
+        so that one that it loads runs before it. If there is nothing to do, the reason.
     """
     late = tick.now - tick.at
     if tick.spec.catch_up == "none" and late > LATE:
@@ -330,7 +329,7 @@ def _wanted(
     instance: DagsterInstance,
     first_at: datetime | None,
 ) -> list[tuple[str, list[ScheduledNotebook]]]:
-    """Partitions to ask for, oldest first, each with the notebooks that miss it."""
+    """Partitions to request, oldest first, each with the notebooks that miss it."""
     timed = time_dimension(definition)
     if timed is None:
         return _all_keys(definition, members, instance)
@@ -343,7 +342,7 @@ def _wanted(
         status = partition_status(instance, member.key, list(found), stored=member.stored())
         begin = 0
         if tick.spec.catch_up is None:
-            # what the schedule itself missed, and not the history from before it began
+            # what the schedule itself missed, not the history from before its start
             since = _newest_at(window, first_at) if status.ever else None
             begin = _position(window, parts, since)
         missing = set(status.missing)
@@ -359,9 +358,9 @@ def _all_keys(
     members: Sequence[ScheduledNotebook],
     instance: DagsterInstance,
 ) -> list[tuple[str, list[ScheduledNotebook]]]:
-    """Without time there is no newest partition: each tick makes all of them anew.
+    """Without time there is no newest partition: each tick requests all of them.
 
-    Where they are too many for one tick, those first whose data is the oldest.
+    If they are too many for one tick, those with the oldest data come first.
     """
     keys = [str(key) for key in definition.get_partition_keys()]
     if len(keys) > MOST_REQUESTS:
@@ -377,7 +376,7 @@ def _all_keys(
 def _newest_windows(
     window: dg.TimeWindowPartitionsDefinition, member: ScheduledNotebook, tick: Tick
 ) -> list[str]:
-    """The partitions that are looked at, the newest last."""
+    """The partitions to check, newest last."""
     if tick.spec.catch_up == "none":
         back = 0
     elif tick.spec.catch_up is None:
@@ -385,8 +384,8 @@ def _newest_windows(
     else:
         back = tick.spec.catch_up
     keys: list[str] = []
-    # One by one from the end: to list all is slow where there are many, and paging backwards
-    # overlooks the definition's end.
+    # One by one from the end: listing all is slow if there are many, and paging backwards ignores
+    # the definition's end.
     current = window.get_last_partition_window()
     while current is not None and len(keys) <= back:
         keys.append(window.get_partition_key_for_timestamp(current.start.timestamp()))
@@ -397,7 +396,7 @@ def _newest_windows(
 def _position(
     window: dg.TimeWindowPartitionsDefinition, parts: Sequence[str], since: str | None
 ) -> int:
-    """Where in `parts` the partition `since` stands; the newest one for None."""
+    """The index of the partition `since` in `parts`; of the newest one for None."""
     if since is None:
         return max(len(parts) - 1, 0)
     return next(
@@ -421,10 +420,10 @@ def _given_up(
 
 
 def _edited_since(tick: Tick, instance: DagsterInstance) -> bool:
-    """Whether the tick lies before an edit of the schedule.
+    """Whether the tick is before an edit of the schedule.
 
-    Dagster writes down how far it came once an hour. A daemon that starts again within that hour
-    would fire for a time that the new expression has and the old one had not.
+    Dagster saves its progress once an hour. A daemon that restarts within that hour would fire
+    for a time that is in the new expression but was not in the old one.
     """
     if tick.edited_at is None or tick.at >= tick.edited_at:
         return False
@@ -434,7 +433,7 @@ def _edited_since(tick: Tick, instance: DagsterInstance) -> bool:
 
 
 def _first_tick(tick: Tick, instance: DagsterInstance) -> datetime | None:
-    """When the schedule asked for anything for the first time."""
+    """When the schedule first requested a run."""
     if tick.spec.catch_up is not None:
         return None
     records = instance.get_run_records(

@@ -1,6 +1,6 @@
 """Sensors: files that arrive, partition keys that another notebook lists, automation.
 
-All are switched on from the start: whoever wrote them into the manifest meant them.
+All are switched on from the start: writing them into the manifest is enough.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ AnySensor = dg.SensorDefinition
 
 
 class BuiltSensors:
-    """Sensors, and why others could not be made.
+    """The sensors, and the problems of those that could not be built.
 
     Parameters
     ----------
     sensors : tuple of dagster.SensorDefinition
     problems : tuple of Problem
-        Each takes down its sensor; the notebook itself is fine.
+        Each disables its sensor, but not the notebook.
     """
 
     def __init__(self, sensors: Sequence[AnySensor], problems: Sequence[Problem]) -> None:
@@ -62,13 +62,13 @@ def build_sensors(
     *,
     locate: Callable[..., Any] | None = None,
 ) -> BuiltSensors:
-    """Make the sensors of a manifest.
+    """Build the sensors of a manifest.
 
     Parameters
     ----------
     project : Project
     specs : mapping of str to NotebookSpec
-        Of the notebooks that are not broken.
+        The specs of valid notebooks.
     notebooks : mapping of str to ScheduledNotebook
     locate : callable, optional
         `Manifest.locate`, for messages.
@@ -152,7 +152,7 @@ def _watch_sensor(
 
 
 def _fields(patterns: Iterable[Pattern], spec: NotebookSpec) -> dict[str, str]:
-    """Field of a pattern to the dimension whose key it gives."""
+    """Field of a pattern to the dimension whose key it has."""
     columns = dimension_specs(spec)
     names = {column: column for column in columns}
     for column, dimension in columns.items():

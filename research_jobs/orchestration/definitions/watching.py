@@ -62,9 +62,9 @@ class FileScan:
     cursor : str
         The state for the next scan.
     first : bool
-        Whether there was none before.
+        Whether this is the first scan.
     waiting : int
-        Files left for the next look: still being written, or too many at once.
+        Files left for the next scan: still being written, or too many at once.
     """
 
     arrived: tuple[tuple[str, Mapping[str, str]], ...]
@@ -75,7 +75,7 @@ class FileScan:
 
 
 def compile_pattern(text: str) -> Pattern:
-    """A pattern as the manifest has it: ``*``, ``**``, ``?``, ``[abc]`` and ``{field}``."""
+    """A pattern of the manifest: ``*``, ``**``, ``?``, ``[abc]`` and ``{field}``."""
     fields = tuple(dict.fromkeys(_FIELD.findall(text)))
     as_glob = _FIELD.sub("*", text)
     seen: set[str] = set()
@@ -121,7 +121,7 @@ def scan_files(
     known = _read(cursor)
     first = known is None
     before = known or {}
-    # the oldest that is remembered, where there was no room for all
+    # the oldest one remembered, if there was no room for all
     floor = (
         min((entry[0], path) for path, entry in before.items())
         if len(before) >= MOST_FILES
