@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from research_jobs import load
+from research_jobs.cli.run import read_parameters
 
 
 def test_names_run_in_order_of_dependence(say: Any, project: Path) -> None:
@@ -267,3 +268,12 @@ def test_a_message_that_the_terminal_cannot_show(project: Path, encoding: str) -
     cafe = "caf\u00e9" if encoding == "utf-8" else r"caf\xe9"
     assert rf"ValueError: half \ud83d of \udcff, a {cafe}" in ended.stdout
     assert "numbers_table succeeded" in ended.stdout
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    """The first one ends the name; of a name that is given twice the last value counts."""
+    assert read_parameters(["a=b=c", " n =1", "n=2", "empty="]) == {
+        "a": "b=c",
+        "n": "2",
+        "empty": "",
+    }

@@ -117,6 +117,15 @@ def test_notebooks_that_need_each_other_go_level_by_level(lab: Any) -> None:
     assert left_out.reason == "s failed for 2024-01-03"
 
 
+def test_notebooks_of_one_run_share_its_concurrency(lab: Any) -> None:
+    """Three at once over two notebooks are two each: rounded up, so that none stands still."""
+    lab.write({"s": DAILY.format(extra="", out="rows"), "t": DAILY.format(extra="", out="x")}, TWO)
+    summary = fill(lab, "s", "t", first="2024-01-02", last="2024-01-03", concurrency=3)
+    assert summary.ok
+    (run,) = lab.instance.get_runs()
+    assert run.tags["research_jobs/concurrency"] == "2"
+
+
 def test_what_was_skipped_is_not_missing(lab: Any) -> None:
     """A notebook that had nothing to do is not asked again, also when others of its run failed."""
     extra = (
@@ -131,6 +140,13 @@ def test_what_was_skipped_is_not_missing(lab: Any) -> None:
     assert planned.keys == ("2024-01-02",)
     assert planned.skipped_before == 1
     assert fill(lab, "s", only="failed", dry_run=True).plan[0].keys == ("2024-01-02",)
+    # and so is one that reads it: for what it skipped there is nothing to read
+    lab.write({"t": DAILY.format(extra=READS_S, out="x")}, TWO)
+    (planned,) = fill(
+        lab, "t", first="2024-01-02", last="2024-01-04", only="missing", dry_run=True
+    ).plan
+    assert planned.keys == ("2024-01-02", "2024-01-04")
+    assert planned.skipped_before == 1
 
 
 def test_stale_partitions(lab: Any) -> None:

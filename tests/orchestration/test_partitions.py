@@ -33,11 +33,11 @@ def notebook(timezone: str = ZAGREB, **spec) -> NotebookSpec:
     return made.model_copy(update={"partitions": made.partitions.in_timezone(timezone)})
 
 
-def keys(spec: NotebookSpec, now: datetime = NOW, **options) -> list[str]:
-    """The keys that exist by `now`."""
+def keys(spec: NotebookSpec, at: datetime = NOW, **options) -> list[str]:
+    """The keys that exist at a moment."""
     definition = build_partitions(spec, **options)
     assert definition is not None
-    with dg.partition_loading_context(now):
+    with dg.partition_loading_context(at):
         return [str(key) for key in definition.get_partition_keys()]
 
 
@@ -137,6 +137,22 @@ def test_a_calendar_leaves_closed_days_out(tmp_path: Path):
     definition = build_partitions(spec, cache=tmp_path)
     assert definition is not None
     assert not definition.has_partition_key("2025-11-27")
+
+
+def test_a_code_server_that_runs_over_new_year_knows_its_closed_days(tmp_path: Path):
+    """A definition made in December leaves out the first of January, too."""
+    spec = notebook("America/New_York", by="day", start="2025-12-29", calendar="XNYS")
+    december = datetime(2025, 12, 30, tzinfo=UTC)
+    found = keys(spec, datetime(2026, 1, 6, 12, tzinfo=UTC), cache=tmp_path, now=december)
+    assert found[-4:] == ["2025-12-30", "2025-12-31", "2026-01-02", "2026-01-05"]
+
+
+def test_a_run_of_a_partition_asks_no_calendar(monkeypatch: pytest.MonkeyPatch):
+    """Which days are open is settled; to ask again would take each run a second."""
+    name = "research_jobs.orchestration.model.partitions.closed_days"
+    monkeypatch.setattr(name, lambda *_, **__: pytest.fail("it was asked"))
+    spec = notebook("America/New_York", by="day", start="2025-11-24", calendar="XNYS")
+    assert partition_key_of(spec, "2025-11-26").end == "2025-11-27T00:00:00-05:00"
 
 
 def test_a_calendar_is_asked_for_once(tmp_path: Path):
