@@ -98,11 +98,13 @@ from pathlib import Path
 from research_jobs.report.build import build_report
 from research_jobs.report.layout import report_folder
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.outcome import Outcome, State
 from research_jobs.report.header import ReportHeader
 capture, reports = Path(sys.argv[1]), Path(sys.argv[2])
 takes = []
 for number in range(30):
-    header = ReportHeader("nb", "succeeded", f"run{number}", started_at=1.7e9 + number)
+    ran = {"run_id": f"run{number}", "started_at": 1.7e9 + number}
+    header = ReportHeader(Outcome(State.SUCCEEDED, notebook="nb", **ran))
     begun = time.perf_counter()
     report = build_report(capture, header, report_folder(reports, header), reports=reports)
     update_gallery(reports, GalleryEntry(NotebookCard("nb"), header, report))

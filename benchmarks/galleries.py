@@ -234,8 +234,8 @@ class Study:
             os.close(log)
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        if not result.ending.ok:
-            failure = result.failure.headline if result.failure else str(result.ending)
+        if not result.state.ok:
+            failure = result.failure.headline if result.failure else str(result.state)
             return None, _plain_line(failure.partition(": ")[2] or failure)
         shown = [
             item

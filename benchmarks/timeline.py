@@ -109,7 +109,7 @@ PARTS = {
     "Dagster stores events": "event_methods.py:handle_new_event",
     "of that, a materialisation's row of the asset": "sql_event_log.py:_store_asset_event",
     "publish the outputs": "io_manager.py:publish",
-    "report and gallery": "reports.py:report_entries",
+    "report and gallery": "reports.py:make_run_report",
     "metadata of the materialisation": "work.py:metadata",
     "supervise the notebook's process": "supervise.py:run",
 }

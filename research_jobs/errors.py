@@ -171,7 +171,7 @@ class RunError(ResearchJobsError):
     Attributes
     ----------
     ending : str
-        One of the values of `research_jobs.protocol.Ending`.
+        One of the values of `research_jobs.protocol.State`.
     details : str or None
         The notebook's own traceback and the failing cell's source.
     """

@@ -15,21 +15,17 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, cast
+
+from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
 
 __all__ = [
     "FRAME_LIMIT",
     "PROTOCOL_VERSION",
-    "CheckOutcome",
-    "Ending",
-    "Failure",
     "OutputRequest",
     "PartitionKey",
     "ProtocolError",
     "RunRequest",
-    "RunResult",
-    "StagedOutput",
     "decode",
     "encode",
 ]
@@ -41,27 +37,6 @@ HEADER = struct.Struct(">I")
 
 class ProtocolError(Exception):
     """A frame or record that is not one of ours."""
-
-
-class Ending(str, Enum):
-    """How a run ended; every run has exactly one."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    TIMED_OUT = "timed_out"
-    OUT_OF_MEMORY = "out_of_memory"
-    CRASHED = "crashed"
-    EXITED = "exited"
-    CANCELLED = "cancelled"
-
-    def __str__(self) -> str:
-        return self.value
-
-    @property
-    def ok(self) -> bool:
-        """bool: whether the run did what it should (succeeded, or said there was nothing to do)."""
-        return self in (Ending.SUCCEEDED, Ending.SKIPPED)
 
 
 def _empty() -> dict[str, Any]:
@@ -186,144 +161,7 @@ class RunRequest:
     metadata: Mapping[str, str] = field(default_factory=_empty)
 
 
-@dataclass(frozen=True)
-class CheckOutcome:
-    """One check of one output, evaluated on the staged file.
-
-    Parameters
-    ----------
-    output, check : str
-        Which: ``"forecast"``, ``"not_null"``.
-    passed : bool
-    severity : str
-        ``"warn"`` or ``"error"``.
-    description : str
-        One line that says what was found.
-    metadata : mapping
-        JSON values shown with it.
-    """
-
-    output: str
-    check: str
-    passed: bool
-    severity: str = "error"
-    description: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=_empty)
-
-
-@dataclass(frozen=True)
-class StagedOutput:
-    """One output as the child staged it.
-
-    Parameters
-    ----------
-    name, path : str
-        The variable; the staged file (absolute).
-    kind : str
-        The codec's name of the value's type (``"pandas.DataFrame"``, ``"dict"``).
-    rows : int or None
-    bytes : int
-        Size of the file.
-    columns : tuple of (str, str)
-        Name and Arrow type of each column, index columns included.
-    preview : mapping
-        ``{"columns": [...], "rows": [[...], ...]}`` as short strings: the first rows.
-    statistics : mapping
-        Column to ``{"min", "max", "nulls"}`` where known, JSON values.
-    """
-
-    name: str
-    path: str
-    kind: str
-    rows: int | None
-    bytes: int
-    columns: tuple[tuple[str, str], ...] = ()
-    preview: Mapping[str, Any] = field(default_factory=_empty)
-    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=_empty)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run did not succeed.
-
-    Parameters
-    ----------
-    headline : str
-        The one line: ``performance_report.py:42, cell 3 "Load prices": KeyError: 'Close'``.
-    traceback : str
-        The traceback with the user's frames only.
-    exception : str or None
-        Qualified name of the exception's class.
-    line : int or None
-        1-based line in the notebook's file.
-    cell : int or None
-        1-based number of the cell that was running.
-    cell_title, cell_source : str or None
-    signal : str or None
-        ``"SIGSEGV"`` where a signal ended it.
-    """
-
-    headline: str
-    traceback: str = ""
-    exception: str | None = None
-    line: int | None = None
-    cell: int | None = None
-    cell_title: str | None = None
-    cell_source: str | None = None
-    signal: str | None = None
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What became of a run.
-
-    Parameters
-    ----------
-    ending : Ending
-    failure : Failure or None
-        Set for every ending that is not `Ending.ok`.
-    skip_reason : str or None
-    outputs : tuple of StagedOutput
-        Staged, not yet published; empty unless it succeeded.
-    checks : tuple of CheckOutcome
-    parameters : mapping
-        The parameters as used, defaults included, as short text.
-    started_at : float
-        Unix time, seconds.
-    duration_s, cpu_s : float
-        Wall and CPU time of the whole process tree, seconds.
-    peak_memory_bytes : int
-        Largest resident size seen over the tree.
-    pid : int or None
-        The notebook's process.
-    isolation : str
-        ``"fork"`` or ``"spawn"``.
-    source_sha256 : str or None
-        Of the notebook's bytes as they were run.
-    results : tuple of str
-        Names among the request's results that the notebook defined.
-    notes : tuple of str
-        One line each: what was left out or cut short.
-    """
-
-    ending: Ending
-    failure: Failure | None = None
-    skip_reason: str | None = None
-    outputs: tuple[StagedOutput, ...] = ()
-    checks: tuple[CheckOutcome, ...] = ()
-    parameters: Mapping[str, str] = field(default_factory=_empty)
-    started_at: float = 0.0
-    duration_s: float = 0.0
-    cpu_s: float = 0.0
-    peak_memory_bytes: int = 0
-    pid: int | None = None
-    isolation: str = "spawn"
-    source_sha256: str | None = None
-    results: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def encode(record: RunRequest | RunResult) -> bytes:
+def encode(record: RunRequest | Outcome) -> bytes:
     """A record as one frame."""
     payload = json.dumps(
         {"version": PROTOCOL_VERSION, "record": type(record).__name__} | dataclasses.asdict(record),
@@ -334,7 +172,7 @@ def encode(record: RunRequest | RunResult) -> bytes:
     return HEADER.pack(len(payload)) + payload
 
 
-def decode(payload: bytes) -> RunRequest | RunResult:
+def decode(payload: bytes) -> RunRequest | Outcome:
     """A frame's payload (without its length) as a record.
 
     Raises
@@ -358,8 +196,8 @@ def decode(payload: bytes) -> RunRequest | RunResult:
     try:
         if kind == "RunRequest":
             return _request(value)
-        if kind == "RunResult":
-            return _result(value)
+        if kind == "Outcome":
+            return _outcome(value)
     except (TypeError, ValueError, KeyError) as error:
         raise ProtocolError(f"{kind} has not the shape it should have: {error}") from error
     raise ProtocolError(f"unknown record {kind!r}")
@@ -376,17 +214,21 @@ def _request(value: dict[str, Any]) -> RunRequest:
     return RunRequest(**fields)
 
 
-def _result(value: dict[str, Any]) -> RunResult:
+def _outcome(value: dict[str, Any]) -> Outcome:
     failure = value.get("failure")
+    state = State(value["state"])
+    if not state.ended:
+        raise ValueError(f"no run ends as {state.words}")
     fields: dict[str, Any] = value | {
-        "ending": Ending(value["ending"]),
+        "state": state,
         "failure": Failure(**failure) if failure else None,
         "outputs": tuple(
             StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])})
             for item in value["outputs"]
         ),
         "checks": tuple(CheckOutcome(**item) for item in value["checks"]),
+        "blocked_by": tuple(value["blocked_by"]),
         "results": tuple(value["results"]),
         "notes": tuple(value["notes"]),
     }
-    return RunResult(**fields)
+    return Outcome(**fields)

@@ -6,18 +6,14 @@ import json
 
 import pytest
 
+from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
 from research_jobs.protocol import (
     FRAME_LIMIT,
     HEADER,
-    CheckOutcome,
-    Ending,
-    Failure,
     OutputRequest,
     PartitionKey,
     ProtocolError,
     RunRequest,
-    RunResult,
-    StagedOutput,
     decode,
     encode,
 )
@@ -35,8 +31,8 @@ REQUEST = RunRequest(
     partition=PartitionKey("2018-11-01", {"run_date": "2018-11-01"}),
     outputs=(OutputRequest("forecast", {"compression": "zstd"}, {"min_rows": 1}),),
 )
-RESULT = RunResult(
-    ending=Ending.FAILED,
+RESULT = Outcome(
+    state=State.FAILED,
     failure=Failure("a.py:1: KeyError: 'x'", cell=1),
     outputs=(StagedOutput("a", "/s/a.parquet", "dict", 1, 2, (("k", "string"),)),),
     checks=(CheckOutcome("a", "min_rows", passed=False),),
@@ -45,7 +41,7 @@ RESULT = RunResult(
 
 
 @pytest.mark.parametrize("record", [REQUEST, RESULT], ids=["request", "result"])
-def test_a_record_comes_back_equal(record: RunRequest | RunResult) -> None:
+def test_a_record_comes_back_equal(record: RunRequest | Outcome) -> None:
     """Encoding and decoding give an equal record, nested ones included."""
     frame = encode(record)
     (length,) = HEADER.unpack(frame[: HEADER.size])
@@ -66,7 +62,8 @@ def _changed(**changes: object) -> bytes:
         (b"{}", "protocol None"),
         (_changed(version=99), "protocol 99"),
         (_changed(record="Other"), "unknown record"),
-        (_changed(ending="triumphed"), "shape"),
+        (_changed(state="triumphed"), "shape"),
+        (_changed(state="waiting"), "shape"),
         (_changed(surprise=1), "shape"),
         (_changed(failure=None).replace(b'"outputs"', b'"inputs"'), "shape.*'outputs'"),
         (_changed(outputs=None), "shape"),
@@ -79,7 +76,8 @@ def _changed(**changes: object) -> bytes:
         "empty",
         "version",
         "kind",
-        "ending",
+        "state",
+        "no ending",
         "field",
         "lacks",
         "none",
@@ -95,9 +93,9 @@ def test_what_is_no_record_is_refused(payload: bytes, says: str) -> None:
 def test_a_record_too_large_is_not_sent() -> None:
     """The sender refuses what the receiver would refuse."""
     with pytest.raises(ProtocolError, match="at most"):
-        encode(RunResult(Ending.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
+        encode(Outcome(State.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
 
 
 def test_only_success_and_skip_are_good_endings() -> None:
     """Every other ending is a failure of the step."""
-    assert [ending.value for ending in Ending if ending.ok] == ["succeeded", "skipped"]
+    assert [ending.value for ending in State if ending.ok] == ["succeeded", "skipped"]

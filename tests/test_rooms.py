@@ -60,7 +60,15 @@ def test_no_file_names_a_download_address_or_a_home_folder() -> None:
 
 def test_the_fresh_process_rooms_start_with_the_standard_library_alone() -> None:
     """What a foreign interpreter imports works where nothing at all is installed."""
-    rooms = ["errors", "project", "protocol", "run_context", "notebook.cells", "notebook.interface"]
+    rooms = [
+        "errors",
+        "outcome",
+        "project",
+        "protocol",
+        "run_context",
+        "notebook.cells",
+        "notebook.interface",
+    ]
     program = "import " + ", ".join(f"research_jobs.{room}" for room in rooms)
     subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.run import add_parameters, read_parameters
+from research_jobs.outcome import Outcome, State, to_json
 from research_jobs.project import find_project
 
 if TYPE_CHECKING:
@@ -17,13 +18,10 @@ if TYPE_CHECKING:
     from research_jobs.orchestration.operations.backfill import (
         BackfillSummary,
         Only,
-        PartitionOutcome,
         PlannedNotebook,
     )
 
 __all__ = ["add_arguments", "run", "show_plan", "summary_json"]
-
-_ENDINGS = ("succeeded", "skipped", "failed", "not run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +139,7 @@ class _Bar:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._total = self._done = self._bad = 0
-        self._causes: set[tuple[str, str, str]] = set()
+        self._causes: set[tuple[str, State, str]] = set()
         self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -160,19 +158,17 @@ class _Bar:
             self._progress.start()
             self._task = self._progress.add_task("backfill", total=self._total, bad="")
 
-    def outcome(self, outcome: PartitionOutcome) -> None:
+    def outcome(self, outcome: Outcome) -> None:
         """A partition is done with."""
-        from research_jobs.orchestration.operations.backfill import INTERRUPTED
-
-        if outcome.reason == INTERRUPTED:
+        if outcome.state is State.CANCELLED:
             return  # the summary counts them
         self._done += 1
-        bad = outcome.ending in ("failed", "not run")
+        bad = not outcome.state.ok
         self._bad += bad
         # Of equal causes the first is shown as it happens; the summary counts them.
         told = bad and _cause(outcome) not in self._causes
         self._causes.add(_cause(outcome))
-        label = f"{outcome.notebook} [{outcome.partition}] {outcome.ending}"
+        label = f"{outcome.label} {outcome.state.words}"
         if self._progress is not None and self._task is not None:
             if told:
                 self._progress.console.print(
@@ -252,8 +248,9 @@ def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> No
     if total == 0:
         print("Nothing to run.")
         return
-    counts = [f"{summary.counts[name]} {name}" for name in _ENDINGS if name in summary.counts]
-    done = sum(summary.counts.values()) - summary.counts.get("not run", 0)
+    states = sorted(summary.counts, key=lambda state: state.order)
+    counts = [f"{summary.counts[state]} {state.words}" for state in states]
+    done = sum(count for state, count in summary.counts.items() if state.ended)
     rate = f", {done / summary.duration_s:.1f} a second" if summary.duration_s and done else ""
     stopped = "Interrupted: " if summary.interrupted else ""
     print(f"{stopped}{', '.join(counts)} in {duration(summary.duration_s)}{rate}")
@@ -268,23 +265,23 @@ def _show_summary(summary: BackfillSummary, arguments: argparse.Namespace) -> No
         )
 
 
-def _cause(outcome: PartitionOutcome) -> tuple[str, str, str]:
+def _cause(outcome: Outcome) -> tuple[str, State, str]:
     """What is equal for partitions that did not succeed for the same reason."""
-    reason = outcome.reason.replace(outcome.partition, "<partition>")
-    return outcome.notebook, outcome.ending, reason
+    reason = (outcome.reason or "").replace(outcome.partition or "", "<partition>")
+    return outcome.notebook, outcome.state, reason
 
 
 def grouped_problems(summary: BackfillSummary) -> list[str]:
     """A line for each cause that several partitions share: how many, which, and why."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, State, str], list[str]] = {}
     for outcome in summary.problems:
-        groups.setdefault(_cause(outcome), []).append(outcome.partition)
+        groups.setdefault(_cause(outcome), []).append(outcome.partition or "")
     planned = {part.notebook: part.keys for part in summary.plan}
     return [
-        f"{notebook} {ending} for {len(keys)} partitions "
+        f"{notebook} {state.words} for {len(keys)} partitions "
         f"({_spans(planned[notebook], keys)}): {reason}"
-        for (notebook, ending, reason), keys in groups.items()
-        if len(keys) > 1 and reason != "interrupted"
+        for (notebook, state, reason), keys in groups.items()
+        if len(keys) > 1 and state is not State.CANCELLED
     ]
 
 
@@ -332,17 +329,7 @@ def summary_json(summary: BackfillSummary) -> dict[str, Any]:
         ],
         "run_ids": list(summary.run_ids),
         "counts": dict(summary.counts),
-        "problems": [
-            {
-                "notebook": outcome.notebook,
-                "partition": outcome.partition,
-                "ending": outcome.ending,
-                "error": outcome.reason,
-                "run_id": outcome.run_id,
-                "report": outcome.report,
-            }
-            for outcome in summary.problems
-        ],
+        "problems": [to_json(outcome) for outcome in summary.problems],
         "foreseen": list(summary.foreseen),
         "interrupted": summary.interrupted,
         "duration_s": round(summary.duration_s, 3),

@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import Any
 
-from research_jobs.cli.output import ago, complain, duration, print_json, print_table
+from research_jobs.cli.output import ago, complain, duration, iso, print_json, print_table
+from research_jobs.outcome import Outcome, State, to_json
 from research_jobs.project import find_project
 
 __all__ = ["add_arguments", "run"]
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
                     "outputs": list(entry.spec.outputs),
                     "schedules": schedules.get(entry.name, []),
                     "next_tick": ticks[entry.name].isoformat() if entry.name in ticks else None,
-                    "last": statuses[entry.name].as_json(),
+                    "last": _last(statuses[entry.name].last),
                     "partitions": _partitions(statuses[entry.name]),
                     "problem": entry.error.headline if entry.error else None,
                 }
@@ -72,14 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
     now = time.time()
     rows: list[list[str]] = []
     for entry in catalog:
-        status = statuses[entry.name]
+        status, last = statuses[entry.name], statuses[entry.name].last
         tick = ticks.get(entry.name)
         rows.append(
             [
                 entry.name,
-                "broken" if entry.error else status.ending,
-                ago(now - status.at) if status.at else "",
-                duration(status.duration_s),
+                State.BLOCKED if entry.error else last.state,
+                ago(now - last.ended_at) if last.ended_at else "",
+                duration(last.duration_s or None),
                 "" if status.partitions is None else f"{status.materialized}/{status.partitions}",
                 f"{tick:%a %d %b %H:%M}" if tick else "",
                 ", ".join(schedules.get(entry.name, [])),
@@ -92,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     for entry in broken:
         complain(f"{entry.name}: {entry.error.headline if entry.error else ''}")
     return 0
+
+
+def _last(outcome: Outcome) -> dict[str, Any]:
+    return to_json(outcome) | {"at": iso(outcome.ended_at)}
 
 
 def _partitions(status: Any) -> dict[str, int] | None:

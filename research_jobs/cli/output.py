@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TextIO
+
+from research_jobs.outcome import State, Tone
 
 __all__ = [
     "ago",
     "complain",
     "duration",
-    "ending_style",
     "is_terminal",
+    "iso",
     "print_json",
     "print_table",
     "size",
+    "state_style",
 ]
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 _STYLES = {
-    "succeeded": "green",
-    "skipped": "cyan",
-    "running": "blue",
-    "queued": "blue",
-    "not run": "dim",
-    "never": "dim",
+    Tone.GOOD: "green",
+    Tone.IDLE: "cyan",
+    Tone.BUSY: "blue",
+    Tone.HELD: "yellow",
+    Tone.BAD: "red",
+    Tone.NONE: "dim",
 }
 
 
@@ -77,9 +81,14 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def ending_style(ending: str) -> str:
-    """The colour of an ending."""
-    return _STYLES.get(ending, "red")
+def state_style(state: State) -> str:
+    """The colour of a state."""
+    return _STYLES[state.tone]
+
+
+def iso(moment: float | None) -> str | None:
+    """Unix time as ISO 8601."""
+    return datetime.fromtimestamp(moment).astimezone().isoformat() if moment else None
 
 
 def print_table(
@@ -90,14 +99,16 @@ def print_table(
     Parameters
     ----------
     columns : sequence of str
-        Headings; one named ``ending`` is coloured.
+        Headings.
     rows : sequence of sequence of str
+        A cell that is a `State` is shown in its words and colour.
     right : sequence of str
         Headings whose column is set to the right.
     """
     if is_terminal():
         _print_rich(columns, rows, right)
         return
+    rows = [[_text(cell) for cell in row] for row in rows]
     widths = [
         max(len(column), *(len(row[index]) for row in rows)) if rows else len(column)
         for index, column in enumerate(columns)
@@ -108,6 +119,10 @@ def print_table(
             for cell, width, column in zip(row, widths, columns, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def _text(cell: str) -> str:
+    return cell.words if isinstance(cell, State) else cell
 
 
 def _print_rich(
@@ -124,8 +139,8 @@ def _print_rich(
     for row in rows:
         table.add_row(
             *(
-                Text(cell, style=ending_style(cell) if column == "ending" and cell else "")
-                for column, cell in zip(columns, row, strict=True)
+                Text(_text(cell), style=state_style(cell) if isinstance(cell, State) else "")
+                for cell in row
             )
         )
     Console().print(table)

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self, cast
 
-from research_jobs.cli.output import duration, ending_style
+from research_jobs.cli.output import duration, state_style
+from research_jobs.outcome import Outcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
-    from research_jobs.orchestration.operations.launch import Note, Outcome, Seen, Started
+    from research_jobs.orchestration.operations.launch import Note, Seen, Started
 
 __all__ = ["Progress"]
 
@@ -62,8 +63,8 @@ class Progress:
 
     def show(self, seen: Seen) -> None:
         """Whatever a launcher tells."""
-        if hasattr(seen, "ending"):
-            self.ended(cast("Outcome", seen))
+        if isinstance(seen, Outcome):
+            self.ended(seen)
         elif hasattr(seen, "text"):
             self.note(cast("Note", seen).text)
         else:
@@ -85,16 +86,15 @@ class Progress:
         self._running.pop(outcome.label, None)
         self._ended += 1
         time_taken = f" in {duration(outcome.duration_s)}" if outcome.duration_s else ""
-        said = f": {outcome.error}" if outcome.error else ""
+        said = f": {outcome.reason}" if outcome.reason else ""
         if self._live is not None:
             from rich.text import Text
 
-            line = Text.assemble(
-                outcome.label, " ", (outcome.ending, ending_style(outcome.ending)), time_taken, said
-            )
+            state = (outcome.state.words, state_style(outcome.state))
+            line = Text.assemble(outcome.label, " ", state, time_taken, said)
             self._live.console.print(line)
         elif not self._silent:
-            print(f"{outcome.label} {outcome.ending}{time_taken}{said}", file=self._stream)
+            print(f"{outcome.label} {outcome.state.words}{time_taken}{said}", file=self._stream)
             self._stream.flush()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

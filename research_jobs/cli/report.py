@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from research_jobs.cli.output import duration, print_json, print_table
 from research_jobs.errors import ResearchJobsError
+from research_jobs.outcome import Outcome, from_json, to_json
 from research_jobs.project import Project, find_project
 
 __all__ = ["StoredReport", "add_arguments", "run", "stored_reports"]
@@ -24,12 +25,12 @@ class StoredReport:
     Parameters
     ----------
     html : Path
-    header : mapping
-        What its executed notebook says of the run.
+    outcome : Outcome
+        As its executed notebook keeps it.
     """
 
     html: Path
-    header: Mapping[str, Any]
+    outcome: Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     found = [
         report
         for report in stored_reports(project, entry.name)
-        if arguments.partition in (None, report.header.get("partition"))
-        and str(report.header.get("run_id") or "").startswith(arguments.run or "")
+        if arguments.partition in (None, report.outcome.partition)
+        and report.outcome.run_id.startswith(arguments.run or "")
     ]
     if not found:
         what = f" for {arguments.partition}" if arguments.partition else ""
@@ -102,11 +103,11 @@ def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
     for path in sorted(folder.iterdir(), reverse=True):
         try:
             text = (path / "notebook.ipynb").read_text(encoding="utf-8")
-            header = json.loads(text)["metadata"]["research_jobs"]
+            outcome = from_json(json.loads(text)["metadata"]["research_jobs"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # being written, being removed, or damaged
-        if isinstance(header, dict):
-            yield StoredReport(path / "report.html", cast("dict[str, Any]", header))
+        if outcome is not None:
+            yield StoredReport(path / "report.html", outcome)
 
 
 def _gallery(project: Project, arguments: argparse.Namespace) -> int:
@@ -128,10 +129,10 @@ def _list(project: Project, found: list[StoredReport], *, as_json: bool) -> int:
         return 0
     rows = [
         [
-            _when(report.header.get("started_at")),
-            str(report.header.get("ending") or ""),
-            duration(report.header.get("duration_s")),
-            str(report.header.get("partition") or ""),
+            _when(report.outcome.started_at),
+            report.outcome.state,
+            duration(report.outcome.duration_s),
+            report.outcome.partition or "",
             project.display(report.html),
         ]
         for report in found
@@ -144,14 +145,12 @@ def _as_json(report: StoredReport) -> dict[str, Any]:
     return {
         "html": str(report.html),
         "ipynb": str(report.html.with_name("notebook.ipynb")),
-        **{name: report.header.get(name) for name in ("run_id", "ending", "partition")},
+        **to_json(report.outcome),
     }
 
 
-def _when(started: Any) -> str:
-    if isinstance(started, (int, float)):
-        return f"{datetime.fromtimestamp(started).astimezone():%Y-%m-%d %H:%M}"
-    return str(started or "")[:16].replace("T", " ")
+def _when(started: float) -> str:
+    return f"{datetime.fromtimestamp(started).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _open(path: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.progress import Progress
 from research_jobs.errors import ParameterError
+from research_jobs.outcome import Outcome, to_json
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.operations.call import RunCommand
-    from research_jobs.orchestration.operations.launch import Outcome
 
 __all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
 
@@ -79,7 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from research_jobs.notebook.discovery import files_beside
     from research_jobs.orchestration.operations.call import RunCommand
-    from research_jobs.orchestration.operations.launch import Outcome
     from research_jobs.orchestration.operations.session import open_session
 
     with open_session(project) as session:
@@ -108,12 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
                 if isinstance(seen, Outcome):
                     outcomes.append(seen)
     if arguments.json:
-        print_json([outcome.as_json() for outcome in outcomes])
+        print_json([to_json(outcome) for outcome in outcomes])
     else:
         _show(project, outcomes, everything=arguments.all)
-    if any(outcome.ending == "cancelled" for outcome in outcomes):
-        return 130
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
+    return max((outcome.state.exit_code for outcome in outcomes), default=0)
 
 
 def _foretell(call: RunCommand, *, as_json: bool) -> int:
@@ -150,18 +146,18 @@ def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) ->
     if not outcomes:
         print(UP_TO_DATE)
         return
-    failed = [outcome for outcome in outcomes if not outcome.ok and outcome.details]
-    for outcome in failed:
-        complain(f"\n{outcome.label}: {outcome.error}\n{outcome.details}")
+    for outcome in outcomes:
+        if outcome.details:
+            complain(f"\n{outcome.label}: {outcome.reason}\n{outcome.details}")
     print()
     rows: list[list[str]] = []
     for outcome in outcomes:
         lines = [
-            [name, _count(output.get("rows")), project.display(output.get("path") or "")]
-            for name, output in outcome.outputs.items()
+            [output.name, _count(output.rows), project.display(output.path)]
+            for output in outcome.outputs
         ] or [["", "", ""]]
         for index, line in enumerate(lines):
-            head = [outcome.label, outcome.ending, duration(outcome.duration_s)]
+            head = [outcome.label, outcome.state, duration(outcome.duration_s)]
             rows.append([*(head if index == 0 else ["", "", ""]), *line])
     print_table(
         ["notebook", "ending", "time", "output", "rows", "path"], rows, right=["time", "rows"]
@@ -172,5 +168,5 @@ def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) ->
         print(f"See them, their history and their reports:  {command}")
 
 
-def _count(rows: Any) -> str:
-    return f"{rows:,}" if isinstance(rows, int) else ""
+def _count(rows: int | None) -> str:
+    return "" if rows is None else f"{rows:,}"

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.cli.output import ago, duration, print_json, print_table, size
+from research_jobs.cli.output import ago, duration, iso, print_json, print_table, size
 from research_jobs.errors import OutputNotFoundError, StoreError, did_you_mean
+from research_jobs.outcome import to_json
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def _show_notebook(
                 "outputs": outputs,
                 "schedules": schedules,
                 "next_tick": tick.isoformat() if tick else None,
-                "runs": [line.as_json() for line in history],
+                "runs": [to_json(line) | {"at": iso(line.started_at)} for line in history],
             }
         )
         return 0
@@ -180,12 +181,12 @@ def _show_notebook(
     if history:
         rows = [
             [
-                ago(now - line.at) if line.at else "",
-                line.ending,
-                duration(line.duration_s),
+                ago(now - line.started_at) if line.started_at else "",
+                line.state,
+                duration(line.duration_s or None),
                 line.partition or "",
-                (line.run_id or "")[:8],
-                line.error or "",
+                line.run_id[:8],
+                line.reason or "",
             ]
             for line in history
         ]

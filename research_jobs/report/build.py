@@ -67,13 +67,14 @@ def build_report(
     renderer = Renderer(
         picture=_pictures_beside(notebook_path), bokeh=_bokeh_script(recorded.assets.get("bokeh"))
     )
-    page = render_body(recorded, header, renderer)
+    page = render_body(recorded, header.outcome, renderer)
     up = os.path.relpath(root, folder).replace(os.sep, "/")
     shared = up + "/" if up != "." else ""
     plotly = install_plotly(root, recorded.assets.get("plotly")) if renderer.plotly else None
     if renderer.plotly and plotly is None:
         note = "Charts of plotly are not drawn: its script was not found."
-        header = replace(header, notes=(*header.notes, note))
+        outcome = replace(header.outcome, notes=(*header.outcome.notes, note))
+        header = replace(header, outcome=outcome)
     links = Links(
         gallery=f"{shared}index.html" if reports is not None else None,
         notebook="../../index.html" if reports is not None else None,
@@ -86,7 +87,7 @@ def build_report(
     report = Report(folder)
     write_atomically(report.ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
     if renderer.thumbnail is None and plotly is not None:
-        renderer.thumbnail = figure_script(renderer.figure, header.notebook, plotly)
+        renderer.thumbnail = figure_script(renderer.figure, header.outcome.notebook, plotly)
     thumbnail: Path | None = None
     if renderer.thumbnail is not None:
         thumbnail = folder / f"thumbnail{renderer.thumbnail.suffix}"

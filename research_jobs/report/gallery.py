@@ -31,6 +31,7 @@ from typing import Any
 from markupsafe import Markup
 
 from research_jobs.filesystem import make_folder, temporary_path
+from research_jobs.outcome import Outcome, State
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
@@ -106,13 +107,13 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
     keep : int or None
         As for `apply_retention`.
     """
-    header, report = entry.header, entry.report
-    folder = reports / header.notebook
-    run = _run_record(reports, header, report)
+    report, name = entry.report, entry.header.outcome.notebook
+    folder = reports / name
+    run = _run_record(reports, entry.header.outcome, report)
     with _locked(reports):
         for path in (reports / "gallery.js", folder / "runs.js"):
             _make_way(path)
-        _install_pages(reports, header.notebook)
+        _install_pages(reports, name)
         with (folder / "runs.js").open("a+b") as file:
             if file.tell():  # a line that a power cut left half does not take this one along
                 file.seek(-1, os.SEEK_END)
@@ -233,14 +234,14 @@ def _parsed(line: bytes, function: str) -> dict[str, Any] | None:
         return None
 
 
-def _run_record(reports: Path, header: ReportHeader, report: Report) -> dict[str, Any]:
-    headline = header.failure.headline if header.failure is not None else header.skip_reason
+def _run_record(reports: Path, outcome: Outcome, report: Report) -> dict[str, Any]:
+    headline = outcome.failure.headline if outcome.failure is not None else outcome.skip_reason
     return {
         "id": report.folder.name,
-        "ending": header.ending,
-        "started": round(header.started_at, 3),
-        "duration": round(header.duration_s, 3),
-        "partition": header.partition,
+        "ending": outcome.state.value,
+        "started": round(outcome.started_at, 3),
+        "duration": round(outcome.duration_s, 3),
+        "partition": outcome.partition,
         "headline": headline[:300] if headline else None,
         "report": report.html.relative_to(reports).as_posix()
         + (f"#{report.anchor}" if report.anchor else ""),
@@ -343,6 +344,7 @@ def _install_page(path: Path, title: str, up: str, script: str, data: str) -> No
         "gallery.html",
         title=title,
         up=up,
+        states=json.dumps({state.value: [state.heading, state.tone.value] for state in State}),
         scripts=scripts,
         policy=Markup(policy),  # noqa: S704 - ours
         style=Markup(asset_text("gallery.css")),  # noqa: S704 - ours

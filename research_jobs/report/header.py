@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-if TYPE_CHECKING:
-    from research_jobs.protocol import Failure, RunResult
+from research_jobs.outcome import Outcome
 
 __all__ = [
-    "OutputLine",
     "ReportHeader",
-    "header_of",
     "local_time",
     "readable_bytes",
     "readable_duration",
 ]
-
-
-@dataclass(frozen=True)
-class OutputLine:
-    """One declared output, as the header lists it.
-
-    Parameters
-    ----------
-    name : str
-    rows : int or None
-    bytes : int
-    """
-
-    name: str
-    rows: int | None
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -43,102 +22,22 @@ class ReportHeader:
 
     Parameters
     ----------
-    notebook : str
-        Its name, ``volatility/garch``.
-    ending : str
-        A value of `research_jobs.protocol.Ending`.
-    run_id : str
+    outcome : Outcome
     run_url : str or None
         Where the run is shown: an address, or a path in Dagster's UI.
     path : str or None
         The notebook's file as a person should see it.
-    partition : str or None
-        Partition key.
-    parameters : mapping of str to str
-        As used, short text.
-    started_at : float
-        Unix time, seconds.
-    duration_s : float
-        Seconds.
-    peak_memory_bytes : int
     code_version, git_commit : str or None
-    skip_reason : str or None
-    failure : Failure or None
-    outputs : tuple of OutputLine
-    notes : tuple of str
-        One line each: what was left out or cut short.
     timezone : str or None
         IANA name in which times are shown; None for the machine's own.
     """
 
-    notebook: str
-    ending: str
-    run_id: str
+    outcome: Outcome
     run_url: str | None = None
     path: str | None = None
-    partition: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
-    started_at: float = 0.0
-    duration_s: float = 0.0
-    peak_memory_bytes: int = 0
     code_version: str | None = None
     git_commit: str | None = None
-    skip_reason: str | None = None
-    failure: Failure | None = None
-    outputs: tuple[OutputLine, ...] = ()
-    notes: tuple[str, ...] = ()
     timezone: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """bool: whether the run succeeded or said that there was nothing to do."""
-        return self.ending in ("succeeded", "skipped")
-
-
-def header_of(
-    result: RunResult,
-    *,
-    notebook: str,
-    run_id: str,
-    run_url: str | None = None,
-    path: str | None = None,
-    partition: str | None = None,
-    code_version: str | None = None,
-    git_commit: str | None = None,
-    timezone: str | None = None,
-) -> ReportHeader:
-    """The header of the report of a run.
-
-    Parameters
-    ----------
-    result : RunResult
-        What became of the run.
-    notebook, run_id, run_url, path, partition, code_version, git_commit, timezone
-        As in `ReportHeader`.
-
-    Returns
-    -------
-    ReportHeader
-    """
-    return ReportHeader(
-        notebook=notebook,
-        ending=str(result.ending),
-        run_id=run_id,
-        run_url=run_url,
-        path=path,
-        partition=partition,
-        parameters=dict(result.parameters),
-        started_at=result.started_at,
-        duration_s=result.duration_s,
-        peak_memory_bytes=result.peak_memory_bytes,
-        code_version=code_version,
-        git_commit=git_commit,
-        skip_reason=result.skip_reason,
-        failure=result.failure,
-        outputs=tuple(OutputLine(item.name, item.rows, item.bytes) for item in result.outputs),
-        notes=tuple(result.notes),
-        timezone=timezone,
-    )
 
 
 def local_time(unix: float, zone: str | None) -> datetime:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from research_jobs.notebook.rst import rst_to_markdown
+from research_jobs.outcome import to_json
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.record import Error, Note, Output, Recorded, RecordedCell, Shown, Stream
 
@@ -52,18 +53,12 @@ def notebook_json(recorded: Recorded, header: ReportHeader) -> str:
 
 
 def _metadata(header: ReportHeader) -> Mapping[str, Any]:
+    failure = header.outcome.failure
     return {
-        "notebook": header.notebook,
-        "ending": header.ending,
-        "run_id": header.run_id,
-        "partition": header.partition,
-        "parameters": dict(header.parameters),
-        "started_at": header.started_at,
-        "duration_s": header.duration_s,
-        "peak_memory_bytes": header.peak_memory_bytes,
+        **to_json(header.outcome),
         "code_version": header.code_version,
         "git_commit": header.git_commit,
-        "failure": header.failure.headline if header.failure is not None else None,
+        "failure": failure.headline if failure is not None else None,
     }
 
 

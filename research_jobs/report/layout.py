@@ -78,9 +78,10 @@ def report_folder(reports: Path, header: ReportHeader) -> Path:
     Path
         ``<reports>/<notebook>/_runs/<time>-<run>``; not made yet.
     """
-    moment = local_time(header.started_at, "UTC")
-    seed = f"{header.run_id}\0{header.partition}\0{header.started_at!r}"
+    outcome = header.outcome
+    moment = local_time(outcome.started_at, "UTC")
+    seed = f"{outcome.run_id}\0{outcome.partition}\0{outcome.started_at!r}"
     tail = hashlib.sha256(seed.encode()).hexdigest()[:8]
-    run = re.sub(r"[^0-9A-Za-z]", "", header.run_id)[:8]
+    run = re.sub(r"[^0-9A-Za-z]", "", outcome.run_id)[:8]
     name = "-".join(part for part in (f"{moment:%Y%m%dT%H%M%S}", run, tail) if part)
-    return reports / header.notebook / RUNS / name
+    return reports / outcome.notebook / RUNS / name

@@ -22,10 +22,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Outcome, State, from_json
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
-from research_jobs.report.header import OutputLine, ReportHeader
+from research_jobs.report.header import ReportHeader
 from research_jobs.report.limits import Limits, limited
 from research_jobs.report.outputs import warm_up
 from research_jobs.report.templates import compile_templates
@@ -68,7 +68,8 @@ def _warm_up() -> None:
     """Do once what each copy would do for the first time: imports, templates, a whole report."""
     warm_up()
     compile_templates()
-    header = ReportHeader("warm", "succeeded", "warm", started_at=1.0, duration_s=1.0)
+    outcome = Outcome(State.SUCCEEDED, notebook="warm", started_at=1.0, duration_s=1.0)
+    header = ReportHeader(outcome)
     with tempfile.TemporaryDirectory() as folder:
         reports = Path(folder)
         report = build_report(None, header, reports / "warm" / "_runs" / "1", reports=reports)
@@ -149,9 +150,6 @@ def _path(text: str | None) -> Path | None:
 
 
 def _header(fields: dict[str, Any]) -> ReportHeader:
-    values: dict[str, Any] = dict(fields)
-    if values["failure"] is not None:
-        values["failure"] = Failure(**values["failure"])
-    values["outputs"] = tuple(OutputLine(**item) for item in values["outputs"])
-    values["notes"] = tuple(values["notes"])
-    return ReportHeader(**values)
+    outcome = from_json(fields.pop("outcome"))
+    assert outcome is not None, "our own version made it"
+    return ReportHeader(outcome, **fields)

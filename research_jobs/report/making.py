@@ -24,6 +24,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.outcome import to_json
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
@@ -115,7 +116,7 @@ def make_report(
 def _ask(order: ReportOrder, limits: Limits, stop: Listening) -> dict[str, Any]:
     message = json.dumps(
         {
-            "header": asdict(order.header),
+            "header": vars(order.header) | {"outcome": to_json(order.header.outcome)},
             "folder": str(order.folder),
             "reports": str(order.reports),
             "capture": str(order.capture) if order.capture is not None else None,
@@ -220,12 +221,12 @@ def _write_plain_report(order: ReportOrder, reason: str) -> Report:
     from research_jobs.report.ipynb import notebook_json
     from research_jobs.report.record import Recorded
 
-    header = order.header
+    header, outcome = order.header, order.header.outcome
     order.folder.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"The run {header.run_id} ended: {header.ending}.",
-        header.failure.headline if header.failure is not None else header.skip_reason,
-        header.failure.traceback if header.failure is not None else None,
+        f"The run {outcome.run_id} ended: {outcome.state.words}.",
+        outcome.failure.headline if outcome.failure is not None else outcome.skip_reason,
+        outcome.failure.traceback if outcome.failure is not None else None,
         f"What the notebook showed is not here: {reason}.",
     ]
     kept = order.folder / "shown.jsonl"
@@ -233,7 +234,7 @@ def _write_plain_report(order: ReportOrder, reason: str) -> Report:
         with contextlib.suppress(OSError):
             order.capture.replace(kept)
             lines.append(f"It is kept as recorded in {kept.name}, beside this page.")
-    title = header.notebook + (f" · {header.partition}" if header.partition else "")
+    title = outcome.notebook + (f" · {outcome.partition}" if outcome.partition else "")
     body = "".join(f"<pre>{escape(line)}</pre>\n" for line in lines if line)
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

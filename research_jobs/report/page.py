@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from research_jobs.notebook.rst import rst_to_markdown
+from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.report.assets import asset_text
 from research_jobs.report.header import ReportHeader, local_time, readable_duration
 from research_jobs.report.highlight import highlight_python
@@ -17,22 +17,8 @@ from research_jobs.report.prose import Heading
 from research_jobs.report.record import Error, Recorded, RecordedCell
 from research_jobs.report.templates import render
 
-if TYPE_CHECKING:
-    from research_jobs.protocol import Failure
-
 __all__ = ["Links", "Page", "failed_cell", "page_policy", "render_page"]
 
-ENDINGS = {
-    "succeeded": "Succeeded",
-    "refused": "Refused",
-    "failed": "Failed",
-    "skipped": "Skipped",
-    "timed_out": "Timed out",
-    "out_of_memory": "Out of memory",
-    "crashed": "Crashed",
-    "exited": "Ended early",
-    "cancelled": "Cancelled",
-}
 SOURCE_LIMIT = 200_000
 PREVIEW = 90
 
@@ -124,23 +110,23 @@ class Page:
     empty: str = ""
 
 
-def failed_cell(recorded: Recorded, header: ReportHeader) -> RecordedCell | None:
+def failed_cell(recorded: Recorded, outcome: Outcome) -> RecordedCell | None:
     """The cell in which the run ended, where it did not end well."""
     for cell in recorded.cells:
         if cell.status == "error":
             return cell
-    if header.ok:
+    if outcome.state.ok:
         return None
     return next((cell for cell in recorded.cells if cell.status == "running"), None)
 
 
-def render_body(recorded: Recorded, header: ReportHeader, renderer: Renderer) -> Page:
+def render_body(recorded: Recorded, outcome: Outcome, renderer: Renderer) -> Page:
     """The cells with what they showed.
 
     Parameters
     ----------
     recorded : Recorded
-    header : ReportHeader
+    outcome : Outcome
     renderer : Renderer
         Collects what the page needs for the outputs.
 
@@ -148,21 +134,21 @@ def render_body(recorded: Recorded, header: ReportHeader, renderer: Renderer) ->
     -------
     Page
     """
-    failed = failed_cell(recorded, header)
+    failed = failed_cell(recorded, outcome)
     # Cells behind the one in which the run ended were not reached, prose included.
     ended = failed or next((cell for cell in recorded.cells if cell.status == "skipped"), None)
-    stops = failed is not None or header.ending == "skipped"
+    stops = failed is not None or outcome.state is State.SKIPPED
     reached = recorded.cells.index(ended) + 1 if ended is not None and stops else None
     views: list[CellView] = []
     for index, cell in enumerate(recorded.cells):
-        view = _cell(cell, header, renderer, failed=cell is failed)
+        view = _cell(cell, outcome, renderer, failed=cell is failed)
         if reached is not None and index >= reached:
             unrun = _unrun(recorded.cells[index:]) if index == reached else 0
             view = replace(view, behind=True, unrun=unrun)
         views.append(view)
     shown = tuple(view for view in views if view.visible or view.unrun)
     empty = ""
-    if not recorded.cells and not header.ok:
+    if not recorded.cells and not outcome.state.ok:
         empty = "The run ended before the notebook was read."
     elif not shown:
         empty = "This notebook shows nothing."
@@ -174,9 +160,7 @@ def _unrun(cells: Sequence[RecordedCell]) -> int:
     return sum(cell.kind == "code" and cell.status == "not run" for cell in cells)
 
 
-def _cell(
-    cell: RecordedCell, header: ReportHeader, renderer: Renderer, *, failed: bool
-) -> CellView:
+def _cell(cell: RecordedCell, outcome: Outcome, renderer: Renderer, *, failed: bool) -> CellView:
     name = f"cell-{cell.number}"
     if cell.kind == "markdown":
         source = rst_to_markdown(cell.source) if cell.markup == "rst" else cell.source
@@ -192,18 +176,18 @@ def _cell(
         name,
         shown=shown,
         failed=failed,
-        failure=header.failure if failed and not told else None,
+        failure=outcome.failure if failed and not told else None,
         headings=(Heading(7, cell.title, name),) if cell.title else (),
     )
-    view = _with_code(view, cell, _failing_line(cell, header) if failed else None)
+    view = _with_code(view, cell, _failing_line(cell, outcome) if failed else None)
     return view if view.visible else CellView(name)
 
 
-def _failing_line(cell: RecordedCell, header: ReportHeader) -> int | None:
+def _failing_line(cell: RecordedCell, outcome: Outcome) -> int | None:
     for item in cell.shown:
         if isinstance(item, Error) and item.line is not None:
             return item.line
-    return header.failure.line if header.failure is not None else None
+    return outcome.failure.line if outcome.failure is not None else None
 
 
 def _with_code(view: CellView, cell: RecordedCell, line: int | None) -> CellView:
@@ -282,8 +266,8 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
         header=header,
         links=links,
         contents=_contents(page.headings),
-        ending=ENDINGS.get(header.ending, header.ending),
-        moment=local_time(header.started_at, header.timezone),
+        outcome=header.outcome,
+        moment=local_time(header.outcome.started_at, header.timezone),
         policy=Markup(page_policy(evaluates=evaluates)),  # noqa: S704 - ours; servers read it
         style=Markup(asset_text("page.css")),  # noqa: S704 - ours
     )

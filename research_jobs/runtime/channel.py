@@ -15,13 +15,13 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from research_jobs.outcome import Outcome
 from research_jobs.protocol import (
     FRAME_LIMIT,
     HEADER,
     PROTOCOL_VERSION,
     ProtocolError,
     RunRequest,
-    RunResult,
     encode,
 )
 
@@ -88,7 +88,7 @@ def send_frame(sock: socket.socket, payload: bytes) -> None:
     sock.sendall(HEADER.pack(len(payload)) + payload)
 
 
-def send_record(sock: socket.socket, record: RunRequest | RunResult) -> None:
+def send_record(sock: socket.socket, record: RunRequest | Outcome) -> None:
     """Send a record as one frame."""
     sock.sendall(encode(record))
 

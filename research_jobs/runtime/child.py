@@ -32,17 +32,8 @@ from research_jobs.errors import (
 )
 from research_jobs.failpoints import failpoint
 from research_jobs.notebook.cells import Cell, NotebookText, read_notebook_text
-from research_jobs.protocol import (
-    CheckOutcome,
-    Ending,
-    Failure,
-    OutputRequest,
-    ProtocolError,
-    RunRequest,
-    RunResult,
-    StagedOutput,
-    encode,
-)
+from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
+from research_jobs.protocol import OutputRequest, ProtocolError, RunRequest, encode
 from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.channel import message
@@ -115,7 +106,7 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
         failpoint("child-before-record")
         channel.send(_frame(result))
         failpoint("child-after-record")
-        status = 0 if result.ending.ok else 1
+        status = 0 if result.state.ok else 1
     except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
             traceback.print_exc()
@@ -125,14 +116,14 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
 
 def _run(
     request: RunRequest, channel: _Channel, on_module: Callable[[ModuleType], None]
-) -> RunResult:
+) -> Outcome:
     recorder = open_recorder(request.capture_path, tuple(request.secrets.values()))
     try:
         result = _import_and_stage(request, channel, recorder, on_module)
     except BaseException:
-        recorder.end(str(Ending.FAILED))
+        recorder.end(str(State.FAILED))
         raise
-    recorder.end(str(result.ending))
+    recorder.end(str(result.state))
     return result
 
 
@@ -141,7 +132,7 @@ def _import_and_stage(
     channel: _Channel,
     recorder: Recorder,
     on_module: Callable[[ModuleType], None],
-) -> RunResult:
+) -> Outcome:
     try:
         text = read_notebook_text(Path(request.path))
     except ResearchJobsError as error:
@@ -159,19 +150,19 @@ def _import_and_stage(
     def describe(error: BaseException) -> str:
         return describe_failure(error, text, root).traceback
 
-    outcome = RunResult(ending=Ending.SUCCEEDED, source_sha256=text.sha256)
+    outcome = Outcome(state=State.SUCCEEDED, source_sha256=text.sha256)
     try:
         namespace, used, note = as_owner(
             lambda: _import(request, text, recorder, on_module, on_cell), describe
         )
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
-        return replace(outcome, ending=Ending.SKIPPED, skip_reason=skipped.reason)
+        return replace(outcome, state=State.SKIPPED, skip_reason=skipped.reason)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures
         failure = describe_failure(error, text, root)
         if isinstance(error, SystemExit):
             failure = _tell_exit(failure, error)
-        return replace(outcome, ending=Ending.FAILED, failure=_bounded(failure))
+        return replace(outcome, state=State.FAILED, failure=_bounded(failure))
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
@@ -182,7 +173,7 @@ def _import_and_stage(
         return replace(_failed(request, error), source_sha256=text.sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
         failure = describe_failure(error, text, root)
-        return replace(outcome, ending=Ending.FAILED, failure=_bounded(failure))
+        return replace(outcome, state=State.FAILED, failure=_bounded(failure))
     return replace(outcome, outputs=outputs, checks=checks, results=results)
 
 
@@ -361,7 +352,7 @@ def _where(request: RunRequest) -> SourceLocation:
     return SourceLocation(shown_path(request))
 
 
-def _failed(request: RunRequest, error: ResearchJobsError) -> RunResult:
+def _failed(request: RunRequest, error: ResearchJobsError) -> Outcome:
     if error.where is None:
         error.where = _where(request)
     failure = Failure(
@@ -370,7 +361,7 @@ def _failed(request: RunRequest, error: ResearchJobsError) -> RunResult:
         exception=f"{type(error).__module__}.{type(error).__qualname__}",
         line=error.where.line,
     )
-    return RunResult(ending=Ending.FAILED, failure=_bounded(failure))
+    return Outcome(state=State.FAILED, failure=_bounded(failure))
 
 
 def _tell_exit(failure: Failure, left: SystemExit) -> Failure:
@@ -397,7 +388,7 @@ def _middle_cut(text: Any, limit: int) -> Any:
     return f"{text[:half]}\n[... {len(text) - limit} characters left out ...]\n{text[-half:]}"
 
 
-def _frame(result: RunResult) -> bytes:
+def _frame(result: Outcome) -> bytes:
     try:
         return encode(result)
     except ProtocolError:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.protocol import RunRequest
 from research_jobs.runtime.masking import Masker
 
 __all__ = ["Facts", "mask_result", "shown_path", "signal_name", "tell_ending", "user_stack"]
@@ -37,11 +38,11 @@ class Facts:
     Parameters
     ----------
     request : RunRequest
-    record : RunResult or None
+    record : Outcome or None
         The record that the notebook's process sent at its end.
     broken : str or None
         Why the record is invalid.
-    reason : Ending or None
+    reason : State or None
         Why we ended it; None when we did not.
     status : int or None
         Its wait status; None if it is unknown.
@@ -58,9 +59,9 @@ class Facts:
     """
 
     request: RunRequest
-    record: RunResult | None = None
+    record: Outcome | None = None
     broken: str | None = None
-    reason: Ending | None = None
+    reason: State | None = None
     status: int | None = None
     cell: Mapping[str, Any] | None = None
     staging: bool = False
@@ -96,7 +97,7 @@ class Facts:
         return f"{place}, cell {self.cell['number']}" + (f' "{title}"' if title else "")
 
 
-def tell_ending(facts: Facts) -> RunResult:
+def tell_ending(facts: Facts) -> Outcome:
     """The result of a run, without its figures.
 
     Parameters
@@ -105,13 +106,13 @@ def tell_ending(facts: Facts) -> RunResult:
 
     Returns
     -------
-    RunResult
+    Outcome
     """
     if facts.reason is not None:
         return _ended_by_us(facts, facts.reason)
     if facts.broken is not None:
         message = f"left an invalid record: {facts.broken}"
-        return RunResult(Ending.EXITED, failure=facts.failure(message))
+        return Outcome(State.EXITED, failure=facts.failure(message))
     if facts.record is not None:
         # The result was sent: what happened afterwards is only worth a note.
         number = facts.signal
@@ -123,15 +124,15 @@ def tell_ending(facts: Facts) -> RunResult:
         return _killed(facts, facts.signal)
     code = os.WEXITSTATUS(facts.status) if facts.status is not None else None
     message = f"exited without result (code {code}), as os._exit() does"
-    return RunResult(Ending.EXITED, failure=facts.failure(message))
+    return Outcome(State.EXITED, failure=facts.failure(message))
 
 
-def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
+def _ended_by_us(facts: Facts, reason: State) -> Outcome:
     message = {
-        Ending.TIMED_OUT: f"timed out after {facts.request.timeout_s or 0:g} s",
-        Ending.CANCELLED: "cancelled",
-        Ending.OUT_OF_MEMORY: _memory(facts),
-        Ending.FAILED: _REFUSED,
+        State.TIMED_OUT: f"timed out after {facts.request.timeout_s or 0:g} s",
+        State.CANCELLED: "cancelled",
+        State.OUT_OF_MEMORY: _memory(facts),
+        State.FAILED: _REFUSED,
     }[reason]
     failure = facts.failure(message)
     record = facts.record
@@ -141,25 +142,25 @@ def _ended_by_us(facts: Facts, reason: Ending) -> RunResult:
         line = met.line if met.cell == failure.cell else None
         failure = replace(facts.failure(message, line), traceback=met.traceback)
     sha = record.source_sha256 if record is not None else None
-    return RunResult(reason, failure=failure, source_sha256=sha)
+    return Outcome(reason, failure=failure, source_sha256=sha)
 
 
-def _killed(facts: Facts, number: int) -> RunResult:
+def _killed(facts: Facts, number: int) -> Outcome:
     name = signal_name(number)
     if number != signal.SIGKILL:
         line = _line_in(facts.stack, facts.request.path)
         message = f"crashed with {name} ({signal.strsignal(number)})"
         failure = replace(facts.failure(message, line), signal=name, traceback=facts.stack)
-        return RunResult(Ending.CRASHED, failure=failure)
+        return Outcome(State.CRASHED, failure=failure)
     if facts.killed_for_memory:
         message = f"{_memory(facts)}; the kernel's out-of-memory killer ended it"
         failure = replace(facts.failure(message), signal=name)
-        return RunResult(Ending.OUT_OF_MEMORY, failure=failure)
+        return Outcome(State.OUT_OF_MEMORY, failure=failure)
     message = (
         "killed by SIGKILL from outside (not by its supervisor; "
         "perhaps by the kernel's out-of-memory killer)"
     )
-    return RunResult(Ending.CRASHED, failure=replace(facts.failure(message), signal=name))
+    return Outcome(State.CRASHED, failure=replace(facts.failure(message), signal=name))
 
 
 def _memory(facts: Facts) -> str:
@@ -172,7 +173,6 @@ def _memory(facts: Facts) -> str:
 _NOT_MASKED = frozenset(
     {
         "check",
-        "ending",
         "isolation",
         "name",
         "output",
@@ -180,11 +180,12 @@ _NOT_MASKED = frozenset(
         "results",
         "severity",
         "signal",
+        "state",
     }
 )
 
 
-def mask_result(result: RunResult, masker: Masker) -> RunResult:
+def mask_result(result: Outcome, masker: Masker) -> Outcome:
     """The result with secrets masked in every field that a notebook can influence.
 
     Lone surrogates (from file names that are not UTF-8) are also escaped, so that the text can be

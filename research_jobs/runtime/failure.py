@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import Cell, NotebookText, cell_at, cell_label
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Failure
 
 __all__ = ["describe_failure", "user_traceback"]
 

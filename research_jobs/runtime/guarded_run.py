@@ -18,14 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from research_jobs.protocol import (
-    Ending,
-    ProtocolError,
-    RunRequest,
-    RunResult,
-    decode,
-    encode,
-)
+from research_jobs.outcome import Outcome, State
+from research_jobs.protocol import ProtocolError, RunRequest, decode, encode
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import FrameReader, parse_message, send_message
 from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
@@ -103,11 +97,11 @@ class GuardedRun:
         self.begun = False
         self.cell: dict[str, Any] | None = None
         self.staging = False
-        self.record: RunResult | None = None
+        self.record: Outcome | None = None
         self.broken: str | None = None
         self.notes: list[str] = []
         #: why the run is being ended by us
-        self.reason: Ending | None = None
+        self.reason: State | None = None
         #: whether this process received a TERM
         self.terminated = False
         #: whether a worker of the notebook tried to import it
@@ -208,12 +202,12 @@ class GuardedRun:
         now = time.monotonic()
         if self.terminated:
             self.terminated = False
-            self._end(Ending.CANCELLED)
+            self._end(State.CANCELLED)
         if self.around.parent_descriptor is None and not self.supervisor_gone:
             self._poll_parent()
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
-            self._end(Ending.TIMED_OUT)
+            self._end(State.TIMED_OUT)
         if self.leave_deadline is not None and now >= self.leave_deadline:
             self.leave_deadline = None
             self.notes.append("the process did not exit after its result and was killed")
@@ -223,7 +217,7 @@ class GuardedRun:
         if self.watch.due is not None and now >= self.watch.due:
             over = self.watch.sample(processes.descendants(os.getpid()))
             if over and self.record is None:
-                self._end(Ending.OUT_OF_MEMORY)
+                self._end(State.OUT_OF_MEMORY)
 
     def _read_control(self) -> bool:
         """Whether the supervisor is still connected; anything that it sends means cancel."""
@@ -236,7 +230,7 @@ class GuardedRun:
         if not data:
             self._lose_supervisor()
             return False
-        self._end(Ending.CANCELLED)
+        self._end(State.CANCELLED)
         return True
 
     def _read_record(self) -> None:
@@ -257,7 +251,7 @@ class GuardedRun:
             self.process.refusals, 64
         ):
             self.refused = True
-            self._end(Ending.FAILED)
+            self._end(State.FAILED)
 
     def _take(self, payload: bytes) -> None:
         value = parse_message(payload)
@@ -272,7 +266,7 @@ class GuardedRun:
                 self.cell = self.cell if self.staging else value
         else:
             record = decode(payload)
-            if not isinstance(record, RunResult):
+            if not isinstance(record, Outcome):
                 raise ProtocolError(f"expected a result, not a {kind}")
             self.record = record
             self.deadline = None
@@ -280,17 +274,17 @@ class GuardedRun:
 
     # -- ending -----------------------------------------------------------------------------
 
-    def _end(self, reason: Ending) -> None:
+    def _end(self, reason: State) -> None:
         """Begin to end the run; the first reason counts."""
         # What the notebook has sent by now says where it is.
         self._read_record()
         if self.reason is not None or self.status is not None:
             return
-        if reason is Ending.TIMED_OUT and self.record is not None:
+        if reason is State.TIMED_OUT and self.record is not None:
             return
         self.reason = reason
         now = time.monotonic()
-        if reason is Ending.OUT_OF_MEMORY:
+        if reason is State.OUT_OF_MEMORY:
             # Another second would take more memory from others.
             self._escalate(now, (signal.SIGKILL,), 0)
         else:
@@ -304,7 +298,7 @@ class GuardedRun:
         if self.supervisor_gone:
             return
         self.supervisor_gone = True
-        self.reason = self.reason or Ending.CANCELLED
+        self.reason = self.reason or State.CANCELLED
         self._escalate(time.monotonic(), (signal.SIGINT, signal.SIGKILL), _ORPHAN_GRACE)
 
     def _poll_parent(self) -> None:
@@ -344,7 +338,7 @@ class GuardedRun:
 
     def _clear_tree(self, wake: int) -> list[str]:
         """End what is left of the tree, and return what it was."""
-        at_once = self.supervisor_gone or self.status is None or self.reason is Ending.OUT_OF_MEMORY
+        at_once = self.supervisor_gone or self.status is None or self.reason is State.OUT_OF_MEMORY
         if not at_once:
             # Helpers of multiprocessing exit by themselves, and clean up as they do.
             self._wait_until_empty(wake, _QUIET)
@@ -395,7 +389,7 @@ class GuardedRun:
 
     # -- telling ----------------------------------------------------------------------------
 
-    def _result(self, left: list[str]) -> RunResult:
+    def _result(self, left: list[str]) -> Outcome:
         usage, before = resource.getrusage(resource.RUSAGE_CHILDREN), self.usage_before
         if left:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""
@@ -421,7 +415,7 @@ class GuardedRun:
             request=self.request,
             record=self.record,
             broken=self.broken,
-            reason=self.reason or (Ending.FAILED if self.refused else None),
+            reason=self.reason or (State.FAILED if self.refused else None),
             status=self.status,
             cell=self.cell,
             staging=self.staging,

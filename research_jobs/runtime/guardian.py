@@ -7,7 +7,7 @@ death of the supervisor, however that dies. At the end it sends one result.
 Its connections::
 
     supervisor ──request, cancel──▶ guardian ──fork──▶ notebook
-               ◀──── RunResult ────          ◀─cells, record─
+               ◀──── Outcome ────          ◀─cells, record─
                                    ◀─stdout, stderr (pipes)──
 
 A template's guardian guards one run after another, each with its own notebook process, forked in

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from research_jobs.errors import ResearchJobsError, StoreError, did_you_mean
-from research_jobs.protocol import CheckOutcome, StagedOutput
+from research_jobs.outcome import CheckOutcome, StagedOutput
 from research_jobs.run_context import context
 from research_jobs.store.codec import read_output
 from research_jobs.store.codec.base import PANDAS_KINDS

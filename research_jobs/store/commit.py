@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from research_jobs.errors import CorruptOutputError, StoreError
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.outcome import StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import Publication, PublishedOutput
 from research_jobs.store.files import is_plain_file

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.outcome import StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, partition_dimensions
 
 __all__ = [

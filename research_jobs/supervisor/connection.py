@@ -11,14 +11,8 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from research_jobs.protocol import (
-    Ending,
-    Failure,
-    ProtocolError,
-    RunRequest,
-    RunResult,
-    decode,
-)
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.protocol import ProtocolError, RunRequest, decode
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
     message,
@@ -92,7 +86,7 @@ class Connection:
         self.done = False
         self.lost: threading.Timer | None = None
 
-    def wait(self, cancel: CancelToken | None) -> RunResult:
+    def wait(self, cancel: CancelToken | None) -> Outcome:
         started_at, started = time.time(), time.monotonic()
         try:
             self._send_request()
@@ -102,8 +96,8 @@ class Connection:
             if self.pid is None and not isinstance(error, ProtocolError):
                 raise NotStartedError from error
             self._end_what_is_left()
-            result = RunResult(
-                Ending.CRASHED,
+            result = Outcome(
+                State.CRASHED,
                 failure=Failure(
                     headline=f"{shown_path(self.request)}: the process that guards the run ended "
                     f"without a result ({error or 'killed from outside'})"
@@ -126,7 +120,7 @@ class Connection:
         send_message(self.connection, "Start", environment=dict(os.environ), umask=current_umask())
         send_record(self.connection, self.request)
 
-    def _receive(self) -> RunResult:
+    def _receive(self) -> Outcome:
         limit = None
         if self.request.timeout_s is not None:
             limit = self.request.timeout_s + 3 * self.request.grace_s + GUARDIAN_SLACK
@@ -146,7 +140,7 @@ class Connection:
                 raise StartError(str(value.get("message")))
             else:
                 record = decode(payload)
-                if isinstance(record, RunResult):
+                if isinstance(record, Outcome):
                     return record
                 raise ProtocolError(f"expected a result, not a {kind}")
 

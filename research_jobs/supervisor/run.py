@@ -19,8 +19,9 @@ from research_jobs.notebook.discovery import find_notebook
 from research_jobs.notebook.interface import read_interface
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import ScannedNotebook, scan
+from research_jobs.outcome import Outcome
 from research_jobs.project import Project, find_project
-from research_jobs.protocol import PartitionKey, RunResult
+from research_jobs.protocol import PartitionKey
 from research_jobs.supervisor.connection import CancelToken
 from research_jobs.supervisor.process import PreloadReport, StartError
 from research_jobs.supervisor.request import build_request, preload_modules
@@ -130,18 +131,18 @@ def run_notebook(
             isolation=isolation or spec.isolation,
             python=spec.python,
         )
-        if not result.ending.ok:
+        if not result.state.ok:
             raise run_error(result)
         taken = _take(handover, file.name) if result.results else {}
     return [taken.get(name) for name in names]
 
 
-def run_error(result: RunResult) -> RunError:
+def run_error(result: Outcome) -> RunError:
     """The exception for an unsuccessful result.
 
     Parameters
     ----------
-    result : RunResult
+    result : Outcome
 
     Returns
     -------
@@ -150,11 +151,11 @@ def run_error(result: RunResult) -> RunError:
     """
     failure = result.failure
     if failure is None:
-        return RunError(f"the run {result.ending}", ending=str(result.ending))
+        return RunError(f"the run {result.state}", ending=str(result.state))
     parts = [failure.traceback.rstrip()] if failure.traceback else []
     if failure.cell_source:
         parts.append(f"Cell {failure.cell}:\n{failure.cell_source.rstrip()}")
-    return RunError(failure.headline, ending=str(result.ending), details="\n\n".join(parts) or None)
+    return RunError(failure.headline, ending=str(result.state), details="\n\n".join(parts) or None)
 
 
 def _partition(

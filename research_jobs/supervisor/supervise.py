@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from research_jobs.protocol import Ending, Failure, RunRequest, RunResult
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.protocol import RunRequest
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project
 from research_jobs.supervisor.connection import (
@@ -152,7 +153,7 @@ class Supervisor:
         isolation: Isolation | None = None,
         python: str | None = None,
         cancel: CancelToken | None = None,
-    ) -> RunResult:
+    ) -> Outcome:
         """Run one notebook and return its result; blocks without using CPU.
 
         Parameters
@@ -169,7 +170,7 @@ class Supervisor:
 
         Returns
         -------
-        RunResult
+        Outcome
             For every ending; only a mistake in the call raises.
         """
         interpreter = resolve_interpreter(python, request.project_root) or self._python
@@ -182,8 +183,8 @@ class Supervisor:
             notes = (f"started cold: {early} is read when the interpreter or a library starts",)
         started_at, started = time.time(), time.monotonic()
         if cancel is not None and cancel.is_cancelled:
-            return RunResult(
-                Ending.CANCELLED,
+            return Outcome(
+                State.CANCELLED,
                 failure=Failure(headline=f"{shown_path(request)}: cancelled before it started"),
                 started_at=started_at,
                 isolation=isolation,
@@ -191,8 +192,8 @@ class Supervisor:
         try:
             result = self._run(request, stdout, stderr, isolation, interpreter, cancel)
         except StartError as error:
-            return RunResult(
-                Ending.FAILED,
+            return Outcome(
+                State.FAILED,
                 failure=Failure(
                     headline=f"{shown_path(request)}: {error.headline}",
                     traceback=error.details or "",
@@ -214,7 +215,7 @@ class Supervisor:
         isolation: Isolation,
         python: str,
         cancel: CancelToken | None,
-    ) -> RunResult:
+    ) -> Outcome:
         notes: tuple[str, ...] = ()
         if isolation == "fork":
             try:
@@ -243,7 +244,7 @@ class Supervisor:
         stderr: int,
         python: str,
         cancel: CancelToken | None,
-    ) -> RunResult | None:
+    ) -> Outcome | None:
         """The result, or None if no template is available: a cold start does the same."""
         for attempt in range(3):
             if python in self._without_template:

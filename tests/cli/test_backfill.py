@@ -131,13 +131,13 @@ def test_ctrl_c_says_what_is_left_in_a_few_lines(project: Path, say: Any, tmp_pa
         told, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     first, run, rest = told.splitlines()[-3:]
-    assert first.startswith("Interrupted: 2 succeeded, 5 not")
+    assert first.startswith("Interrupted: 2 succeeded, 5 cancelled")
     assert run.startswith("Run ")
     assert rest == "Go on with what is left:  research-jobs backfill daily --missing"
     assert "Dagster" not in told
-    assert told.count("not run") == 1
+    assert told.count("cancelled") == 1
     (past,) = say("show", "daily", "--json").json["runs"]
-    assert (past["ending"], past["error"]) == ("cancelled", None)
+    assert (past["ending"], past["error"]) == ("cancelled", "interrupted")
     assert say("backfill", "daily", "--missing").code == 0
 
 

@@ -63,7 +63,7 @@ def test_a_list_that_failed_leaves_what_it_lists_alone(say: Any, listed: Path) -
     (listed / "notebooks/members.txt").unlink()
     said = say("run", "--all", "--json")
     assert said.code == 1
-    assert endings(said) == [("universe", None, "failed"), ("per_ticker", None, "not started")]
+    assert endings(said) == [("universe", None, "failed"), ("per_ticker", None, "blocked")]
 
 
 def test_what_needs_another_run_that_failed_does_not_run(say: Any, project: Path) -> None:
@@ -87,9 +87,9 @@ notebooks:
         ("prices", "eu", "succeeded"),
         ("same", "eu", "succeeded"),
         ("prices", "us", "failed"),
-        ("same", "us", "not run"),
-        ("other", None, "not run"),
-        ("years", "2024", "not run"),
+        ("same", "us", "blocked"),
+        ("other", None, "blocked"),
+        ("years", "2024", "blocked"),
     }
 
 
@@ -154,6 +154,6 @@ notebooks:
         ("second", "eu", "succeeded"),
         ("second", "us", "succeeded"),
         ("other", None, "succeeded"),
-        ("last", "eu", "not run"),
+        ("last", "eu", "blocked"),
         ("last", "us", "succeeded"),
     }

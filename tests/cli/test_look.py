@@ -20,7 +20,7 @@ def test_list_before_and_after(say: Any, project: Path) -> None:
     """`list` tells each notebook's outputs, schedule, next tick, and how it last ended."""
     before = {line["notebook"]: line for line in say("list", "--json").json}
     assert sorted(before) == ["broken", "daily", "numbers_table", "reports/total"]
-    assert {line["last"]["ending"] for line in before.values()} == {"never"}
+    assert {line["last"]["ending"] for line in before.values()} == {"never_run"}
     numbers = before["numbers_table"]
     assert numbers["outputs"] == ["table", "total"]
     assert numbers["schedules"] == ["mornings"]

@@ -15,8 +15,9 @@ import pytest
 
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.model.catalog import load_catalog
-from research_jobs.orchestration.operations.launch import Launcher, Outcome
+from research_jobs.orchestration.operations.launch import Launcher
 from research_jobs.orchestration.operations.plan import Batch
+from research_jobs.outcome import Outcome, State
 from research_jobs.project import find_project
 
 MANIFEST = """
@@ -88,7 +89,7 @@ def test_a_prefix_keeps_projects_apart(two: TwoProjects) -> None:
     assert {outcome["notebook"] for outcome in ran} == {"prices", "heavy", "reader"}
     assert two.say("another", "show", "prices")["runs"] == []
     before = {line["notebook"]: line["last"]["ending"] for line in two.say("another", "list")}
-    assert before == dict.fromkeys(("prices", "heavy", "reader"), "never")
+    assert before == dict.fromkeys(("prices", "heavy", "reader"), "never_run")
     two.say("another", "run", "--all")
     after = {line["notebook"]: line["last"]["ending"] for line in two.say("one", "list")}
     assert set(after.values()) == {"succeeded"}
@@ -169,8 +170,8 @@ def test_a_run_of_the_code_location_is_refused(sharing: TwoProjects, tmp_path: P
     with dg.DagsterInstance.from_config(str(sharing.home)) as instance:
         launcher = Launcher(instance, catalog, catalog_defs(catalog))
         outcomes = [seen for seen in launcher.run(Batch(keys)) if isinstance(seen, Outcome)]
-    assert [outcome.ending for outcome in outcomes] == ["not started"] * 2
-    assert all(f"like {tmp_path / 'one'} on" in str(outcome.error) for outcome in outcomes)
+    assert [outcome.state for outcome in outcomes] == [State.BLOCKED] * 2
+    assert all(f"like {tmp_path / 'one'} on" in str(outcome.reason) for outcome in outcomes)
     assert limits(sharing) == {"notebooks": 3}
 
 

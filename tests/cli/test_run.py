@@ -32,9 +32,10 @@ def test_names_run_in_order_of_dependence(say: Any, project: Path) -> None:
     assert numbers["partition"] is None
     assert numbers["duration_s"] > 0
     path = project / "data" / "numbers_table" / "table.parquet"
+    other = path.with_name("total.parquet")
     assert numbers["outputs"] == {
-        "table": {"path": str(path), "rows": 10},
-        "total": {"path": str(path.with_name("total.parquet")), "rows": 1},
+        "table": {"path": str(path), "rows": 10, "bytes": path.stat().st_size},
+        "total": {"path": str(other), "rows": 1, "bytes": other.stat().st_size},
     }
     assert len(pd.read_parquet(path)) == 10
 
@@ -58,7 +59,7 @@ def test_what_waits_for_a_failure_is_not_run(say: Any, project: Path) -> None:
     said = say("run", "numbers_table", "reports/total", "--json")
     assert said.code == 1
     endings = {outcome["notebook"]: outcome["ending"] for outcome in said.json}
-    assert endings == {"numbers_table": "failed", "reports/total": "not run"}
+    assert endings == {"numbers_table": "failed", "reports/total": "blocked"}
     assert "ZeroDivisionError" in said.json[0]["error"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.runtime.memory import delegated_cgroup
 
 LIMIT = 300 << 20
@@ -73,7 +73,7 @@ def test_row_3_limit_that_the_kernel_holds(lab: Lab, processes: int, isolation: 
         environment={"PROCESSES": str(processes)},
         isolation=isolation,
     )
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY, outcome.headline
+    assert outcome.result.state is State.OUT_OF_MEMORY, outcome.headline
     assert outcome.headline == (
         'notebooks/grabs.py, cell 1 "Take memory as fast as it goes": out of memory: 300 MiB used, '
         "the limit is 300 MiB; the kernel's out-of-memory killer ended it"
@@ -85,7 +85,7 @@ def test_row_3_a_daemon_counts(lab: Lab) -> None:
     """What a process of another session takes counts too, and the whole run ends for it."""
     lab.write("daemon_grabs", DAEMON_GRABS)
     outcome = lab.run("daemon_grabs", memory_bytes=LIMIT)
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY, outcome.headline
+    assert outcome.result.state is State.OUT_OF_MEMORY, outcome.headline
 
 
 def test_row_3_neighbours_are_unaffected(lab: Lab) -> None:
@@ -96,14 +96,14 @@ def test_row_3_neighbours_are_unaffected(lab: Lab) -> None:
         modest = pool.submit(lab.run, "modest", memory_bytes=LIMIT)
         grabs = lab.run("grabs", memory_bytes=LIMIT, environment={"PROCESSES": "1"})
         (lab.root / "go").touch()
-        assert modest.result().result.ending is Ending.SUCCEEDED
-    assert grabs.result.ending is Ending.OUT_OF_MEMORY
+        assert modest.result().result.state is State.SUCCEEDED
+    assert grabs.result.state is State.OUT_OF_MEMORY
 
 
 def test_row_3_limit_and_timeout(lab: Lab) -> None:
     """A tree that forks all the time is ended at its timeout, with its cgroup."""
     outcome = lab.run("forks_all_the_time", memory_bytes=LIMIT, timeout_s=3.0)
-    assert outcome.result.ending is Ending.TIMED_OUT, outcome.headline
+    assert outcome.result.state is State.TIMED_OUT, outcome.headline
 
 
 def test_no_limit_no_cgroup(lab: Lab, base: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from lab import Lab, Outcome
+from lab import Lab, Ran
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 
 # How a notebook comes to be in two processes. Each sets `copy` in both.
 FORKS = {
@@ -55,7 +55,7 @@ other = [1] if copy else list(range(200_000))
 """
 
 
-def run_forked(lab: Lab, fork: str, end: str, **fields: Any) -> tuple[Outcome, list[Any], Any]:
+def run_forked(lab: Lab, fork: str, end: str, **fields: Any) -> tuple[Ran, list[Any], Any]:
     """Run such a notebook; its outcome, what it showed, and what it handed over."""
     lab.write("forks", NOTEBOOK.format(fork=fork, end=end))
     capture, results = lab.root / "shown.jsonl", lab.root / "results"
@@ -81,7 +81,7 @@ def printed(shown: list[Any]) -> str:
 def test_a_copy_has_no_say(lab: Lab, fork: str, end: str) -> None:
     """Outputs, results, record, report and exit handlers are those of the process started."""
     outcome, shown, handed_over = run_forked(lab, FORKS[fork], ENDS[end])
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert handed_over == {"value": "owner"}
     staged = {output.name: output for output in outcome.result.outputs}
     assert staged["other"].rows == 200_000
@@ -118,7 +118,7 @@ def test_what_a_copy_says_at_its_end(lab: Lab, isolation: str) -> None:
         ),
     )
     outcome = lab.run("statuses", outputs=("statuses",), isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     found = pq.read_table(outcome.result.outputs[0].path).to_pylist()
     assert [row["value"] for row in found] == [0, 3, 1, 1, 130]
     assert outcome.stdout == b"mine\n" * 5
@@ -149,7 +149,7 @@ def test_a_copy_waits_for_its_threads(lab: Lab) -> None:
         ),
     )
     outcome = lab.run("threads")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 def test_a_copy_that_a_thread_made(lab: Lab) -> None:
@@ -164,7 +164,7 @@ copy = False
 thread = threading.Thread(target=go); thread.start(); thread.join()
 """
     outcome, shown, handed_over = run_forked(lab, fork, "")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert handed_over == {"value": "owner"}
     assert (lab.notebooks / "handlers.txt").read_text() == "handler\n"
     assert printed(shown) == "owner\n"
@@ -186,7 +186,7 @@ process = multiprocessing.get_context("fork").Process(target=work)
 process.start(); process.join()
 """
     outcome, shown, handed_over = run_forked(lab, fork, "")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert handed_over == {"value": "owner"}
     assert (lab.notebooks / "handlers.txt").read_text() == "handler\n"
     assert printed(shown).endswith("owner\n")
@@ -205,7 +205,7 @@ process.start(); process.join()
 def test_programs(lab: Lab, start: str) -> None:
     """Starting a program changes nothing of the run, whatever runs between fork and exec."""
     outcome, shown, handed_over = run_forked(lab, f"import subprocess; copy = False; {start}", "")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert handed_over == {"value": "owner"}
     assert (lab.notebooks / "handlers.txt").read_text() == "handler\n"
     assert shown[-1] == {"type": "end", "status": "succeeded"}
@@ -230,7 +230,7 @@ def test_a_value_that_forks_while_it_is_handed_over(lab: Lab) -> None:
     )
     results = lab.root / "results"
     outcome = lab.run("hands_over", results=("value",), results_path=str(results))
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert pickle.loads(results.read_bytes()) == {"value": "owner"}
 
 
@@ -256,7 +256,7 @@ def test_a_crashed_copy_lends_no_stack(lab: Lab) -> None:
         ),
     )
     outcome = lab.run("crashes")
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert outcome.result.failure is not None
     assert "in_the_notebook" in outcome.result.failure.traceback
     assert "in_the_copy" not in outcome.result.failure.traceback

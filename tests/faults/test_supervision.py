@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, marked, wait_until
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.runtime import processes
 from research_jobs.runtime.processes import alive
 from research_jobs.supervisor.run import CancelToken, Supervisor
@@ -38,7 +38,7 @@ BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_row_1_leaving_without_a_result(lab: Lab, code: int, isolation: str) -> None:
     """os._exit() with any code, 0 included, is an ending of its own that names the cell."""
     outcome = lab.run("exits_at_once", environment={"EXIT_CODE": str(code)}, isolation=isolation)
-    assert outcome.result.ending is Ending.EXITED
+    assert outcome.result.state is State.EXITED
     assert f"(code {code})" in outcome.headline
     assert outcome.headline.startswith(
         'notebooks/exits_at_once.py, cell 2 "Leave without a word": exited without result'
@@ -55,7 +55,7 @@ def test_row_2_segmentation_fault(lab: Lab, isolation: str) -> None:
     """A segmentation fault is named, with the cell and the Python stack at that moment."""
     outcome = lab.run("segfaults", isolation=isolation)
     failure = outcome.result.failure
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert failure is not None
     assert failure.signal == "SIGSEGV"
     assert failure.headline == (
@@ -71,7 +71,7 @@ def test_row_2_segmentation_fault(lab: Lab, isolation: str) -> None:
 def test_any_signal_is_named(lab: Lab, name: str) -> None:
     """Whatever signal ends the process, its name is told."""
     outcome = lab.run("kills_itself", environment={"SIGNAL": name})
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert outcome.result.failure is not None
     assert outcome.result.failure.signal == name
 
@@ -88,7 +88,7 @@ def test_row_3_memory_limit_over_the_tree(lab: Lab, processes: int) -> None:
         memory_bytes=limit,
         environment={"ALLOCATE_BYTES": str(1 << 30), "PROCESSES": str(processes)},
     )
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY
+    assert outcome.result.state is State.OUT_OF_MEMORY
     assert "the limit is 300 MiB" in outcome.headline
     assert "cell 1" in outcome.headline
     assert outcome.result.peak_memory_bytes > limit
@@ -102,7 +102,7 @@ def test_row_3_no_process_alone_is_over_the_limit(lab: Lab) -> None:
         memory_bytes=450 << 20,
         environment={"ALLOCATE_BYTES": str(600 << 20), "PROCESSES": "3", "HOLD_S": "30"},
     )
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY, outcome.headline
+    assert outcome.result.state is State.OUT_OF_MEMORY, outcome.headline
     assert "the limit is 450 MiB" in outcome.headline
 
 
@@ -128,7 +128,7 @@ def test_row_3_shared_pages_count_once(lab: Lab) -> None:
         ),
     )
     outcome = lab.run("shares", memory_bytes=300 << 20)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 def test_row_3_cgroup_that_takes_no_limit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,13 +141,13 @@ def test_row_3_cgroup_that_takes_no_limit(lab: Lab, monkeypatch: pytest.MonkeyPa
     outcome = lab.run(
         "allocates", memory_bytes=300 << 20, isolation="spawn", environment=environment
     )
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY
+    assert outcome.result.state is State.OUT_OF_MEMORY
 
 
 def test_row_3_killed_from_outside(lab: Lab) -> None:
     """SIGKILL that is not ours is a crash whose line says what it may have been."""
     outcome = lab.run("kills_itself", environment={"SIGNAL": "SIGKILL"})
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert outcome.result.failure is not None
     assert outcome.result.failure.signal == "SIGKILL"
     assert "perhaps by the kernel's out-of-memory killer" in outcome.headline
@@ -160,7 +160,7 @@ def test_row_3_killed_from_outside(lab: Lab) -> None:
 def test_row_4_grandchild_holds_stdout(lab: Lab, isolation: str) -> None:
     """A process that keeps our streams open neither holds the run nor outlives it."""
     outcome = lab.run("leaves_a_child_holding_stdout", isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert outcome.result.duration_s < 5
     sleeper = int(outcome.stdout.split()[-1])
     assert not alive(sleeper)
@@ -171,21 +171,21 @@ def test_row_4_grandchild_holds_stdout(lab: Lab, isolation: str) -> None:
 def test_row_5_daemon(lab: Lab, isolation: str) -> None:
     """A daemon (forked twice, own session, deaf to TERM) is dead when the run is over."""
     outcome = lab.run("daemonises", isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert not alive(int(outcome.stdout.split()[-1]))
 
 
 def test_row_5_daemon_at_a_timeout(lab: Lab) -> None:
     """A timeout ends a daemon too."""
     outcome = lab.run("daemonises", environment={"THEN": "sleep"}, timeout_s=0.5)
-    assert outcome.result.ending is Ending.TIMED_OUT
+    assert outcome.result.state is State.TIMED_OUT
     assert not alive(int(outcome.stdout.split()[-1]))
 
 
 def test_row_5_what_forks_all_the_time(lab: Lab) -> None:
     """A process that is another one at every look is caught all the same."""
     outcome = lab.run("forks_all_the_time", timeout_s=0.5)
-    assert outcome.result.ending is Ending.TIMED_OUT
+    assert outcome.result.state is State.TIMED_OUT
     assert not any("could not be ended" in note for note in outcome.result.notes)
 
 
@@ -199,7 +199,7 @@ def test_row_6_flood(lab: Lab) -> None:
     outcome = lab.run(
         "floods_stdout", environment={"FLOOD_BYTES": str(2 << 30)}, log_limit_bytes=limit
     )
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert outcome.stdout.startswith(b"the beginning|xxx")
     assert outcome.stdout.endswith(b"xxx|the end")
     assert b"2.0 GiB left out here" in outcome.stdout
@@ -218,7 +218,7 @@ def test_row_6_flood(lab: Lab) -> None:
 def test_row_7_timeout(lab: Lab, name: str, isolation: str) -> None:
     """A timeout ends a notebook that hangs in C, is deaf, is stopped, or catches interrupts."""
     outcome = lab.run(name, timeout_s=0.7, isolation=isolation)
-    assert outcome.result.ending is Ending.TIMED_OUT
+    assert outcome.result.state is State.TIMED_OUT
     assert "timed out after 0.7 s" in outcome.headline
     assert "cell" in outcome.headline
     assert outcome.result.duration_s < 0.7 + 3 * 0.4 + 2
@@ -241,7 +241,7 @@ def test_timeout_says_where_it_hung(lab: Lab) -> None:
 def test_row_8_system_exit_fails(lab: Lab, code: str, told: str) -> None:
     """sys.exit() with anything but 0 or None is a failure that says so."""
     outcome = lab.run("raises_system_exit", environment={"EXIT_CODE": code})
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     place = 'notebooks/raises_system_exit.py:9, cell 2 "Leave"'
     assert outcome.headline == f"{place}: {told} (SystemExit)"
 
@@ -250,11 +250,11 @@ def test_row_8_system_exit_fails(lab: Lab, code: str, told: str) -> None:
 def test_row_8_system_exit_of_0_ends_early(lab: Lab, code: str) -> None:
     """sys.exit(0) ends the notebook early: what it had assigned counts, the rest is missed."""
     fine = lab.run("raises_system_exit", outputs=("value",), environment={"EXIT_CODE": code})
-    assert fine.result.ending is Ending.SUCCEEDED, fine.headline
+    assert fine.result.state is State.SUCCEEDED, fine.headline
     assert [output.name for output in fine.result.outputs] == ["value"]
     assert any("ended itself early" in note for note in fine.result.notes)
     missed = lab.run("raises_system_exit", outputs=("never",), environment={"EXIT_CODE": code})
-    assert missed.result.ending is Ending.FAILED
+    assert missed.result.state is State.FAILED
     assert "output 'never' was never assigned" in missed.headline
 
 
@@ -264,7 +264,7 @@ def test_row_8_system_exit_of_0_ends_early(lab: Lab, code: str) -> None:
 def test_row_9_interrupt_that_the_notebook_raises(lab: Lab) -> None:
     """KeyboardInterrupt of the notebook's own is a failure like any other."""
     outcome = lab.run("raises_keyboard_interrupt")
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert 'cell 2 "Interrupt": KeyboardInterrupt' in outcome.headline
 
 
@@ -282,7 +282,7 @@ def test_row_9_cancelled(lab: Lab, isolation: str) -> None:
     thread.start()
     outcome = lab.run(request, cancel=token, isolation=isolation)
     thread.join()
-    assert outcome.result.ending is Ending.CANCELLED
+    assert outcome.result.state is State.CANCELLED
     assert outcome.headline.endswith('"Sleep": cancelled')
     assert outcome.result.duration_s < 10
 
@@ -291,7 +291,7 @@ def test_row_9_cancelled_before_it_began(lab: Lab) -> None:
     """A token that was cancelled before ends the run that is given it."""
     token = CancelToken()
     token.cancel()
-    assert lab.run("sleeps", cancel=token).result.ending is Ending.CANCELLED
+    assert lab.run("sleeps", cancel=token).result.state is State.CANCELLED
 
 
 # -- 10: bytes that are no text -------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_row_9_cancelled_before_it_began(lab: Lab) -> None:
 def test_row_10_invalid_utf8(lab: Lab) -> None:
     """Bytes go into the log as they came; a character cut in two writes is whole there."""
     outcome = lab.run("writes_invalid_utf8")
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert outcome.stdout == b"bad \xff\xfe byte, cut \xe2\x82\xac whole"
     assert outcome.stdout.decode("utf-8", "replace").endswith("cut \N{EURO SIGN} whole")
 
@@ -326,13 +326,13 @@ def test_row_11_parent_and_next_run_are_unaffected(lab: Lab, isolation: str) -> 
         file = lab.root / "described.json"
         environment = {"DESCRIPTION": str(file)}
         outcome = lab.run("describes_its_process", environment=environment, isolation=isolation)
-        assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+        assert outcome.result.state is State.SUCCEEDED, outcome.headline
         return file.read_bytes().partition(b'"different"')[0]
 
     lab.run("adds_up", isolation=isolation)
     before, child_before = state(), described()
     outcome = lab.run("changes_process_state", isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert state() == before
     assert described() == child_before
 
@@ -348,7 +348,7 @@ def test_row_12_file_changes_during_the_run(lab: Lab, name: str, isolation: str)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     outcome = lab.run(name, isolation=isolation)
     failure = outcome.result.failure
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert failure is not None
     assert f'notebooks/{name}.py:12, cell 2 "Fail": ValueError: the file is' in failure.headline
     assert "raise ValueError(" in failure.traceback
@@ -473,9 +473,9 @@ def test_guardian_killed(lab: Lab, marker: str, isolation: str) -> None:
     outcome = lab.run(request, isolation=isolation)
     thread.join()
     assert killed
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert "the process that guards the run" in outcome.headline
-    assert lab.run("adds_up").result.ending is Ending.SUCCEEDED
+    assert lab.run("adds_up").result.state is State.SUCCEEDED
 
 
 def test_template_killed(lab: Lab) -> None:
@@ -486,7 +486,7 @@ def test_template_killed(lab: Lab) -> None:
     (template,) = lab.supervisor.template_pids
     os.kill(template, signal.SIGKILL)
     outcome = lab.run(request)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == "fork"
     assert lab.supervisor.template_pids != (template,)
 
@@ -509,7 +509,7 @@ def test_spare_killed(lab: Lab, marker: str) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         outcome = lab.run("adds_up")
-        assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+        assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 # -- 25: forged records ---------------------------------------------------------------------------
@@ -519,7 +519,7 @@ def test_spare_killed(lab: Lab, marker: str) -> None:
 def test_row_25_record_on_stdout(lab: Lab, isolation: str) -> None:
     """A record on stdout is output and nothing else."""
     outcome = lab.run("forges_a_record_on_stdout", isolation=isolation)
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "it failed all the same" in outcome.headline
     assert b'"forged"' in outcome.stdout
 
@@ -538,7 +538,7 @@ def test_row_25_record_on_stdout(lab: Lab, isolation: str) -> None:
 def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, told: str) -> None:
     """A broken frame on the private descriptor is a clear ending and never a success."""
     outcome = lab.run("writes_to_the_private_channel", environment={"FRAME": frame})
-    assert outcome.result.ending is Ending.EXITED
+    assert outcome.result.state is State.EXITED
     assert "left an invalid record" in outcome.headline
     assert told in outcome.headline
 
@@ -550,14 +550,14 @@ def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, told: str) -> Non
 def test_two_processes_reach_the_end(lab: Lab, isolation: str) -> None:
     """A forked copy of the notebook that runs to the end has no say in the result."""
     outcome = lab.run("forks_and_goes_on", outputs=("value",), isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert [output.name for output in outcome.result.outputs] == ["value"]
 
 
 def test_private_descriptors_closed(lab: Lab) -> None:
     """A notebook that closes descriptors of ours has no result; its own files stay its own."""
     outcome = lab.run("closes_all_descriptors", outputs=("value",))
-    assert outcome.result.ending is Ending.EXITED
+    assert outcome.result.state is State.EXITED
     assert b"closed a descriptor of the run" in outcome.stderr
     assert all(path.read_bytes() == b"" for path in lab.notebooks.glob("own*.txt"))
 
@@ -566,7 +566,7 @@ def test_private_descriptors_closed(lab: Lab) -> None:
 def test_trouble_after_the_record(lab: Lab, name: str) -> None:
     """A handler that crashes or hangs at exit costs a note and not the result."""
     outcome = lab.run(name, outputs=("value",))
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert any("after its result" in note for note in outcome.result.notes)
 
 
@@ -575,7 +575,7 @@ def test_killed_before_the_record(lab: Lab, point: str) -> None:
     """Killed at any point before its record is sent, the run has not succeeded."""
     environment = {"KILL_AT": point}
     outcome = lab.run("killed_at_a_point", outputs=("frame", "summary"), environment=environment)
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert outcome.result.outputs == ()
 
 
@@ -583,7 +583,7 @@ def test_killed_after_the_record(lab: Lab) -> None:
     """Killed after its record was sent, the run has succeeded, with a note."""
     environment = {"KILL_AT": "child-after-record"}
     outcome = lab.run("killed_at_a_point", outputs=("frame", "summary"), environment=environment)
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert [output.name for output in outcome.result.outputs] == ["frame", "summary"]
 
 
@@ -591,7 +591,7 @@ def test_timed_out_result_has_no_outputs(lab: Lab) -> None:
     """A notebook that catches the timeout's interrupt and finishes has not succeeded."""
     request = replace(lab.request("swallows_interrupts", outputs=("value",)), timeout_s=0.5)
     outcome = lab.run(request)
-    assert outcome.result.ending is Ending.TIMED_OUT
+    assert outcome.result.state is State.TIMED_OUT
     assert outcome.result.outputs == ()
 
 
@@ -600,5 +600,5 @@ def test_supervisor_closed(lab: Lab) -> None:
     supervisor = Supervisor()
     supervisor.close()
     outcome = Lab(lab.root, supervisor).run("adds_up")
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "this supervisor is closed" in outcome.headline

@@ -6,9 +6,9 @@ import textwrap
 
 import pyarrow.parquet as pq
 import pytest
-from lab import Lab, Outcome
+from lab import Lab, Ran
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 
 NOTEBOOK = """
 # %% Functions and a class of the notebook
@@ -140,7 +140,7 @@ def double(x):
 """
 
 
-def run_workers(lab: Lab, work: str, name: str = "study", isolation: str = "fork") -> Outcome:
+def run_workers(lab: Lab, work: str, name: str = "study", isolation: str = "fork") -> Ran:
     """Run a notebook that works in other processes; its top must run once."""
     lab.write(name, NOTEBOOK.format(work=work))
     outcome = lab.run(name, outputs=("out",), isolation=isolation, timeout_s=120.0)
@@ -154,7 +154,7 @@ def run_workers(lab: Lab, work: str, name: str = "study", isolation: str = "fork
 def test_functions_arrive(lab: Lab, kind: str, isolation: str) -> None:
     """Functions and instances go there and back, the class is one class, the top runs once."""
     outcome = run_workers(lab, ARRIVE[kind], isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
     found = pq.read_table(outcome.result.outputs[0].path).to_pylist()
     assert [row["value"] for row in found] == [0, 2, 4, 6]
     assert outcome.result.notes == ()
@@ -165,7 +165,7 @@ def test_functions_arrive(lab: Lab, kind: str, isolation: str) -> None:
 def test_import_of_the_notebook_is_refused(lab: Lab, kind: str, method: str) -> None:
     """Where a worker would run the notebook again the run fails, with the line and a way out."""
     outcome = run_workers(lab, REFUSED[kind].format(method=method))
-    assert outcome.result.ending is Ending.FAILED, outcome
+    assert outcome.result.state is State.FAILED, outcome
     assert outcome.headline.startswith("notebooks/study.py")
     if "process" not in kind:  # nobody waits for more than its end, so the notebook may be further
         assert 'cell 2 "In other processes"' in outcome.headline
@@ -178,7 +178,7 @@ def test_import_of_the_notebook_is_refused(lab: Lab, kind: str, method: str) -> 
 def test_whatever_the_notebook_is_called(lab: Lab, name: str) -> None:
     """Also below a folder, and where the folder or the file has a library's name."""
     outcome = run_workers(lab, REFUSED["{method} pool"].format(method="spawn"), name)
-    assert outcome.result.ending is Ending.FAILED, outcome
+    assert outcome.result.state is State.FAILED, outcome
     assert "a worker process tried to import this notebook" in outcome.headline
 
 
@@ -200,7 +200,7 @@ assert os.getpid() not in {{pid for pid, _ in found}}
 points = [Point(value) for _, value in found]
 """
     outcome = run_workers(lab, work)
-    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
     found = pq.read_table(outcome.result.outputs[0].path).to_pylist()
     assert [row["value"] for row in found] == [0, 2, 4, 6] * 3
 
@@ -219,7 +219,7 @@ with multiprocessing.get_context("{method}").Pool(1) as pool:
         points = [double(i) for i in range(4)]
 """
     outcome = run_workers(lab, work)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 def test_scikit_learn(lab: Lab) -> None:
@@ -251,6 +251,6 @@ def test_scikit_learn(lab: Lab) -> None:
         ),
     )
     outcome = lab.run("searches", outputs=("best",), timeout_s=120.0)
-    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
     assert pq.read_table(outcome.result.outputs[0].path).to_pylist() == [{"value": 0}]
     assert (lab.notebooks / "tops.txt").read_text() == "top\n"

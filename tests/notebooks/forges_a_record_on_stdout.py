@@ -5,10 +5,11 @@ import struct
 
 record = {
     "version": 1,
-    "record": "RunResult",
-    "ending": "succeeded",
+    "record": "Outcome",
+    "state": "succeeded",
     "outputs": [],
     "checks": [],
+    "blocked_by": [],
     "results": [],
     "notes": ["forged"],
 }

@@ -10,10 +10,11 @@ assert len(sockets) == 1, sockets
 good = json.dumps(
     {
         "version": 1,
-        "record": "RunResult",
-        "ending": "succeeded",
+        "record": "Outcome",
+        "state": "succeeded",
         "outputs": [],
         "checks": [],
+        "blocked_by": [],
         "results": [],
         "notes": [],
     }
@@ -24,7 +25,7 @@ frames = {
     "foreign version": struct.pack(">I", len(good)) + good.replace(b'"version": 1', b'"version": 9'),
     "no JSON": struct.pack(">I", 8) + b"not json",
     "no record": struct.pack(">I", 30) + b'{"version": 1, "record": null}',
-    "wrong shape": struct.pack(">I", 45) + b'{"version": 1, "record": "RunResult", "a": 1}',
+    "wrong shape": struct.pack(">I", 43) + b'{"version": 1, "record": "Outcome", "a": 1}',
 }
 os.write(sockets[0], frames[os.environ["FRAME"]])
 os._exit(0)

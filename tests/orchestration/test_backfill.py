@@ -16,9 +16,9 @@ from research_jobs.errors import PartitionError
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.operations.backfill import (
     BackfillSummary,
-    PartitionOutcome,
     backfill,
 )
+from research_jobs.outcome import Outcome, State
 
 DAILY = """# %% tags=["parameters"]
 day: str = "2024-01-01"
@@ -49,12 +49,12 @@ def made(lab: Any, name: str = "s") -> list[str]:
 def test_one_run_and_progress_for_each_partition(lab: Any) -> None:
     """One Dagster run, tagged with the range and the backfill; an outcome for each partition."""
     lab.write({"s": DAILY.format(extra="", out="rows")}, ONE)
-    seen: list[PartitionOutcome] = []
+    seen: list[Outcome] = []
     summary = fill(lab, "s", first="2024-01-02", last="2024-01-05", on_progress=seen.append)
     assert summary.ok
     assert summary.counts == {"succeeded": 4}
     assert sorted(outcome.partition for outcome in seen) == made(lab) == days(2, 3, 4, 5)
-    assert all(Path(outcome.report or "").exists() for outcome in seen)
+    assert all(Path(outcome.report or "").is_file() for outcome in seen)
     (run,) = lab.instance.get_runs()
     assert (run.run_id,) == summary.run_ids
     assert run.tags["research_jobs/backfill"] == summary.id
@@ -82,7 +82,7 @@ def test_a_failure_leaves_only_itself_missing(lab: Any) -> None:
     summary = fill(lab, "s", first="2024-01-02", last="2024-01-06", only="missing")
     assert not summary.ok
     (problem,) = summary.problems
-    assert (problem.partition, problem.ending) == ("2024-01-04", "failed")
+    assert (problem.partition, problem.state) == ("2024-01-04", State.FAILED)
     assert problem.reason == "notebooks/s.py:6, cell 2: ValueError: no"
     definition = lab.defs().get_repository_def().asset_graph.get(dg.AssetKey("s")).partitions_def
     status = lab.instance.get_status_by_partition(dg.AssetKey("s"), days(2, 3, 4, 5, 6), definition)
@@ -111,7 +111,7 @@ def test_notebooks_that_need_each_other_go_level_by_level(lab: Any) -> None:
     summary = fill(lab, "t", "s", first="2024-01-02", last="2024-01-05")
     assert [planned.notebook for planned in summary.plan] == ["s", "t"]
     assert len(summary.run_ids) == 2
-    assert summary.counts == {"succeeded": 4, "failed": 1, "skipped": 2, "not run": 1}
+    assert summary.counts == {"succeeded": 4, "failed": 1, "skipped": 2, "blocked": 1}
     assert made(lab, "t") == days(2, 5)
     (left_out,) = [p for p in summary.problems if p.notebook == "t"]
     assert left_out.reason == "s failed for 2024-01-03"

@@ -9,7 +9,7 @@ import dagster as dg
 
 from research_jobs.manifest import NotebookSpec
 from research_jobs.orchestration.model.checks import CheckTally, check_specs
-from research_jobs.protocol import CheckOutcome
+from research_jobs.outcome import CheckOutcome
 
 TWO = "# %%\nimport pandas as pd\nprices = pd.DataFrame({'a': [1, 2]})\n"
 NONE = "# %%\nimport pandas as pd\nprices = pd.DataFrame({'a': []})\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -13,9 +14,9 @@ from research_jobs.orchestration.model.metadata import (
     LIMIT,
     code_block,
     materialization_metadata,
-    rows_of,
+    read_outcome,
 )
-from research_jobs.protocol import Ending, RunResult, StagedOutput
+from research_jobs.outcome import Outcome, StagedOutput, State
 
 
 def staged(name: str = "prices", columns: int = 2, text: str = "x", rows: int = 3) -> StagedOutput:
@@ -33,14 +34,19 @@ def staged(name: str = "prices", columns: int = 2, text: str = "x", rows: int = 
 
 
 def metadata_of(*outputs: StagedOutput, **options: Any) -> dict[str, Any]:
-    result = RunResult(Ending.SUCCEEDED, outputs=outputs, duration_s=1.0)
+    paths = options.pop("paths", {})
+    outputs = tuple(replace(output, path=paths.get(output.name, "")) for output in outputs)
+    result = Outcome(State.SUCCEEDED, outputs=outputs, duration_s=1.0)
     defaults: dict[str, Any] = {
-        "paths": {},
         "code_version": "abc",
         "previous_rows": {},
         "partitioned": False,
     }
     return materialization_metadata(result, **defaults | options)
+
+
+def record(metadata: dict[str, Any]) -> Outcome:
+    return read_outcome(metadata, State.FAILED)
 
 
 def size(metadata: dict[str, Any]) -> int:
@@ -67,7 +73,7 @@ def test_the_principal_output_has_dagsters_own_names() -> None:
         ("column_1", "string"),
     ]
     assert isinstance(found["dagster/row_count"], dg.IntMetadataValue)
-    assert rows_of(found, ["prices", "summary"]) == {"prices": 3, "summary": 7}
+    assert {it.name: it.rows for it in record(found).outputs} == {"prices": 3, "summary": 7}
 
 
 def test_rows_of_a_partition_are_not_the_tables() -> None:
@@ -75,7 +81,7 @@ def test_rows_of_a_partition_are_not_the_tables() -> None:
     found = metadata_of(staged(), partitioned=True)
     assert "dagster/row_count" not in found
     assert found["dagster/partition_row_count"].value == 3
-    assert rows_of(found, ["prices"]) == {"prices": 3}
+    assert record(found).outputs[0].rows == 3
 
 
 def test_a_time_column_says_from_when_to_when() -> None:
@@ -115,6 +121,7 @@ def test_never_more_than_the_limit(columns: int, outputs: int, text: str) -> Non
     found = metadata_of(*made, paths={item.name: "/p" * 50 for item in made})
     assert size(found) <= LIMIT
     assert found["dagster/row_count"].value == 3
+    assert record(found).state is State.SUCCEEDED
 
 
 def test_code_cannot_leave_its_block() -> None:

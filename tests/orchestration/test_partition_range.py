@@ -267,7 +267,7 @@ from research_jobs.project import find_project
 
 with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as instance:
     def progress(outcome):
-        print(outcome.partition, outcome.ending, flush=True)
+        print(outcome.partition, outcome.state, flush=True)
     with capture_interrupts():
         summary = backfill(
             instance, load_catalog(find_project({str(lab.root)!r})), ["s"],
@@ -287,7 +287,7 @@ with dg.DagsterInstance.from_config({str(lab.root.parent / "home-0")!r}) as inst
         rest = process.stdout.read()
     assert process.returncode == 0
     assert "interrupted True" in rest
-    assert "2024-01-04 not run" in rest
+    assert "2024-01-04 cancelled" in rest
     assert sorted(seen) == made(lab) == stored(lab) == ["2024-01-02", "2024-01-03"]
     (run,) = lab.instance.get_runs()
     assert run.status is dg.DagsterRunStatus.CANCELED

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from research_jobs.notebook.cells import parse_cells
+from research_jobs.outcome import Outcome, State
 from research_jobs.report.header import ReportHeader
 from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.recording import open_recorder
@@ -64,15 +66,18 @@ def show(mime: str, value: Any) -> Callable[[Recorder], object]:
 
 def header(**changes: Any) -> ReportHeader:
     """A header of a run that succeeded."""
-    fields: dict[str, Any] = {
+    state = State(changes.pop("ending", "succeeded"))
+    around = {field.name for field in fields(ReportHeader)} & changes.keys()
+    outcome: dict[str, Any] = {
+        "state": state,
         "notebook": "volatility/garch",
-        "ending": "succeeded",
         "run_id": "ab12cd34-0000",
         "started_at": 1717400000.5,
         "duration_s": 4.2,
-        "timezone": "Europe/Zagreb",
     }
-    return ReportHeader(**fields | changes)
+    outcome |= {name: value for name, value in changes.items() if name not in around}
+    given = {"timezone": "Europe/Zagreb"} | {name: changes[name] for name in around}
+    return ReportHeader(Outcome(**outcome), **given)
 
 
 @pytest.fixture

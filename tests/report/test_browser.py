@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from browser import open_browser
 
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Failure
 from research_jobs.report.assets import install_plotly
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery

@@ -8,10 +8,9 @@ from html import unescape
 import nbformat
 import pytest
 
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Failure, StagedOutput
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import list_notebooks
-from research_jobs.report.header import OutputLine
 from research_jobs.report.layout import report_folder
 
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a") + b"x").decode()
@@ -135,7 +134,7 @@ class TestPage:
                 git_commit="9c1f33e",
                 run_url="http://127.0.0.1:3000/runs/ab12",
                 path="notebooks/volatility/garch.py",
-                outputs=(OutputLine("forecast", 2340, 1000),),
+                outputs=(StagedOutput("forecast", "", "", 2340, 1000),),
                 notes=("cut short",),
             )
         )

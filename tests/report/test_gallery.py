@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Failure
 from research_jobs.report import gallery
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
@@ -39,7 +39,9 @@ def ran(captures, header, show, reports):
         shows = {1: show("image/png", "iVBORw0KGgo=")} if chart else {}
         capture = captures.write("# %%\nx = 1\n", shows)
         report = build_report(capture, run, report_folder(reports, run), reports=reports)
-        card = NotebookCard(run.notebook, "About it", "risk", {"daily": ""}, ("ana",), (START,))
+        card = NotebookCard(
+            run.outcome.notebook, "About it", "risk", {"daily": ""}, ("ana",), (START,)
+        )
         update_gallery(reports, GalleryEntry(card, run, report), keep=keep)
         return report
 
@@ -204,7 +206,7 @@ def test_several_processes_at_once(captures, reports):
     script = """
 import sys
 from pathlib import Path
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Outcome, State
 from research_jobs.report import gallery
 from research_jobs.report.build import build_report
 from research_jobs.report.layout import RUNS, report_folder
@@ -212,12 +214,13 @@ from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gall
 from research_jobs.report.header import ReportHeader
 reports, capture, worker = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for number in range(10):
-    run = ReportHeader(f"nb{worker}", "succeeded", f"w{worker}n{number}", started_at=number)
+    said = {"run_id": f"w{worker}n{number}", "started_at": number}
+    run = ReportHeader(Outcome(State.SUCCEEDED, notebook=f"nb{worker}", **said))
     report = build_report(capture, run, report_folder(reports, run), reports=reports)
-    update_gallery(reports, GalleryEntry(NotebookCard(run.notebook), run, report))
-    run = ReportHeader("shared", "succeeded", f"w{worker}n{number}", started_at=number)
+    update_gallery(reports, GalleryEntry(NotebookCard(run.outcome.notebook), run, report))
+    run = ReportHeader(Outcome(State.SUCCEEDED, notebook="shared", **said))
     report = build_report(capture, run, report_folder(reports, run), reports=reports)
-    update_gallery(reports, GalleryEntry(NotebookCard(run.notebook), run, report), keep=100)
+    update_gallery(reports, GalleryEntry(NotebookCard(run.outcome.notebook), run, report), keep=100)
 """
     workers = [
         subprocess.Popen([sys.executable, "-c", script, str(reports), str(capture), str(number)])

@@ -17,10 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from research_jobs.protocol import Failure
+from research_jobs.outcome import Failure, StagedOutput
 from research_jobs.report import making
 from research_jobs.report.gallery import NotebookCard
-from research_jobs.report.header import OutputLine
 from research_jobs.report.layout import report_folder
 from research_jobs.report.limits import Limits
 from research_jobs.report.making import ReportOrder, make_report
@@ -40,7 +39,7 @@ def order(captures, header, tmp_path):
             reports=reports,
             capture=capture,
             notebook=tmp_path / "garch.py",
-            card=asdict(NotebookCard(run.notebook, owners=("ana",), tags={"a": "b"})),
+            card=asdict(NotebookCard(run.outcome.notebook, owners=("ana",), tags={"a": "b"})),
             keep=100,
         )
 
@@ -91,7 +90,7 @@ def test_made_elsewhere(captures, order, show):
         capture,
         ending="failed",
         failure=Failure(headline="it failed here", cell=2),
-        outputs=(OutputLine("prices", 3, 100),),
+        outputs=(StagedOutput("prices", "", "", 3, 100),),
         notes=("cut short",),
     )
     report = make_report(made)
@@ -137,7 +136,10 @@ class TestLost:
         assert "What the notebook showed is not here" in page
         assert "&lt;b&gt;" in page
         assert json.loads(report.ipynb.read_text())["cells"] == []
-        assert report.folder.name in (made.reports / made.header.notebook / "runs.js").read_text()
+        assert (
+            report.folder.name
+            in (made.reports / made.header.outcome.notebook / "runs.js").read_text()
+        )
         assert copies_end()
 
     def test_too_slow(self, order, hanging):
@@ -228,10 +230,12 @@ def test_nobody_is_left(captures, order, hanging, tmp_path):
     code = """
 import sys, json
 from pathlib import Path
+from research_jobs.outcome import Outcome, State
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.making import ReportOrder, make_report
 folder = Path(sys.argv[1])
-order = ReportOrder(ReportHeader("nb", "succeeded", "run"), folder / "r/nb/_runs/1", folder / "r",
+header = ReportHeader(Outcome(State.FAILED, notebook="nb"))
+order = ReportOrder(header, folder / "r/nb/_runs/1", folder / "r",
                     folder / "pipe", None, {"name": "nb"}, None)
 make_report(order)
 """

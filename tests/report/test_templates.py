@@ -12,13 +12,11 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from research_jobs.protocol import Ending, Failure
+from research_jobs.outcome import Failure, StagedOutput, State, Tone
 from research_jobs.report import templates
 from research_jobs.report.assets import asset_text
-from research_jobs.report.header import OutputLine
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.page import (
-    ENDINGS,
     SOURCE_LIMIT,
     CellView,
     Links,
@@ -35,11 +33,12 @@ HOSTILE = "\"'><script>alert(1)</script>&<img src=x onerror=alert(1)>"
 def pages(header):
     """Pages in which every text comes from somebody hostile."""
     bad = Failure(headline=HOSTILE, traceback=HOSTILE)
-    fields = ("notebook", "ending", "run_id", "partition", "path", "code_version", "git_commit")
-    run = header(**dict.fromkeys(fields, HOSTILE), notes=(HOSTILE,), failure=bad)
-    run = replace(run, parameters={HOSTILE: HOSTILE}, run_url=f"/{HOSTILE}")
-    run = replace(run, outputs=(OutputLine(HOSTILE, None, 1),))
-    skipped = replace(run, ending="skipped", skip_reason=HOSTILE, run_url=f"https://{HOSTILE}")
+    fields = ("notebook", "run_id", "partition", "path", "code_version", "git_commit")
+    said = dict.fromkeys(fields, HOSTILE) | {"notes": (HOSTILE,), "parameters": {HOSTILE: HOSTILE}}
+    said["outputs"] = (StagedOutput(HOSTILE, "", "", None, 1),)
+    run = header(**said, ending="failed", failure=bad, run_url=f"/{HOSTILE}")
+    url = f"https://{HOSTILE}"
+    skipped = header(**said, ending="skipped", skip_reason=HOSTILE, run_url=url)
     links = Links(*[HOSTILE] * 5)
     cell = CellView(
         HOSTILE, raw=HOSTILE, title=HOSTILE, when=HOSTILE, code=Markup("x"), failure=bad
@@ -83,14 +82,12 @@ def test_templates_are_loaded_when_a_page_is_made():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_every_ending_has_a_name():
-    """A report and the gallery name the endings alike, and all that there are."""
-    script = asset_text("gallery.js")
-    words = dict(
-        re.findall(r'(\w+): "([^"]+)"', script.partition("var WORDS = {")[2].split("}")[0])
-    )
-    assert words == ENDINGS
-    assert set(words) >= {str(ending) for ending in Ending}
+@pytest.mark.parametrize("state", [state for state in State if state.ended])
+def test_a_page_names_each_ending(header, state):
+    """In its words, and in a colour that the page's style sheet has."""
+    html = render_page(Page((), (), None), header(ending=state), Links(), evaluates=False)
+    assert f'<p class="rj-ending rj-{state.tone}"><b>{state.heading}</b>' in html
+    assert state.tone is Tone.GOOD or f".rj-ending.rj-{state.tone} " in asset_text("page.css")
 
 
 def body(header, *, line=None, shown=(), **changes):
@@ -99,7 +96,7 @@ def body(header, *, line=None, shown=(), **changes):
     cell = RecordedCell(number=1, kind="code", title=None, tags=[], markup=None, **fields | changes)
     cell.shown.extend(shown)
     failure = Failure("it failed", line=line)
-    run = header(ending="failed", failure=failure)
+    run = header(ending="failed", failure=failure).outcome
     [view] = render_body(Recorded(cells=[cell]), run, Renderer()).cells
     return view
 

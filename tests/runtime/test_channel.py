@@ -9,15 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from research_jobs.protocol import (
-    FRAME_LIMIT,
-    HEADER,
-    Ending,
-    ProtocolError,
-    RunRequest,
-    RunResult,
-    encode,
-)
+from research_jobs.outcome import Outcome, State
+from research_jobs.protocol import FRAME_LIMIT, HEADER, ProtocolError, RunRequest, encode
 from research_jobs.runtime.channel import (
     MESSAGE_LIMIT,
     FrameReader,
@@ -118,7 +111,7 @@ def test_stream_that_ends_within_a_frame(pair: tuple[socket.socket, socket.socke
 def test_largest_record(pair: tuple[socket.socket, socket.socket]) -> None:
     """A record above the limit is refused by the sender."""
     with pytest.raises(ProtocolError, match="at most"):
-        encode(RunResult(Ending.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
+        encode(Outcome(State.SUCCEEDED, notes=("x" * FRAME_LIMIT,)))
     assert isinstance(RunRequest.__name__, str)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from research_jobs.protocol import Ending, Failure, RunRequest, RunResult, decode, encode
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.protocol import RunRequest, decode, encode
 from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
 from research_jobs.runtime.masking import Masker
 
@@ -30,7 +31,7 @@ REQUEST = RunRequest(
 )
 CELL = {"number": 3, "title": "Fit", "source": "fit()"}
 PLACE = 'notebooks/vol/garch.py, cell 3 "Fit"'
-DONE = RunResult(Ending.SUCCEEDED, source_sha256="abc")
+DONE = Outcome(State.SUCCEEDED, source_sha256="abc")
 
 
 def killed_by(number: int) -> int:
@@ -48,35 +49,35 @@ def exited_with(code: int) -> int:
 @pytest.mark.parametrize(
     ("known", "ending", "headline"),
     [
-        ({"status": exited_with(0)}, Ending.EXITED, "exited without result (code 0)"),
-        ({"status": None}, Ending.EXITED, "exited without result (code None)"),
-        ({"status": killed_by(signal.SIGSEGV)}, Ending.CRASHED, "crashed with SIGSEGV"),
-        ({"status": killed_by(34)}, Ending.CRASHED, "crashed with "),
-        ({"status": killed_by(signal.SIGKILL)}, Ending.CRASHED, "killed by SIGKILL from outside"),
+        ({"status": exited_with(0)}, State.EXITED, "exited without result (code 0)"),
+        ({"status": None}, State.EXITED, "exited without result (code None)"),
+        ({"status": killed_by(signal.SIGSEGV)}, State.CRASHED, "crashed with SIGSEGV"),
+        ({"status": killed_by(34)}, State.CRASHED, "crashed with "),
+        ({"status": killed_by(signal.SIGKILL)}, State.CRASHED, "killed by SIGKILL from outside"),
         (
             {
                 "status": killed_by(signal.SIGKILL),
                 "killed_for_memory": True,
                 "memory_used": 3 << 30,
             },
-            Ending.OUT_OF_MEMORY,
+            State.OUT_OF_MEMORY,
             "out of memory: 3 GiB used, the limit is 2 GiB; the kernel's",
         ),
         (
-            {"reason": Ending.OUT_OF_MEMORY, "memory_used": 2100 << 20},
-            Ending.OUT_OF_MEMORY,
+            {"reason": State.OUT_OF_MEMORY, "memory_used": 2100 << 20},
+            State.OUT_OF_MEMORY,
             "out of memory: 2.051 GiB used, the limit is 2 GiB",
         ),
-        ({"reason": Ending.TIMED_OUT}, Ending.TIMED_OUT, "timed out after 30 s"),
-        ({"reason": Ending.CANCELLED}, Ending.CANCELLED, "cancelled"),
-        ({"reason": Ending.CANCELLED, "record": DONE}, Ending.CANCELLED, "cancelled"),
-        ({"record": DONE, "broken": "cut short"}, Ending.EXITED, "an invalid record: cut"),
+        ({"reason": State.TIMED_OUT}, State.TIMED_OUT, "timed out after 30 s"),
+        ({"reason": State.CANCELLED}, State.CANCELLED, "cancelled"),
+        ({"reason": State.CANCELLED, "record": DONE}, State.CANCELLED, "cancelled"),
+        ({"record": DONE, "broken": "cut short"}, State.EXITED, "an invalid record: cut"),
     ],
 )
-def test_endings(known: dict[str, Any], ending: Ending, headline: str) -> None:
+def test_endings(known: dict[str, Any], ending: State, headline: str) -> None:
     """Each way to end has its name and its line; none of these is a success."""
     result = tell_ending(Facts(request=REQUEST, cell=CELL, **known))
-    assert result.ending is ending
+    assert result.state is ending
     assert result.failure is not None
     assert result.failure.headline.startswith(f"{PLACE}: ")
     assert headline in result.failure.headline
@@ -91,7 +92,7 @@ def test_every_signal_but_kill_is_a_crash_of_its_name(number: int) -> None:
         request=REQUEST, cell=CELL, status=killed_by(number), killed_for_memory=True, stack="x"
     )
     result = tell_ending(facts)
-    assert result.ending is Ending.CRASHED
+    assert result.state is State.CRASHED
     assert result.failure is not None
     assert f"crashed with {result.failure.signal} (" in result.failure.headline
     assert result.failure.traceback == "x"
@@ -113,7 +114,7 @@ def test_every_signal_but_kill_is_a_crash_of_its_name(number: int) -> None:
 )
 def test_sizes_change_their_unit_at_1024(count: int, shown: str) -> None:
     """An amount of memory is told in the unit in which it is at least one."""
-    facts = Facts(request=REQUEST, reason=Ending.OUT_OF_MEMORY, memory_used=count)
+    facts = Facts(request=REQUEST, reason=State.OUT_OF_MEMORY, memory_used=count)
     failure = tell_ending(facts).failure
     assert failure is not None
     assert f"out of memory: {shown} used, the limit is 2 GiB" in failure.headline
@@ -128,15 +129,15 @@ def test_success_is_a_record(status: int | None) -> None:
 def test_crash_after_the_record() -> None:
     """A signal after the record is a note."""
     result = tell_ending(Facts(request=REQUEST, record=DONE, status=killed_by(signal.SIGSEGV)))
-    assert result.ending is Ending.SUCCEEDED
+    assert result.state is State.SUCCEEDED
     assert result.notes == ("SIGSEGV ended the process after its result",)
 
 
 def test_place_of_an_interrupt() -> None:
     """Where our interrupt met the notebook is told, unless it met it in another cell."""
     met = Failure("x", traceback="Traceback...", line=42, cell=3)
-    record = RunResult(Ending.FAILED, failure=met, source_sha256="abc")
-    facts = Facts(request=REQUEST, record=record, reason=Ending.TIMED_OUT, cell=CELL)
+    record = Outcome(State.FAILED, failure=met, source_sha256="abc")
+    facts = Facts(request=REQUEST, record=record, reason=State.TIMED_OUT, cell=CELL)
     result = tell_ending(facts)
     assert result.failure is not None
     assert result.failure.headline == (
@@ -197,7 +198,7 @@ def test_stack_at_a_fault() -> None:
 SECRET = "s3cr3t-value"
 # Names by which files, outputs and checks are found again, and words of our own.
 PLAIN = {
-    "ending", "failure.signal", "outputs.name", "outputs.path", "checks.output", "checks.check",
+    "state", "failure.signal", "outputs.name", "outputs.path", "checks.output", "checks.check",
     "checks.severity", "isolation", "results",
 }  # fmt: skip
 
@@ -208,8 +209,8 @@ def filled(hint: Any, said: str = SECRET) -> Any:
     if is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return hint(**{field.name: filled(hints[field.name], said) for field in fields(hint)})
-    if isinstance(hint, type) and issubclass(hint, Ending):
-        return Ending.FAILED
+    if isinstance(hint, type) and issubclass(hint, State):
+        return State.FAILED
     if hint in (int, float, bool):
         return hint(1)
     if typing.get_origin(hint) is tuple:
@@ -239,11 +240,11 @@ def texts(value: Any, place: str = "") -> typing.Iterator[tuple[str, str]]:
 
 def test_no_field_of_a_result_shows_a_secret() -> None:
     """Every text of a result is masked, fields of later versions included, or listed here."""
-    result = filled(RunResult)
+    result = filled(Outcome)
     full = dict.fromkeys(place for place, text in texts(result) if SECRET in text)
     assert {"skip_reason", "failure.headline", "checks.description", "outputs.columns"} <= {*full}
     masked = mask_result(result, Masker([SECRET]))
-    assert {place for place, text in texts(masked) if SECRET in text} == PLAIN - {"ending"}
+    assert {place for place, text in texts(masked) if SECRET in text} == PLAIN - {"state"}
     assert decode(encode(masked)[4:]) is not None
     assert sorted(dict.fromkeys(place for place, _ in texts(masked))) == sorted(
         dict.fromkeys(place for place, _ in texts(result))
@@ -252,9 +253,9 @@ def test_no_field_of_a_result_shows_a_secret() -> None:
 
 def test_every_text_of_a_result_can_be_encoded() -> None:
     """A lone surrogate in any text of a result leaves the run escaped, with secrets or without."""
-    result = filled(RunResult, "name\udcff and \ud83d")
+    result = filled(Outcome, "name\udcff and \ud83d")
     for masker in (Masker([]), Masker([SECRET])):
         left = list(texts(mask_result(result, masker)))
         broken = {place for place, text in left if not text.isprintable()}
-        assert broken == PLAIN - {"ending"}
+        assert broken == PLAIN - {"state"}
         assert ("failure.headline", r"before name\udcff and \ud83d after") in left

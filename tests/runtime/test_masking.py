@@ -17,13 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from research_jobs.protocol import (
-    CheckOutcome,
-    Ending,
-    Failure,
-    RunResult,
-    StagedOutput,
-)
+from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
 from research_jobs.runtime.ending import mask_result
 from research_jobs.runtime.masking import ByteStreamMasker, Masker, StreamMasker
 
@@ -315,8 +309,8 @@ def test_the_time_is_linear_in_the_text(unit: str) -> None:
 def test_every_field_of_a_record_is_masked() -> None:
     """No field of a result lets a value out, column names and nested types included."""
     secret = "c4nary-value"
-    result = RunResult(
-        ending=Ending.FAILED,
+    result = Outcome(
+        state=State.FAILED,
         failure=Failure(secret, secret, secret, 3, 1, secret, secret),
         skip_reason=secret,
         outputs=(
@@ -340,7 +334,7 @@ def test_every_field_of_a_record_is_masked() -> None:
     assert secret not in str(dataclasses.asdict(masked))
     assert masked.outputs[0].path == "/staging/df.parquet"
     assert masked.outputs[0].columns == (("***", "struct<***: int64>"),)
-    assert (masked.ending, masked.outputs[0].bytes) == (Ending.FAILED, 12)
+    assert (masked.state, masked.outputs[0].bytes) == (State.FAILED, 12)
     assert mask_result(result, Masker([])) == result
 
 

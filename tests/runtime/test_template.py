@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab import MARKER, Lab, marked, wait_until
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.supervisor.process import Template
 from research_jobs.supervisor.run import Supervisor
 
@@ -179,7 +179,7 @@ def test_notebook_finds_what_was_left_out(libraries: Path, lab: Lab) -> None:
     lab.write("own_helper_of_lab", "VALUE = 1\n")
     with Supervisor(preload=("fits", "prints_at_import")) as supervisor:
         outcome = Lab(lab.root, supervisor).run("imports")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == "fork"
     assert outcome.stdout == b"hello from an import\n"
 

@@ -14,7 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.outcome import StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.codec import read_output, write_output
 from research_jobs.store.commit import PublishedOutput, open_staging, publish
 

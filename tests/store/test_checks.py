@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from research_jobs.protocol import CheckOutcome, StagedOutput
+from research_jobs.outcome import CheckOutcome, StagedOutput
 from research_jobs.run_context import RunContext, set_context
 from research_jobs.store import checks
 from research_jobs.store.checks import CHECKS, evaluate_checks

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from research_jobs.errors import CorruptOutputError, OutputNotParquetError, StoreError
-from research_jobs.protocol import StagedOutput
+from research_jobs.outcome import StagedOutput
 from research_jobs.store.codec import read_output, write_output
 from research_jobs.store.codec.parquet import column_facts
 

@@ -22,7 +22,8 @@ import pytest
 
 from research_jobs import failpoints
 from research_jobs.errors import CorruptOutputError, StoreError
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.outcome import StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store import files
 from research_jobs.store.codec import read_output, write_output
 from research_jobs.store.commit import open_staging, publish, refuse_any_foreign, reject
@@ -644,7 +645,7 @@ def test_publishing_needs_no_pyarrow(store: str) -> None:
         script = f"""
 import sys
 from pathlib import Path
-from research_jobs.protocol import StagedOutput
+from research_jobs.outcome import StagedOutput
 from research_jobs.store.commit import publish
 from research_jobs.store.stored import stored_outputs
 staged = StagedOutput("x", {staged.path!r}, "int", 1, {staged.bytes})

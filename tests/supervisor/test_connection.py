@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from lab import Lab, wait_until
 
-from research_jobs.protocol import Ending, RunRequest
+from research_jobs.outcome import State
+from research_jobs.protocol import RunRequest
 from research_jobs.runtime import processes
 from research_jobs.supervisor import connection
 from research_jobs.supervisor.run import CancelToken, Supervisor
@@ -57,7 +58,7 @@ def test_guardian_that_does_not_answer(
     request = lab.request("tells", timeout_s=3.0, grace_s=0.1)
     with meanwhile(lab, request, lambda _, guardian: os.kill(guardian, signal.SIGSTOP)) as pids:
         outcome = lab.run(request, isolation=isolation)
-    assert outcome.result.ending is Ending.CRASHED
+    assert outcome.result.state is State.CRASHED
     assert "it has not answered for 5.3 s" in outcome.headline
     wait_until(lambda: not any(map(processes.alive, pids)))
 
@@ -78,7 +79,7 @@ def test_guardian_that_takes_no_cancel(
 
     with meanwhile(lab, request, act) as pids:
         outcome = lab.run(request, isolation=isolation, cancel=token)
-    assert not outcome.result.ending.ok
+    assert not outcome.result.state.ok
     wait_until(lambda: not any(map(processes.alive, pids)))
 
 
@@ -89,14 +90,14 @@ def test_nothing_waits_after_a_cancelled_run(lab: Lab) -> None:
     token = CancelToken()
     with meanwhile(lab, request, lambda *_: (token.cancel(), token.cancel())):
         outcome = lab.run(request, cancel=token)
-    assert outcome.result.ending is Ending.CANCELLED
+    assert outcome.result.state is State.CANCELLED
     wait_until(
         lambda: not [item for item in threading.enumerate() if isinstance(item, threading.Timer)]
     )
     assert token._listeners == []
     outcome = lab.run("adds_up", cancel=CancelToken())
-    assert outcome.result.ending is Ending.SUCCEEDED
-    assert lab.run("adds_up", cancel=token).result.ending is Ending.CANCELLED
+    assert outcome.result.state is State.SUCCEEDED
+    assert lab.run("adds_up", cancel=token).result.state is State.CANCELLED
 
 
 def test_the_first_reason_counts(lab: Lab) -> None:
@@ -113,7 +114,7 @@ def test_the_first_reason_counts(lab: Lab) -> None:
     token = CancelToken()
     with meanwhile(lab, request, lambda *_: token.cancel()):
         outcome = lab.run(request, cancel=token)
-    assert outcome.result.ending is Ending.CANCELLED
+    assert outcome.result.state is State.CANCELLED
     # TERM goes to its group and to each process, and so may arrive twice.
     assert set((lab.notebooks / "signals.txt").read_text().split()) == {"2", "15"}
 
@@ -151,7 +152,7 @@ def test_signals_to_the_guardian(lab: Lab) -> None:
 
     with meanwhile(lab, request, act):
         outcome = lab.run(request)
-    assert outcome.result.ending is Ending.CANCELLED, outcome.headline
+    assert outcome.result.state is State.CANCELLED, outcome.headline
     assert 'cell 1 "Say who guards this"' in outcome.headline
 
 
@@ -159,7 +160,7 @@ def test_the_time_is_over_with_the_record(lab: Lab) -> None:
     """Exit handlers have their grace, even beyond the timeout: the run has its result by then."""
     lab.write("lingers", "# %%\nimport atexit, time\natexit.register(time.sleep, 7)\nvalue = 1\n")
     outcome = lab.run("lingers", outputs=("value",), timeout_s=6.0, grace_s=30.0)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.result.notes == ()
 
 
@@ -176,7 +177,7 @@ def test_a_log_that_cannot_be_written(lab: Lab, name: str) -> None:
     with Path("/dev/full").open("wb") as full, Path("/dev/null").open("wb") as null:
         streams = {"stdout": null.fileno(), "stderr": null.fileno(), name: full.fileno()}
         result = lab.supervisor.run(lab.request("prints"), **streams)
-    assert result.ending is Ending.SUCCEEDED, result
+    assert result.state is State.SUCCEEDED, result
     assert result.notes == (f"{name} could not be logged: No space left on device",)
 
 
@@ -204,7 +205,7 @@ def test_what_is_left_may_clean_up(lab: Lab) -> None:
     program = ON_SIGNAL.format(name="SIGTERM")
     lab.write("leaves", LEAVES.format(program=program, options="start_new_session=True", then=""))
     outcome = lab.run("leaves")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert (lab.notebooks / "told.txt").read_text() == "told"
     assert any("ended what was left running" in note for note in outcome.result.notes)
 
@@ -238,7 +239,7 @@ def test_a_cancel_reaches_the_tree(lab: Lab, name: str, options: str, told: str)
     token = CancelToken()
     with meanwhile(lab, request, lambda *_: token.cancel()):
         outcome = lab.run(request, cancel=token)
-    assert outcome.result.ending is Ending.CANCELLED
+    assert outcome.result.state is State.CANCELLED
     assert (lab.notebooks / "told.txt").read_text() == told
 
 
@@ -255,7 +256,7 @@ def test_over_its_memory_it_gets_no_time(lab: Lab) -> None:
         "    raise\n",
     )
     outcome = lab.run("grows", memory_bytes=250 << 20)
-    assert outcome.result.ending is Ending.OUT_OF_MEMORY, outcome.headline
+    assert outcome.result.state is State.OUT_OF_MEMORY, outcome.headline
     assert outcome.stdout == b""
 
 

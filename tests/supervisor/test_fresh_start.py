@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from lab import Lab
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.supervisor.run import Supervisor
 
 PARTS = [
@@ -86,7 +86,7 @@ def describe(lab: Lab, isolation: str, **fields: Any) -> dict[str, Any]:
         environment={"DESCRIPTION": str(file)},
         **fields,
     )
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == isolation
     return json.loads(file.read_text())
 
@@ -240,7 +240,7 @@ def test_names_that_are_not_utf8_are_printed_as_python_prints_them(
     for isolation in ("fork", "spawn"):
         capture = lab.root / f"{isolation}.jsonl"
         outcome = lab.run("prints_a_name", isolation=isolation, capture_path=str(capture))
-        assert outcome.result.ending.ok == (plain.returncode == 0)
+        assert outcome.result.state.ok == (plain.returncode == 0)
         assert outcome.stdout == plain.stdout
         capture.read_bytes().decode("utf-8")
         for line in capture.read_text().splitlines():
@@ -258,7 +258,7 @@ def test_fixed_hash_seed_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
 def test_variables_that_are_read_at_start(lab: Lab) -> None:
     """A request that sets such a variable is run cold, and says so."""
     outcome = lab.run("adds_up", environment={"OMP_NUM_THREADS": "3"})
-    assert outcome.result.ending is Ending.SUCCEEDED
+    assert outcome.result.state is State.SUCCEEDED
     assert outcome.result.isolation == "spawn"
     assert any("OMP_NUM_THREADS" in note for note in outcome.result.notes)
 
@@ -267,7 +267,7 @@ def test_variables_that_are_read_at_start(lab: Lab) -> None:
 def test_threads_are_waited_for(lab: Lab, isolation: str) -> None:
     """A notebook's own thread finishes; an idle pool and a daemon thread hold nothing up."""
     outcome = lab.run("leaves_threads", isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert (lab.notebooks / "late.txt").read_text() == "written"
 
 
@@ -287,7 +287,7 @@ def test_matplotlib_reads_the_notebooks_folder(lab: Lab, isolation: str) -> None
     with Supervisor(preload=("matplotlib.pyplot",)) as supervisor:
         one = Lab(lab.root, supervisor)
         outcome = one.run("plots", isolation=isolation, environment={"MPLBACKEND": "svg"})
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert json.loads((lab.notebooks / "seen.json").read_text()) == [7.5, "svg", False, 7.5]
 
 
@@ -309,4 +309,4 @@ def test_output_is_live(lab: Lab) -> None:
         environment={"OWN_LOG": str(lab.logs / "live.out")},
     )
     outcome = lab.run(request)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab import Lab, wait_until
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.runtime import processes
 from research_jobs.supervisor.supervise import Supervisor
 
@@ -50,7 +50,7 @@ def test_runs_share_guardians_and_nothing_else(lab: Lab, marker: str) -> None:
     with Supervisor(preload=("numpy",)) as supervisor:
         lab.supervisor = supervisor
         first = lab.run("who", secrets={"TOKEN": "s3cret-of-the-first"})
-        assert first.result.ending is Ending.SUCCEEDED, first.stderr
+        assert first.result.state is State.SUCCEEDED, first.stderr
         told = [json.loads(lab.run("who").stdout) for _ in range(8)]
     assert len({item["guardian"] for item in told}) < 6
     assert len({item["pid"] for item in told}) == 8
@@ -74,7 +74,7 @@ for pid in (os.getpid(), os.getppid()):
     )
     for _ in range(2):
         outcome = lab.run("folder/names", isolation=isolation)
-        assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+        assert outcome.result.state is State.SUCCEEDED, outcome.headline
         assert outcome.stdout.decode().splitlines() == [
             "names",
             "research_jobs: folder/names",
@@ -135,4 +135,4 @@ def test_what_is_installed_meanwhile_is_found(
         lab.supervisor = supervisor
         assert "installed_since" in lab.run("wants").headline
         (folder / "installed_since.py").write_text("")
-        assert lab.run("wants").result.ending is Ending.SUCCEEDED
+        assert lab.run("wants").result.state is State.SUCCEEDED

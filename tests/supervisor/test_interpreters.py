@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.store.codec import read_output
 from research_jobs.supervisor.supervise import resolve_interpreter
 
@@ -62,7 +62,7 @@ def test_foreign_interpreter(lab: Lab, with_pyarrow: str, isolation: str) -> Non
         "frame = pd.DataFrame({'a': [1, 2]})\n",
     )
     outcome = lab.run("looks_around", outputs=("frame",), python=with_pyarrow, isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.result.isolation == isolation
     said = outcome.stdout.decode()
     assert "'found': []" in said
@@ -74,9 +74,9 @@ def test_foreign_interpreter(lab: Lab, with_pyarrow: str, isolation: str) -> Non
 @BOTH
 def test_pyarrow_is_missing(lab: Lab, bare: str, isolation: str) -> None:
     """Without pyarrow a notebook without outputs runs; one with outputs says what is missing."""
-    assert lab.run("adds_up", python=bare, isolation=isolation).result.ending is Ending.SUCCEEDED
+    assert lab.run("adds_up", python=bare, isolation=isolation).result.state is State.SUCCEEDED
     outcome = lab.run("adds_up", python=bare, isolation=isolation, outputs=("total",))
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert outcome.headline == (
         f"notebooks/adds_up.py: output 'total' requires the package 'pyarrow', which is not "
         f"installed for {bare}. Install it: {bare} -m pip install pyarrow"
@@ -88,7 +88,7 @@ def test_relative_path(lab: Lab, bare: str) -> None:
     environment = Path(bare).parents[1]
     (lab.root / ".other").symlink_to(environment)
     outcome = lab.run("adds_up", python=".other/bin/python")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_where_an_interpreter_is(
 def test_interpreter_is_not_there(lab: Lab, isolation: str) -> None:
     """An interpreter that is not there fails the run in one line."""
     outcome = lab.run("adds_up", python="no/such/python", isolation=isolation)
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert outcome.headline == (
         f"notebooks/adds_up.py: interpreter {lab.root}/no/such/python cannot be started: "
         "No such file or directory. Check `python:` in the manifest."
@@ -127,7 +127,7 @@ def test_interpreter_is_not_there(lab: Lab, isolation: str) -> None:
 def test_not_an_interpreter(lab: Lab, isolation: str) -> None:
     """A program that is no Python fails the run and does not hang it."""
     outcome = lab.run("adds_up", python="/bin/false", isolation=isolation)
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "/bin/false" in outcome.headline
 
 
@@ -138,7 +138,7 @@ def test_python_too_old(lab: Lab, tmp_path: Path, isolation: str) -> None:
     if old is None:
         pytest.skip("no Python 3.8 or 3.9 here")
     outcome = lab.run("adds_up", python=old, isolation=isolation)
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "3.10 or later is required" in outcome.headline
 
 
@@ -150,7 +150,7 @@ def test_other_versions(lab: Lab, version: str, isolation: str) -> None:
     if python is None:
         pytest.skip(f"no Python {version} here")
     outcome = lab.run("adds_up", python=python, isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.stdout == b"the total is 3\n"
     assert outcome.stderr == b""
     failed = lab.run("segfaults", python=python, isolation=isolation)
@@ -193,10 +193,10 @@ def test_processes_of_other_versions(lab: Lab, version: str, method: str) -> Non
     outcome = lab.run("processes", python=python, environment={"METHOD": method}, timeout_s=120.0)
     assert outcome.stdout == b"[0, 2, 4]\nhandler\n"
     if method:
-        assert outcome.result.ending is Ending.FAILED
+        assert outcome.result.state is State.FAILED
         assert "a worker process tried to import this notebook" in outcome.headline
     else:
-        assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+        assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
 
 
 RICH = """
@@ -234,7 +234,7 @@ def test_other_versions_with_pyarrow(lab: Lab, python: str | None, isolation: st
         isolation=isolation,
         capture_path=str(capture),
     )
-    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
     assert outcome.result.isolation == isolation
     assert outcome.stderr == b""
     read = {item.name: read_output(Path(item.path)) for item in outcome.result.outputs}

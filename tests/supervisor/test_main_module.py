@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from lab import Lab, Outcome
+from lab import Lab, Ran
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
@@ -103,7 +103,7 @@ from __main__ import double as found; assert found is double
 }
 
 
-def look(lab: Lab, code: str, isolation: str | None = None) -> Outcome:
+def look(lab: Lab, code: str, isolation: str | None = None) -> Ran:
     """Run the definitions, then some code in a cell of its own."""
     lab.write("looks", f"{DEFINITIONS}# %% Look\n{code}\n")
     return lab.run("looks", isolation=isolation)
@@ -114,17 +114,17 @@ def look(lab: Lab, code: str, isolation: str | None = None) -> Outcome:
 def test_main_is_the_notebook(lab: Lab, kind: str, isolation: str) -> None:
     """Tools of the standard library find what the notebook defines."""
     outcome = look(lab, LOOKS[kind], isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, (outcome.headline, outcome.stderr)
+    assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
 
 
 def test_failing_tests_fail_the_run(lab: Lab) -> None:
     """unittest.main() leaves by sys.exit: a failing test fails the run, a passing one does not."""
     outcome = look(lab, "unittest.main(argv=['x'])")
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "exited with code" in outcome.headline
     assert b"FAILED (failures=1)" in outcome.stderr
     outcome = look(lab, "del TestIt.test_it\nTestIt.test_ok = print\nunittest.main(argv=['x'])")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 def test_main_in_a_helper(lab: Lab) -> None:
@@ -132,7 +132,7 @@ def test_main_in_a_helper(lab: Lab) -> None:
     lab.write("asks", "def ask():\n    import __main__\n    return __main__.answer\n")
     lab.write("imports", "# %%\nimport asks\nanswer = 42\nassert asks.ask() == 42\n")
     outcome = lab.run("imports")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
 
 
 def test_frames_print_as_in_the_editor(lab: Lab) -> None:
@@ -148,5 +148,5 @@ def test_frames_print_as_in_the_editor(lab: Lab) -> None:
         ),
     )
     outcome = lab.run("prints")
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert max(map(len, outcome.stdout.splitlines())) <= 80

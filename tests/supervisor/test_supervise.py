@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from lab import Lab, wait_until
 
-from research_jobs.protocol import Ending, OutputRequest
+from research_jobs.outcome import State
+from research_jobs.protocol import OutputRequest
 from research_jobs.supervisor.run import CancelToken
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
@@ -22,7 +23,7 @@ def test_outputs_are_staged(lab: Lab, isolation: str) -> None:
     """Declared outputs are staged as Parquet and described; nothing else is in the folder."""
     request = lab.request("assigns_two_outputs", outputs=("frame", "summary"))
     outcome = lab.run(request, isolation=isolation)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     frame, summary = outcome.result.outputs
     assert (frame.name, frame.rows, summary.name) == ("frame", 3, "summary")
     assert [name for name, _type in frame.columns] == ["day", "price"]
@@ -48,7 +49,7 @@ def test_figures_of_a_run(lab: Lab, isolation: str) -> None:
         "os.waitpid(child, 0)\n",
     )
     result = lab.run("works", isolation=isolation).result
-    assert result.ending is Ending.SUCCEEDED
+    assert result.state is State.SUCCEEDED
     assert result.cpu_s >= 0.3
     assert result.duration_s >= 0.3
     assert result.peak_memory_bytes > 150 << 20
@@ -60,7 +61,7 @@ def test_figures_of_a_run(lab: Lab, isolation: str) -> None:
 def test_output_that_was_not_assigned(lab: Lab) -> None:
     """A declared output that is missing fails the run, with the name that was likely meant."""
     outcome = lab.run("adds_up", outputs=("totale",))
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert outcome.headline == (
         "notebooks/adds_up.py: output 'totale' was never assigned. Did you mean 'total'?"
     )
@@ -69,7 +70,7 @@ def test_output_that_was_not_assigned(lab: Lab) -> None:
 def test_output_that_cannot_be_parquet(lab: Lab) -> None:
     """An output that Parquet cannot hold fails the run, and names output and type."""
     outcome = lab.run("assigns_one_bad_output", outputs=("frame", "bad"))
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "'bad'" in outcome.headline
     assert "lock" in outcome.headline
     assert outcome.result.outputs == ()
@@ -80,7 +81,7 @@ def test_checks(lab: Lab) -> None:
     checks = {"min_rows": 5, "severity": {"min_rows": "warn"}}
     request = lab.request("assigns_two_outputs", outputs=("frame",))
     outcome = lab.run(replace(request, outputs=(OutputRequest("frame", checks=checks),)))
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     (check,) = outcome.result.checks
     assert (check.output, check.check, check.passed, check.severity) == (
         "frame",
@@ -94,7 +95,7 @@ def test_checks(lab: Lab) -> None:
 def test_skipped(lab: Lab, isolation: str) -> None:
     """A notebook that skips its run says why, and nothing failed."""
     outcome = lab.run("skips", isolation=isolation, outputs=("never",))
-    assert outcome.result.ending is Ending.SKIPPED
+    assert outcome.result.state is State.SKIPPED
     assert outcome.result.skip_reason == "market closed"
     assert outcome.result.failure is None
 
@@ -109,7 +110,7 @@ def test_secrets_are_masked(lab: Lab, isolation: str) -> None:
         environment={"THE_SECRET": secret},
         secrets={"THE_SECRET": secret},
     )
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert secret.encode() not in outcome.stdout + outcome.stderr
     assert outcome.stdout == b"whole ***\n***"
     assert secret not in str(outcome.result)
@@ -145,7 +146,7 @@ subprocess.Popen(["sh", "-c", f"sleep 600; : {secret}"], start_new_session=True)
         replace(request, outputs=(OutputRequest("frame", checks=checks),)), isolation=isolation
     )
     result = outcome.result
-    assert result.ending is Ending.SUCCEEDED, outcome.headline
+    assert result.state is State.SUCCEEDED, outcome.headline
     assert secret not in str(result)
     assert result.parameters == {"login": "me:***"}
     assert [name for name, _ in result.outputs[0].columns] == ["key", "of ***"]
@@ -164,7 +165,7 @@ def test_a_reason_to_skip_shows_no_secret(lab: Lab) -> None:
 def test_pools(lab: Lab, isolation: str) -> None:
     """Pools run the notebook's own functions; what it did not wait for is waited for."""
     outcome = lab.run("uses_pools", isolation=isolation, timeout_s=60.0)
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     assert outcome.stdout == b"[1, 4, 9] [1, 4, 9, 16] [1, 4, 9]\n"
     assert (lab.notebooks / "late.txt").read_text() == "written"
     assert outcome.result.notes == ()
@@ -174,7 +175,7 @@ def test_broken_notebook(lab: Lab) -> None:
     """A file that does not parse fails with its place."""
     lab.write("broken", "# %% One\nx = (\n")
     outcome = lab.run("broken")
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert outcome.headline.startswith("notebooks/broken.py:2")
 
 
@@ -183,14 +184,14 @@ def test_notebook_is_gone(lab: Lab) -> None:
     request = lab.request("adds_up")
     Path(request.path).unlink()
     outcome = lab.run(request)
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert "adds_up.py" in outcome.headline
 
 
 def test_working_directory_is_gone(lab: Lab) -> None:
     """A working directory that is not there fails in words."""
     outcome = lab.run("adds_up", working_directory="/no/such/folder")
-    assert outcome.result.ending is Ending.FAILED
+    assert outcome.result.state is State.FAILED
     assert outcome.headline == (
         "notebooks/adds_up.py: its process could not be set up: "
         "No such file or directory: /no/such/folder"
@@ -221,8 +222,8 @@ def test_one_token_cancels_many(lab: Lab) -> None:
         wait_until(lambda: all(b"asleep" in lab.log(request) for request in requests))
         token.cancel()
         token.cancel()
-        assert {call.result().result.ending for call in calls} == {Ending.CANCELLED}
-    assert lab.run("adds_up", cancel=token).result.ending is Ending.CANCELLED
+        assert {call.result().result.state for call in calls} == {State.CANCELLED}
+    assert lab.run("adds_up", cancel=token).result.state is State.CANCELLED
 
 
 def test_nothing_is_left_open(lab: Lab) -> None:
@@ -248,6 +249,6 @@ def test_waiting_costs_nothing(lab: Lab) -> None:
     before = os.times()
     result = lab.run("naps").result
     after = os.times()
-    assert result.ending is Ending.SUCCEEDED
+    assert result.state is State.SUCCEEDED
     spent = after.user + after.system - before.user - before.system
     assert spent < 0.02 * result.duration_s + 0.02

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Outcome
+from lab import Lab, Ran
 
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
 from research_jobs.supervisor import sources
 from research_jobs.supervisor.sources import Sources
 from research_jobs.supervisor.supervise import Supervisor
@@ -59,13 +59,13 @@ def warm(site: Path, tmp_path: Path) -> Iterator[Lab]:
         yield lab
 
 
-def said(outcome: Outcome) -> list[str]:
+def said(outcome: Ran) -> list[str]:
     """What the notebook printed."""
-    assert outcome.result.ending is Ending.SUCCEEDED, outcome.headline
+    assert outcome.result.state is State.SUCCEEDED, outcome.headline
     return outcome.stdout.decode().split()
 
 
-def both(lab: Lab, **fields: Any) -> tuple[list[str], Outcome]:
+def both(lab: Lab, **fields: Any) -> tuple[list[str], Ran]:
     """What a run says that may be forked, which is what one says that was started cold."""
     warm, cold = lab.run("says", **fields), lab.run("says", isolation="spawn", **fields)
     assert said(warm) == said(cold)

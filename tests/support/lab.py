@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research_jobs.protocol import OutputRequest, RunRequest, RunResult
+from research_jobs.outcome import Outcome
+from research_jobs.protocol import OutputRequest, RunRequest
 from research_jobs.runtime.notebook_process import SPARE_NAME
 from research_jobs.supervisor.run import CancelToken, Supervisor
 
@@ -25,10 +26,10 @@ MARKER = "RESEARCH_JOBS_TEST_MARKER"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ran:
     """What became of a run, and what it left in its logs."""
 
-    result: RunResult
+    result: Outcome
     stdout: bytes
     stderr: bytes
 
@@ -110,7 +111,7 @@ class Lab:
         python: str | None = None,
         cancel: CancelToken | None = None,
         **fields: Any,
-    ) -> Outcome:
+    ) -> Ran:
         """Run a notebook for real and take its logs."""
         assert self.supervisor is not None
         request = self.request(name, **fields) if isinstance(name, str) else name
@@ -124,7 +125,7 @@ class Lab:
                 python=python,
                 cancel=cancel,
             )
-        return Outcome(result, out.read_bytes(), err.read_bytes())
+        return Ran(result, out.read_bytes(), err.read_bytes())
 
     def log(self, request: RunRequest) -> bytes:
         """What a run has written to stdout so far."""

@@ -20,8 +20,9 @@ from research_jobs.orchestration.compat.assets import table_types
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.partitions import partition_key_of
+from research_jobs.outcome import StagedOutput
 from research_jobs.project import Project
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.codec import read_output
 from research_jobs.store.commit import PublishedOutput, Staging, publish, reject
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -31,7 +32,6 @@ from research_jobs.orchestration.execution.io_manager import (
 )
 from research_jobs.orchestration.execution.partition_range import PartitionRange
 from research_jobs.orchestration.execution.work import (
-    SKIPPED,
     Ended,
     Work,
     fail_at_once,
@@ -44,9 +44,10 @@ from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.checks import CheckTally
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD, RESULT
-from research_jobs.orchestration.model.metadata import fit
+from research_jobs.orchestration.model.metadata import record_of
 from research_jobs.orchestration.model.ownership import claim_names
-from research_jobs.protocol import Ending
+from research_jobs.outcome import State
+from research_jobs.supervisor.run import CancelToken
 
 __all__ = ["run_step"]
 
@@ -66,7 +67,7 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
         When the run, or a run of the range, did not succeed.
     """
     if entry.error is not None:
-        fail_at_once(entry.error)
+        fail_at_once(entry, entry.error)
     try:
         claim_names(context.instance, catalog.project, catalog.names.prefix)
         config = dict(context.op_execution_context.op_config or {})
@@ -83,7 +84,7 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
             stderr=streams.stderr,
         )
     except ResearchJobsError as error:
-        fail_at_once(error)
+        fail_at_once(entry, error)
     with single_errors():
         if keys is None or (len(keys) == 1 and asked is None):
             yield from _run_single(context, work, keys[0] if keys else None)
@@ -151,7 +152,7 @@ def _run_single(context: dg.AssetExecutionContext, work: Work, key: str | None) 
     try:
         ended = work.run(key, step_cancel_token(context), place)
     except ResearchJobsError as error:
-        fail_at_once(error)
+        fail_at_once(work.entry, error)
     if ended.staged is None:
         yield from _conclude(context, work, ended, key, None)
         return
@@ -168,25 +169,22 @@ def _conclude(
     staged: StagedRun | None,
 ) -> Iterator[Any]:
     asset, cancel = context.asset_key, step_cancel_token(context)
-    ending = ended.result.ending
-    if ending is not Ending.SUCCEEDED:
+    state = ended.outcome.state
+    if state is not State.SUCCEEDED:
         ended = work.reported(ended, cancel)
-    if ending is Ending.CANCELLED:
+    if state is State.CANCELLED:
         raise dg.DagsterExecutionInterruptedError
-    if ending is Ending.SKIPPED:
-        yield observation(asset, key, SKIPPED, ended.result.skip_reason or "", ended)
+    if state is State.SKIPPED:
+        yield observation(asset, ended.outcome, ended.report)
         return
-    if ending is not Ending.SUCCEEDED:
-        raise failure(work, ended)
+    if not state.ok:
+        raise failure(ended)
     checks = CheckTally(asset, [check.name for check in context.selected_asset_check_keys])
-    checks.add(key, ended.result.checks)
-    if ended.refused:
-        extra = set_aside(staged)
-        yield from checks.results(extra)
-        reason = refusal(work.entry.name, ended, extra)
-        ended = work.reported(ended, cancel, refused=reason)
-        entries = {"ending": dg.MetadataValue.text("refused"), **ended.report, **extra}
-        raise dg.Failure(description=reason, metadata=fit(entries))
+    checks.add(key, ended.outcome.checks)
+    if ended.outcome.refused:
+        aside = set_aside(staged)
+        yield from checks.results(aside)
+        raise failure(work.reported(refusal(ended, aside), cancel), aside)
     yield from _published(context, work, ended, staged)
     yield from checks.results()
 
@@ -202,11 +200,9 @@ def _published(
         ended = work.reported(ended, cancel)
         value: Any = PublishedPartitions()
     elif ours:
-        value = replace(
-            staged, report=lambda error: work.reported(ended, cancel, failed=error).report
-        )
+        value = replace(staged, report=partial(_report_published, work, ended, cancel))
     else:
-        value = _foreign_value(context, staged, manager)
+        value = _foreign_value(context, work, staged, manager)
     context.add_asset_metadata(work.metadata(ended, {}, stored=ours))
     failed: str | None = f"the IO manager '{manager}' did not store the outputs"
     try:
@@ -218,12 +214,24 @@ def _published(
         failed = None
     finally:
         if staged is not None and not ours:
-            work.reported(ended, cancel, failed=failed)
+            work.reported(ended.unpublished(State.FAILED, failed) if failed else ended, cancel)
 
 
-def _foreign_value(context: dg.AssetExecutionContext, staged: StagedRun, manager: str) -> Any:
+def _report_published(
+    work: Work, ended: Ended, cancel: CancelToken, error: str | None
+) -> Mapping[str, Any]:
+    """The report once our IO manager is through: what leads to it, and the record that names it."""
+    if error is not None:
+        return work.reported(ended.unpublished(State.FAILED, error), cancel).report
+    ended = work.reported(ended, cancel)
+    return {**ended.report, **record_of(work.published(ended))}
+
+
+def _foreign_value(
+    context: dg.AssetExecutionContext, work: Work, staged: StagedRun, manager: str
+) -> Any:
     """The loaded outputs, for an IO manager that is not ours: here they pass through memory."""
     try:
         return asset_value(output_io_manager(context, RESULT, manager), staged)
     except ResearchJobsError as error:
-        fail_at_once(error)
+        fail_at_once(work.entry, error, State.FAILED)

@@ -24,11 +24,10 @@ from research_jobs.orchestration.compat.assets import (
 from research_jobs.orchestration.execution.attempts import step_cancel_token
 from research_jobs.orchestration.execution.io_manager import PublishedPartitions
 from research_jobs.orchestration.execution.work import (
-    FAILED,
-    SKIPPED,
     Ended,
     Work,
     fail_at_once,
+    headline,
     materialization,
     observation,
     publish,
@@ -36,10 +35,10 @@ from research_jobs.orchestration.execution.work import (
     set_aside,
 )
 from research_jobs.orchestration.model.checks import CheckTally
-from research_jobs.orchestration.model.metadata import fit
+from research_jobs.orchestration.model.metadata import fit, record_of
 from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.process import usable_cores
-from research_jobs.protocol import Ending
 from research_jobs.supervisor.run import CancelToken
 
 __all__ = ["CONCURRENCY_TAG", "PartitionRange"]
@@ -58,11 +57,8 @@ _skipped: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
 class _Done:
     """One partition, done with."""
 
-    key: str
-    ended: Ended | None = None
+    ended: Ended
     previous: Mapping[str, int] = field(default_factory=dict[str, int])
-    failed: str | None = None
-    skipped: str | None = None
     aside: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -133,32 +129,33 @@ class PartitionRange:
         tags = provenance_tags(context, asset)
         checks = CheckTally(asset, [check.name for check in context.selected_asset_check_keys])
         failed: dict[str, str] = {}
+        worst = State.SUCCEEDED
         aside: dict[str, Any] = {}
         skipped: set[str] = set()
         published = 0
         cancel = step_cancel_token(context)
         with cancel.listening(self._stop.cancel):
             for done in self._all():
-                if done.ended is not None:
-                    checks.add(done.key, done.ended.result.checks)
-                if done.failed is not None:
-                    failed[done.key] = done.failed
-                    aside |= done.aside
-                    yield observation(asset, done.key, FAILED, done.failed, done.ended)
-                elif done.skipped is not None:
-                    skipped.add(done.key)
-                    yield observation(asset, done.key, SKIPPED, done.skipped, done.ended)
-                elif done.ended is not None:
+                outcome = done.ended.outcome
+                key = outcome.partition or ""
+                checks.add(key, outcome.checks)
+                if outcome.state is State.SUCCEEDED:
                     published += 1
-                    yield materialization(
-                        asset, done.key, self._work, done.ended, done.previous, tags
-                    )
+                    yield materialization(asset, self._work, done.ended, done.previous, tags)
+                    continue
+                if outcome.state is State.SKIPPED:
+                    skipped.add(key)
+                else:
+                    failed[key] = headline(outcome)
+                    worst = max(worst, outcome.state, key=lambda state: state.order)
+                    aside |= done.aside
+                yield observation(asset, outcome, done.ended.report)
         if cancel.is_cancelled:
             raise dg.DagsterExecutionInterruptedError
         _remember_skipped(self._work, skipped)
         if failed:
             yield from checks.results(aside)
-            raise self._failure(failed, aside)
+            raise self._failure(worst, failed, aside)
         if published:
             yield quiet_output(PublishedPartitions(published), output_name)
             yield from checks.results()
@@ -182,7 +179,7 @@ class PartitionRange:
                 else:
                     yield done
         except ResearchJobsError as error:
-            fail_at_once(error)
+            fail_at_once(self._work.entry, error, State.FAILED)
         finally:
             self._stop.cancel()
             for thread in threads:
@@ -233,12 +230,12 @@ class PartitionRange:
         """One partition, tried as often as the manifest says; None when it was cancelled."""
         upstream = next((name for name, keys in self._upstream_skipped if key in keys), None)
         if upstream is not None:
-            return _Done(key, skipped=f"{upstream} was skipped for it")
+            return self._not_begun(key, State.SKIPPED, f"{upstream} was skipped for it")
         policy = self._context.op_execution_context.op_def.retry_policy
         attempt = 0
         while True:
             done = self._attempt(key, slot)
-            if done is None or done.failed is None or policy is None:
+            if done is None or done.ended.outcome.state.ok or policy is None:
                 return done
             attempt += 1
             if attempt > policy.max_retries or not self._wait(policy.calculate_delay(attempt)):
@@ -248,28 +245,31 @@ class PartitionRange:
         try:
             ended = self._work.run(key, self._stop, slot)
         except (ParameterError, PartitionError) as error:
-            return _Done(key, failed=error.headline)
-        result = ended.result
-        if result.ending is not Ending.SUCCEEDED:
+            return self._not_begun(key, State.BLOCKED, error.headline)
+        if ended.outcome.state is not State.SUCCEEDED:
             ended = self._work.reported(ended, self._stop)
-        if result.ending is Ending.CANCELLED:
-            return None
-        if result.ending is Ending.SKIPPED:
-            return _Done(key, ended, skipped=result.skip_reason or "")
-        if result.ending is not Ending.SUCCEEDED:
-            headline = result.failure.headline if result.failure else str(result.ending)
-            return _Done(key, ended, failed=headline)
-        if ended.refused:
+            return None if ended.outcome.state is State.CANCELLED else _Done(ended)
+        if ended.outcome.refused:
             aside = set_aside(ended.staged)
-            reason = refusal(self._work.entry.name, ended, aside)
-            ended = self._work.reported(ended, self._stop, refused=reason)
-            return _Done(key, ended, failed=reason, aside=aside)
+            return _Done(self._work.reported(refusal(ended, aside), self._stop), aside=aside)
         try:
             previous = publish(ended)
         except ResearchJobsError as error:
-            self._work.reported(ended, self._stop, failed=error.headline)
+            self._work.reported(ended.unpublished(State.FAILED, error.headline), self._stop)
             raise
-        return _Done(key, self._work.reported(ended, self._stop), previous=previous)
+        return _Done(self._work.reported(ended, self._stop), previous)
+
+    def _not_begun(self, key: str, state: State, reason: str) -> _Done:
+        """A partition for which the notebook was not even started."""
+        outcome = Outcome(
+            state,
+            failure=None if state.ok else Failure(reason),
+            skip_reason=reason if state.ok else None,
+            notebook=self._work.entry.name,
+            run_id=self._work.run_id,
+            partition=key,
+        )
+        return _Done(Ended(outcome))
 
     def _wait(self, seconds: float) -> bool:
         """Wait between two attempts; False when all is to stop."""
@@ -277,18 +277,23 @@ class PartitionRange:
         with self._stop.listening(stopped.set):
             return not stopped.wait(seconds)
 
-    def _failure(self, failed: Mapping[str, str], aside: Mapping[str, Any]) -> dg.Failure:
+    def _failure(
+        self, worst: State, failed: Mapping[str, str], aside: Mapping[str, Any]
+    ) -> dg.Failure:
         keys = sorted(failed)
         named = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
         lines = [f"- {key}: {failed[key]}" for key in keys[:SHOWN]]
+        reason = (
+            f"{self._work.entry.name}: {len(failed)} of {self._count} partitions failed "
+            f"({named}). {keys[0]}: {failed[keys[0]]}"
+        )
+        outcome = Outcome(worst, failure=Failure(reason), notebook=self._work.entry.name)
         return dg.Failure(
-            description=(
-                f"{self._work.entry.name}: {len(failed)} of {self._count} partitions failed "
-                f"({named}). {keys[0]}: {failed[keys[0]]}"
-            ),
+            description=reason,
             metadata=fit(
                 {
-                    "ending": dg.MetadataValue.text("failed"),
+                    "ending": dg.MetadataValue.text(worst.value),
+                    **record_of(outcome),
                     "failed_partitions": dg.MetadataValue.int(len(failed)),
                     "failures": dg.MetadataValue.text("\n".join(lines)),
                     **aside,

@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from research_jobs.orchestration.execution.gallery import notebook_card, share_p
 from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
+from research_jobs.outcome import Outcome
 from research_jobs.project import Project
-from research_jobs.protocol import Ending, Failure, PartitionKey, RunResult
-from research_jobs.report.header import ReportHeader, header_of
+from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
 from research_jobs.supervisor.run import CancelToken
 
-__all__ = ["git_commit", "report_entries", "run_folder"]
+__all__ = ["git_commit", "make_run_report", "run_folder"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -41,69 +41,55 @@ def run_folder(project: Project, run_id: str, step_key: str, partition: str | No
     return project.make_state_folder("runs", plain)
 
 
-def report_entries(
+def make_run_report(
     catalog: Catalog,
     entry: Entry,
-    result: RunResult,
+    outcome: Outcome,
     *,
     capture: Path,
-    run_id: str,
     step_key: str,
-    partition: PartitionKey | None,
-    unpublished: str | None = None,
-    ending: str | None = None,
     cancel: CancelToken,
-) -> Metadata:
+) -> tuple[str | None, Metadata]:
     """Make the report of a run whose outputs are published, or will not be.
 
     Parameters
     ----------
     catalog : Catalog
     entry : Entry
-    result : RunResult
+    outcome : Outcome
     capture : Path
         What the notebook's cells showed. Its folder is removed once the report is there.
-    run_id, step_key : str
-    partition : PartitionKey or None
-    unpublished : str or None
-        Why the outputs of a notebook that succeeded were not published.
-    ending : str or None
-        The ending that this means: ``"refused"`` (by a check) or ``"failed"``.
+    step_key : str
     cancel : CancelToken
         The run's: once it is cancelled, the report has a few seconds left.
 
     Returns
     -------
-    dict
-        Metadata that leads to the report; of a report that could not be written, why.
+    page : str or None
+    metadata : dict
+        What leads to the report; of a report that could not be written, why.
     """
     project = catalog.project
-    header = header_of(
-        result,
-        notebook=entry.name,
-        run_id=run_id,
-        run_url=run_page(catalog, run_id, step_key),
+    header = ReportHeader(
+        outcome,
+        run_url=run_page(catalog, outcome.run_id, step_key),
         path=project.display(entry.notebook.path),
-        partition=partition.key if partition else None,
         code_version=entry.notebook.code_version or None,
         git_commit=git_commit(project.root),
         timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
     )
-    if unpublished is not None and result.ending is Ending.SUCCEEDED:
-        header = replace(
-            header, ending=ending or "failed", failure=Failure(headline=unpublished), outputs=()
-        )
     try:
         report = make_report(_order(catalog, entry, header, capture), stop=cancel.listening)
     except Exception as error:
         logger.exception("%s: the report could not be written", entry.name)
-        return {"report_error": dg.MetadataValue.text(f"{type(error).__name__}: {error}"[:1000])}
+        why = f"{type(error).__name__}: {error}"[:1000]
+        return None, {"report_error": dg.MetadataValue.text(why)}
     shutil.rmtree(capture.parent, ignore_errors=True)
     links = _links(catalog, report)
     refused = share_pages(catalog, report.folder)
     if refused is not None:
         links["report_error"] = dg.MetadataValue.text(refused)
-    return links
+    return str(report.html), links
 
 
 def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) -> ReportOrder:

@@ -14,22 +14,22 @@ from research_jobs.errors import ParameterError, ResearchJobsError
 from research_jobs.notebook.parameters import convert_parameters, missing_parameters
 from research_jobs.orchestration.compat.assets import data_version_tags, partition_tags
 from research_jobs.orchestration.execution.io_manager import StagedRun
-from research_jobs.orchestration.execution.reports import report_entries, run_folder
+from research_jobs.orchestration.execution.reports import make_run_report, run_folder
 from research_jobs.orchestration.execution.supervisors import shared_supervisor
 from research_jobs.orchestration.model.catalog import Catalog, Entry
-from research_jobs.orchestration.model.checks import failed_errors
 from research_jobs.orchestration.model.data_version import content_version
 from research_jobs.orchestration.model.metadata import (
     Metadata,
     code_block,
     fit,
     materialization_metadata,
-    run_metadata,
+    outcome_metadata,
 )
 from research_jobs.orchestration.model.partitions import parameter_values, partition_key_of
 from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
-from research_jobs.protocol import CheckOutcome, Ending, PartitionKey, RunResult
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.protocol import PartitionKey
 from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.layout import output_path
@@ -43,6 +43,7 @@ __all__ = [
     "Work",
     "fail_at_once",
     "failure",
+    "headline",
     "materialization",
     "observation",
     "publish",
@@ -53,12 +54,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that ended.
+    """A run that ended: its outcome, and what there is still to do with it.
 
     Parameters
     ----------
+    outcome : Outcome
     partition : PartitionKey or None
-    result : RunResult
     staged : StagedRun or None
         Its outputs, not published yet; None when it has none.
     data_version : str or None
@@ -68,17 +69,17 @@ class Ended:
         Metadata that leads to its report, once `Work.reported` has made it.
     """
 
-    partition: PartitionKey | None
-    result: RunResult
+    outcome: Outcome
+    partition: PartitionKey | None = None
     staged: StagedRun | None = None
     data_version: str | None = None
     capture: Path | None = None
     report: Metadata = field(default_factory=dict[str, Any])
 
-    @property
-    def refused(self) -> list[CheckOutcome]:
-        """List of CheckOutcome: the failed checks that keep it from being published."""
-        return failed_errors(self.result.checks)
+    def unpublished(self, state: State, reason: str) -> Ended:
+        """The same, where a check or the store kept its outputs from being published."""
+        outcome = replace(self.outcome, state=state, failure=Failure(reason), outputs=())
+        return replace(self, outcome=outcome)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Work:
             )
             start_maker()  # warm by the time that the notebook has ended
             with slot or nullcontext():
-                result = shared_supervisor(self.catalog.preload).run(
+                outcome = shared_supervisor(self.catalog.preload).run(
                     request,
                     stdout=self.stdout,
                     stderr=self.stderr,
@@ -142,10 +143,10 @@ class Work:
                     cancel=cancel,
                 )
             ended = Ended(
+                replace(outcome, notebook=self.entry.name, run_id=self.run_id, partition=key),
                 partition,
-                result,
-                self._staged(result, staging, partition),
-                content_version(result.outputs),
+                self._staged(outcome, staging, partition),
+                content_version(outcome.outputs),
                 folder / "capture.jsonl",
             )
         except BaseException:
@@ -156,22 +157,13 @@ class Work:
             staging.close()
         return ended
 
-    def reported(
-        self,
-        ended: Ended,
-        cancel: CancelToken,
-        *,
-        refused: str | None = None,
-        failed: str | None = None,
-    ) -> Ended:
+    def reported(self, ended: Ended, cancel: CancelToken) -> Ended:
         """Make a run's report, once its outputs are published or will not be.
 
         Parameters
         ----------
         ended : Ended
         cancel : CancelToken
-        refused, failed : str or None
-            Why the outputs are not published: a check, or an error of the store.
 
         Returns
         -------
@@ -180,19 +172,15 @@ class Work:
         """
         if ended.capture is None:
             return ended
-        entries = report_entries(
+        page, entries = make_run_report(
             self.catalog,
             self.entry,
-            ended.result,
+            ended.outcome,
             capture=ended.capture,
-            run_id=self.run_id,
             step_key=self.step_key,
-            partition=ended.partition,
-            unpublished=refused or failed,
-            ending="refused" if refused else "failed",
             cancel=cancel,
         )
-        return replace(ended, report=entries)
+        return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
 
     def _parameters_of(self, partition: PartitionKey | None) -> dict[str, Any]:
         """The run's parameters: those of the step, and those that the partition sets."""
@@ -216,16 +204,16 @@ class Work:
         return parameters
 
     def _staged(
-        self, result: RunResult, staging: Staging | None, partition: PartitionKey | None
+        self, outcome: Outcome, staging: Staging | None, partition: PartitionKey | None
     ) -> StagedRun | None:
         """What a run that succeeded has to publish."""
-        if staging is None or result.ending is not Ending.SUCCEEDED:
+        if staging is None or outcome.state is not State.SUCCEEDED:
             return None
         return StagedRun(
             store=self.catalog.project.store,
             notebook=self.entry.name,
             run_id=self.run_id,
-            outputs=result.outputs,
+            outputs=outcome.outputs,
             staging=staging,
             partition=partition,
             keep={name: output.keep for name, output in self.entry.spec.outputs.items()},
@@ -236,19 +224,22 @@ class Work:
         self, ended: Ended, previous: Mapping[str, int], *, stored: bool = True
     ) -> Metadata:
         """What the materialisation of a run says."""
-        store, name = self.catalog.project.store, self.entry.name
-        paths = {
-            output.name: output_path(store, name, output.name, ended.partition)
-            for output in (ended.result.outputs if stored else ())
-        }
         return materialization_metadata(
-            ended.result,
-            paths=paths,
+            self.published(ended, stored=stored),
             code_version=self.entry.notebook.code_version or None,
             previous_rows=previous,
             partitioned=ended.partition is not None,
             report=ended.report,
         )
+
+    def published(self, ended: Ended, *, stored: bool = True) -> Outcome:
+        """The outcome of a run with its outputs where others read them, if we store them."""
+        store, name, part = self.catalog.project.store, self.entry.name, ended.partition
+        outputs = tuple(
+            replace(output, path=output_path(store, name, output.name, part) if stored else "")
+            for output in ended.outcome.outputs
+        )
+        return replace(ended.outcome, outputs=outputs)
 
 
 def publish(ended: Ended) -> dict[str, int]:
@@ -264,7 +255,6 @@ def publish(ended: Ended) -> dict[str, int]:
 
 def materialization(
     asset: dg.AssetKey,
-    key: str,
     work: Work,
     ended: Ended,
     previous: Mapping[str, int],
@@ -273,52 +263,64 @@ def materialization(
     """What is recorded of one partition out of a range."""
     return dg.AssetMaterialization(
         asset_key=asset,
-        partition=key,
+        partition=ended.outcome.partition,
         metadata=work.metadata(ended, previous),
-        tags={**tags, **partition_tags(key), **data_version_tags(ended.data_version)},
+        tags={
+            **tags,
+            **partition_tags(ended.outcome.partition),
+            **data_version_tags(ended.data_version),
+        },
     )
 
 
 def observation(
-    asset: dg.AssetKey, key: str | None, kind: str, reason: str, ended: Ended | None
+    asset: dg.AssetKey, outcome: Outcome, report: Metadata | None = None
 ) -> dg.AssetObservation:
     """What stays on the asset of a run that made nothing."""
-    entries: Metadata = {kind: _text(reason)}
+    kind = SKIPPED if outcome.state is State.SKIPPED else FAILED
+    reason = outcome.reason or ""
+    entries: Metadata = {kind: _text(reason), **(report or {}), **outcome_metadata(outcome)}
     if kind == SKIPPED:
         entries["skip_reason"] = _text(reason)
-    if ended is not None:
-        entries |= ended.report | run_metadata(ended.result)
     return dg.AssetObservation(
         asset_key=asset,
-        partition=key,
+        partition=outcome.partition,
         description=reason,
         metadata=fit(entries),
-        tags={kind: "true", **partition_tags(key)},
+        tags={kind: "true", **partition_tags(outcome.partition)},
     )
 
 
-def failure(work: Work, ended: Ended) -> dg.Failure:
+def failure(ended: Ended, extra: Metadata | None = None) -> dg.Failure:
     """What the step of a run that did not succeed fails with: the place first."""
-    result = ended.result
-    failure = result.failure
-    headline = failure.headline if failure else f"{work.entry.name}: {result.ending}"
-    entries: Metadata = {"ending": _text(result.ending.value), **ended.report}
-    if failure is not None and failure.traceback:
-        entries["traceback"] = dg.MetadataValue.md(code_block(failure.traceback, "pytb"))
-    if failure is not None and failure.cell_source:
-        entries["cell"] = dg.MetadataValue.md(code_block(failure.cell_source, "python"))
+    outcome, failed = ended.outcome, ended.outcome.failure
+    entries: Metadata = {"ending": _text(outcome.state.value), **ended.report, **(extra or {})}
+    if failed is not None and failed.traceback:
+        entries["traceback"] = dg.MetadataValue.md(code_block(failed.traceback, "pytb"))
+    if failed is not None and failed.cell_source:
+        entries["cell"] = dg.MetadataValue.md(code_block(failed.cell_source, "python"))
     return dg.Failure(
-        description=headline,
-        metadata=fit(entries | run_metadata(result)),
+        description=headline(outcome), metadata=fit(entries | outcome_metadata(outcome))
     )
 
 
-def fail_at_once(error: ResearchJobsError) -> NoReturn:
-    """A mistake that no further attempt would mend."""
-    entries: Metadata = {"ending": _text("not started")}
+def headline(outcome: Outcome) -> str:
+    """Why a run did not succeed: the place first."""
+    if outcome.failure is None:
+        return f"{outcome.label}: {outcome.state.words}"
+    return outcome.failure.headline
+
+
+def fail_at_once(entry: Entry, error: ResearchJobsError, state: State = State.BLOCKED) -> NoReturn:
+    """A mistake that no further attempt would mend; by default one that let nothing begin."""
+    why = Failure(error.headline, traceback=error.details or "")
+    outcome = Outcome(state, failure=why, notebook=entry.name)
+    entries: Metadata = {"ending": _text(outcome.state.value), **outcome_metadata(outcome)}
     if error.details:
         entries["details"] = dg.MetadataValue.md(code_block(error.details))
-    raise dg.Failure(description=error.headline, metadata=entries, allow_retries=False) from None
+    raise dg.Failure(
+        description=error.headline, metadata=fit(entries), allow_retries=False
+    ) from None
 
 
 def set_aside(staged: StagedRun | None) -> Metadata:
@@ -331,16 +333,18 @@ def set_aside(staged: StagedRun | None) -> Metadata:
         return {"kept_aside": _text(f"nowhere: {error.headline}")}
 
 
-def refusal(name: str, ended: Ended, extra: Mapping[str, Any]) -> str:
-    first = ended.refused[0]
-    more = f" (and {len(ended.refused) - 1} more)" if len(ended.refused) > 1 else ""
-    where = getattr(extra.get("kept_aside"), "value", None)
-    aside = f" What was made is in {where}" if where else ""
-    partition = f" [{ended.partition.key}]" if ended.partition else ""
-    return (
-        f"{name}{partition}: output '{first.output}' failed the check {first.check}: "
-        f"{first.description}{more}. The previous outputs stay.{aside}"
+def refusal(ended: Ended, aside: Metadata) -> Ended:
+    """A run whose outputs are not published, for checks failed."""
+    refused = ended.outcome.refused
+    first = refused[0]
+    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+    where = getattr(aside.get("kept_aside"), "value", None)
+    kept = f" What was made is in {where}" if where else ""
+    reason = (
+        f"{ended.outcome.label}: output '{first.output}' failed the check {first.check}: "
+        f"{first.description}{more}. The previous outputs stay.{kept}"
     )
+    return ended.unpublished(State.REFUSED, reason)
 
 
 def _text(value: str) -> dg.MetadataValue[Any]:

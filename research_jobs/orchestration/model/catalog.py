@@ -109,6 +109,17 @@ class Catalog:
         """Tuple of str: the project's own entries of ``sys.path``."""
         return tuple(str(self.project.root / entry) for entry in self.manifest.defaults.sys_path)
 
+    def upstream_of(self, name: str) -> set[str]:
+        """All notebooks that one reads, directly or not."""
+        found: set[str] = set()
+        left = [name]
+        while left:
+            entry = self.entries.get(left.pop())
+            new = set(entry.upstream) - found if entry else set[str]()
+            found |= new
+            left += new
+        return found
+
 
 def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
     """Read a project's notebooks and manifest.

@@ -13,9 +13,9 @@ import dagster as dg
 
 from research_jobs.manifest import OutputSpec
 from research_jobs.orchestration.model.metadata import fit
-from research_jobs.protocol import CheckOutcome
+from research_jobs.outcome import CheckOutcome
 
-__all__ = ["CheckTally", "check_name", "check_specs", "failed_errors"]
+__all__ = ["CheckTally", "check_name", "check_specs"]
 
 _SEVERITY = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}
 _SHOWN = 20
@@ -142,8 +142,3 @@ def _value(value: Any) -> dg.MetadataValue[Any]:
     if isinstance(value, (list, dict)):
         return dg.MetadataValue.json(value)
     return dg.MetadataValue.text(str(value))
-
-
-def failed_errors(outcomes: Iterable[CheckOutcome]) -> list[CheckOutcome]:
-    """The outcomes that keep an output from being published."""
-    return [outcome for outcome in outcomes if not outcome.passed and outcome.severity == "error"]

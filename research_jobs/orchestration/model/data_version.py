@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from research_jobs.protocol import StagedOutput
+from research_jobs.outcome import StagedOutput
 
 __all__ = ["content_version"]
 

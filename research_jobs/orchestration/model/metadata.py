@@ -6,17 +6,36 @@ All of it comes from the run's record: nothing here reads a file of data. The wh
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import dagster as dg
 from dagster_shared.serdes import serialize_value
 
-from research_jobs.protocol import RunResult, StagedOutput
+from research_jobs.orchestration.model.causes import failure_reason, is_interruption
+from research_jobs.outcome import Failure, Outcome, StagedOutput, State, from_json, to_json
 
-__all__ = ["LIMIT", "ROWS", "code_block", "fit", "materialization_metadata", "run_metadata"]
+__all__ = [
+    "LIMIT",
+    "OUTCOME",
+    "ROWS",
+    "code_block",
+    "fit",
+    "materialization_metadata",
+    "outcome_metadata",
+    "read_failure",
+    "read_outcome",
+    "record_of",
+]
+
+OUTCOME = "outcome"
+"""The entry that holds the record of what became of a notebook."""
+
+OUTCOME_LIMIT = 20_000
 
 LIMIT = 100_000
 SCHEMA_LIMIT = 40_000
@@ -36,9 +55,8 @@ Metadata = dict[str, dg.MetadataValue[Any]]
 
 
 def materialization_metadata(
-    result: RunResult,
+    outcome: Outcome,
     *,
-    paths: Mapping[str, str],
     code_version: str | None,
     previous_rows: Mapping[str, int],
     partitioned: bool,
@@ -51,10 +69,8 @@ def materialization_metadata(
 
     Parameters
     ----------
-    result : RunResult
-        Of a run that succeeded.
-    paths : mapping of str to str
-        Output to the path that other tools read; outputs without one have no path entry.
+    outcome : Outcome
+        Of a run that succeeded. Outputs without a path that other tools read have no path entry.
     code_version : str or None
     previous_rows : mapping of str to int
         Rows of each output at the materialisation before, where there was one.
@@ -68,38 +84,88 @@ def materialization_metadata(
     dict
         At most `LIMIT` bytes as Dagster stores it.
     """
-    entries: Metadata = dict(report or {})
-    for position, staged in enumerate(result.outputs):
+    entries: Metadata = {**(report or {}), **record_of(outcome)}
+    for position, staged in enumerate(outcome.outputs):
         prefix = "" if position == 0 else f"{staged.name}/"
         entries |= _output_metadata(
             staged,
             prefix=prefix,
-            path=paths.get(staged.name),
             before=previous_rows.get(staged.name),
             partitioned=partitioned,
         )
-    entries |= run_metadata(result)
+    entries |= outcome_metadata(outcome)
     if code_version:
         entries["code_version"] = dg.MetadataValue.text(code_version)
     return fit(entries)
 
 
-def run_metadata(result: RunResult) -> Metadata:
-    """What is known of any run, whatever its ending: time, memory, parameters, notes."""
-    entries: Metadata = {
-        "duration_s": dg.MetadataValue.float(round(result.duration_s, 3)),
-        "cpu_s": dg.MetadataValue.float(round(result.cpu_s, 3)),
-        "peak_memory_bytes": dg.MetadataValue.int(result.peak_memory_bytes),
-    }
-    if result.parameters:
-        entries["parameters"] = dg.MetadataValue.json(dict(result.parameters))
-    if result.notes:
-        entries["notes"] = dg.MetadataValue.text("\n".join(result.notes)[:4000])
+def outcome_metadata(outcome: Outcome) -> Metadata:
+    """The record of an outcome, and what a person reads of it: time, memory, parameters, notes."""
+    entries: Metadata = record_of(outcome)
+    if outcome.state.ended:
+        entries["duration_s"] = dg.MetadataValue.float(round(outcome.duration_s, 3))
+        entries["cpu_s"] = dg.MetadataValue.float(round(outcome.cpu_s, 3))
+        entries["peak_memory_bytes"] = dg.MetadataValue.int(outcome.peak_memory_bytes)
+    if outcome.parameters:
+        entries["parameters"] = dg.MetadataValue.json(dict(outcome.parameters))
+    if outcome.notes:
+        entries["notes"] = dg.MetadataValue.text("\n".join(outcome.notes)[:4000])
     return entries
 
 
+def record_of(outcome: Outcome) -> Metadata:
+    """The entry that holds the record."""
+    # Parameters and notes are beside it, as entries of their own.
+    record = to_json(replace(outcome, parameters={}, notes=()))
+    for bulky in ("checks", "failure", "outputs"):
+        if len(json.dumps(record)) > OUTCOME_LIMIT:
+            del record[bulky]
+    return {OUTCOME: dg.MetadataValue.json(record)}
+
+
+def read_outcome(metadata: Mapping[str, Any], state: State, reason: str | None = None) -> Outcome:
+    """The outcome that the metadata of an event holds.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of a materialisation, an observation or a step's failure.
+    state, reason
+        What the event itself says, for metadata without a record: that of earlier versions, and
+        of steps that failed before there was one.
+
+    Returns
+    -------
+    Outcome
+    """
+    values = {key: getattr(entry, "value", None) for key, entry in metadata.items()}
+    record = values.get(OUTCOME)
+    found = from_json(record) if isinstance(record, Mapping) else None
+    if found is not None:
+        return found
+    earlier = from_json(
+        {
+            "ending": values.get("ending", state),
+            "reason": reason,
+            "duration_s": values.get("duration_s"),
+            "report": values.get("report_file"),
+        }
+    ) or Outcome(state)
+    return earlier if earlier.state.ok else replace(earlier, failure=Failure(reason or ""))
+
+
+def read_failure(data: Any) -> Outcome:
+    """The outcome of a step that failed, from the data of Dagster's event."""
+    if is_interruption(data):
+        return Outcome(State.CANCELLED, failure=Failure("interrupted"))
+    said = data.user_failure_data
+    reason = failure_reason(data)
+    text = f"{reason.line}\n{reason.rest}"
+    return read_outcome(said.metadata if said else {}, State.FAILED, text)
+
+
 def _output_metadata(
-    staged: StagedOutput, *, prefix: str, path: str | None, before: int | None, partitioned: bool
+    staged: StagedOutput, *, prefix: str, before: int | None, partitioned: bool
 ) -> Metadata:
     entries: Metadata = {}
     if staged.rows is not None:
@@ -107,8 +173,8 @@ def _output_metadata(
         entries[_rows_key(prefix, partitioned=partitioned)] = dg.MetadataValue.int(staged.rows)
         if before is not None:
             entries[f"{prefix}rows_change"] = dg.MetadataValue.int(staged.rows - before)
-    if path is not None:
-        entries[f"{prefix}path"] = dg.MetadataValue.path(path)
+    if staged.path:
+        entries[f"{prefix}path"] = dg.MetadataValue.path(staged.path)
     entries[f"{prefix}size_bytes"] = dg.MetadataValue.int(staged.bytes)
     entries[f"{prefix}kind"] = dg.MetadataValue.text(staged.kind)
     preview = _preview(staged.preview)
@@ -131,26 +197,6 @@ def _rows_key(prefix: str, *, partitioned: bool) -> str:
     if prefix:
         return f"{prefix}rows"
     return PARTITION_ROWS if partitioned else ROWS
-
-
-def rows_of(metadata: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, int]:
-    """Rows of each output, read back from a materialisation's metadata.
-
-    Parameters
-    ----------
-    metadata : mapping
-        As `materialization_metadata` made it.
-    outputs : sequence of str
-        The declared outputs, the principal one first.
-    """
-    rows: dict[str, int] = {}
-    for position, name in enumerate(outputs):
-        keys = (ROWS, PARTITION_ROWS) if position == 0 else (f"{name}/rows",)
-        for key in keys:
-            value = getattr(metadata.get(key), "value", None)
-            if isinstance(value, int):
-                rows[name] = value
-    return rows
 
 
 def _schema(columns: Sequence[tuple[str, str]]) -> dg.TableSchema:

@@ -34,30 +34,30 @@ from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY
 from research_jobs.orchestration.execution.partition_range import CONCURRENCY_TAG
-from research_jobs.orchestration.execution.work import FAILED, SKIPPED, observation
+from research_jobs.orchestration.execution.work import observation
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.causes import (
     error_line,
-    failure_reason,
     is_interruption,
     run_failure_line,
 )
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
+from research_jobs.orchestration.model.metadata import OUTCOME, read_failure, read_outcome
 from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.backfill_plan import (
     BackfillSummary,
     Only,
-    PartitionOutcome,
     PlannedNotebook,
     foresee,
     in_order,
     plan_backfill,
     spans_of,
 )
-from research_jobs.orchestration.operations.launch import free_slots
+from research_jobs.orchestration.operations.launch import blocked, free_slots
+from research_jobs.outcome import Failure, Outcome, State
 
 __all__ = [
     "BACKFILL_TAG",
@@ -65,7 +65,6 @@ __all__ = [
     "Backfill",
     "BackfillSummary",
     "Only",
-    "PartitionOutcome",
     "PlannedNotebook",
     "backfill",
     "plan_backfill",
@@ -92,7 +91,7 @@ def backfill(
     concurrency: int | None = None,
     dry_run: bool = False,
     on_plan: Callable[[tuple[PlannedNotebook, ...]], None] | None = None,
-    on_progress: Callable[[PartitionOutcome], None] | None = None,
+    on_progress: Callable[[Outcome], None] | None = None,
 ) -> BackfillSummary:
     """Run notebooks over many partitions, in this process.
 
@@ -135,11 +134,11 @@ def backfill(
         return replace(summary, foreseen=foresee(catalog, plan))
     run = Backfill(instance, catalog, definitions, summary.id, concurrency, parameters or {})
     started = time.monotonic()
-    counts: dict[str, int] = {}
-    problems: list[PartitionOutcome] = []
+    counts: dict[State, int] = {}
+    problems: list[Outcome] = []
     for outcome in run.run(plan):
-        counts[outcome.ending] = counts.get(outcome.ending, 0) + 1
-        if outcome.ending in ("failed", "not run"):
+        counts[outcome.state] = counts.get(outcome.state, 0) + 1
+        if not outcome.state.ok:
             problems.append(outcome)
         if on_progress is not None:
             on_progress(outcome)
@@ -199,9 +198,9 @@ class Backfill:
         self._concurrency = concurrency
         self._parameters = parameters
         # What cannot serve those downstream: partition to why, by notebook.
-        self._lacking: dict[str, dict[str, PartitionOutcome]] = {}
+        self._lacking: dict[str, dict[str, Outcome]] = {}
 
-    def run(self, plan: Sequence[PlannedNotebook]) -> Iterator[PartitionOutcome]:
+    def run(self, plan: Sequence[PlannedNotebook]) -> Iterator[Outcome]:
         """Run what was planned; an outcome for each partition, as it is done with."""
         for level in self._levels(plan):
             parts: list[_Part] = []
@@ -231,7 +230,7 @@ class Backfill:
         op = self._repository.assets_defs_by_key[key].node_def.name
         return _Part(planned.notebook, key, op, list(planned.keys), definition)
 
-    def _leave_out(self, part: _Part) -> Iterator[PartitionOutcome]:
+    def _leave_out(self, part: _Part) -> Iterator[Outcome]:
         """Drop the partitions for which something upstream is lacking since this backfill."""
         for name in self._catalog.entries[part.notebook].upstream:
             lacking = self._lacking.get(name)
@@ -243,29 +242,24 @@ class Backfill:
                 if found is None:
                     continue
                 part.keys.remove(key)
-                skipped = found.ending == "skipped"
-                verb = {"skipped": "was skipped", "failed": "failed"}.get(
-                    found.ending, "did not run"
-                )
-                outcome = PartitionOutcome(
-                    part.notebook,
-                    key,
-                    "skipped" if skipped else "not run",
-                    f"{name} {verb} for {found.partition}",
-                )
-                self._note(outcome)
-                if skipped:
+                why = f"{name} {found.state.words} for {found.partition}"
+                outcome = Outcome(State.SKIPPED, skip_reason=why)
+                if not found.state.ok:
+                    outcome = Outcome(State.BLOCKED, failure=Failure(why), blocked_by=(name,))
+                outcome = self._note(part, key, outcome)
+                if outcome.state is State.SKIPPED:
                     # no run says so, and it is not to be asked for again
-                    self._instance.report_runless_asset_event(
-                        observation(part.key, key, SKIPPED, outcome.reason, None)
-                    )
+                    self._instance.report_runless_asset_event(observation(part.key, outcome))
                 yield outcome
 
-    def _note(self, outcome: PartitionOutcome) -> None:
-        if outcome.ending != "succeeded":
-            self._lacking.setdefault(outcome.notebook, {})[outcome.partition] = outcome
+    def _note(self, part: _Part, key: str, outcome: Outcome) -> Outcome:
+        """The outcome as that of a partition; what reads it is told of it, where it is lacking."""
+        outcome = replace(outcome, notebook=part.notebook, partition=key)
+        if outcome.state is not State.SUCCEEDED:
+            self._lacking.setdefault(part.notebook, {})[key] = outcome
+        return outcome
 
-    def _run_group(self, parts: Sequence[_Part]) -> Iterator[PartitionOutcome]:
+    def _run_group(self, parts: Sequence[_Part]) -> Iterator[Outcome]:
         """Parts that can share a run: one run, or one a partition where an IO manager wants it."""
         if self._one_by_one(parts[0]):
             part = parts[0]
@@ -278,11 +272,11 @@ class Backfill:
         manager = self._catalog.entries[part.notebook].spec.io_manager
         return manager not in (None, IO_MANAGER_KEY)
 
-    def _run(self, parts: Sequence[_Part]) -> Iterator[PartitionOutcome]:
+    def _run(self, parts: Sequence[_Part]) -> Iterator[Outcome]:
         left = {part.op: dict.fromkeys(part.keys) for part in parts}
         by_op = {part.op: part for part in parts}
         run_id: str | None = None
-        reasons: dict[str, str] = {}
+        reasons: dict[str, Outcome] = {}
         run_error: str | None = None
         if not self.interrupted:
             try:
@@ -293,11 +287,11 @@ class Backfill:
                         self.interrupted = True
                     elif event.event_type is DagsterEventType.RUN_FAILURE:
                         run_error = run_failure_line(event)
-                    outcome = _outcome(event, by_op, run_id, reasons)
-                    if outcome is not None:
-                        left[str(event.step_key)].pop(outcome.partition, None)
-                        self._note(outcome)
-                        yield outcome
+                    outcome = _outcome(event, by_op, reasons)
+                    if outcome is not None and event.partition is not None:
+                        op = str(event.step_key)
+                        left[op].pop(event.partition, None)
+                        yield self._note(by_op[op], event.partition, outcome)
             except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
                 self.interrupted = True
             except Exception as error:  # noqa: BLE001 - whatever broke the run, it is shown
@@ -305,30 +299,26 @@ class Backfill:
             finally:
                 if run_id is not None:
                     free_slots(self._instance, run_id)
-        default = INTERRUPTED if self.interrupted else run_error or "its step did not run"
-        yield from self._unfinished(by_op, left, reasons, default, run_id)
+        default = blocked((), run_error or "its step did not run")
+        if self.interrupted:
+            default = Outcome(State.CANCELLED, failure=Failure(INTERRUPTED))
+        default = replace(default, run_id=run_id or "")
+        yield from self._unfinished(by_op, left, reasons, default)
 
     def _unfinished(
         self,
         parts: Mapping[str, _Part],
         left: Mapping[str, Mapping[str, None]],
-        reasons: Mapping[str, str],
-        default: str,
-        run_id: str | None,
-    ) -> Iterator[PartitionOutcome]:
+        reasons: Mapping[str, Outcome],
+        default: Outcome,
+    ) -> Iterator[Outcome]:
         """The partitions of which no event of the run has said what became of them."""
         for op, keys in left.items():
             for key in keys:
-                alone = len(parts[op].keys) == 1 and op in reasons
-                outcome = PartitionOutcome(
-                    parts[op].notebook,
-                    key,
-                    "failed" if alone else "not run",
-                    reasons.get(op, default),
-                    run_id,
-                )
-                self._note(outcome)
-                yield outcome
+                outcome = reasons.get(op, default)
+                if op in reasons and len(parts[op].keys) > 1:  # another one's doing
+                    outcome = blocked((), outcome.reason)
+                yield self._note(parts[op], key, replace(outcome, run_id=default.run_id))
 
     def _create(self, parts: Sequence[_Part]) -> tuple[dg.JobDefinition, dg.DagsterRun]:
         assets = frozenset(part.key for part in parts)
@@ -393,8 +383,8 @@ def _groups(parts: Sequence[_Part]) -> list[list[_Part]]:
 
 
 def _outcome(
-    event: dg.DagsterEvent, parts: Mapping[str, _Part], run_id: str, reasons: dict[str, str]
-) -> PartitionOutcome | None:
+    event: dg.DagsterEvent, parts: Mapping[str, _Part], reasons: dict[str, Outcome]
+) -> Outcome | None:
     """What an event says of a partition."""
     part = parts.get(event.step_key or "")
     if part is None:
@@ -402,43 +392,26 @@ def _outcome(
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
         if not is_interruption(data):  # else not the step's own doing: the run says so
-            reasons[part.op] = failure_reason(data).line
+            reasons[part.op] = read_failure(data)
         return None
     if event.partition is None or event.asset_key != part.key:
         return None
     if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
-        metadata = event.materialization.metadata
-        return PartitionOutcome(
-            part.notebook, event.partition, "succeeded", "", run_id, _report(metadata)
-        )
+        return read_outcome(event.materialization.metadata, State.SUCCEEDED)
     if event.event_type is DagsterEventType.ASSET_OBSERVATION:
         observed = event.asset_observation_data.asset_observation
-        reason = observed.description or ""
-        for tag, ending in ((FAILED, "failed"), (SKIPPED, "skipped")):
-            if tag in observed.metadata:
-                return PartitionOutcome(
-                    part.notebook,
-                    event.partition,
-                    ending,
-                    reason,
-                    run_id,
-                    _report(observed.metadata),
-                )
+        if OUTCOME in observed.metadata:
+            return read_outcome(observed.metadata, State.FAILED, observed.description)
     return None
 
 
-def _report(metadata: Mapping[str, Any]) -> str | None:
-    value = getattr(metadata.get("report_file"), "value", None)
-    return str(value) if value else None
-
-
 def _first_lacking(
-    lacking: Mapping[str, PartitionOutcome],
+    lacking: Mapping[str, Outcome],
     upstream: dg.PartitionsDefinition[Any] | None,
     part: _Part,
     key: str,
     name: str,
-) -> PartitionOutcome | None:
+) -> Outcome | None:
     """The partition upstream that `key` reads and that is lacking, if any."""
     if upstream is None:
         return None

@@ -15,6 +15,7 @@ from research_jobs.orchestration.model.selection import select_partitions
 from research_jobs.orchestration.model.status import partition_status
 from research_jobs.orchestration.model.stored import has_outputs, stored_keys
 from research_jobs.orchestration.operations.staleness import stale_partitions
+from research_jobs.outcome import Outcome, State
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.compat.assets import AssetGraph
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BackfillSummary",
     "Only",
-    "PartitionOutcome",
     "PlannedNotebook",
     "foresee",
     "in_order",
@@ -63,30 +63,6 @@ class PlannedNotebook:
 
 
 @dataclass(frozen=True)
-class PartitionOutcome:
-    """What became of one partition of one notebook.
-
-    Parameters
-    ----------
-    notebook, partition : str
-    ending : str
-        ``"succeeded"``, ``"skipped"``, ``"failed"`` or ``"not run"``.
-    reason : str
-        Of those that did not succeed, one line.
-    run_id : str or None
-    report : str or None
-        Where its report is.
-    """
-
-    notebook: str
-    partition: str
-    ending: str
-    reason: str = ""
-    run_id: str | None = None
-    report: str | None = None
-
-
-@dataclass(frozen=True)
 class BackfillSummary:
     """What became of a backfill.
 
@@ -98,7 +74,7 @@ class BackfillSummary:
         Dependencies first.
     run_ids : tuple of str
     counts : mapping of str to int
-        Ending to the number of partitions.
+        State to the number of partitions.
     problems : tuple of PartitionOutcome
         Those that failed or were not run.
     foreseen : tuple of str
@@ -110,8 +86,8 @@ class BackfillSummary:
     id: str
     plan: tuple[PlannedNotebook, ...]
     run_ids: tuple[str, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
-    problems: tuple[PartitionOutcome, ...] = ()
+    counts: Mapping[State, int] = field(default_factory=dict[State, int])
+    problems: tuple[Outcome, ...] = ()
     foreseen: tuple[str, ...] = ()
     interrupted: bool = False
     duration_s: float = 0.0

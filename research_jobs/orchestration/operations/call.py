@@ -20,9 +20,10 @@ from research_jobs.orchestration.operations.backfill_plan import (
     PlannedNotebook,
     foresee,
 )
-from research_jobs.orchestration.operations.launch import Outcome, Seen
+from research_jobs.orchestration.operations.launch import Seen, blocked
 from research_jobs.orchestration.operations.plan import Batch, choose_partitions, plan_batches
 from research_jobs.orchestration.operations.session import Session
+from research_jobs.outcome import Failure, Outcome, State
 
 __all__ = ["RunCommand"]
 
@@ -82,11 +83,11 @@ class RunCommand:
                 if isinstance(found, list):
                     chosen[key] = found
                     continue
-                error, ending = found
+                error, outcome = found
                 if self._named and number == 0:
                     raise error
                 self.expected += 1
-                yield self._unrun(key, None, ending, error.headline)
+                yield self._unrun(key, None, outcome)
             batches = plan_batches(self._graph, chosen)
             self.expected += sum(len(batch.keys) for batch in batches)
             for batch in batches:
@@ -147,41 +148,43 @@ class RunCommand:
         sources = dynamic_sources(entry.spec) if entry else ()
         return {self._session.catalog.names.key(source.notebook) for source in sources}
 
-    def _choose(self, key: dg.AssetKey) -> list[str | None] | tuple[PartitionError, str]:
-        """The partitions to run; or why there are none, and the ending that this is."""
+    def _choose(self, key: dg.AssetKey) -> list[str | None] | tuple[PartitionError, Outcome]:
+        """The partitions to run; or why there are none, and the outcome that this is."""
         name = self._session.catalog.names.notebook(key)
         try:
             self._session.refresh_keys([name])
             found = choose_partitions(self._graph, key, self._partition, self._session.instance)
         except PartitionError as error:
-            return error, "not started"
+            return error, Outcome(State.BLOCKED, failure=Failure(error.headline))
         if found:
             return found
         definition = self._graph.get(key).partitions_def
         assert definition is not None, "what has no partitions runs without one"
-        return (
-            PartitionError(f"'{name}' has no partition yet", hint=none_yet(definition)),
-            "skipped",
-        )
+        none = PartitionError(f"'{name}' has no partition yet", hint=none_yet(definition))
+        return none, Outcome(State.SKIPPED, skip_reason=none.headline)
 
     def _run(self, batch: Batch) -> Iterator[Seen]:
-        held = set(batch.keys) if self._interrupted else self._held_back(batch)
+        held = dict.fromkeys(batch.keys, "") if self._interrupted else self._held_back(batch)
         for key in (key for key in batch.keys if key in held):
             part = self._session.launcher.partition_for(key, batch)
-            why = "interrupted" if self._interrupted else "what it depends on failed"
-            yield self._unrun(key, part, "not run", why)
+            if self._interrupted:
+                outcome = Outcome(State.CANCELLED, failure=Failure("interrupted"))
+            else:
+                outcome = blocked([held[key]])
+            yield self._unrun(key, part, outcome)
         left = tuple(key for key in batch.keys if key not in held)
         if not left:
             return
         for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
-            if isinstance(seen, Outcome) and not seen.ok:
-                self._interrupted = self._interrupted or seen.ending == "cancelled"
+            if isinstance(seen, Outcome) and not seen.state.ok:
+                self._interrupted = self._interrupted or seen.state is State.CANCELLED
                 self._lost.add((self._session.catalog.names.key(seen.notebook), seen.partition))
             yield seen
 
-    def _held_back(self, batch: Batch) -> set[dg.AssetKey]:
-        """Those that would read what an earlier run of this call did not make."""
-        held: set[dg.AssetKey] = set()
+    def _held_back(self, batch: Batch) -> dict[dg.AssetKey, str]:
+        """Those that would read what an earlier run of this call did not make, and of whom."""
+        held: dict[dg.AssetKey, str] = {}
+        name = self._session.catalog.names.notebook
         for key in batch.keys:  # dependencies first
             node = self._graph.get(key)
             for parent, part in self._lost:
@@ -190,16 +193,15 @@ class RunCommand:
                 own = node.partitions_def
                 alike = own is not None and own == self._graph.get(parent).partitions_def
                 if not alike or part in (None, batch.partition):
-                    held.add(key)
-            if held & node.parent_keys:
-                held.add(key)
+                    held.setdefault(key, name(parent))
+            for parent in node.parent_keys & held.keys():
+                held.setdefault(key, held[parent])
         return held
 
-    def _unrun(self, key: dg.AssetKey, partition: str | None, ending: str, why: str) -> Outcome:
+    def _unrun(self, key: dg.AssetKey, partition: str | None, outcome: Outcome) -> Outcome:
         self._lost.add((key, partition))
-        return Outcome(
-            self._session.catalog.names.notebook(key), ending, "", partition=partition, error=why
-        )
+        name = self._session.catalog.names.notebook(key)
+        return replace(outcome, notebook=name, partition=partition)
 
 
 def _check_partitioned(graph: Any, keys: Sequence[dg.AssetKey]) -> None:

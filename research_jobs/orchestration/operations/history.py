@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -20,38 +19,25 @@ from research_jobs.orchestration.compat.assets import (
 from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
-from research_jobs.orchestration.model.causes import (
-    failure_reason,
-    is_interruption,
-    run_failure_line,
-)
+from research_jobs.orchestration.model.causes import run_failure_line
+from research_jobs.orchestration.model.metadata import read_failure, read_outcome
 from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.orchestration.model.stored import stored_keys
-from research_jobs.orchestration.operations.launch import number_of, text_of
+from research_jobs.orchestration.operations.launch import blocked
+from research_jobs.outcome import Failure, Outcome, State
 
-__all__ = [
-    "PastRun",
-    "Status",
-    "StepEndings",
-    "next_ticks",
-    "read_history",
-    "read_runs",
-    "read_statuses",
-    "run_ending",
-    "schedules_of",
-]
+__all__ = ["Status", "next_ticks", "read_history", "read_statuses", "schedules_of"]
 
 _GOING = {
-    DagsterRunStatus.QUEUED: "queued",
-    DagsterRunStatus.NOT_STARTED: "queued",
-    DagsterRunStatus.STARTING: "running",
-    DagsterRunStatus.STARTED: "running",
-    DagsterRunStatus.CANCELING: "running",
+    DagsterRunStatus.QUEUED: State.WAITING,
+    DagsterRunStatus.NOT_STARTED: State.WAITING,
+    DagsterRunStatus.STARTING: State.RUNNING,
+    DagsterRunStatus.STARTED: State.RUNNING,
+    DagsterRunStatus.CANCELING: State.RUNNING,
 }
-
-
 _RANGE_TAGS = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
 RUNS_LOOKED_AT = 300
+SKIPS_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -60,38 +46,17 @@ class Status:
 
     Parameters
     ----------
-    ending : str
-        Of its last run: one of `research_jobs.protocol.Ending`, ``"running"``, ``"queued"``,
-        ``"not run"`` (what it depends on failed), or ``"never"``.
-    at : float or None
-        When that run ended (or began), Unix time.
-    duration_s : float or None
-    error : str or None
-        The one line, when it did not succeed.
-    run_id : str or None
+    last : Outcome
+        Of its last run.
     materialized : int or None
         How many of its partitions have data; None where it has none.
     partitions : int or None
         How many there are by now.
     """
 
-    ending: str = "never"
-    at: float | None = None
-    duration_s: float | None = None
-    error: str | None = None
-    run_id: str | None = None
+    last: Outcome
     materialized: int | None = None
     partitions: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``list --json`` prints of it."""
-        return {
-            "ending": self.ending,
-            "at": _iso(self.at),
-            "duration_s": self.duration_s,
-            "error": self.error,
-            "run_id": self.run_id,
-        }
 
 
 def read_statuses(
@@ -109,160 +74,127 @@ def read_statuses(
             [catalog.names.key(entry.name) for entry in wanted]
         )
     }
-    runs = read_runs(
-        instance, {entry.last_run_id for entry in records.values() if entry.last_run_id}
-    )
-    steps = StepEndings(instance, catalog)
+    ids = sorted({entry.last_run_id for entry in records.values() if entry.last_run_id})
+    found = instance.get_run_records(RunsFilter(run_ids=ids)) if ids else []
+    runs = {record.dagster_run.run_id: record for record in found}
+    endings = _Endings(instance, catalog)
     statuses: dict[str, Status] = {}
     for entry in wanted:
-        materialized, partitions = _count_partitions(instance, catalog, entry)
         record = records.get(catalog.names.key(entry.name))
         run = runs.get(record.last_run_id) if record and record.last_run_id else None
-        if record is None or run is None:
-            statuses[entry.name] = Status(materialized=materialized, partitions=partitions)
-            continue
-        last = record.last_materialization
-        made = last.asset_materialization if last and last.run_id == record.last_run_id else None
-        ending, error = run_ending(run, entry.name, steps, materialized=made is not None)
-        metadata = made.metadata if made else {}
-        statuses[entry.name] = Status(
-            ending=ending,
-            at=last.timestamp if made and last else (run.end_time or run.start_time),
-            duration_s=number_of(metadata.get("duration_s")) if made else None,
-            error=error,
-            run_id=run.dagster_run.run_id,
-            materialized=materialized,
-            partitions=partitions,
-        )
+        outcome = Outcome(State.NEVER_RUN, notebook=entry.name)
+        if record is not None and run is not None:
+            last = record.last_materialization
+            made = (
+                last.asset_materialization if last and last.run_id == record.last_run_id else None
+            )
+            outcome = endings.of(run, entry, made)
+        statuses[entry.name] = Status(outcome, *_count_partitions(instance, catalog, entry))
     return statuses
-
-
-@dataclass(frozen=True)
-class PastRun:
-    """One run of a notebook.
-
-    Parameters
-    ----------
-    run_id, ending : str
-    at : float or None
-        When it began, Unix time.
-    duration_s : float or None
-        Of this notebook's step; None when it has not ended.
-    partition : str or None
-        A key, or ``first...last``.
-    error : str or None
-    """
-
-    run_id: str
-    ending: str
-    at: float | None
-    duration_s: float | None
-    partition: str | None
-    error: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``show --json`` prints of it."""
-        return {
-            "run_id": self.run_id,
-            "ending": self.ending,
-            "at": _iso(self.at),
-            "duration_s": self.duration_s,
-            "partition": self.partition,
-            "error": self.error,
-        }
 
 
 def read_history(
     instance: dg.DagsterInstance, catalog: Catalog, entry: Entry, *, limit: int
-) -> list[PastRun]:
+) -> list[Outcome]:
     """The last runs of a notebook, newest first; looks at the last few hundred runs of all."""
     key = catalog.names.key(entry.name)
-    op = op_names(catalog.entries)[entry.name]
-    steps = StepEndings(instance, catalog)
+    endings = _Endings(instance, catalog)
     made = {
-        record.run_id
+        record.run_id: record.asset_materialization
         for record in instance.fetch_materializations(key, limit=RUNS_LOOKED_AT).records
     }
-    found: list[PastRun] = []
+    found: list[Outcome] = []
     for record in instance.get_run_records(limit=RUNS_LOOKED_AT):
         run = record.dagster_run
         if run.asset_selection is not None and key not in run.asset_selection:
             continue
-        ending, error = run_ending(record, entry.name, steps, materialized=run.run_id in made)
-        partition = None
-        if entry.partitioned:
-            first, last = (run.tags.get(tag) for tag in _RANGE_TAGS)
-            partition = f"{first}...{last}" if first else run.tags.get(PARTITION_NAME_TAG)
-        found.append(
-            PastRun(
-                run_id=run.run_id,
-                ending=ending,
-                at=record.start_time or record.create_timestamp.timestamp(),
-                duration_s=_step_duration(instance, run.run_id, op),
-                partition=partition,
-                error=error,
-            )
-        )
+        found.append(endings.of(record, entry, made.get(run.run_id)))
         if len(found) == limit:
             break
     return found
 
 
-def _step_duration(instance: dg.DagsterInstance, run_id: str, op: str) -> float | None:
-    for step in instance.get_run_step_stats(run_id, [op]):
-        if step.start_time is not None and step.end_time is not None:
-            return step.end_time - step.start_time
-    return None
-
-
-def read_runs(instance: dg.DagsterInstance, ids: Iterable[str]) -> dict[str, RunRecord]:
-    """Records of runs by id."""
-    wanted = sorted(set(ids))
-    if not wanted:
-        return {}
-    found = instance.get_run_records(RunsFilter(run_ids=wanted))
-    return {record.dagster_run.run_id: record for record in found}
-
-
-# A step that began and has no end: in a run that is over, its process was killed.
-_CUT_OFF = ("cancelled", "the process that worked on its run was killed")
-
-
-class StepEndings:
-    """How the steps of a run ended, read once for each run."""
+class _Endings:
+    """How notebooks ended in runs; the events of a run are read once, and only where needed."""
 
     def __init__(self, instance: dg.DagsterInstance, catalog: Catalog) -> None:
         self._instance = instance
+        self._catalog = catalog
         self._ops = op_names(catalog.entries)
-        self._known: dict[str, dict[str, tuple[str, str | None]]] = {}
-        self._run_errors: dict[str, str | None] = {}
+        self._known: dict[str, tuple[dict[str, Outcome | None], str | None]] = {}
+        self._skips: dict[str, dict[str, Outcome]] = {}
 
-    def of(self, run_id: str, notebook: str) -> tuple[str, str | None] | None:
-        """Ending and line of a notebook in a run; None when it did not get so far."""
-        return self._steps(run_id).get(self._ops.get(notebook, notebook))
+    def of(self, record: RunRecord, entry: Entry, made: dg.AssetMaterialization | None) -> Outcome:
+        """What became of a notebook in a run, and of its last partition that was made there."""
+        run = record.dagster_run
+        outcome = self._ended(run, entry, made)
+        first, last = (run.tags.get(tag) for tag in _RANGE_TAGS)
+        if outcome.state.ended and (first or not outcome.duration_s):
+            outcome = self._timed(run.run_id, entry, outcome)
+        partition = f"{first}...{last}" if first else run.tags.get(PARTITION_NAME_TAG)
+        began = record.start_time or record.create_timestamp.timestamp()
+        return replace(
+            outcome,
+            notebook=entry.name,
+            run_id=run.run_id,
+            partition=partition if entry.partitioned else None,
+            started_at=began if first else outcome.started_at or began,
+        )
 
-    def run_error(self, run_id: str) -> str | None:
-        """Why the run as a whole failed; None where its steps say so."""
-        self._steps(run_id)
-        return self._run_errors[run_id]
+    def _ended(
+        self, run: dg.DagsterRun, entry: Entry, made: dg.AssetMaterialization | None
+    ) -> Outcome:
+        if run.status is DagsterRunStatus.SUCCESS:
+            return self._well(run.run_id, entry, made)
+        steps, run_error = self._read(run.run_id)
+        op = self._ops[entry.name]
+        if op in steps:
+            outcome = steps[op]
+            if outcome is not None and outcome.state.ok:
+                return self._well(run.run_id, entry, made)
+            if outcome is not None:
+                return outcome
+        if run.status in _GOING:
+            return Outcome(_GOING[run.status])
+        if run.status is DagsterRunStatus.CANCELED:
+            return Outcome(State.CANCELLED)
+        if op in steps:  # It began and has no end, and the run is over.
+            why = run_error or "the process that worked on its run was killed"
+            return Outcome(State.CANCELLED, failure=Failure(why))
+        failed = {
+            name
+            for name in self._catalog.upstream_of(entry.name)
+            if (outcome := steps.get(self._ops[name])) is not None and not outcome.state.ok
+        }
+        return blocked(failed, run_error)
 
-    def failed(self, run_id: str) -> list[str]:
-        """The notebooks that failed in a run."""
-        names = {op: name for name, op in self._ops.items()}
-        return [
-            names.get(op, op)
-            for op, (ending, _) in self._steps(run_id).items()
-            if ending not in ("succeeded", "cancelled")
-        ]
+    def _well(self, run_id: str, entry: Entry, made: dg.AssetMaterialization | None) -> Outcome:
+        """A step that succeeded: it made something, or said why not."""
+        if made is not None:
+            return read_outcome(made.metadata, State.SUCCEEDED)
+        if entry.name not in self._skips:
+            key = self._catalog.names.key(entry.name)
+            records = self._instance.fetch_observations(key, limit=SKIPS_LOOKED_AT).records
+            self._skips[entry.name] = {
+                record.run_id: read_outcome(said.metadata, State.SKIPPED, said.description)
+                for record in records
+                if (said := record.asset_observation) is not None
+            }
+        return self._skips[entry.name].get(run_id) or Outcome(State.SKIPPED)
 
-    def _steps(self, run_id: str) -> dict[str, tuple[str, str | None]]:
-        if run_id not in self._known:
-            self._known[run_id] = self._read(run_id)
-        return self._known[run_id]
+    def _timed(self, run_id: str, entry: Entry, outcome: Outcome) -> Outcome:
+        """With the time of the whole step: of a range, and where the record has none."""
+        for step in self._instance.get_run_step_stats(run_id, [self._ops[entry.name]]):
+            if step.start_time is not None and step.end_time is not None:
+                return replace(outcome, duration_s=step.end_time - step.start_time)
+        return outcome
 
-    def _read(self, run_id: str) -> dict[str, tuple[str, str | None]]:
-        endings: dict[str, tuple[str, str | None]] = {}
-        self._run_errors[run_id] = None
+    def _read(self, run_id: str) -> tuple[dict[str, Outcome | None], str | None]:
+        """The steps of a run that began, by op, None for one without an end; and its error."""
+        if run_id in self._known:
+            return self._known[run_id]
+        steps: dict[str, Outcome | None] = {}
+        run_error = None
         kinds = {
             DagsterEventType.STEP_START,
             DagsterEventType.STEP_SUCCESS,
@@ -273,50 +205,18 @@ class StepEndings:
             event = log.dagster_event
             if event is None:
                 continue
-            if event.event_type == DagsterEventType.RUN_FAILURE:
-                self._run_errors[run_id] = run_failure_line(event)
+            if event.event_type is DagsterEventType.RUN_FAILURE:
+                run_error = run_failure_line(event)
             elif event.step_key is None:
                 continue
-            elif event.event_type == DagsterEventType.STEP_START:
-                endings.setdefault(event.step_key, _CUT_OFF)
-            elif event.event_type == DagsterEventType.STEP_SUCCESS:
-                endings[event.step_key] = ("succeeded", None)
+            elif event.event_type is DagsterEventType.STEP_START:
+                steps.setdefault(event.step_key, None)
+            elif event.event_type is DagsterEventType.STEP_SUCCESS:
+                steps[event.step_key] = Outcome(State.SUCCEEDED)
             else:
-                endings[event.step_key] = _failed_ending(event.step_failure_data)
-        return endings
-
-
-def _failed_ending(data: Any) -> tuple[str, str | None]:
-    if is_interruption(data):
-        return ("cancelled", None)
-    said = data.user_failure_data
-    ending = text_of(said.metadata.get("ending")) if said else None
-    return (ending or "failed", failure_reason(data).line)
-
-
-def run_ending(
-    run: RunRecord, notebook: str, steps: StepEndings, *, materialized: bool
-) -> tuple[str, str | None]:
-    """How a notebook ended in a run, and the line that says why it did not succeed."""
-    status = run.dagster_run.status
-    run_id = run.dagster_run.run_id
-    if status == DagsterRunStatus.SUCCESS:
-        return ("succeeded", None) if materialized else ("skipped", None)
-    known = steps.of(run_id, notebook)
-    if known == _CUT_OFF and status == DagsterRunStatus.FAILURE:
-        return (_CUT_OFF[0], steps.run_error(run_id) or _CUT_OFF[1])
-    if known is not None and known != _CUT_OFF:
-        if known[0] == "succeeded" and not materialized:
-            return ("skipped", None)
-        return known
-    if status in _GOING:
-        return (_GOING[status], None)
-    if status == DagsterRunStatus.CANCELED:
-        return ("cancelled", None)
-    failed = ", ".join(sorted(steps.failed(run_id)))
-    if failed:
-        return ("not run", f"what it depends on failed: {failed}")
-    return ("not run", steps.run_error(run_id) or "its run ended before its turn")
+                steps[event.step_key] = read_failure(event.step_failure_data)
+        self._known[run_id] = steps, run_error
+        return steps, run_error
 
 
 def _count_partitions(
@@ -368,7 +268,3 @@ def schedules_of(catalog: Catalog) -> Mapping[str, list[str]]:
         for notebook in schedule.notebooks:
             found.setdefault(notebook, []).append(name)
     return found
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment).astimezone().isoformat()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -29,13 +29,13 @@ from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.causes import (
     error_line,
     failure_reason,
-    is_interruption,
     run_failure_line,
 )
 from research_jobs.orchestration.model.instance import LOCATION
-from research_jobs.orchestration.model.metadata import rows_of
+from research_jobs.orchestration.model.metadata import read_failure, read_outcome
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
+from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.process import gc_resume
 
 logger = logging.getLogger("research_jobs")
@@ -43,72 +43,12 @@ logger = logging.getLogger("research_jobs")
 __all__ = [
     "Launcher",
     "Note",
-    "Outcome",
     "Seen",
     "Started",
+    "blocked",
     "free_slots",
     "interruptible",
-    "number_of",
-    "text_of",
 ]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one notebook, or of one partition of it.
-
-    Parameters
-    ----------
-    notebook : str
-    ending : str
-        One of `research_jobs.protocol.Ending`, or ``"not run"`` when what it depends on failed.
-    partition : str or None
-    error : str or None
-        The one line that says why; a skip's reason.
-    details : str
-        The notebook's own traceback and the cell, for a person.
-    duration_s : float or None
-    outputs : mapping of str to dict
-        Name to ``{"path": ..., "rows": ...}``.
-    report : str or None
-        Where its report is.
-    run_id : str
-        Dagster's.
-    """
-
-    notebook: str
-    ending: str
-    run_id: str
-    partition: str | None = None
-    error: str | None = None
-    details: str = ""
-    duration_s: float | None = None
-    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    report: str | None = None
-
-    @property
-    def label(self) -> str:
-        """str: the notebook and its partition, as a line names them."""
-        return f"{self.notebook} [{self.partition}]" if self.partition else self.notebook
-
-    @property
-    def ok(self) -> bool:
-        """bool: whether it did what it should."""
-        return self.ending in ("succeeded", "skipped")
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``run --json`` prints of it."""
-        return {
-            "notebook": self.notebook,
-            "partition": self.partition,
-            "ending": self.ending,
-            "error": None if self.ok else self.error,
-            "reason": self.error if self.ending == "skipped" else None,
-            "duration_s": self.duration_s,
-            "outputs": {name: dict(value) for name, value in self.outputs.items()},
-            "report": self.report,
-            "run_id": self.run_id,
-        }
 
 
 @dataclass(frozen=True)
@@ -201,21 +141,6 @@ class Launcher:
     def step_key(self, key: dg.AssetKey) -> str:
         return self.repository.assets_defs_by_key[key].node_def.name
 
-    def outputs_of(
-        self, key: dg.AssetKey, metadata: Mapping[str, dg.MetadataValue[Any]]
-    ) -> dict[str, Mapping[str, Any]]:
-        """Path and rows of each output, from a materialisation's metadata."""
-        entry = self.catalog.entries.get(self.catalog.names.notebook(key))
-        names = list(entry.spec.outputs) if entry else []
-        rows = rows_of(metadata, names)
-        return {
-            name: {
-                "path": text_of(metadata.get("path" if position == 0 else f"{name}/path")),
-                "rows": rows.get(name),
-            }
-            for position, name in enumerate(names)
-        }
-
     def partition_for(self, key: dg.AssetKey, batch: Batch) -> str | None:
         """The partition of an asset in a batch."""
         return batch.partition if self.graph.get(key).partitions_def is not None else None
@@ -234,10 +159,8 @@ class _Watch:
         self._launcher = launcher
         self._left = dict(steps)
         self._since: dict[str, float] = {}
-        self._metadata: dict[str, Mapping[str, dg.MetadataValue[Any]]] = {}
-        self._materialized: set[str] = set()
-        self._descriptions: dict[str, str] = {}
-        self._unsuccessful: set[dg.AssetKey] = set()
+        self._told: dict[str, Outcome] = {}
+        self._unsuccessful: set[str] = set()
         self._run_error: str | None = None
 
     def broke(self, error: Exception) -> None:
@@ -259,78 +182,52 @@ class _Watch:
                 why = failure_reason(event.event_specific_data).line
                 yield Note(f"{self._label(step)} failed, trying again: {why}")
             case Kind.ASSET_MATERIALIZATION:
-                self._materialized.add(step)
-                self._metadata[step] = event.materialization.metadata
+                metadata = event.materialization.metadata
+                self._told[step] = read_outcome(metadata, State.SUCCEEDED)
             case Kind.ASSET_OBSERVATION:
-                observation = event.asset_observation_data.asset_observation
-                self._metadata.setdefault(step, observation.metadata)
-                self._descriptions[step] = observation.description or ""
+                said = event.asset_observation_data.asset_observation
+                skipped = read_outcome(said.metadata, State.SKIPPED, said.description)
+                self._told.setdefault(step, skipped)
             case Kind.STEP_SUCCESS:
-                yield self._ended(step, "succeeded" if step in self._materialized else "skipped")
+                yield self._ended(step, self._told.get(step) or Outcome(State.SKIPPED))
             case Kind.STEP_FAILURE:
-                yield self._failed(step, event.step_failure_data)
+                outcome = self._ended(step, read_failure(event.step_failure_data))
+                self._unsuccessful.add(outcome.notebook)
+                yield outcome
             case Kind.STEP_SKIPPED:
-                yield self._ended(step, "not run", error="what it depends on gave nothing")
+                why = Failure("what it depends on gave nothing")
+                yield self._ended(step, Outcome(State.BLOCKED, failure=why))
             case _:
                 pass
 
     def rest(self) -> Iterator[Outcome]:
         """What no event ended: cancelled, or behind a failure."""
         for step in list(self._left):
-            if self.interrupted and step in self._since:
-                yield self._ended(step, "cancelled", error="interrupted")
-            elif self.interrupted:
-                yield self._ended(step, "not run", error="interrupted")
+            if self.interrupted:
+                yield self._ended(step, Outcome(State.CANCELLED, failure=Failure("interrupted")))
             elif step in self._since and self._run_error:
-                yield self._ended(step, "failed", error=self._run_error)
+                yield self._ended(step, Outcome(State.FAILED, failure=Failure(self._run_error)))
             else:
-                yield self._ended(step, "not run", error=self._why_not_run(self._steps[step]))
+                yield self._ended(step, self._blocked(self._steps[step]))
 
-    def _failed(self, step: str, data: Any) -> Outcome:
-        if is_interruption(data):
-            return self._ended(step, "cancelled", error="interrupted")
-        said = data.user_failure_data
-        metadata = said.metadata if said else {}
-        self._metadata[step] = metadata
-        reason = failure_reason(data)
-        ending = text_of(metadata.get("ending")) or "failed"
-        kept = (metadata.get(name) for name in ("traceback", "cell", "details"))
-        details = [reason.rest, *(_unfenced(value) for value in kept)]
-        self._unsuccessful.add(self._steps[step])
-        return self._ended(
-            step, ending, error=reason.line, details="\n".join(filter(None, details)).strip()
-        )
+    def _blocked(self, key: dg.AssetKey) -> Outcome:
+        """A notebook that did not come to its turn: what it reads failed, or the run as a whole."""
+        catalog = self._launcher.catalog
+        upstream = catalog.upstream_of(catalog.names.notebook(key))
+        return blocked(self._unsuccessful & upstream, self._run_error)
 
-    def _why_not_run(self, key: dg.AssetKey) -> str:
-        """Why a notebook did not come to its turn: what it reads failed, or the run as a whole."""
-        graph = self._launcher.graph
-        failed = [other for other in self._unsuccessful if other in _upstream(graph, key)]
-        if failed:
-            names = ", ".join(sorted(map(self._launcher.catalog.names.notebook, failed)))
-            return f"what it depends on failed: {names}"
-        return self._run_error or "its run ended before its turn"
-
-    def _ended(
-        self, step: str, ending: str, *, error: str | None = None, details: str = ""
-    ) -> Outcome:
+    def _ended(self, step: str, outcome: Outcome) -> Outcome:
         key = self._left.pop(step)
-        metadata = self._metadata.get(step, {})
         since = self._since.get(step)
-        taken = number_of(metadata.get("duration_s"))
-        if taken is None and since is not None:
+        taken = outcome.duration_s
+        if not taken and since is not None:
             taken = round(time.monotonic() - since, 3)
-        if ending == "skipped":
-            error = text_of(metadata.get("skip_reason")) or self._descriptions.get(step) or error
-        return Outcome(
+        return replace(
+            outcome,
             notebook=self._launcher.catalog.names.notebook(key),
-            ending=ending,
             run_id=self.run_id,
             partition=self._launcher.partition_for(key, self._batch),
-            error=error,
-            details=details,
             duration_s=taken,
-            outputs=self._launcher.outputs_of(key, metadata) if step in self._materialized else {},
-            report=text_of(metadata.get("report_file")),
         )
 
     def _label(self, step: str) -> str:
@@ -340,22 +237,12 @@ class _Watch:
         return f"{name} [{partition}]" if partition else name
 
 
-def text_of(value: Any) -> str | None:
-    """A metadata entry as text."""
-    found = getattr(value, "value", value)
-    return str(found) if found not in (None, "") else None
-
-
-def _upstream(graph: Any, key: dg.AssetKey) -> set[dg.AssetKey]:
-    """All that an asset reads, directly or not."""
-    found: set[dg.AssetKey] = set()
-    left = [key]
-    while left:
-        for parent in graph.get(left.pop()).parent_keys:
-            if parent not in found and graph.has(parent):
-                found.add(parent)
-                left.append(parent)
-    return found
+def blocked(by: Iterable[str], otherwise: str | None = None) -> Outcome:
+    """A notebook that did not run: these failed, else the run as a whole."""
+    names = tuple(sorted(by))
+    why = f"what it depends on failed: {', '.join(names)}" if names else otherwise
+    reason = Failure(why or "its run ended before its turn")
+    return Outcome(State.BLOCKED, failure=reason, blocked_by=names)
 
 
 def free_slots(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -365,20 +252,6 @@ def free_slots(instance: dg.DagsterInstance, run_id: str) -> None:
     except Exception as error:  # noqa: BLE001 - the run's own ending is what counts
         why = error_line(error_info(error))
         logger.warning("The slots of run %s could not be given back: %s", run_id, why)
-
-
-def _unfenced(value: Any) -> str:
-    """A metadata entry that is a fenced block of Markdown, as what is in it."""
-    lines = (text_of(value) or "").split("\n")
-    if lines[0].startswith("```") and lines[-1].startswith("```"):
-        lines = lines[1:-1]
-    return "\n".join(lines)
-
-
-def number_of(value: Any) -> float | None:
-    """A metadata entry as a number."""
-    found = getattr(value, "value", value)
-    return float(found) if isinstance(found, (int, float)) else None
 
 
 @contextmanager

@@ -20,7 +20,10 @@
   };
   window.researchJobsRun = function (run) { runs.push(run); };
 
-  var WORDS = { succeeded: "Succeeded", refused: "Refused", failed: "Failed", skipped: "Skipped", timed_out: "Timed out", out_of_memory: "Out of memory", crashed: "Crashed", exited: "Ended early", cancelled: "Cancelled" };
+  // A page that is older than a line of its data may lack a state.
+  var STATES = JSON.parse(body.dataset.states);
+  function words(run) { return (STATES[run ? run.ending : "never_run"] || [run.ending])[0]; }
+  function kind(run) { return (STATES[run ? run.ending : "never_run"] || ["", "bad"])[1]; }
   var TABLE = "M3 5h18v14H3zM3 10h18M3 14.5h18M9 5v14M15 5v14";
 
   function make(tag, name, text) {
@@ -36,10 +39,6 @@
     var element = make("a", name, text);
     element.href = address;
     return element;
-  }
-  function kind(ending) {
-    if (!ending) return "";
-    return ending === "succeeded" ? "good" : ending === "skipped" ? "idle" : "bad";
   }
   function near(seconds) {
     var steps = [[60, 1, "s"], [3600, 60, "min"], [86400, 3600, "h"], [86400 * 60, 86400, "d"]];
@@ -58,10 +57,8 @@
     return new Date(unix * 1000).toLocaleString(undefined, { weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
   }
   function state(run, address) {
-    var text = run ? WORDS[run.ending] || run.ending : "Not run yet";
-    var element = address ? link(address, "rg-state", text) : make("span", "rg-state", text);
-    if (run) element.className += " " + kind(run.ending);
-    return element;
+    var name = "rg-state " + kind(run);
+    return address ? link(address, name, words(run)) : make("span", name, words(run));
   }
   function icon() {
     var space = "http://www.w3.org/2000/svg";
@@ -137,8 +134,7 @@
     return Object.keys(item.tags || {}).map(function (key) { return item.tags[key] ? key + ": " + item.tags[key] : key; });
   }
   function matches(name, item) {
-    var last = item.last ? kind(item.last.ending) : "none";
-    if (filter.ending && filter.ending !== last) return false;
+    if (filter.ending && filter.ending !== kind(item.last)) return false;
     if (filter.group && item.group !== filter.group) return false;
     if (filter.tag && tagsOf(item).indexOf(filter.tag) < 0) return false;
     if (filter.owner && (item.owners || []).indexOf(filter.owner) < 0) return false;
@@ -171,7 +167,7 @@
     if (!item.last) { shot.removeAttribute("href"); title.removeAttribute("href"); }
     if (place) title.appendChild(make("span", "", name.slice(0, place)));
     title.appendChild(document.createTextNode(name.slice(place)));
-    var failed = item.last && kind(item.last.ending) === "bad" && item.last.headline;
+    var failed = item.last && kind(item.last) === "bad" && item.last.headline;
     var text = make("div", failed ? "rg-text rg-bad" : "rg-text", failed ? item.last.headline : item.description);
     var chips = make("div", "rg-chips");
     tagsOf(item).forEach(function (tag) { chips.appendChild(chip(tag, "tag")); });
@@ -238,9 +234,9 @@
     var items = names.map(function (name) { return notebooks[name]; });
     page.appendChild(make("h1", "", "Notebooks"));
     var counts = { good: 0, bad: 0, idle: 0, none: 0 };
-    items.forEach(function (item) { counts[item.last ? kind(item.last.ending) : "none"]++; });
+    items.forEach(function (item) { counts[kind(item.last)]++; });
     var sum = make("div", "rg-sum");
-    [["", names.length + (names.length === 1 ? " notebook" : " notebooks")], ["good", counts.good + " succeeded"], ["bad", counts.bad + " failed"], ["idle", counts.idle + " skipped"], ["none", counts.none + " not run yet"]].forEach(function (pair) {
+    [["", names.length + (names.length === 1 ? " notebook" : " notebooks")], ["good", counts.good + " succeeded"], ["bad", counts.bad + " failed"], ["idle", counts.idle + " skipped"], ["none", counts.none + " never run"]].forEach(function (pair) {
       if (pair[0] && !counts[pair[0]]) return;
       var button = make("button", "", pair[1]);
       button.type = "button";
@@ -302,7 +298,7 @@
     function rows() {
       rest.textContent = "";
       var found = runs.filter(function (run) {
-        return !text || [run.partition, WORDS[run.ending], run.headline, moment(run.started)].join(" ").toLowerCase().indexOf(text) >= 0;
+        return !text || [run.partition, words(run), run.headline, moment(run.started)].join(" ").toLowerCase().indexOf(text) >= 0;
       });
       found.slice(0, limit).forEach(function (run) {
         var address = up + run.report;

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from research_jobs.protocol import PartitionKey, StagedOutput
+from research_jobs.outcome import StagedOutput
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.records import Partitioning, Version
 
 __all__ = ["HeldVersion", "Publication", "PublishedOutput", "StoreBackend", "StoredUnit"]

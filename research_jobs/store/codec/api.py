@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from research_jobs.errors import OutputError, ResearchJobsError, StoreError
 from research_jobs.failpoints import failpoint
 from research_jobs.filesystem import temporary_path
-from research_jobs.protocol import StagedOutput
+from research_jobs.outcome import StagedOutput
 from research_jobs.store.files import disk
 
 if TYPE_CHECKING:
