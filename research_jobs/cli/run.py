@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.progress import Progress

@@ -114,7 +114,7 @@ class RunCommand:
                     chosen[key] = found
                 elif self._named and number == 0:
                     raise found[0]
-                elif number == 0 and found[1] != "skipped":
+                elif number == 0 and found[1].state is not State.SKIPPED:
                     foreseen.append(found[0].headline)
             for batch in plan_batches(self._graph, chosen):
                 for key in batch.keys:
