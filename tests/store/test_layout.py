@@ -103,7 +103,7 @@ def test_ordinary_keys_stay_readable(key: str, segment: str) -> None:
         ("x" * 300, "too long"),
         ("日" * 90, "too long"),
         ("\ud800", "not Unicode"),
-        ("__HIVE_DEFAULT_PARTITION__", "no key"),
+        ("__HIVE_DEFAULT_PARTITION__", "missing key"),
     ],
 )
 def test_keys_that_no_path_can_hold_are_refused(key: str, message: str) -> None:
