@@ -214,6 +214,31 @@ def test_state_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None
     assert os.umask(umask) == umask
 
 
+def test_a_private_file_is_never_open_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even between being made and having its permissions set."""
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    before = os.umask(0)
+    try:
+        write_atomically(tmp_path / "x", b"1", private=True)
+        with open_private(tmp_path / "y"):
+            pass
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "x") == mode(tmp_path / "y") == 0o600
+
+
+def test_a_folder_goes_when_it_is_empty(tmp_path: Path) -> None:
+    """It is gone when nothing was in it, or when it was gone already; else it stays."""
+    (tmp_path / "full" / "inside").mkdir(parents=True)
+    assert not remove_if_empty(tmp_path / "full")
+    assert remove_if_empty(tmp_path / "full" / "inside")
+    assert remove_if_empty(tmp_path / "full" / "inside")
+    assert remove_if_empty(tmp_path / "full")
+    assert not (tmp_path / "full").exists()
+
+
 def test_an_open_log_is_closed_to_others(tmp_path: Path) -> None:
     """A log that everybody could read is closed when it is opened again; a link is refused."""
     log = tmp_path / "log"

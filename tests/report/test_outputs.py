@@ -9,6 +9,7 @@ from html import unescape
 
 import pytest
 
+from research_jobs.report import outputs
 from research_jobs.report.frames import still_frame
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Stream
@@ -94,3 +95,34 @@ def test_heights_of_figures(height, pixels):
     figure = {"data": [], "layout": {"height": height}}
     page = Renderer().render(Output("display_data", {PLOTLY: figure}, {}), CELL)
     assert f'style="min-height:{pixels}px"' in page
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [
+        (100, "page"),
+        (101, "still"),
+        (200, "still"),
+        (201, "acting"),
+        (300, "acting"),
+        (301, "note"),
+    ],
+)
+def test_where_markup_goes_by_its_size(monkeypatch, size, place):
+    """What is too large for the page has a frame, for cleaning an acting one, for both a note."""
+    for name, limit in (("INLINE_LIMIT", 100), ("CLEAN_LIMIT", 200), ("FRAME_LIMIT", 300)):
+        monkeypatch.setattr(outputs, name, limit)
+    renderer = Renderer()
+    page = renderer.render(shown("text/html", "<p>" + "x" * (size - 3)), CELL)
+    found = ["acting" if "unsafe-eval" in each.document else "still" for each in renderer.frames]
+    assert found == ([place] if place in ("still", "acting") else [])
+    assert ("<p>x" in page) == (place == "page")
+    assert ("is left out here" in page) == (place == "note")
+
+
+def test_both_ends_of_a_long_text():
+    """Of a long text three quarters of what a page takes are its beginning, and one is its end."""
+    text = "a" * 75_000 + "b" * 50_000 + "c" * 25_000
+    page = Renderer().render(Stream("stdout", [text]), CELL)
+    assert (page.count("a" * 75_000), page.count("c" * 25_000), "bb" in page) == (1, 1, False)
+    assert "50,000 characters in the middle are left out" in page
