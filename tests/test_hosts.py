@@ -139,3 +139,9 @@ def test_a_machine_is_known_in_any_case(named: str, monkeypatch: pytest.MonkeyPa
     assert KnownHosts.of("0.0.0.0").know(host)
     assert not KnownHosts.of("127.0.0.1").know(host)
     assert KnownHosts.of("Work-Station").know(host)
+
+
+@pytest.mark.parametrize("text", ["http://localhost\nx", "http://localhost\n", "xhttp://localhost"])
+def test_an_origin_is_the_whole_header(text: str) -> None:
+    """What only begins or ends like an origin is none."""
+    assert Authority.of_origin(text) is None
