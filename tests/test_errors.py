@@ -62,8 +62,8 @@ def test_every_error_survives_pickle_and_copy(kind: type[ResearchJobsError]) -> 
 
 def test_a_run_error_keeps_its_ending_across_processes() -> None:
     """The ending is an attribute, and it round-trips."""
-    error = pickle.loads(pickle.dumps(RunError("gone", ending="crashed")))
-    assert error.ending == "crashed"
+    error = pickle.loads(pickle.dumps(RunError("gone", ending="crashed", details="line 1")))
+    assert (error.ending, str(error)) == ("crashed", "gone\nline 1")
 
 
 def test_every_error_is_in_the_tree_that_is_drawn_at_the_top() -> None:
@@ -79,6 +79,7 @@ def test_every_error_is_in_the_tree_that_is_drawn_at_the_top() -> None:
     [
         ("perf_dff", ["perf_df", "summary"], "Did you mean 'perf_df'?"),
         ("Prices", ["prices"], "Did you mean 'prices'?"),
+        ("clse", ["close", "volume"], "Did you mean 'close'?"),
         ("zzz", ["returns", "prices"], "Known: prices, returns."),
         ("zzz", [f"n{i}" for i in range(8)], "n6, n7."),
         ("zzz", [], ""),

@@ -126,3 +126,12 @@ def test_both_ends_of_a_long_text():
     page = Renderer().render(Stream("stdout", [text]), CELL)
     assert (page.count("a" * 75_000), page.count("c" * 25_000), "bb" in page) == (1, 1, False)
     assert "50,000 characters in the middle are left out" in page
+
+
+def test_one_figure_that_compiles_shaders_is_enough():
+    """A page may evaluate code when any of its figures has to, whatever comes after it."""
+    renderer = Renderer()
+    for kind, evaluates in (("bar", False), ("surface3d", True), ("bar", True)):
+        output = Output("display_data", {PLOTLY: {"data": [{"type": kind}]}}, {})
+        renderer.render(output, CELL)
+        assert renderer.evaluates is evaluates
