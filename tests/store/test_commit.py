@@ -132,6 +132,16 @@ def test_keep_says_how_many_old_versions_stay(store: str, put: Any) -> None:
     assert len(stored_versions(store, "a")) == 1
 
 
+def test_a_damaged_old_version_goes(store: str, put: Any) -> None:
+    """A version that cannot be read takes its place on the disk until the next publish only."""
+    put("a", {"x": 1}, keep={"x": 1})
+    put("a", {"x": 2}, keep={"x": 1})
+    versions = unit_of(store, "a", None).versions
+    (versions / "000001-run1" / "version.json").write_text("{")
+    put("a", {"x": 3}, keep={"x": 1})
+    assert sorted(path.name for path in versions.glob("0*")) == ["000002-run1", "000003-run1"]
+
+
 def test_a_version_being_read_is_not_pruned(store: str, put: Any) -> None:
     """A reader's hold on a version outlives publishes; the next one after it prunes."""
     put("a", {"x": 1})
