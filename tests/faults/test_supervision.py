@@ -458,6 +458,11 @@ def test_row_17_worker_killed_while_an_import_hangs(lab: Lab, marker: str) -> No
 @BOTH
 def test_guardian_killed(lab: Lab, marker: str, isolation: str) -> None:
     """When the guardian itself is killed, the run is a crash and nothing of it stays."""
+    lab.write(
+        "sleeps",
+        "# %%\nimport subprocess, time\nsubprocess.Popen(['sleep', '600'])\n"
+        "print('asleep', flush=True)\ntime.sleep(600)\n",
+    )
     request = lab.request("sleeps")
     killed: list[int] = []
 
