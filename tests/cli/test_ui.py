@@ -44,6 +44,12 @@ def test_what_is_not_a_port(say: Any, option: str, port: str) -> None:
     assert_one_line(say("ui", f"{option}={port}"), f"'{port}' is not a port (1 to 65535)")
 
 
+@pytest.mark.parametrize("port", ["1", "65535"])
+def test_the_first_and_the_last_port_are_ports(say: Any, port: str) -> None:
+    """What is refused then is the host."""
+    assert_one_line(say("ui", "--host", "no such host", "--port", port), f"port {port}")
+
+
 @pytest.mark.parametrize("option", ["--port", "--reports-port"])
 def test_a_port_in_use(say: Any, taken: int, option: str) -> None:
     """A port that somebody else has is named, with why."""
@@ -83,6 +89,7 @@ def test_the_next_free_port(taken: int) -> None:
     """Without a port of one's own, the first is taken that is free and not the other server's."""
     port = choose_port("127.0.0.1", None, taken)
     assert taken < port < taken + 100
+    assert choose_port("127.0.0.1", None, port) == port
     assert choose_port("127.0.0.1", None, port, taken=port) > port
     with pytest.raises(ProjectError, match="in use"):
         choose_port("127.0.0.1", taken, 3000)

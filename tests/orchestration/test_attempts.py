@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, cast
 
-from research_jobs.orchestration.execution.attempts import Attempt
+from research_jobs.orchestration.execution.attempts import Attempt, running
+from research_jobs.orchestration.execution.step_log import WORKER_STREAMS, StepLog
 
 
 def attempt() -> Attempt:
@@ -14,21 +17,32 @@ def attempt() -> Attempt:
 
 def test_a_token_from_before_the_cancel_is_cancelled() -> None:
     """What a step waits for hears of the cancel."""
-    running = attempt()
-    token = running.token()
+    one = attempt()
+    token = one.token()
     assert not token.is_cancelled
-    running.cancel()
+    one.cancel()
     assert token.is_cancelled
 
 
 def test_a_token_made_after_the_cancel_is_cancelled() -> None:
     """A step that asks for its token only once it was cancelled starts nothing."""
-    running = attempt()
-    running.cancel()
-    assert running.token().is_cancelled
+    one = attempt()
+    one.cancel()
+    assert one.token().is_cancelled
 
 
 def test_there_is_one_token() -> None:
     """Whoever asks in the step gets the same."""
-    running = attempt()
-    assert running.token() is running.token()
+    one = attempt()
+    assert one.token() is one.token()
+
+
+def test_nothing_is_kept_of_an_attempt_that_ended() -> None:
+    """A run worker with thousands of steps does not grow."""
+    ended = Attempt("run", "step", 1, StepLog(["key"], WORKER_STREAMS), lambda: None)
+    with running(ended):
+        pass
+    left = weakref.ref(ended)
+    del ended
+    gc.collect()
+    assert left() is None

@@ -52,6 +52,8 @@ def test_a_day_that_a_country_left_out_has_no_partition():
     """Samoa went from 29 to 31 December 2011; nobody can ask for the 30th."""
     spec = daily("Pacific/Apia", "2011-12-28", "2012-01-03")
     assert keys(spec) == [*("2011-12-28", "2011-12-29", "2011-12-31", "2012-01-01", "2012-01-02")]
+    evening = daily("Pacific/Apia", "2011-12-28", "2012-01-02", shift="17h")
+    assert keys(evening) == ["2011-12-28", "2011-12-29", "2011-12-31"]
     definition = build_partitions(spec)
     assert definition is not None
     assert not definition.has_partition_key("2011-12-30")

@@ -91,8 +91,9 @@ def test_a_second_run_keeps_what_reads_the_first(lab: Any) -> None:
 
 
 def test_a_failure_to_publish_fails_the_step_and_leaves_the_old(lab: Any) -> None:
-    """Something in the way in the store: the step fails with that line, staging is gone."""
-    lab.write({"market": "# %%\nprices = [1]\n"}, "notebooks: {market: {outputs: [prices]}}\n")
+    """Something in the way in the store: the step fails before the notebook runs for hours."""
+    text = "# %%\nfrom pathlib import Path\nPath('ran').touch()\nprices = [1]\n"
+    lab.write({"market": text}, "notebooks: {market: {outputs: [prices]}}\n")
     (lab.root / "data/market").mkdir(parents=True)
     (lab.root / "data/market/prices.parquet").write_text("somebody else's")
     run = lab.materialize("market")
@@ -100,6 +101,7 @@ def test_a_failure_to_publish_fails_the_step_and_leaves_the_old(lab: Any) -> Non
     assert "is in the way" in run.errors
     assert (lab.root / "data/market/prices.parquet").read_text() == "somebody else's"
     assert not list((lab.root / "data").glob(".staging/*"))
+    assert not list(lab.root.rglob("ran"))
 
 
 def test_dagsters_filesystem_manager_gets_the_mapping(lab: Any, tmp_path: Path) -> None:
