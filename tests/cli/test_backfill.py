@@ -13,6 +13,12 @@ from typing import Any
 import pytest
 
 from research_jobs import load
+from research_jobs.cli.backfill import grouped_problems
+from research_jobs.orchestration.operations.backfill_plan import (
+    BackfillSummary,
+    PartitionOutcome,
+    PlannedNotebook,
+)
 
 
 def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> None:
@@ -243,3 +249,15 @@ def test_a_dry_run_says_what_cannot_work(say: Any, project: Path) -> None:
     lacking = say(*dry)
     assert lacking.code == 2
     assert "the partition's parameter 'when' is not one of reader's" in lacking.err
+
+
+def test_a_failure_of_its_own_is_told_once() -> None:
+    """It stood there as it happened; the summary counts those that share a cause."""
+    keys = ("2024-01-01", "2024-01-02", "2024-01-03")
+    reasons = dict(zip(keys, ("no file", "no prices", "no prices"), strict=True))
+    outcomes = [PartitionOutcome("daily", key, "failed", why) for key, why in reasons.items()]
+    plan = (PlannedNotebook("daily", keys, 3),)
+    summary = BackfillSummary("id", plan, problems=tuple(outcomes))
+    assert grouped_problems(summary) == [
+        "daily failed for 2 partitions (2024-01-02…2024-01-03): no prices",
+    ]

@@ -97,17 +97,20 @@ def test_show_of_what_is_not_there(say: Any, words: list[str], told: str) -> Non
 
 def test_show_takes_the_newest_partition_by_its_time(say: Any, project: Path) -> None:
     """Also where keys are written with the day first."""
-    text = '# %% tags=["parameters"]\nday: str = ""\n# %%\nvalue = [day]\n'
+    text = '# %% tags=["parameters"]\nday: str = ""\n# %%\nvalue = [day, 1, 2]\n'
+    text += "import pandas as pd\ntable = pd.DataFrame({'n': [1]}, index=pd.Index([7], name='k'))\n"
     write(project, {"latest.py": text})
     (project / "notebooks" / "manifest.yaml").write_text(
-        "notebooks: {latest: {outputs: [value], partitions: {by: day, parameter: day,"
+        "notebooks: {latest: {outputs: [value, table], partitions: {by: day, parameter: day,"
         " format: '%d.%m.%Y', start: 2024-01-31, end: 2024-02-02}}}\n",
         encoding="utf-8",
     )
     say("backfill", "latest", "--all")
-    shown = say("show", "latest", "value", "--json").json
+    shown = say("show", "latest", "value", "--rows", "2", "--json").json
     assert shown["partition"] == "01.02.2024"
-    assert shown["rows"] == 1
+    assert (shown["rows"], shown["head"]) == (3, ["01.02.2024", 1])
+    # an index with a name is a column as any other
+    assert say("show", "latest", "table", "--json").json["head"] == [{"k": 7, "n": 1}]
 
 
 def test_check_of_a_sound_project(say: Any) -> None:
