@@ -18,7 +18,6 @@ __all__ = [
     "iso",
     "print_json",
     "print_table",
-    "size",
     "state_style",
 ]
 
@@ -70,15 +69,6 @@ def ago(seconds: float) -> str:
     if seconds < 2 * DAY:
         return f"{seconds // HOUR:.0f} h ago"
     return f"{seconds // DAY:.0f} days ago"
-
-
-def size(count: float) -> str:
-    """Bytes as a person says them: ``310 MB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("bytes", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def state_style(state: State) -> str:

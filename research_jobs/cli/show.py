@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.cli.output import ago, duration, iso, print_json, print_table, size
+from research_jobs.cli.output import ago, duration, iso, print_json, print_table
 from research_jobs.errors import OutputNotFoundError, StoreError, did_you_mean
 from research_jobs.outcome import to_json
 from research_jobs.project import Project, find_project
+from research_jobs.units import readable_size
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.model.catalog import Catalog, Entry
@@ -217,7 +218,7 @@ def _print_notebook(
                 output["name"],
                 output["kind"] or "",
                 "" if output["rows"] is None else f"{output['rows']:,}",
-                size(output["bytes"]) if output["bytes"] else "",
+                readable_size(output["bytes"]) if output["bytes"] else "",
                 project.display(output["path"] or ""),
             ]
             for output in outputs

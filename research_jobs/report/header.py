@@ -11,7 +11,6 @@ from research_jobs.outcome import Outcome
 __all__ = [
     "ReportHeader",
     "local_time",
-    "readable_bytes",
     "readable_duration",
 ]
 
@@ -64,12 +63,3 @@ def readable_duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
-
-
-def readable_bytes(size: float) -> str:
-    """``312 B``, ``4.1 KB``, ``128 MB``."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"

@@ -19,6 +19,7 @@ from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown
 from research_jobs.report.sanitize import clean_html
 from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail
 from research_jobs.runtime.vega import specification
+from research_jobs.units import readable_size
 
 __all__ = ["FRAME_POLICY", "Renderer", "warm_up"]
 
@@ -203,7 +204,8 @@ class Renderer:
     def _html(self, text: str, name: str, scope: str, data: dict[str, Any]) -> str:
         if len(text) > FRAME_LIMIT:
             return _note(
-                f"A table or page of {len(text) / 1e6:.0f} MB is left out here; the .ipynb has it."
+                f"A table or page of {readable_size(len(text))} is left out here; "
+                "the .ipynb has it."
             ) + _text_block(_joined(data.get("text/plain", "")), "rj-out rj-value")
         if len(text) > CLEAN_LIMIT:
             return self._frame(text, name)

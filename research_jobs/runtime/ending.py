@@ -20,6 +20,7 @@ from typing import Any
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.protocol import RunRequest
 from research_jobs.runtime.masking import Masker
+from research_jobs.units import readable_size
 
 __all__ = ["Facts", "mask_result", "shown_path", "signal_name", "tell_ending", "user_stack"]
 
@@ -164,9 +165,9 @@ def _killed(facts: Facts, number: int) -> Outcome:
 
 
 def _memory(facts: Facts) -> str:
-    message = f"out of memory: {_size(facts.memory_used)} used"
+    message = f"out of memory: {readable_size(facts.memory_used)} used"
     limit = facts.request.memory_bytes
-    return f"{message}, the limit is {_size(limit)}" if limit is not None else message
+    return f"{message}, the limit is {readable_size(limit)}" if limit is not None else message
 
 
 # Fields that name a file or another object, or that we wrote.
@@ -247,12 +248,3 @@ def _line_in(stack: str, path: str) -> int | None:
     """The innermost line of a file in such a stack."""
     found = re.search(rf'^  File "{re.escape(path)}", line (\d+) ', stack, re.MULTILINE)
     return int(found[1]) if found else None
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.4g} {unit}"
-        value /= 1024
-    return f"{value:.4g} GiB"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Collection
 
 from research_jobs.runtime.masking import ByteStreamMasker, Masker
+from research_jobs.units import readable_size
 
 __all__ = ["BoundedLog", "Pump"]
 
@@ -55,7 +56,7 @@ class BoundedLog:
             self._take(self._masker.rest())
         if self.dropped:
             self._write(
-                f"\n[research_jobs: {_size(self.dropped)} left out here, "
+                f"\n[research_jobs: {readable_size(self.dropped)} left out here, "
                 f"the log keeps the beginning and the end]\n".encode()
             )
         for piece in self._tail:
@@ -121,12 +122,3 @@ class Pump(threading.Thread):
             self.log.feed(data)
         self.log.finish()
         os.close(self._source)
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from research_jobs.runtime.capture import CAPTURE_VERSION, Limits, NullRecorder, Recorder
 from research_jobs.runtime.masking import Masker, StreamMasker
+from research_jobs.units import readable_size
 
 if TYPE_CHECKING:
     from research_jobs.notebook.cells import Cell
@@ -343,8 +344,8 @@ class FileRecorder(Recorder):
                 continue
             if len(encoded) > self._limits.output:
                 self.note(
-                    f"An output of {_megabytes(len(encoded))} ({mime}) was left out: "
-                    f"at most {_megabytes(self._limits.output)} are kept."
+                    f"An output of {readable_size(len(encoded))} ({mime}) was left out: "
+                    f"at most {readable_size(self._limits.output)} are kept."
                 )
                 continue
             kept[self._masker.text(mime)] = encoded
@@ -450,7 +451,7 @@ class FileRecorder(Recorder):
         if self._size > self._limits.total and not self._full:
             self._full = True
             self.note(
-                f"Outputs beyond {_megabytes(self._limits.total)} in one run are left out; "
+                f"Outputs beyond {readable_size(self._limits.total)} in one run are left out; "
                 "their text is kept."
             )
 
@@ -488,7 +489,3 @@ def _unknown(value: Any) -> Any:
         if callable(convert):
             return convert()
     return str(value)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1024 / 1024:.1f} MiB"

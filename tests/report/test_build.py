@@ -142,7 +142,7 @@ class TestPage:
             "Succeeded",
             "Mon 3 Jun 2024, 09:33 CEST",
             "4.20 s",
-            "300 MB peak memory",
+            "300 MiB peak memory",
             "2024-01-02",
             "<i>lookback</i> 60",
             "&lt;b&gt;",

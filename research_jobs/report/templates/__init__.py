@@ -37,7 +37,8 @@ def compile_templates() -> None:
 def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from research_jobs.report.header import readable_bytes, readable_duration
+    from research_jobs.report.header import readable_duration
+    from research_jobs.units import readable_size
 
     environment = Environment(
         loader=PackageLoader("research_jobs.report"),
@@ -48,5 +49,5 @@ def _environment() -> Any:
         keep_trailing_newline=True,
         auto_reload=False,
     )
-    environment.filters |= {"bytes": readable_bytes, "duration": readable_duration}
+    environment.filters |= {"bytes": readable_size, "duration": readable_duration}
     return environment
