@@ -35,6 +35,14 @@ test: $(VENV)/.installed-dev  ## Formatting, lint, types, layers, then the tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-fast
+test-fast: $(VENV)/.installed-dev  ## The tests that need no server, browser or process of their own
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
+
+.PHONY: verify
+verify: test bench  ## What is too long for each change: all tests, also on the oldest Dagster, and benchmarks
+	@$(PYTHON) tests/support/other_dagster.py 1.12.0
+
 .PHONY: test-dagster
 test-dagster:  ## The tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration
 	@test -n "$(VERSION)" || { echo "Say which: make test-dagster VERSION=1.12.0" >&2; exit 1; }

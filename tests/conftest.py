@@ -28,6 +28,53 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+HERE = Path(__file__).parent
+# What takes long or starts processes of its own, by folder or file: `make test-fast` is the rest.
+SLOW = (
+    "cli", "e2e", "faults", "orchestration", "samples", "supervisor",
+    "report/test_limits.py", "report/test_making.py", "report/test_worst.py",
+    "runtime/test_browsers.py", "runtime/test_guarded_run.py", "runtime/test_masking.py",
+    "runtime/test_memory.py", "runtime/test_processes.py", "runtime/test_rehearsal.py",
+    "runtime/test_template.py",
+    "store/test_commit.py", "store/test_crash.py", "store/test_damage.py", "store/test_matrix.py",
+    "store/test_remote.py", "store/test_repartition.py",
+    "test_another_user.py", "test_quickstart.py", "test_rooms.py",
+)  # fmt: skip
+# What starts a server, by folder, file or fixture.
+SERVERS = (
+    "e2e", "cli/test_ui.py", "orchestration/test_dagster_contract_webserver.py",
+    "orchestration/test_outages.py", "report/test_server.py", "runtime/test_browsers.py",
+)  # fmt: skip
+FIXTURES = {
+    "postgres": "servers", "own_postgres": "servers", "s3": "servers", "chromium": "browser"
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by where they are and what they use, so that nobody has to by hand."""
+    for item in items:
+        place = item.path.relative_to(HERE).as_posix()
+        marks = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
+        marks |= {mark for mark, places in (("slow", SLOW), ("servers", SERVERS))
+                  if any(f"{place}/".startswith(f"{one}/") for one in places)}  # fmt: skip
+        for mark in sorted(marks):
+            item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def _no_servers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast test cannot listen on the network: one that does needs its place in `SERVERS`."""
+    if any(request.node.get_closest_marker(mark) for mark in ("slow", "servers", "browser")):
+        return
+
+    def refuse(of: socket.socket, *backlog: int) -> None:
+        if of.family in (socket.AF_INET, socket.AF_INET6):
+            pytest.fail("a test without the marker 'servers' listens: see tests/conftest.py")
+        super(socket.socket, of).listen(*backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", refuse, raising=False)
+
+
 class PostgresServer:
     """A PostgreSQL of this test session alone, in a folder of its own.
 
