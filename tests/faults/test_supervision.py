@@ -202,7 +202,7 @@ def test_row_6_flood(lab: Lab) -> None:
     assert outcome.result.state is State.SUCCEEDED
     assert outcome.stdout.startswith(b"the beginning|xxx")
     assert outcome.stdout.endswith(b"xxx|the end")
-    assert b"1.99 GiB left out here" in outcome.stdout
+    assert b"1.999 GiB left out here" in outcome.stdout
     assert len(outcome.stdout) < limit + 1000
     assert any("stdout" in note for note in outcome.result.notes)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
