@@ -33,9 +33,9 @@ HERE = Path(__file__).parent
 SLOW = (
     "cli", "e2e", "faults", "orchestration", "samples", "supervisor",
     "report/test_limits.py", "report/test_making.py", "report/test_worst.py",
-    "runtime/test_browsers.py", "runtime/test_display.py", "runtime/test_guarded_run.py", "runtime/test_masking.py",
-    "runtime/test_memory.py", "runtime/test_processes.py", "runtime/test_rehearsal.py",
-    "runtime/test_template.py",
+    "runtime/test_browsers.py", "runtime/test_display.py", "runtime/test_guarded_run.py",
+    "runtime/test_masking.py", "runtime/test_memory.py", "runtime/test_processes.py",
+    "runtime/test_rehearsal.py", "runtime/test_template.py",
     "store/test_commit.py", "store/test_crash.py", "store/test_damage.py", "store/test_matrix.py",
     "store/test_remote.py", "store/test_repartition.py",
     "test_another_user.py", "test_quickstart.py", "test_rooms.py",
