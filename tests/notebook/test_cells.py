@@ -63,6 +63,7 @@ def test_a_cell_runs_from_its_marker_to_the_next() -> None:
         ("#%%Load", "Load", "code", (), {}),
         ("# %% Load prices", "Load prices", "code", (), {}),
         ("# %%% Deeper", "Deeper", "code", (), {"cell_depth": 1}),
+        ("# %%%time", "time", "code", (), {"cell_depth": 1}),
         ("# %%%%", None, "code", (), {"cell_depth": 2}),
         ("# %% [markdown]", None, "markdown", (), {}),
         ("# %%[markdown]", None, "markdown", (), {}),
