@@ -151,6 +151,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("date", dt.datetime(2018, 11, 1, 9), "is not a date. It includes a time of day."),  # noqa: DTZ001 - as YAML reads it
         ("date", "today", "is not a date. Example: 2018-11-01."),
         ("datetime", "2018-11-01 25:00", "is not a date and time. Hour must be in 0..23"),
+        ("datetime", "2018-11-01 09:30 or so", "is not a date and time"),
         ("timestamp", "1st of May", "is not a timestamp"),
         ("list[int]", [1, "b"], "is not a list where each item is a whole number. Item 2 is 'b'."),
         ("list[int]", 5, "x = 5 is not a list"),

@@ -118,6 +118,14 @@ def test_the_hour_that_comes_twice_has_two_partitions():
     assert starts == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]
 
 
+def test_times_of_day_in_one_gap_are_one_partition():
+    """Where 02:00 and 02:30 are skipped both begin at 03:00, and none is empty."""
+    spec = notebook(by="cron", cron="*/30 2 * * *", start="2026-03-28", end="2026-03-31")
+    assert keys(spec, datetime(2026, 4, 1, tzinfo=UTC)) == [
+        *("2026-03-28-02:00", "2026-03-28-02:30", "2026-03-29-03:00", "2026-03-30-02:00"),
+    ]
+
+
 def test_the_hour_that_does_not_come_has_no_partition():
     """In spring there is nothing between 02:00 and 03:00."""
     spec = notebook(by="hour", start="2026-03-29")
