@@ -66,6 +66,7 @@ def test_a_cell_runs_from_its_marker_to_the_next() -> None:
         ("# %%%time", "time", "code", (), {"cell_depth": 1}),
         ("# %%%%", None, "code", (), {"cell_depth": 2}),
         ("# %% [markdown]", None, "markdown", (), {}),
+        ("# %% raw", None, "raw", (), {}),
         ("# %%[markdown]", None, "markdown", (), {}),
         ("# %% [md] Intro", "Intro", "markdown", (), {}),
         ("# %% Intro [markdown]", "Intro", "markdown", (), {}),

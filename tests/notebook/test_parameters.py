@@ -135,6 +135,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("int", True, "x = True is not a whole number"),
         ("int", 60.5, "x = 60.5 is not a whole number"),
         ("int", "1e999999", "is not a whole number"),
+        ("int", "60.5", "x = '60.5' is not a whole number"),
         ("int", None, "x = None is not a whole number. Give a value, or declare it as int | None"),
         ("float", True, "x = True is not a number"),
         ("float", np.bool_(False), "x = np.False_ is not a number"),
