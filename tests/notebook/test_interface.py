@@ -170,7 +170,8 @@ def test_descriptions_and_places(as_notebook: Make) -> None:
         # in days
         lookback = 60
         start = "2018"  # first day
-        é = 'é'; end = 1  # noqa: E702
+        # of the first on the line
+        é = 'é'; end = 1
 
         plain = [
             1,
@@ -184,7 +185,8 @@ def test_descriptions_and_places(as_notebook: Make) -> None:
     found = {p.name: p for p in read_interface(as_notebook(text)).parameters}
     assert list(found) == ["start", "é", "end", "plain", "a", "b", "c", "d", "lookback"]
     assert found["start"].description == "first day"
-    assert (found["end"].line, found["end"].column, found["end"].description) == (6, 10, "")
+    assert found["é"].description == "of the first on the line"
+    assert (found["end"].line, found["end"].column, found["end"].description) == (7, 10, "")
     assert (found["plain"].description, found["plain"].default) == ("a list", [1])
     assert found["plain"].default_source == "[\n    1,\n]"
     assert (found["b"].type, found["b"].default) == ("str", "two")
@@ -328,6 +330,7 @@ def test_imports(as_notebook: Make) -> None:
         def f():
             import lazy
         importlib.import_module("named.module")
+        importlib.import_module(".relative", __package__)
         importlib.import_module(name)
         """
     interface = read_interface(as_notebook(text, "/p/notebooks/volatility/garch.py"))
@@ -339,5 +342,6 @@ def test_imports(as_notebook: Make) -> None:
         "scipy.stats",
         "typing",
         "volatility",
+        "volatility.relative",
         "volatility.sub",
     )
