@@ -174,7 +174,10 @@ def test_one_encoding_inside_another(
         assert encoded not in found
         assert (found[:8], found[-2:]) == ("token: '", " |")
         assert "***" in found
-        assert len(found) <= len("token: '***' |") + 9
+        # Backslashes at the value's end may be taken for marks of an escape, and stay.
+        end = secret[len(secret.rstrip("\\")) :]
+        left = len(ENCODINGS[outer](ENCODINGS[inner](end)))
+        assert len(found) <= len("token: '***' |") + max(9, left)
 
 
 @pytest.mark.parametrize("before", range(3))
