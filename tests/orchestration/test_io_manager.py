@@ -126,6 +126,12 @@ def test_dagsters_filesystem_manager_gets_the_mapping(lab: Any, tmp_path: Path) 
     )
     assert (tmp_path / "warehouse/market").exists()
     assert not (lab.root / "data/market").exists()
+    # The report is made after that manager stored the outputs; its link is known before.
+    made = run.metadata("market")
+    page = Path(made["report_file"])
+    assert "report" in made
+    assert page.parent.parent == lab.root / "reports" / "market" / "_runs"
+    assert page.is_file()
 
 
 FRAME = """# %%

@@ -203,6 +203,7 @@ def _published(
         value = replace(staged, report=partial(_report_published, work, ended, cancel))
     else:
         value = _foreign_value(context, work, staged, manager)
+        ended = work.expecting_report(ended)
     context.add_asset_metadata(work.metadata(ended, {}, stored=ours))
     failed: str | None = f"the IO manager '{manager}' did not store the outputs"
     try:

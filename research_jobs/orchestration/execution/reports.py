@@ -24,7 +24,7 @@ from research_jobs.report.layout import Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
 from research_jobs.supervisor.run import CancelToken
 
-__all__ = ["git_commit", "make_run_report", "run_folder"]
+__all__ = ["expected_report", "git_commit", "make_run_report", "run_folder"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -69,15 +69,7 @@ def make_run_report(
     metadata : dict
         What leads to the report; of a report that could not be written, why.
     """
-    project = catalog.project
-    header = ReportHeader(
-        outcome,
-        run_url=run_page(catalog, outcome.run_id, step_key),
-        path=project.display(entry.notebook.path),
-        code_version=entry.notebook.code_version or None,
-        git_commit=git_commit(project.root),
-        timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
-    )
+    header = _header(catalog, entry, outcome, step_key)
     try:
         report = make_report(_order(catalog, entry, header, capture), stop=cancel.listening)
     except Exception as error:
@@ -90,6 +82,29 @@ def make_run_report(
     if refused is not None:
         links["report_error"] = dg.MetadataValue.text(refused)
     return str(report.html), links
+
+
+def expected_report(
+    catalog: Catalog, entry: Entry, outcome: Outcome, step_key: str
+) -> tuple[str, Metadata]:
+    """As `make_run_report` of a run that succeeded, before the report is made.
+
+    An IO manager that is not ours records its materialisation first.
+    """
+    header = _header(catalog, entry, outcome, step_key)
+    report = Report(report_folder(catalog.project.reports, header))
+    return str(report.html), _links(catalog, report)
+
+
+def _header(catalog: Catalog, entry: Entry, outcome: Outcome, step_key: str) -> ReportHeader:
+    return ReportHeader(
+        outcome,
+        run_url=run_page(catalog, outcome.run_id, step_key),
+        path=catalog.project.display(entry.notebook.path),
+        code_version=entry.notebook.code_version or None,
+        git_commit=git_commit(catalog.project.root),
+        timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
+    )
 
 
 def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) -> ReportOrder:

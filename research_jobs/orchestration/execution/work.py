@@ -14,7 +14,11 @@ from research_jobs.errors import ParameterError, ResearchJobsError
 from research_jobs.notebook.parameters import convert_parameters, missing_parameters
 from research_jobs.orchestration.compat.assets import data_version_tags, partition_tags
 from research_jobs.orchestration.execution.io_manager import StagedRun
-from research_jobs.orchestration.execution.reports import make_run_report, run_folder
+from research_jobs.orchestration.execution.reports import (
+    expected_report,
+    make_run_report,
+    run_folder,
+)
 from research_jobs.orchestration.execution.supervisors import shared_supervisor
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.data_version import content_version
@@ -180,6 +184,11 @@ class Work:
             step_key=self.step_key,
             cancel=cancel,
         )
+        return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
+
+    def expecting_report(self, ended: Ended) -> Ended:
+        """With what leads to the report that is made after somebody else stored the outputs."""
+        page, entries = expected_report(self.catalog, self.entry, ended.outcome, self.step_key)
         return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
 
     def _parameters_of(self, partition: PartitionKey | None) -> dict[str, Any]:
