@@ -76,6 +76,8 @@ REFUSED = [
     (f"kinds: [{'k' * 51}]", "is not a kind"),
     (f"tags: {{{'k' * 64}: a}}", "is not a tag name"),
     (f"tags: {{a: {'v' * 64}}}", "is not a tag value"),
+    ("tags: {a/b/c: x}", "'a/b/c' is not a"),
+    (f"timeout: {'9' * 400}", "is not between"),
     ("retries: 1001", "1001 is too large"),
     ("partitions: {by: month, start: 2020-01-01, calendar: XNYS}", "'calendar' needs by: day"),
     (

@@ -109,6 +109,25 @@ def test_a_run_that_waits_is_in_progress(instance):
     assert partition_status(instance, KEY, DAYS).in_progress == set(DAYS[4:7])
 
 
+def test_a_skip_after_a_failure_is_no_failure(instance):
+    """The notebook was asked again, and there is nothing to do."""
+    run(instance, "2026-01-03")
+    observe(instance, "2026-01-03", {SKIPPED_METADATA: "closed"})
+    status = partition_status(instance, KEY, DAYS)
+    assert (status.failed, status.skipped) == (frozenset(), {"2026-01-03"})
+
+
+def test_a_run_that_is_well_and_made_nothing_had_nothing_to_do(instance):
+    """As where what it reads skipped the partition: it is not asked for again."""
+
+    @dg.asset(name="signals", partitions_def=DAILY, output_required=False)
+    def idle() -> Iterator[dg.Output[None]]:
+        yield from ()
+
+    dg.materialize([idle], partition_key="2026-01-05", instance=instance)
+    assert partition_status(instance, KEY, DAYS).skipped == {"2026-01-05"}
+
+
 def test_a_skip_is_over_when_the_partition_is_made(instance):
     """And an observation that is no skip takes one back."""
     observe(instance, "2026-01-01", {SKIPPED_METADATA: "closed"})
