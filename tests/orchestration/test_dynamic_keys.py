@@ -17,6 +17,7 @@ from research_jobs.errors import PartitionError
 from research_jobs.manifest import DynamicSpec
 from research_jobs.orchestration.model.dynamic_keys import (
     keys_of,
+    newest_dynamic_keys,
     read_keys,
     refresh_dynamic_partitions,
 )
@@ -107,6 +108,15 @@ def test_an_output_that_is_not_there_is_told(project):
     """With the command that makes it."""
     with pytest.raises(PartitionError, match="which has not run yet"):
         read_keys(project, SPEC)
+
+
+def test_keys_that_are_known_do_without_the_output(project, instance):
+    """A store that was emptied stops no run of partitions that there are."""
+    with pytest.raises(PartitionError, match="which has not run yet"):
+        newest_dynamic_keys(instance, project, SPEC)
+    instance.add_dynamic_partitions("universe/tickers", ["AAPL"])
+    newest_dynamic_keys(instance, project, SPEC)
+    assert list(instance.get_dynamic_partitions("universe/tickers")) == ["AAPL"]
 
 
 def test_partitions_follow_the_output(project, instance):
