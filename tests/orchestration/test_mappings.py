@@ -75,7 +75,7 @@ def test_partitions_that_belong_together_are_read(upstream, downstream, key, exp
     ("upstream", "downstream", "message"),
     [
         (ZAGREB, DAILY, "has partitions in UTC and reads up, which has them in Europe/Zagreb"),
-        (TWO_REGIONS, REGIONS, "down has the partition 'asia', which up has not"),
+        (TWO_REGIONS, REGIONS, "down has the partition 'asia', which up does not have"),
         (TICKERS, DAILY, "nothing says which partitions belong together: time (0 0 * * *)"),
         (DYNAMIC, REGIONS, "eu, us, asia against the keys of u/t"),
         (DYNAMIC, DAILY, "against the keys of u/t"),
