@@ -16,9 +16,9 @@ from research_jobs import load
 from research_jobs.cli.backfill import grouped_problems
 from research_jobs.orchestration.operations.backfill_plan import (
     BackfillSummary,
-    PartitionOutcome,
     PlannedNotebook,
 )
+from research_jobs.outcome import Failure, Outcome, State
 
 
 def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> None:
@@ -255,7 +255,10 @@ def test_a_failure_of_its_own_is_told_once() -> None:
     """It stood there as it happened; the summary counts those that share a cause."""
     keys = ("2024-01-01", "2024-01-02", "2024-01-03")
     reasons = dict(zip(keys, ("no file", "no prices", "no prices"), strict=True))
-    outcomes = [PartitionOutcome("daily", key, "failed", why) for key, why in reasons.items()]
+    outcomes = [
+        Outcome(State.FAILED, failure=Failure(why), notebook="daily", partition=key)
+        for key, why in reasons.items()
+    ]
     plan = (PlannedNotebook("daily", keys, 3),)
     summary = BackfillSummary("id", plan, problems=tuple(outcomes))
     assert grouped_problems(summary) == [
