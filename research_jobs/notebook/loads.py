@@ -257,12 +257,18 @@ class _Follower:
             value = node.iter if isinstance(node, (ast.For, ast.comprehension)) else node.value
             assert value is not None
             assigned.append((names, value))
-        before = -1
-        while len(self.names) > before:
-            before = len(self.names)
-            for names, value in assigned:
-                if not names <= self.names and self.may_be_load(value):
-                    self.names |= names
+        mentions: dict[str, list[int]] = {}
+        for number, (_, value) in enumerate(assigned):
+            for inner in ast.walk(value):
+                if isinstance(inner, ast.Name):
+                    mentions.setdefault(inner.id, []).append(number)
+        waiting = list(range(len(assigned)))
+        while waiting:
+            names, value = assigned[waiting.pop()]
+            new = names - self.names
+            if new and self.may_be_load(value):
+                self.names |= new
+                waiting += [number for name in new for number in mentions.get(name, ())]
 
     def may_be_load(self, node: ast.AST) -> bool:
         """Whether an expression names `load` or what holds it, other than to call it."""
