@@ -75,7 +75,7 @@ class BackfillSummary:
     run_ids : tuple of str
     counts : mapping of str to int
         State to the number of partitions.
-    problems : tuple of PartitionOutcome
+    problems : tuple of Outcome
         Those that failed or were not run.
     foreseen : tuple of str
         Of a dry run: what cannot work as planned, one line each.
