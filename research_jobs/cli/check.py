@@ -100,7 +100,8 @@ def findings(where: str | None) -> tuple[list[Finding], int, str | None]:
 def _differences(catalog: Catalog) -> Iterator[Finding]:
     """What behaves differently in the editor and in batch, and loads that no one sees."""
     from research_jobs.notebook.cells import read_notebook_text
-    from research_jobs.notebook.parity import check_parity, silenced
+    from research_jobs.notebook.parity import check_parity
+    from research_jobs.notebook.parity_rules import silenced
     from research_jobs.notebook.undefined import UndefinedName, undefined_names
 
     entries = [entry for entry in catalog if entry.notebook.error is None]

@@ -18,15 +18,14 @@ Standard library only: the fresh process imports this too.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from research_jobs.errors import NotebookError, NotebookSyntaxError, SourceLocation
+from research_jobs.notebook.decoding import decode_source, line_feeds, read_bytes
+from research_jobs.notebook.docstring import Docstring, find_docstring, unquote
 from research_jobs.notebook.markers import CellKind, Dialect, Marker, find_markers, lexed
 
 __all__ = [
@@ -38,10 +37,7 @@ __all__ = [
     "has_marker",
     "parse_cells",
     "read_notebook_text",
-    "shown_path",
 ]
-
-SIZE_LIMIT = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -99,15 +95,6 @@ class NotebookText:
     cells: tuple[Cell, ...] = field(repr=False)
 
 
-def shown_path(path: Path) -> str:
-    """A file's name in messages: from the folder ``notebooks`` on if it is below one."""
-    parts = path.parts
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "notebooks":
-            return "/".join(parts[index:])
-    return str(path)
-
-
 def read_notebook_text(path: Path) -> NotebookText:
     """Read a notebook once.
 
@@ -132,78 +119,6 @@ def read_notebook_text(path: Path) -> NotebookText:
     return NotebookText(path, text, hashlib.sha256(data).hexdigest(), parse_cells(text))
 
 
-def read_bytes(path: Path) -> bytes:
-    """A source file's bytes; `NotebookError` if it cannot be read or is too large for source."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of these
-            too_large = os.fstat(file.fileno()).st_size > SIZE_LIMIT
-            data = b"" if too_large else file.read()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise NotebookError(
-            f"cannot be read: {reason}", where=SourceLocation(shown_path(path))
-        ) from error
-    if too_large:
-        raise NotebookError(
-            f"is larger than {SIZE_LIMIT // 2**20} MiB, so it is data, not source code",
-            where=SourceLocation(shown_path(path)),
-            hint="Keep data in a separate file and read it from there.",
-        )
-    return data
-
-
-_CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-_BOM = b"\xef\xbb\xbf"
-
-
-def decode_source(data: bytes, path: Path) -> str:
-    """Decode source: byte order marks, PEP 263 lines and all line ends are understood.
-
-    Raises
-    ------
-    NotebookSyntaxError
-        When the encoding is unknown or the bytes do not decode; the line is named.
-    """
-    encoding = "utf-8"
-    if data.startswith(_BOM):
-        data = data[len(_BOM) :]
-    else:
-        for line in data.split(b"\n", 2)[:2]:
-            coding = _CODING.match(line)
-            if coding:
-                encoding = coding[1].decode("ascii", "replace")
-                break
-            if line.strip() and not line.lstrip().startswith(b"#"):
-                break
-    try:
-        text = data.decode(encoding)
-    except LookupError as error:
-        raise NotebookSyntaxError(
-            f"the coding line names an unknown encoding '{encoding}'",
-            where=SourceLocation(shown_path(path), 1),
-            hint="Remove the line and save the file as UTF-8.",
-        ) from error
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line = before.count(b"\n") + 1
-        raise NotebookSyntaxError(
-            f"byte 0x{data[error.start]:02x} is not {encoding}",
-            where=SourceLocation(shown_path(path), line, error.start - before.rfind(b"\n")),
-            hint="Save the file as UTF-8.",
-        ) from error
-    except (UnicodeError, ValueError, AssertionError) as error:  # odd codecs have odd errors
-        raise NotebookSyntaxError(
-            f"cannot be read as {encoding}",
-            where=SourceLocation(shown_path(path), 1),
-            hint="Remove the coding line and save the file as UTF-8.",
-        ) from error
-    return _line_feeds(text)
-
-
-def _line_feeds(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
 def has_marker(text: str) -> bool:
     """Whether a file is a notebook rather than a helper module.
 
@@ -217,8 +132,8 @@ def has_marker(text: str) -> bool:
         True with at least one cell marker of any dialect outside strings. Lines of ``#`` count
         only in a gallery file: elsewhere they merely separate sections.
     """
-    text = _line_feeds(text)
-    return bool(_markers(text, _docstring(text)))
+    text = line_feeds(text)
+    return bool(_markers(text, find_docstring(text)))
 
 
 def cell_at(cells: Sequence[Cell], line: int) -> Cell | None:
@@ -247,14 +162,6 @@ def cell_label(cell: Cell) -> str:
 
 
 @dataclass(frozen=True)
-class _Docstring:
-    first_line: int
-    last_line: int
-    source: str
-    has_title: bool
-
-
-@dataclass(frozen=True)
 class _Prose:
     """The prose at the top of a body: up to which line, and its text."""
 
@@ -276,20 +183,20 @@ def parse_cells(text: str) -> tuple[Cell, ...]:
         In the order of the file, numbered from 1. Together they cover every line from the first
         cell on; above it are only blank lines and comments (``#!``, coding, jupytext's header).
     """
-    text = _line_feeds(text)
-    docstring = _docstring(text)
+    text = line_feeds(text)
+    docstring = find_docstring(text)
     return _cells(text, docstring, _markers(text, docstring))
 
 
 def notebook_cells(text: str) -> tuple[Cell, ...] | None:
     """The cells of a file that `has_marker`, ``None`` for any other: both answers in one pass."""
-    text = _line_feeds(text)
-    docstring = _docstring(text)
+    text = line_feeds(text)
+    docstring = find_docstring(text)
     markers = _markers(text, docstring)
     return _cells(text, docstring, markers) if markers else None
 
 
-def _cells(text: str, docstring: _Docstring | None, markers: list[Marker]) -> tuple[Cell, ...]:
+def _cells(text: str, docstring: Docstring | None, markers: list[Marker]) -> tuple[Cell, ...]:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
@@ -302,7 +209,7 @@ def _cells(text: str, docstring: _Docstring | None, markers: list[Marker]) -> tu
     return tuple(builder.cells)
 
 
-def _markers(text: str, docstring: _Docstring | None) -> list[Marker]:
+def _markers(text: str, docstring: Docstring | None) -> list[Marker]:
     gallery = docstring is not None and docstring.has_title
     markers = find_markers(text, rules=gallery)
     if gallery and any(marker.dialect is Dialect.GALLERY for marker in markers):
@@ -360,7 +267,7 @@ class _Builder:
             )
         )
 
-    def leading(self, docstring: _Docstring | None, end: int) -> None:
+    def leading(self, docstring: Docstring | None, end: int) -> None:
         """Add what is before the first marker (lines 1 to `end`)."""
         first = _header_end(self.lines[:end]) + 1
         if docstring is not None and docstring.last_line <= end:
@@ -453,7 +360,7 @@ class _Builder:
         end = prefix.end() + literal.end()
         if text[end:].split("\n", 1)[0].strip():
             return None
-        return _Prose(first + text.count("\n", 0, end), _unquote(literal.group()).strip("\n"))
+        return _Prose(first + text.count("\n", 0, end), unquote(literal.group()).strip("\n"))
 
     def databricks(self, first: int, last: int) -> tuple[CellKind, _Prose | None, dict[str, Any]]:
         """A cell whose lines are ``# MAGIC ...`` is prose (``%md``) or of another language."""
@@ -489,13 +396,6 @@ def _uncomment(line: str) -> str:
     return line[2:] if line.startswith("# ") else line[1:]
 
 
-def _unquote(literal: str) -> str:
-    width = 3 if literal[:3] in ('"""', "'''") else 1
-    quote = literal[:width]
-    body = literal[width:]
-    return body.removesuffix(quote)
-
-
 def _header_end(lines: Sequence[str]) -> int:
     """The last line of jupytext's YAML header, 0 if there is none.
 
@@ -512,53 +412,3 @@ def _header_end(lines: Sequence[str]) -> int:
         if line.strip() and not line.startswith("#"):
             return 0
     return 0
-
-
-_PUNCTUATION = frozenset("=-`:.'\"~^_*+#<>")
-
-
-def _docstring(text: str) -> _Docstring | None:
-    """The module's docstring, if it is the first thing in the file."""
-    end = 0
-    for literal in lexed(text):
-        between = text[end : literal.start()]
-        if literal.group().startswith("#"):
-            if between.strip():
-                return None
-            end = literal.end()
-            continue
-        if between.strip() not in ("", "r", "R", "u", "U"):
-            return None
-        stop = literal.end()
-        if text[stop:].split("\n", 1)[0].partition("#")[0].strip():
-            return None
-        source = inspect.cleandoc(_unquote(literal.group()))
-        start = literal.start() - len(between.strip())
-        return _Docstring(
-            text.count("\n", 0, start) + 1,
-            text.count("\n", 0, stop) + 1,
-            source.strip("\n"),
-            _has_title(source),
-        )
-    return None
-
-
-def _has_title(docstring: str) -> bool:
-    """Whether a docstring begins with an rst title, labels (``.. _name:``) and blanks aside."""
-    lines = [
-        line.rstrip()
-        for line in docstring.split("\n")
-        if line.strip() and not re.match(r"\.\. ", line)
-    ]
-    if lines and _is_underline(lines[0]):
-        lines.pop(0)
-    return (
-        len(lines) >= 2
-        and not _is_underline(lines[0])
-        and _is_underline(lines[1])
-        and len(lines[1]) >= min(3, len(lines[0]))
-    )
-
-
-def _is_underline(line: str) -> bool:
-    return len(line) >= 3 and line[0] in _PUNCTUATION and set(line) == {line[0]}

@@ -19,7 +19,8 @@ from research_jobs.errors import (
     SourceLocation,
     did_you_mean,
 )
-from research_jobs.notebook.cells import decode_source, has_marker, read_bytes, shown_path
+from research_jobs.notebook.cells import has_marker
+from research_jobs.notebook.decoding import decode_source, read_bytes, shown_path
 from research_jobs.project import notebook_name
 
 if TYPE_CHECKING:

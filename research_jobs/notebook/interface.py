@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.notebook.assigned import assigned_names
-from research_jobs.notebook.cells import (
-    Cell,
-    CellKind,
-    NotebookText,
-    shown_path,
-)
+from research_jobs.notebook.cells import Cell, CellKind, NotebookText
+from research_jobs.notebook.decoding import shown_path
 from research_jobs.notebook.loads import LoadCall, find_loads
 from research_jobs.notebook.parameter_types import (
     MISSING,

@@ -10,7 +10,7 @@ import ast
 import bisect
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from research_jobs.errors import NotebookSyntaxError
@@ -27,42 +27,13 @@ from research_jobs.notebook.interface import (
 from research_jobs.notebook.interface import absolute as absolute_name
 from research_jobs.notebook.loads import find_loads
 from research_jobs.notebook.markers import lines_like_markers
+from research_jobs.notebook.parity_rules import APPS, CALLS, READS, SERVES, silenced
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.undefined import KERNEL_NAMES, UndefinedName, undefined_names
 from research_jobs.notebook.walk import walk
 from research_jobs.project import notebook_name
 
-__all__ = ["CODES", "ParityFinding", "check_parity"]
-
-CODES: Mapping[str, str] = {
-    "syntax": "the file does not parse (magics included)",
-    "input-call": "waits for keyboard input",
-    "kernel-call": "calls IPython's kernel",
-    "kernel-name": "uses In, Out or _, which only the editor's kernel fills",
-    "main-guard": "`if __name__ == '__main__':` is false in batch",
-    "outside-path": "a relative path leads out of the notebook's folder",
-    "home-path": "an absolute path on one person's machine",
-    "sys-argv": "reads the command line",
-    "interactive-plot": "switches charts to a window",
-    "blocking-call": "starts a server or debugger that does not return",
-    "exit-call": "ends the process and so the run",
-    "chdir": "changes the working directory for all later cells",
-    "loads-itself": "reads its own earlier outputs",
-    "hidden-load": "loads something known only at run time, so it is not a dependency",
-    "star-import": "assigns names that are not visible in the text",
-    "relative-import": "a relative import fails in the editor, and at the top in batch too",
-    "imports-notebook": "runs another notebook again instead of reading its outputs",
-    "hides-module": "has the name of a standard library module",
-    "used-before-assigned": "a cell uses a name that a later cell assigns",
-    "undefined-name": "uses a name that nothing in the file assigns",
-    "code-in-prose": "code in a prose cell runs in batch only",
-    "other-language": "a cell of another language is not run",
-    "split-statement": "a marker is inside a statement",
-    "second-parameters": "only the first cell tagged `parameters` counts",
-    "untagged-parameters": "a cell is titled parameters but not tagged",
-    "parameter-lost": "a parameter is assigned again, which undoes the batch value",
-}
-"""What each code is about."""
+__all__ = ["ParityFinding", "check_parity"]
 
 
 @dataclass(frozen=True)
@@ -132,57 +103,6 @@ def check_parity(
     return tuple(sorted(findings, key=lambda f: (f.line, f.column, f.code)))
 
 
-_SILENCE = re.compile(r"#\s*parity:\s*ignore(?:\[([\w\-, ]*)\])?")
-
-
-def silenced(line: str, code: str) -> bool:
-    """Whether a comment on a line silences a code."""
-    found = _SILENCE.search(line)
-    if found is None:
-        return False
-    return found[1] is None or code in re.split(r"[, ]+", found[1])
-
-
-_CALLS = {
-    "input": ("input-call", "input() has nobody to ask in batch; make it a parameter"),
-    "getpass.getpass": (
-        "input-call",
-        "getpass() has nobody to ask in batch; read an environment variable",
-    ),
-    "breakpoint": (
-        "blocking-call",
-        "breakpoint() waits for a debugger, and batch has none; remove it",
-    ),
-    "pdb.set_trace": (
-        "blocking-call",
-        "set_trace() waits for a debugger, and batch has none; remove it",
-    ),
-    "os.chdir": (
-        "chdir",
-        "os.chdir() affects all later cells; build paths from Path(__file__).parent",
-    ),
-    "exit": ("exit-call", "exit() ends the run; use research_jobs.skip(reason) or raise"),
-    "quit": ("exit-call", "quit() ends the run; use research_jobs.skip(reason) or raise"),
-    "os._exit": ("exit-call", "os._exit() ends the process without a result"),
-    "sys.exit": ("exit-call", "sys.exit() ends the run; use research_jobs.skip(reason) or raise"),
-    "matplotlib.pyplot.ion": (
-        "interactive-plot",
-        "plt.ion() needs a window; leave it out, charts are shown anyway",
-    ),
-    "matplotlib.use": (
-        "interactive-plot",
-        "matplotlib.use() replaces the backend that collects charts; leave it out",
-    ),
-    "matplotlib.pyplot.switch_backend": (
-        "interactive-plot",
-        "switch_backend() replaces the backend that collects charts; leave it out",
-    ),
-}
-_SERVES = {"run_server", "serve_forever", "run_forever", "launch"}
-_APPS = {"app", "server", "dash_app", "flask_app", "demo", "uvicorn", "api"}
-_READS = re.compile(r"(?:open|read_\w+|scan_\w+|load\w*|Path|imread|loadtxt|genfromtxt|connect)$")
-
-
 class _Check:
     def __init__(
         self,
@@ -232,8 +152,8 @@ class _Check:
     def calls(self) -> Iterator[ParityFinding]:
         for call in self.found.calls:
             name = self.dotted(call.func)
-            if name in _CALLS and name not in self.assigned:
-                yield self.at(call, *_CALLS[name])
+            if name in CALLS and name not in self.assigned:
+                yield self.at(call, *CALLS[name])
             yield from self.serving(call, name)
             if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
                 inner = self.dotted(call.func.value.func)
@@ -268,8 +188,8 @@ class _Check:
 
     def serving(self, call: ast.Call, name: str) -> Iterator[ParityFinding]:
         base, _, last = name.rpartition(".")
-        app = base.rpartition(".")[2] in _APPS
-        if base and ((last in _SERVES and last != "launch") or (last in ("run", "launch") and app)):
+        app = base.rpartition(".")[2] in APPS
+        if base and ((last in SERVES and last != "launch") or (last in ("run", "launch") and app)):
             yield self.at(
                 call,
                 "blocking-call",
@@ -281,7 +201,7 @@ class _Check:
         last = name.rpartition(".")[2] or (
             call.func.attr if isinstance(call.func, ast.Attribute) else ""
         )
-        if not _READS.match(last) or not call.args:
+        if not READS.match(last) or not call.args:
             return
         value = call.args[0]
         if not (isinstance(value, ast.Constant) and isinstance(value.value, str)):

@@ -14,13 +14,8 @@ from pathlib import Path
 
 from research_jobs.errors import NotebookError
 from research_jobs.notebook.cache import FactsCache, Remembered
-from research_jobs.notebook.cells import (
-    NotebookText,
-    decode_source,
-    has_marker,
-    notebook_cells,
-    read_bytes,
-)
+from research_jobs.notebook.cells import NotebookText, has_marker, notebook_cells
+from research_jobs.notebook.decoding import decode_source, read_bytes
 from research_jobs.notebook.discovery import (
     SourceFile,
     not_found,

@@ -14,7 +14,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from research_jobs.errors import NotebookSyntaxError, SourceLocation
-from research_jobs.notebook.cells import NotebookText, cell_at, cell_label, shown_path
+from research_jobs.notebook.cells import NotebookText, cell_at, cell_label
+from research_jobs.notebook.decoding import shown_path
 from research_jobs.notebook.markers import lexed
 
 __all__ = ["nested_too_deeply", "parse_source", "shorten"]

@@ -14,16 +14,14 @@ from hypothesis import strategies as st
 
 from research_jobs.errors import NotebookError, NotebookSyntaxError
 from research_jobs.notebook.cells import (
-    SIZE_LIMIT,
     Cell,
     cell_at,
     cell_label,
     has_marker,
     parse_cells,
-    read_bytes,
     read_notebook_text,
-    shown_path,
 )
+from research_jobs.notebook.decoding import SIZE_LIMIT, read_bytes, shown_path
 
 
 def cells(text: str) -> tuple[Cell, ...]:

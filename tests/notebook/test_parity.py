@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import NotebookText, parse_cells
-from research_jobs.notebook.parity import CODES, check_parity
+from research_jobs.notebook.parity import check_parity
+from research_jobs.notebook.parity_rules import CODES
 from research_jobs.notebook.scan import scan
 from research_jobs.notebook.undefined import UndefinedName, undefined_names
 from research_jobs.project import Project
