@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -18,10 +18,24 @@ from pydantic import (
     model_validator,
 )
 
+from research_jobs.errors import PartitionError
 from research_jobs.manifest.fields import Cron, Duration, Flag, NotebookName, Spec, Timezone
 from research_jobs.manifest.values import RefusedValueError, check_identifier, check_key
 
-__all__ = ["FORMATS", "DimensionSpec", "DynamicSpec", "PartitionsSpec"]
+if TYPE_CHECKING:
+    from research_jobs.manifest.models import NotebookSpec
+
+__all__ = [
+    "FORMATS",
+    "VARIANT",
+    "DimensionSpec",
+    "DynamicSpec",
+    "PartitionsSpec",
+    "dimension_specs",
+    "key_parts",
+]
+
+VARIANT = "variant"  # the dimension that a notebook's variants create
 
 
 class DynamicSpec(Spec):
@@ -337,3 +351,32 @@ class PartitionsSpec(DimensionSpec):
         if self.is_time and self.timezone is None:
             return self.model_copy(update={"timezone": timezone})
         return self
+
+
+def dimension_specs(spec: NotebookSpec) -> Mapping[str, DimensionSpec]:
+    """A notebook's dimensions by column name, in Dagster's order; empty when it has none.
+
+    Variants are a dimension of values of their own, called ``variant``.
+    """
+    columns = dict(spec.partitions.columns) if spec.partitions is not None else {}
+    if spec.variants:
+        if VARIANT in columns:
+            raise PartitionError(
+                f"a dimension is called '{VARIANT}', like the one that variants create",
+                hint="Rename its parameter.",
+            )
+        columns[VARIANT] = DimensionSpec(values=tuple(spec.variants))
+    return {name: columns[name] for name in sorted(columns)}
+
+
+def key_parts(spec: NotebookSpec, key: str) -> dict[str, str]:
+    """The parts of a notebook's partition key by column name: ``a|b`` for two dimensions."""
+    names = list(dimension_specs(spec))
+    parts = str(key).split("|") if len(names) > 1 else [str(key)]
+    if len(parts) != len(names):
+        form = "|".join(f"<{name}>" for name in names)
+        raise PartitionError(
+            f"'{key}' is not a partition of the notebook",
+            hint=f"Write it as {form}." if names else "It has no partitions.",
+        )
+    return dict(zip(names, parts, strict=True))

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from research_jobs.errors import PartitionError, RunError
+from research_jobs.errors import RunError
 from research_jobs.notebook.cells import read_notebook_text
 from research_jobs.notebook.discovery import find_notebook
 from research_jobs.notebook.interface import read_interface
@@ -90,6 +90,8 @@ def run_notebook(
     RunError
         When the notebook did not succeed: the location first, then its own traceback.
     """
+    from research_jobs.manifest.partitions import key_parts
+
     _fill_standard_descriptors()
     place = find_project(project)
     file = find_notebook(place.notebooks, notebook)
@@ -102,12 +104,13 @@ def run_notebook(
     scanned = ScannedNotebook(
         name=file.name, module=file.module, path=file.path, parameters=interface.parameters
     )
-    key = _partition(spec, partition, file.name)
+    if isinstance(partition, str):
+        partition = PartitionKey(key=partition, dimensions=key_parts(spec, partition))
     declared = [parameter.name for parameter in interface.parameters]
     spec.refuse_secrets(parameters or ())
     given = {
         **spec.plain_parameters,
-        **_partition_values(spec, key, declared),
+        **_partition_values(spec, partition, declared),
         **(parameters or {}),
     }
     values = convert_parameters(interface.parameters, given, notebook=file.name)
@@ -119,7 +122,7 @@ def run_notebook(
             manifest,
             run_id=f"call-{secrets.token_hex(8)}",
             parameters=values,
-            partition=key,
+            partition=partition,
             results=tuple(names),
             results_path=path,
         )
@@ -156,27 +159,6 @@ def run_error(result: Outcome) -> RunError:
     if failure.cell_source:
         parts.append(f"Cell {failure.cell}:\n{failure.cell_source.rstrip()}")
     return RunError(failure.headline, ending=str(result.state), details="\n\n".join(parts) or None)
-
-
-def _partition(
-    spec: NotebookSpec, partition: str | PartitionKey | None, notebook: str
-) -> PartitionKey | None:
-    """A partition's record from its key: ``a|b`` for two dimensions."""
-    if not isinstance(partition, str):
-        return partition
-    names = _dimensions(spec)
-    parts = partition.split("|") if len(names) > 1 else [partition]
-    if not names or len(parts) != len(names):
-        raise PartitionError(
-            f"'{partition}' is not a partition of notebook '{notebook}'",
-            hint=f"Its dimensions are {', '.join(names)}." if names else "It has no partitions.",
-        )
-    return PartitionKey(key=partition, dimensions=dict(zip(names, parts, strict=True)))
-
-
-def _dimensions(spec: NotebookSpec) -> list[str]:
-    names = list(spec.partitions.columns) if spec.partitions is not None else []
-    return sorted([*names, *(["variant"] if spec.variants else [])])
 
 
 def _partition_values(

@@ -257,8 +257,10 @@ def test_what_sets_a_parameter(project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found == ["cell", "manifest", "EU", "call", 4, token, key]
     key = {"region": "EU", "when": day}
     assert call("grid", f"EU|{day}") == ["cell", "cell", "EU", day, 1, "", key]
-    with pytest.raises(PartitionError, match=r"dimensions are variant, when\."):
+    with pytest.raises(PartitionError, match=r"Write it as <variant>\|<when>\."):
         call("mixed", day)
+    with pytest.raises(PartitionError, match="It has no partitions"):
+        call("skips", day)
     with pytest.raises(ParameterError, match="'token' is secret"):
         call("mixed", token="call")
 

@@ -16,6 +16,7 @@ import dagster as dg
 
 from research_jobs.errors import ManifestError, PartitionError, did_you_mean
 from research_jobs.manifest import DynamicSpec, NotebookSpec, Problem
+from research_jobs.manifest.partitions import dimension_specs
 from research_jobs.orchestration.definitions.automation import (
     automation_condition,
     automation_sensor,
@@ -29,7 +30,7 @@ from research_jobs.orchestration.definitions.watching import (
 )
 from research_jobs.orchestration.model.dynamic_keys import changes
 from research_jobs.orchestration.model.names import AssetNames
-from research_jobs.orchestration.model.partitions import dimension_specs, newest_keys
+from research_jobs.orchestration.model.partitions import newest_keys
 from research_jobs.project import Project
 
 __all__ = ["BuiltSensors", "build_sensors"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 
+from research_jobs.manifest.partitions import dimension_specs
 from research_jobs.notebook.interface import Parameter
 from research_jobs.orchestration.compat.assets import lazy_config_schema
 from research_jobs.orchestration.model.catalog import Entry
-from research_jobs.orchestration.model.partitions import dimension_specs
 
 __all__ = [
     "PARTITIONS_FIELD",

@@ -15,8 +15,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.errors import OutputNotFoundError, PartitionError
+from research_jobs.manifest.partitions import dimension_specs
 from research_jobs.manifest.values import check_key
-from research_jobs.orchestration.model.partitions import dimension_specs
 from research_jobs.project import Project
 
 if TYPE_CHECKING:

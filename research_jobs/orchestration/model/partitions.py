@@ -17,6 +17,7 @@ import dagster as dg
 
 from research_jobs.errors import PartitionError, did_you_mean
 from research_jobs.manifest import DimensionSpec, NotebookSpec
+from research_jobs.manifest.partitions import VARIANT, dimension_specs, key_parts
 from research_jobs.orchestration.compat.windows import (
     first_at_or_after,
     time_partitions,
@@ -26,9 +27,7 @@ from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
 
 __all__ = [
-    "VARIANT",
     "build_partitions",
-    "dimension_specs",
     "keys_with",
     "newest_keys",
     "parameter_values",
@@ -38,9 +37,6 @@ __all__ = [
     "time_dimension",
 ]
 
-# The dimension that a notebook's variants make.
-VARIANT = "variant"
-
 _CRONS = {
     "hour": "{minute} * * * *",
     "day": "{minute} {hour} * * *",
@@ -49,22 +45,6 @@ _CRONS = {
     "quarter": "{minute} {hour} 1 1,4,7,10 *",
     "year": "{minute} {hour} 1 1 *",
 }
-
-
-def dimension_specs(spec: NotebookSpec) -> Mapping[str, DimensionSpec]:
-    """A notebook's dimensions by column name, in Dagster's order; empty when it has none.
-
-    Variants are a dimension of values of their own, called ``variant``.
-    """
-    columns = dict(spec.partitions.columns) if spec.partitions is not None else {}
-    if spec.variants:
-        if VARIANT in columns:
-            raise PartitionError(
-                f"a dimension is called '{VARIANT}', like the one that variants create",
-                hint="Rename its parameter.",
-            )
-        columns[VARIANT] = DimensionSpec(values=tuple(spec.variants))
-    return {name: columns[name] for name in sorted(columns)}
 
 
 def build_partitions(
@@ -261,9 +241,8 @@ def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:
     PartitionError
         When it is not a key of such partitions.
     """
-    dimensions = dimension_specs(spec)
-    parts = _parts(key, list(dimensions))
-    timed = [(name, dimension) for name, dimension in dimensions.items() if dimension.is_time]
+    parts = key_parts(spec, key)
+    timed = [(name, d) for name, d in dimension_specs(spec).items() if d.is_time]
     if not timed:
         return PartitionKey(key=str(key), dimensions=parts, by=partitioning(spec))
     name, dimension = timed[0]
@@ -323,16 +302,6 @@ def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple
     if definition.get_partition_key_for_timestamp(window.start.timestamp()) != key:
         raise PartitionError(f"no partition begins at '{key}' in {definition.timezone}", hint=hint)
     return window.start.isoformat(), window.end.isoformat()
-
-
-def _parts(key: str, names: Sequence[str]) -> dict[str, str]:
-    pieces = str(key).split("|") if len(names) > 1 else [str(key)]
-    if len(pieces) != len(names):
-        raise PartitionError(
-            f"'{key}' is not a key of the dimensions {' and '.join(names)}",
-            hint=f"Write it as {'|'.join(f'<{name}>' for name in names)}.",
-        )
-    return dict(zip(names, pieces, strict=True))
 
 
 def example_key(definition: dg.TimeWindowPartitionsDefinition) -> str:
