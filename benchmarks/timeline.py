@@ -42,7 +42,7 @@ from research_jobs.cli.main import main
 from research_jobs.supervisor.supervise import Supervisor
 mark("interpreter and command line")
 after(Supervisor, "warm", "(warm interpreter ready)")
-import research_jobs.orchestration.execution.supervisors as supervisors
+import research_jobs.supervisor.shared as supervisors
 from research_jobs.project import find_project
 supervisors.warm_up(find_project(sys.argv[1]))
 supervisors.warm_up = lambda project: None

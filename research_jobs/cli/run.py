@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     project = find_project(arguments.project)
 
     if not arguments.dry_run:
-        from research_jobs.orchestration.execution.supervisors import warm_up
+        from research_jobs.supervisor.shared import warm_up
 
         warm_up(project)
 

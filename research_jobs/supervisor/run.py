@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import pickle
 import secrets
 import sys
 import tempfile
-import threading
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,6 +23,7 @@ from research_jobs.protocol import PartitionKey
 from research_jobs.supervisor.connection import CancelToken
 from research_jobs.supervisor.process import PreloadReport, StartError
 from research_jobs.supervisor.request import build_request, preload_modules
+from research_jobs.supervisor.shared import shared_supervisor
 from research_jobs.supervisor.supervise import Isolation, Supervisor
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def run_notebook(
             results_path=path,
         )
         _flush()
-        result = _supervisor(place, manifest).run(
+        result = shared_supervisor(_preload(place, manifest)).run(
             request,
             stdout=1,
             stderr=2,
@@ -224,24 +223,16 @@ def _flush() -> None:
 
 # -- what is kept between calls -----------------------------------------------------------------
 
-_lock = threading.Lock()
-_supervisors: dict[tuple[str, ...], Supervisor] = {}
 _preloads: dict[str, tuple[str, ...]] = {}
 _manifests: dict[str, tuple[Any, Manifest]] = {}
 
 
-def _supervisor(project: Project, manifest: Manifest) -> Supervisor:
-    """The supervisor of projects with the same imports, for the life of this program."""
+def _preload(project: Project, manifest: Manifest) -> tuple[str, ...]:
+    """What templates import for a project's notebooks, scanned once."""
     root = str(project.root)
-    with _lock:
-        preload = _preloads.get(root)
-        if preload is None:
-            seen = scan(project, sys_path=manifest.defaults.sys_path)
-            preload = _preloads[root] = preload_modules(seen)
-        supervisor = _supervisors.get(preload)
-        if supervisor is None:
-            supervisor = _supervisors[preload] = Supervisor(preload=preload)
-    return supervisor
+    if root not in _preloads:
+        _preloads[root] = preload_modules(scan(project, sys_path=manifest.defaults.sys_path))
+    return _preloads[root]
 
 
 def _manifest(project: Project, notebook: str) -> Manifest:
@@ -258,22 +249,3 @@ def _manifest(project: Project, notebook: str) -> Manifest:
     if known is None or known[0] != mark:
         known = _manifests[key] = (mark, load_manifest(project, [notebook]))
     return known[1]
-
-
-def _close() -> None:
-    for supervisor in _supervisors.values():
-        supervisor.close()
-    _supervisors.clear()
-
-
-def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
-    for supervisor in _supervisors.values():
-        supervisor.forget()
-    _supervisors.clear()
-
-
-atexit.register(_close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

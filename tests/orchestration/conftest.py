@@ -312,6 +312,6 @@ def any_lab(lab: Lab, any_instance: DagsterInstance) -> Lab:
 @pytest.fixture(scope="session", autouse=True)
 def _end_templates() -> Iterator[None]:
     yield
-    from research_jobs.orchestration.execution.supervisors import close_supervisors
+    from research_jobs.supervisor.shared import close_supervisors
 
     close_supervisors()

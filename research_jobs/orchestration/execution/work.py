@@ -19,7 +19,6 @@ from research_jobs.orchestration.execution.reports import (
     make_run_report,
     run_folder,
 )
-from research_jobs.orchestration.execution.supervisors import shared_supervisor
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.data_version import content_version
 from research_jobs.orchestration.model.metadata import (
@@ -39,6 +38,7 @@ from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.layout import output_path
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
+from research_jobs.supervisor.shared import shared_supervisor
 
 __all__ = [
     "FAILED",

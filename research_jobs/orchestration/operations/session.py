@@ -20,7 +20,6 @@ from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.definitions.jobs import op_names
-from research_jobs.orchestration.execution.supervisors import remember_preload
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.config import partition_parameters, settable_parameters
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources, newest_dynamic_keys
@@ -30,6 +29,7 @@ from research_jobs.orchestration.operations.entries import find_entries
 from research_jobs.orchestration.operations.launch import Launcher
 from research_jobs.orchestration.operations.staleness import stale_notebooks
 from research_jobs.project import Project
+from research_jobs.supervisor.shared import remember_preload
 
 __all__ = ["Session", "open_session"]
 

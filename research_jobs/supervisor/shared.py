@@ -1,7 +1,7 @@
 """The supervisors of this process: one for each set of modules that notebooks import.
 
-A run worker runs many notebooks. They share one supervisor and with it one template,
-started by the first that needs it.
+Run workers, commands and `run_notebook` run many notebooks. Those with the same imports share one
+supervisor and with it one template, started by the first that needs it.
 
 A command knows better: that it is going to run notebooks, before it has so much as imported
 Dagster. So it starts at once, beside that, the template that the project's last command
@@ -23,7 +23,7 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.supervisor.process import fork_is_possible
-from research_jobs.supervisor.run import Supervisor
+from research_jobs.supervisor.supervise import Supervisor
 
 __all__ = ["close_supervisors", "remember_preload", "shared_supervisor", "warm_up"]
 
@@ -116,7 +116,9 @@ def close_supervisors() -> None:
 
 
 def _forget() -> None:
-    # A forked process must not end its parent's templates.
+    # A forked process must not end its parent's templates. Another thread may have held the lock.
+    global _lock
+    _lock = threading.Lock()
     for supervisor in _supervisors.values():
         supervisor.forget()
     _supervisors.clear()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.orchestration.execution import supervisors
-from research_jobs.orchestration.execution.supervisors import (
+from research_jobs.project import Project, find_project
+from research_jobs.supervisor import shared
+from research_jobs.supervisor.shared import (
     close_supervisors,
     remember_preload,
     shared_supervisor,
     warm_up,
 )
-from research_jobs.project import Project, find_project
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_what_was_remembered_is_warmed_up(project: Project) -> None:
 def test_nothing_remembered_starts_nothing(project: Project) -> None:
     """A project's first command waits until it knows."""
     warm_up(project)
-    assert not supervisors._supervisors
+    assert not shared._supervisors
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def test_nothing_remembered_starts_nothing(project: Project) -> None:
 )
 def test_damaged_memory_is_no_memory(project: Project, text: str) -> None:
     """Whatever the file holds, the command goes on without it."""
-    path = project.state / "cache" / supervisors.PRELOAD_FILE
+    path = project.state / "cache" / shared.PRELOAD_FILE
     path.parent.mkdir(parents=True)
     path.write_text(text)
     warm_up(project)
-    assert not supervisors._supervisors
+    assert not shared._supervisors
     remember_preload(project, ["json"])
-    assert supervisors._remembered(project) == (("json",), ())
+    assert shared._remembered(project) == (("json",), ())
 
 
 def test_wrong_guess_is_ended(project: Project) -> None:
@@ -73,5 +73,5 @@ def test_wrong_guess_is_ended(project: Project) -> None:
     assert wait_for_template(("json",))
     remember_preload(project, ["decimal"])
     assert wrong.template_pids == ()
-    assert supervisors._remembered(project) == (("decimal",), ())
-    assert set(supervisors._supervisors) <= {("decimal",)}
+    assert shared._remembered(project) == (("decimal",), ())
+    assert set(shared._supervisors) <= {("decimal",)}
