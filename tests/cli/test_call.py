@@ -117,6 +117,16 @@ def test_a_partition_for_what_has_none_is_refused(say: Any, project: Path) -> No
     assert both.code == 0, "it is for the one that has"
 
 
+def test_messages_leave_out_the_prefix(say: Any, project: Path) -> None:
+    """A notebook's name, as on the command line, and not the asset's."""
+    manifest = project / "notebooks/manifest.yaml"
+    manifest.write_text(f"prefix: mine\n{manifest.read_text()}")
+    said = say("run", "numbers_table", "--partition", "2024-01-01")
+    assert "--partition: numbers_table has no partitions" in said.err
+    said = say("run", "daily", "--partition", "2199-01-01")
+    assert "'daily' has no partition '2199-01-01'" in said.err
+
+
 def test_show_says_what_belongs_to_the_notebook(say: Any, project: Path) -> None:
     """`took` is the notebook's own time, and one without partitions shows no partition."""
     (project / "notebooks" / "daily.py").write_text(

@@ -39,7 +39,9 @@ def batches() -> Iterator[Callable[..., list[tuple[str | None, str]]]]:
 
         def plan(found: Any, partition: str | None = None) -> list[tuple[str | None, str]]:
             chosen = {
-                key: choose_partitions(found, key, partition, instance)
+                key: choose_partitions(
+                    key.to_user_string(), found.get(key).partitions_def, partition, instance
+                )
                 for key in found.get_all_asset_keys()
             }
             return [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import dagster as dg
 
@@ -55,9 +54,10 @@ class RunCommand:
     ) -> None:
         self.expected = 0
         self._session = session
+        self._names = session.catalog.names
         self._graph = session.launcher.graph
         if partition is not None and named:
-            _check_partitioned(self._graph, keys)
+            self._check_partitioned(keys)
         self._partition = partition
         self._named = named
         self._config = session.run_config(keys, values or {})
@@ -118,7 +118,7 @@ class RunCommand:
                     foreseen.append(found[0].headline)
             for batch in plan_batches(self._graph, chosen):
                 for key in batch.keys:
-                    name = self._session.catalog.names.notebook(key)
+                    name = self._names.notebook(key)
                     part = self._session.launcher.partition_for(key, batch)
                     partitioned[name] = part is not None
                     keys.setdefault(name, []).extend([part] if part is not None else [])
@@ -144,21 +144,21 @@ class RunCommand:
         return [[key for key in keys if wave[key] == number] for number in numbers]
 
     def _listed_by(self, key: dg.AssetKey) -> set[dg.AssetKey]:
-        entry = self._session.catalog.entries.get(self._session.catalog.names.notebook(key))
+        entry = self._session.catalog.entries.get(self._names.notebook(key))
         sources = dynamic_sources(entry.spec) if entry else ()
-        return {self._session.catalog.names.key(source.notebook) for source in sources}
+        return {self._names.key(source.notebook) for source in sources}
 
     def _choose(self, key: dg.AssetKey) -> list[str | None] | tuple[PartitionError, Outcome]:
         """The partitions to run; or why there are none, and the outcome that this is."""
-        name = self._session.catalog.names.notebook(key)
+        name = self._names.notebook(key)
+        definition = self._graph.get(key).partitions_def
         try:
             self._session.refresh_keys([name])
-            found = choose_partitions(self._graph, key, self._partition, self._session.instance)
+            found = choose_partitions(name, definition, self._partition, self._session.instance)
         except PartitionError as error:
             return error, Outcome(State.BLOCKED, failure=Failure(error.headline))
         if found:
             return found
-        definition = self._graph.get(key).partitions_def
         assert definition is not None, "what has no partitions runs without one"
         none = PartitionError(f"'{name}' has no partition yet", hint=none_yet(definition))
         return none, Outcome(State.SKIPPED, skip_reason=none.headline)
@@ -178,13 +178,12 @@ class RunCommand:
         for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
             if isinstance(seen, Outcome) and not seen.state.ok:
                 self._interrupted = self._interrupted or seen.state is State.CANCELLED
-                self._lost.add((self._session.catalog.names.key(seen.notebook), seen.partition))
+                self._lost.add((self._names.key(seen.notebook), seen.partition))
             yield seen
 
     def _held_back(self, batch: Batch) -> dict[dg.AssetKey, str]:
         """Those that would read what an earlier run of this call did not make, and of whom."""
         held: dict[dg.AssetKey, str] = {}
-        name = self._session.catalog.names.notebook
         for key in batch.keys:  # dependencies first
             node = self._graph.get(key)
             for parent, part in self._lost:
@@ -193,26 +192,19 @@ class RunCommand:
                 own = node.partitions_def
                 alike = own is not None and own == self._graph.get(parent).partitions_def
                 if not alike or part in (None, batch.partition):
-                    held.setdefault(key, name(parent))
+                    held.setdefault(key, self._names.notebook(parent))
             for parent in node.parent_keys & held.keys():
                 held.setdefault(key, held[parent])
         return held
 
     def _unrun(self, key: dg.AssetKey, partition: str | None, outcome: Outcome) -> Outcome:
         self._lost.add((key, partition))
-        name = self._session.catalog.names.notebook(key)
-        return replace(outcome, notebook=name, partition=partition)
+        return replace(outcome, notebook=self._names.notebook(key), partition=partition)
 
-
-def _check_partitioned(graph: Any, keys: Sequence[dg.AssetKey]) -> None:
-    """Refuse a partition for notebooks none of which has any.
-
-    Raises
-    ------
-    PartitionError
-    """
-    if keys and all(graph.get(key).partitions_def is None for key in keys):
-        names = ", ".join("/".join(key.path) for key in keys)
-        raise PartitionError(
-            f"--partition: {names} has no partitions", hint="Run it without --partition."
-        )
+    def _check_partitioned(self, keys: Sequence[dg.AssetKey]) -> None:
+        """Refuse a partition for notebooks none of which has any."""
+        if keys and all(self._graph.get(key).partitions_def is None for key in keys):
+            names = ", ".join(self._names.notebook(key) for key in keys)
+            raise PartitionError(
+                f"--partition: {names} has no partitions", hint="Run it without --partition."
+            )

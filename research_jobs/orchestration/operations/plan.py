@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -34,14 +34,17 @@ class Batch:
 
 
 def choose_partitions(
-    graph: AssetGraph, key: dg.AssetKey, partition: str | None, instance: dg.DagsterInstance
+    notebook: str,
+    definition: dg.PartitionsDefinition[Any] | None,
+    partition: str | None,
+    instance: dg.DagsterInstance,
 ) -> list[str | None]:
-    """The partitions to run an asset for.
+    """The partitions to run a notebook for.
 
     Parameters
     ----------
-    graph : AssetGraph
-    key : AssetKey
+    notebook : str
+    definition : PartitionsDefinition or None
     partition : str or None
         The one that was asked for. Otherwise the newest; where partitions have nothing to do
         with time (values, variants, listed keys), every one.
@@ -51,14 +54,13 @@ def choose_partitions(
     Returns
     -------
     list of str or None
-        ``[None]`` for an asset without partitions; empty where there is none yet.
+        ``[None]`` for a notebook without partitions; empty where there is none yet.
 
     Raises
     ------
     PartitionError
         When there is no such partition.
     """
-    definition = graph.get(key).partitions_def
     if definition is None:
         return [None]
     with dg.partition_loading_context(dynamic_partitions_store=instance):
@@ -66,9 +68,8 @@ def choose_partitions(
             return list(newest_keys(definition))
         if has_key(definition, partition):
             return [partition]
-        name = key.to_user_string()
         raise PartitionError(
-            f"'{name}' has no partition '{partition}'",
+            f"'{notebook}' has no partition '{partition}'",
             hint=existing(definition.get_partition_keys(), partition),
         )
 
