@@ -53,16 +53,9 @@ RUNTIME_MODULES = (
     "pyarrow",
     "pyarrow.parquet",
     "pyarrow.pandas_compat",
-    "research_jobs.store.codec.plain",
+    "research_jobs.store.codec.reading",
     "cloudpickle",
 )
-
-#: codecs of a library's values, which only that library's users should load
-_CODECS = {
-    "numpy": "research_jobs.store.codec.numpy_codec",
-    "pandas": "research_jobs.store.codec.pandas_codec",
-    "polars": "research_jobs.store.codec.polars_codec",
-}
 
 #: known not to survive a fork (they have threads, device contexts or remote connections)
 UNSAFE_MODULES = frozenset(
@@ -155,9 +148,15 @@ class Preload:
             # The project's first: the earlier an unfit one is found, the less is repeated.
             for name in _ordered(names):
                 self._load(name, ours=False)
-            codecs = [codec for library, codec in _CODECS.items() if library in sys.modules]
-            for name in (*RUNTIME_MODULES, *codecs):
+            theirs = set(sys.modules)
+            for name in RUNTIME_MODULES:
                 self._load(name, ours=True)
+            from research_jobs.store.codec.registry import codec_modules
+
+            # Only a library's users should load its codec.
+            for library, module in codec_modules().items():
+                if library in theirs:
+                    self._load(module, ours=True)
             if _REHEARSAL not in self.unfit:
                 rehearse()
                 self._examine(_REHEARSAL)

@@ -24,7 +24,7 @@ from research_jobs.run_context import context
 from research_jobs.store.codec import read_output
 from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import as_json, column_facts
-from research_jobs.store.codec.reading import Source, open_source, typed_value
+from research_jobs.store.codec.source import Source, open_source, typed_value
 
 pc: Any = importlib.import_module("pyarrow.compute")  # its functions are created at run time
 

@@ -10,15 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from research_jobs.errors import StoreError
-from research_jobs.store.codec.base import PANDAS_KINDS, TABLE_KINDS
+from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import decoding
-from research_jobs.store.codec.reading import (
-    Source,
-    normal_form,
-    open_source,
-    read_file,
-    read_table,
-)
+from research_jobs.store.codec.reading import read_file
+from research_jobs.store.codec.registry import is_table
+from research_jobs.store.codec.source import Source, normal_form, open_source, read_table
 
 __all__ = ["read_partitions"]
 
@@ -62,7 +58,7 @@ def _read_parts(
         kinds = {source.kind for source in sources}
         if as_ == "native" and kinds == {"polars.LazyFrame"}:
             return _lazy(parts, wanted, columns)
-        if as_ == "native" and not kinds <= TABLE_KINDS:
+        if as_ == "native" and not all(map(is_table, kinds)):
             return {
                 "|".join(keys.values()): read_file(path, columns=columns, filters=rest, as_=as_)
                 for (keys, path), rest in zip(parts, wanted, strict=True)
@@ -192,12 +188,12 @@ def _as_pandas_at_once(
     columns: Any,
 ) -> Any:
     """Join in Arrow, then create one frame: thousands of small frames would take far longer."""
-    from research_jobs.store.codec import pandas_codec
+    from research_jobs.store.codec.pandas_decode import decode_pandas
 
     tables = list(pool.map(lambda source, wanted: _table(source, own, wanted), sources, filters))
     first = sources[0]
     joined = pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    frame = pandas_codec.decode_pandas(
+    frame = decode_pandas(
         joined, first.kind, first.header.detail, first.schema.names, filtered=True
     )
     lengths = [table.num_rows for table in tables]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import subprocess
+import sys
 import tempfile
 from collections import Counter, namedtuple
 from collections.abc import Callable
@@ -423,3 +425,43 @@ def test_facts_of_a_column_are_over_all_row_groups(stage: Callable[..., StagedOu
     assert metadata.num_row_groups == 3
     facts = column_facts(metadata, 0)
     assert (facts.nulls, facts.low, facts.high) == (3, 1, 9)
+
+
+NEW_CODEC = """
+from fractions import Fraction
+
+import pyarrow as pa
+
+from research_jobs.store.codec.base import Encoded
+from research_jobs.store.codec.registry import Codec
+from research_jobs.store.codec.source import read_table
+
+def encode(value, place):
+    table = pa.table({"value": [value.numerator, value.denominator]})
+    return Encoded("fractions.Fraction", {}, table)
+
+def decode(source, columns, filters):
+    return Fraction(*read_table(source, columns, filters).column(0).to_pylist())
+
+CODEC = Codec(frozenset(("fractions.Fraction",)), encode, decode)
+"""
+USES_IT = """
+import sys
+from fractions import Fraction
+from pathlib import Path
+from research_jobs.store import codec
+
+folder = Path(sys.argv[1])
+codec.__path__.append(str(folder))
+file = folder / "x.parquet"
+staged = codec.write_output("x", Fraction(1, 3), file, options={}, metadata={})
+assert (staged.kind, staged.rows) == ("fractions.Fraction", 2)
+assert codec.read_output(file) == Fraction(1, 3)
+assert "polars" not in sys.modules
+"""
+
+
+def test_a_codec_is_one_new_file(tmp_path: Path) -> None:
+    """A file named after a library is its codec, and loads no other library."""
+    (tmp_path / "fractions_codec.py").write_text(NEW_CODEC)
+    subprocess.run([sys.executable, "-c", USES_IT, str(tmp_path)], check=True, timeout=60)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.errors import OutputError, ResearchJobsError, StoreError
+from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.failpoints import failpoint
 from research_jobs.filesystem import temporary_path
 from research_jobs.outcome import StagedOutput
 from research_jobs.store.files import disk
 
 if TYPE_CHECKING:
-    from research_jobs.store.codec.base import Encoded, ErrorContext
+    from research_jobs.store.codec.base import Encoded
     from research_jobs.store.codec.parquet import Header
 
-__all__ = ["FORMS", "WRITE_FAILPOINTS", "read_file_header", "read_output", "write_output"]
+__all__ = ["WRITE_FAILPOINTS", "read_file_header", "read_output", "write_output"]
 
 WRITE_FAILPOINTS = ("write.begin", "write.written", "write.synced", "write.renamed")
-FORMS = ("native", "pandas", "polars", "arrow", "path", "lazy")
 
 
 def write_output(
@@ -59,6 +59,8 @@ def write_output(
         When the file cannot be written.
     """
     from research_jobs.store.codec import parquet
+    from research_jobs.store.codec.base import ErrorContext
+    from research_jobs.store.codec.typed_json import type_name
 
     encoded = encode_value(name, value)
     path = Path(path)
@@ -71,12 +73,11 @@ def write_output(
             raise
         except Exception as error:
             # Streams and lazy frames run the notebook's own code here: it may raise anything.
-            raise _not_parquet(name, value, error) from error
+            reason = (str(error).splitlines() or [""])[0]
+            raise ErrorContext(name).error(f"type {type_name(value)} ({reason})") from error
         failpoint("write.written")
-        if encoded.frame is not None:
-            from research_jobs.store.codec import polars_codec
-
-            polars_codec.check_schema(encoded.frame, temporary, _context(name))
+        if encoded.check is not None:
+            encoded.check(temporary)
         staged = describe(name, temporary)
         disk().sync_file(temporary)
         failpoint("write.synced")
@@ -91,58 +92,22 @@ def write_output(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    return StagedOutput(
-        name=name,
-        path=str(path),
-        kind=staged.kind,
-        rows=staged.rows,
-        bytes=staged.bytes,
-        columns=staged.columns,
-        preview=staged.preview,
-        statistics=staged.statistics,
-    )
-
-
-def _context(name: str) -> ErrorContext:
-    from research_jobs.store.codec.base import ErrorContext
-
-    return ErrorContext(name)
-
-
-def _not_parquet(name: str, value: Any, error: Exception) -> OutputError:
-    from research_jobs.store.codec.typed_json import type_name
-
-    reason = (str(error).splitlines() or [""])[0]
-    return _context(name).error(f"type {type_name(value)} ({reason})")
+    return replace(staged, path=str(path))
 
 
 def encode_value(name: str, value: Any) -> Encoded:
     """A value as columns; only its own library is imported."""
-    from research_jobs.store.codec import plain
+    from research_jobs.store.codec.base import ErrorContext
+    from research_jobs.store.codec.plain import encode_plain
+    from research_jobs.store.codec.registry import codec_of
 
-    place = _context(name)
-    encoded: Encoded | None = None
+    place = ErrorContext(name)
     for cls in type(value).__mro__:
-        module = cls.__module__.split(".")[0]
-        if module == "pandas":
-            from research_jobs.store.codec import pandas_codec
-
-            encoded = pandas_codec.encode_pandas(value, place)
-        elif module == "polars":
-            from research_jobs.store.codec import polars_codec
-
-            encoded = polars_codec.encode_polars(value, place)
-        elif module == "pyarrow":
-            from research_jobs.store.codec import arrow_codec
-
-            encoded = arrow_codec.encode_arrow(value, place)
-        elif module == "numpy":
-            from research_jobs.store.codec import numpy_codec
-
-            encoded = numpy_codec.encode_numpy(value, place)
+        codec = codec_of(cls.__module__)
+        encoded = None if codec is None else codec.encode(value, place)
         if encoded is not None:
             return encoded
-    return plain.encode_plain(value, place)
+    return encode_plain(value, place)
 
 
 def describe(name: str, path: Path) -> StagedOutput:
@@ -219,9 +184,7 @@ def read_output(
 
     try:
         return reading.read_file(Path(path), columns=columns, filters=filters, as_=as_)
-    except FileNotFoundError:
-        raise
-    except ResearchJobsError:
+    except (FileNotFoundError, ResearchJobsError):
         raise
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error}") from error

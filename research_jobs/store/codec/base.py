@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import OutputNotParquetError
 from research_jobs.store.codec.typed_json import NotEncodableError, type_name
 
-__all__ = ["PANDAS_KINDS", "TABLE_KINDS", "Encoded", "ErrorContext", "json_error"]
+__all__ = ["FOREIGN", "PANDAS_KINDS", "Encoded", "ErrorContext", "WriteOptions", "json_error"]
 
+# Their index is stored behind the columns.
 PANDAS_KINDS = frozenset(("pandas.DataFrame", "pandas.Series", "pandas.Index"))
-# Kinds with columns and rows to select; "table" is a file that another program wrote.
-TABLE_KINDS = PANDAS_KINDS | {
-    "polars.DataFrame",
-    "polars.LazyFrame",
-    "polars.Series",
-    "pyarrow.Array",
-    "pyarrow.ChunkedArray",
-    "pyarrow.RecordBatch",
-    "pyarrow.RecordBatchReader",
-    "pyarrow.Table",
-    "table",
-}
+FOREIGN = "table"  # the kind of a file that another program wrote
+# Rows: small enough for a filter on a sorted date column to skip most groups.
+ROW_GROUP = 256 * 1024
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a file is written.
+
+    Parameters
+    ----------
+    compression : str
+        ``"zstd"``, ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
+    compression_level : int or None
+    row_group_size : int
+        Rows.
+    statistics : bool
+        Smallest and largest value of each column of each row group, for readers that filter.
+    dictionary : bool
+    """
+
+    compression: str = "zstd"
+    compression_level: int | None = None
+    row_group_size: int = ROW_GROUP
+    statistics: bool = True
+    dictionary: bool = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> WriteOptions:
+        """The options from the manifest; others are ignored."""
+        known = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        if known.get("compression", "") is None:
+            known["compression"] = "none"
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -41,8 +65,10 @@ class Encoded:
     batches : iterator of pyarrow.RecordBatch, optional
         The value as a stream, with its `schema`.
     schema : pyarrow.Schema, optional
-    frame : polars.LazyFrame, optional
-        A value that polars writes itself.
+    sink : callable, optional
+        Writes the value to a path itself, with our record for the footer.
+    check : callable, optional
+        Raises an error for a written file that would not be read back unchanged.
     """
 
     kind: str
@@ -50,7 +76,8 @@ class Encoded:
     table: Any = None
     batches: Iterator[Any] | None = None
     schema: Any = None
-    frame: Any = None
+    sink: Callable[[Path, WriteOptions, str], None] | None = None
+    check: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

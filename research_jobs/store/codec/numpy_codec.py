@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,15 @@ import pyarrow as pa
 
 from research_jobs.store.codec.base import Encoded, ErrorContext
 from research_jobs.store.codec.columns import decode_objects, encode_objects
+from research_jobs.store.codec.registry import Codec
+from research_jobs.store.codec.source import Source, read_table
 
-__all__ = ["decode_numpy", "encode_numpy"]
+__all__ = ["CODEC"]
 
 KIND = "numpy.ndarray"
 
 
-def encode_numpy(value: Any, place: ErrorContext) -> Encoded | None:
+def _encode(value: Any, place: ErrorContext) -> Encoded | None:
     """An array; None for any other type of numpy (scalars are `plain`'s).
 
     Raises
@@ -124,8 +126,8 @@ def _encode_raw(flat: Any, place: ErrorContext) -> tuple[Any, Any]:
     return items, "raw"
 
 
-def decode_numpy(table: Any, detail: Mapping[str, Any]) -> Any:
-    """The array of `encode_numpy`."""
+def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    table, detail = read_table(source, columns, filters), source.header.detail
     dtype = _dtype(detail["dtype"])
     shape = tuple(detail["shape"])
     if "fields" not in detail:
@@ -152,8 +154,7 @@ def _decode_flat(column: Any, how: Any, dtype: Any) -> Any:
         if dtype.kind in "US":
             return np.array(column.to_pylist(), dtype=dtype)
         if dtype.kind in "mM":
-            unit, _ = np.datetime_data(dtype)
-            column = column.cast(pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit))
+            column = column.cast(pa.from_numpy_dtype(dtype.newbyteorder("=")))
         values = column.to_numpy()
         return values.astype(dtype) if values.dtype.str != dtype.str else _writable(values)
     items = decode_objects(column, how["objects"])
@@ -165,3 +166,6 @@ def _decode_flat(column: Any, how: Any, dtype: Any) -> Any:
 
 def _writable(values: Any) -> Any:
     return values if values.flags.writeable else values.copy()
+
+
+CODEC = Codec(frozenset((KIND,)), _encode, _decode, tables=False)

@@ -9,36 +9,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from research_jobs.store.codec.base import Encoded, ErrorContext, json_error
-from research_jobs.store.codec.columns import decode_objects, encode_objects
-from research_jobs.store.codec.dtypes import (
-    decode_dtype,
-    decode_freq,
-    decode_labels,
-    encode_dtype,
-    encode_freq,
-    encode_labels,
-)
-from research_jobs.store.codec.typed_json import (
-    NotEncodableError,
-    dumps,
-    loads,
-)
+from research_jobs.store.codec.base import PANDAS_KINDS, Encoded, ErrorContext, json_error
+from research_jobs.store.codec.columns import encode_objects
+from research_jobs.store.codec.dtypes import encode_dtype, encode_freq, encode_labels
+from research_jobs.store.codec.pandas_decode import decode_pandas
+from research_jobs.store.codec.registry import Codec
+from research_jobs.store.codec.source import Source, read_table
+from research_jobs.store.codec.typed_json import NotEncodableError, dumps
 
-__all__ = ["decode_pandas", "encode_pandas", "field_names"]
+__all__ = ["CODEC"]
 
 PANDAS_KEY = b"pandas"
-FEW_COLUMNS = 50  # pandas warns of frames with more than 100 blocks
 INDEX_FIELD = "__index_level_{}__"
 
 
-def encode_pandas(value: Any, place: ErrorContext) -> Encoded | None:
+def _encode(value: Any, place: ErrorContext) -> Encoded | None:
     """A DataFrame, Series or Index; None for any other type of pandas.
 
     Raises
@@ -106,7 +98,7 @@ def _encode_frame(frame: Any, place: ErrorContext) -> Encoded:
     objects += [place for place, dtype in enumerate(frame.dtypes) if _unknown_to_pandas(dtype)]
     table = _mark_objects(table, [names[number] for number in objects] + level_objects)
     detail = {
-        "columns": _encode_column_labels(labels, place.at("column names")),
+        "columns": encode_labels(labels, place.at("column names")),
         "recipes": _shorten(recipes),
         "index": index,
     }
@@ -141,32 +133,12 @@ def _is_json(attrs: dict[Any, Any]) -> bool:
 
 def _shorten(recipes: list[Any]) -> list[list[Any]]:
     """Runs of the same recipe as ``[count, recipe]``: wide frames mostly have one dtype."""
-    runs: list[list[Any]] = []
-    for recipe in recipes:
-        if runs and runs[-1][1] == recipe:
-            runs[-1][0] += 1
-        else:
-            runs.append([1, recipe])
-    return runs
-
-
-def _lengthen(runs: list[list[Any]], width: int) -> list[Any]:
-    if sum(count for count, _ in runs) != width:
-        raise ValueError(f"{width} columns, and recipes for another number of them")
-    return [recipe for count, recipe in runs for _ in range(count)]
-
-
-def _encode_column_labels(labels: Any, place: ErrorContext) -> Any:
-    return encode_labels(labels, place)
+    return [[len(list(run)), recipe] for recipe, run in groupby(recipes)]
 
 
 def _arrow_series(array: Any, index: Any) -> Any:
     """An Arrow array as a column that pyarrow takes unchanged."""
-    return pd.Series(pd.arrays.ArrowExtensionArray(_chunked(array)), index=index)
-
-
-def _chunked(array: Any) -> Any:
-    return array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
+    return pd.Series(pd.arrays.ArrowExtensionArray(array), index=index)
 
 
 def _encode_column(series: Any, place: ErrorContext) -> tuple[Any, dict[str, Any]]:
@@ -302,17 +274,13 @@ _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError, UnicodeErr
 
 def _blame_column(plain: Any, place: ErrorContext) -> None:
     """Raise for the column that pyarrow refuses, if it is a single one."""
-
-    def attempt(number: int) -> None:
+    for number in range(plain.shape[1]):
+        here = place.at(f"column {plain.columns[number]!r}")
         try:
             pa.Array.from_pandas(plain.iloc[:, number])
         except _REFUSALS as error:
-            here = place.at(f"column {plain.columns[number]!r}")
             reason = str(error).splitlines()[0]
             raise here.error(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
-
-    for number in range(plain.shape[1]):
-        attempt(number)
 
 
 def _unknown_to_pandas(dtype: Any) -> bool:
@@ -348,245 +316,14 @@ def _mark_objects(table: Any, names: Sequence[str]) -> Any:
     return table.replace_schema_metadata(metadata)
 
 
-def field_names(detail: Any, names: Sequence[str]) -> tuple[dict[Any, str], list[str]]:
-    """A file's columns by their labels in pandas.
-
-    Parameters
-    ----------
-    detail : mapping
-    names : sequence of str
-        The file's columns, in order.
-
-    Returns
-    -------
-    columns : dict
-        Label to column of the file.
-    levels : list of str
-        The file's columns that are index levels.
-    """
-    labels = decode_labels(detail["columns"])
-    width = len(labels)
-    return dict(zip(labels, names[:width], strict=True)), list(names[width:])
-
-
-def decode_pandas(
-    table: Any, kind: str, detail: Any, names: Sequence[str], *, filtered: bool
-) -> Any:
-    """The pandas object of a table.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The requested columns, including index levels.
-    kind : str
-    detail : mapping
-    names : sequence of str
-        All columns of the file, in order.
-    filtered : bool
-        Whether rows may be missing: then a running index restarts and a frequency is dropped.
-    """
-    labels = decode_labels(detail["columns"])
-    width = len(labels)
-    recipes = _lengthen(detail["recipes"], width)
-    places = {name: number for number, name in enumerate(names[:width])}
-    chosen = [(places[name], name) for name in table.schema.names if name in places]
-    index = _decode_index(table, detail["index"], names[width:], filtered=filtered)
-    everything = [place for place, _ in chosen] == list(range(width))
-    found = labels if everything else labels.take([place for place, _ in chosen])
-    frame = _assemble(table, [(name, recipes[place]) for place, name in chosen])
-    frame.index = index
-    frame.columns = found
-    if "attrs" in detail:
-        frame.attrs.update(loads(detail["attrs"]))
-    if detail.get("unique"):
-        frame.flags.allows_duplicate_labels = False
-    if kind == "pandas.Index":
-        return frame.index
-    if kind == "pandas.Series":
-        series = frame.iloc[:, 0]
-        series.name = loads(detail["name"])
-        series.attrs.update(frame.attrs)
-        return series
-    return frame
-
-
-def _assemble(table: Any, chosen: Sequence[tuple[str, Any]]) -> Any:
-    """The columns as a frame with running labels.
-
-    pyarrow converts numbers and times, in blocks and on all cores; the other columns are inserted
-    between them.
-    """
-    left = [place for place, (name, recipe) in enumerate(chosen) if _is_plain(table, name, recipe)]
-    frame = table.select([chosen[place][0] for place in left]).replace_schema_metadata(None)
-    frame = frame.to_pandas() if left else pd.DataFrame(index=pd.RangeIndex(table.num_rows))
-    frame.columns = left
-    others = {
-        place: _as_series(_decode_column(table.column(name), recipe))
-        for place, (name, recipe) in enumerate(chosen)
-        if place not in set(left)
-    }
-    if not others:
-        return frame
-    if len(others) > FEW_COLUMNS:
-        parts = [frame, pd.DataFrame(others)]
-        return pd.concat(parts, axis=1)[list(range(len(chosen)))]
-    for place in sorted(others):
-        frame.insert(place, place, others[place])
-    return frame
-
-
-def _is_plain(table: Any, name: str, recipe: Any) -> bool:
-    """Whether pyarrow's own array equals the one that was written."""
-    code = recipe["dtype"].get("numpy", "")
-    if code[1:2] not in tuple("iufbMm") or "objects" in recipe:
-        return False
-    column = table.column(name)
-    dtype = np.dtype(code)
-    if dtype.kind in "iub" and column.null_count:
-        return False
-    if dtype.kind in "mM":
-        return not column.type.equals(pa.null()) and column.type.unit == np.datetime_data(dtype)[0]
-    return dtype.isnative and column.type.equals(pa.from_numpy_dtype(dtype))
-
-
-def _as_series(column: Any) -> Any:
-    # The dtype is explicit, or pandas 3 would inspect the objects and infer text.
-    dtype = object if _is_object(column) else None
-    return pd.Series(_writable(column), dtype=dtype, copy=False)
-
-
-def _writable(column: Any) -> Any:
-    """Copy: Arrow's memory is read-only, but a frame must be writable."""
-    if isinstance(column, np.ndarray) and not column.flags.writeable:
-        return column.copy()
-    return column
-
-
-def _is_object(column: Any) -> bool:
-    return isinstance(column, np.ndarray) and column.dtype.kind == "O"
-
-
-def _level(column: Any) -> Any:
-    dtype = object if _is_object(column) else None
-    return pd.Index(column, dtype=dtype, tupleize_cols=False)
-
-
-def _decode_index(table: Any, recipe: Any, names: Sequence[str], *, filtered: bool) -> Any:
-    labels = [loads(name) for name in recipe["names"]]
-    if "range" in recipe:
-        whole = pd.RangeIndex(*recipe["range"], name=labels[0])
-        if not filtered:
-            return whole
-        return pd.RangeIndex(table.num_rows, name=labels[0])
-    levels = [
-        _level(_decode_column(table.column(name), level))
-        for name, level in zip(names, recipe["levels"], strict=True)
-    ]
-    if recipe.get("multi"):
-        return pd.MultiIndex.from_arrays(levels, names=labels)
-    index = levels[0].rename(labels[0])
-    if "freq" in recipe and not filtered:
-        index.freq = decode_freq(recipe["freq"])
-    return index
-
-
-def _decode_column(column: Any, recipe: Any) -> Any:
-    """A column of the file as a pandas array."""
-    dtype = decode_dtype(recipe["dtype"])
-    if "objects" in recipe:
-        return _object_array(decode_objects(column, recipe["objects"]))
-    if isinstance(dtype, pd.CategoricalDtype):
-        return _decode_categories(column, recipe["coding"], dtype)
-    if isinstance(dtype, np.dtype):
-        return _decode_numpy(column, dtype)
-    if isinstance(dtype, pd.DatetimeTZDtype):
-        values = _decode_numpy(column.cast(pa.timestamp(dtype.unit)), np.dtype(f"M8[{dtype.unit}]"))
-        return pd.DatetimeIndex(values, tz="UTC").tz_convert(dtype.tz).array
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = _storage(column)
-    if isinstance(dtype, pd.ArrowDtype):
-        return pd.arrays.ArrowExtensionArray(column.cast(dtype.pyarrow_dtype))
-    if isinstance(dtype, pd.IntervalDtype):
-        return _decode_intervals(column, dtype)
-    if isinstance(dtype, pd.PeriodDtype):
-        return _decode_periods(column, dtype)
-    return dtype.__from_arrow__(column)
-
-
-def _storage(column: Any) -> Any:
-    return pa.chunked_array(
-        [chunk.storage for chunk in column.chunks], type=column.type.storage_type
+def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    return decode_pandas(
+        read_table(source, columns, filters),
+        source.kind,
+        source.header.detail,
+        source.schema.names,
+        filtered=filters is not None,
     )
 
 
-def _object_array(items: list[Any]) -> Any:
-    array = np.empty(len(items), dtype=object)
-    for place, item in enumerate(items):
-        array[place] = item
-    return array
-
-
-def _decode_numpy(column: Any, dtype: Any) -> Any:
-    if dtype.kind == "c":
-        merged = column.combine_chunks()
-        parts = [merged.field(name).to_numpy(zero_copy_only=False) for name in ("real", "imag")]
-        values = np.empty(len(merged), dtype=dtype)
-        values.real, values.imag = parts
-        return values
-    if dtype.kind == "f" and column.null_count:
-        values = column.to_numpy(zero_copy_only=False)  # null becomes NaN
-    elif dtype.kind in "mM":
-        unit, _ = np.datetime_data(dtype)
-        wanted = pa.timestamp(unit) if dtype.kind == "M" else pa.duration(unit)
-        values = column.cast(wanted).to_numpy(zero_copy_only=False)
-    else:
-        values = column.to_numpy(zero_copy_only=False)
-    return (
-        values if values.dtype == dtype and values.dtype.str == dtype.str else values.astype(dtype)
-    )
-
-
-def _decode_categories(column: Any, coding: str, dtype: Any) -> Any:
-    categories = dtype.categories
-    if coding == "codes":
-        return pd.Categorical.from_codes(column.to_numpy(), dtype=dtype)
-    if coding == "values":
-        codes = categories.get_indexer(_decode_values(column, categories.dtype))
-        codes = np.where(column.is_null().to_numpy(), -1, codes) if column.null_count else codes
-        return pd.Categorical.from_codes(codes, dtype=dtype)
-    texts = pd.Index([str(category) for category in categories], dtype=object)
-    found: list[Any] = []
-    for chunk in column.chunks:
-        coded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
-        own = np.append(texts.get_indexer(pd.Index(coded.dictionary.to_pylist(), dtype=object)), -1)
-        found.append(own[coded.indices.fill_null(len(own) - 1).to_numpy(zero_copy_only=False)])
-    codes = np.concatenate(found) if found else np.empty(0, dtype=int)
-    return pd.Categorical.from_codes(codes, dtype=dtype)
-
-
-def _decode_values(column: Any, dtype: Any) -> Any:
-    filled = column.fill_null(False if dtype.kind == "b" else 0) if column.null_count else column
-    return filled.to_numpy(zero_copy_only=False).astype(dtype)
-
-
-def _decode_intervals(column: Any, dtype: Any) -> Any:
-    merged = column.combine_chunks()
-    valid = merged.is_valid().to_numpy(zero_copy_only=False)
-    sides: list[Any] = []
-    for name in ("left", "right"):
-        side = pa.chunked_array([merged.field(name)])
-        recipe = {"dtype": _interval_side(dtype)}
-        sides.append(pd.Series(_decode_column(side, recipe)))
-    left, right = (side if valid.all() else side.where(valid) for side in sides)
-    return pd.arrays.IntervalArray.from_arrays(left, right, closed=dtype.closed, dtype=dtype)
-
-
-def _interval_side(dtype: Any) -> Any:
-    return encode_dtype(dtype.subtype, ErrorContext(""))
-
-
-def _decode_periods(column: Any, dtype: Any) -> Any:
-    null = column.is_null().to_numpy()
-    ordinals = column.fill_null(0).to_numpy().copy()
-    ordinals[null] = np.iinfo("int64").min
-    return pd.arrays.PeriodArray(ordinals.astype("int64"), dtype=dtype)
+CODEC = Codec(PANDAS_KINDS, _encode, _decode)

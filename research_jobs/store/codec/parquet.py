@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research_jobs.errors import CorruptOutputError, ResearchJobsError, StoreError
-from research_jobs.store.codec.base import PANDAS_KINDS, Encoded
+from research_jobs.store.codec.base import FOREIGN, PANDAS_KINDS, Encoded, WriteOptions
 
 __all__ = [
     "FORMAT",
@@ -36,45 +36,11 @@ __all__ = [
 FORMAT = 1
 KEY = b"research_jobs"
 
-ROW_GROUP = (
-    256 * 1024
-)  # rows: small enough for a filter on a sorted date column to skip most groups
 PREVIEW_ROWS = 10
 PREVIEW_COLUMNS = 20
 PREVIEW_CELL = 40
 STATISTICS_BYTES = 24_000
 STATISTICS_COLUMNS = 400
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """How a file is written.
-
-    Parameters
-    ----------
-    compression : str
-        ``"zstd"``, ``"snappy"``, ``"gzip"``, ``"lz4"``, ``"brotli"`` or ``"none"``.
-    compression_level : int or None
-    row_group_size : int
-        Rows.
-    statistics : bool
-        Smallest and largest value of each column of each row group, for readers that filter.
-    dictionary : bool
-    """
-
-    compression: str = "zstd"
-    compression_level: int | None = None
-    row_group_size: int = ROW_GROUP
-    statistics: bool = True
-    dictionary: bool = True
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> WriteOptions:
-        """The options from the manifest; others are ignored."""
-        known = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
-        if known.get("compression", "") is None:
-            known["compression"] = "none"
-        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -91,7 +57,7 @@ class Header:
         Notebook, run id, partition, code version...
     """
 
-    kind: str = "table"
+    kind: str = FOREIGN
     detail: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,10 +73,8 @@ def write_encoded(
 ) -> None:
     """Write a value to a new file; nothing is synced here."""
     record = Header(encoded.kind, encoded.detail, metadata).dump()
-    if encoded.frame is not None:
-        from research_jobs.store.codec import polars_codec
-
-        polars_codec.sink(encoded.frame, path, options, record)
+    if encoded.sink is not None:
+        encoded.sink(path, options, record)
         return
     schema = encoded.schema if encoded.table is None else encoded.table.schema
     schema = schema.with_metadata({**(schema.metadata or {}), KEY: record.encode()})
@@ -249,7 +213,7 @@ def preview(file: Any, header: Header) -> dict[str, Any]:
             by_name = {name: batch.column(name) for name in batch.schema.names}
             columns = [by_name[file.schema_arrow.names[place]] for place in places]
             rows = [[_cell(column, row) for column in columns] for row in range(batch.num_rows)]
-    shown = [_short(_display_name(name)) for name in chosen]
+    shown = [_short("" if name.startswith("__index_level_") else name) for name in chosen]
     if header.kind in ("dict", "dataclass") and "row" in header.detail and rows:
         turned = [[name, cell] for name, cell in zip(shown, rows[0], strict=True)]
         found: dict[str, Any] = {"columns": ["key", "value"], "rows": turned}
@@ -266,10 +230,6 @@ def _shown_columns(names: list[str], header: Header) -> list[str]:
         return list(names)
     levels = len(header.detail["index"].get("levels", ()))
     return names[len(names) - levels :] + names[: len(names) - levels]
-
-
-def _display_name(name: str) -> str:
-    return "" if name.startswith("__index_level_") else name
 
 
 def _cell(column: Any, row: int) -> str:

@@ -29,12 +29,7 @@ from research_jobs.store.codec.typed_json import NotEncodableError, dumps, loads
 __all__ = ["decode_plain", "encode_plain"]
 
 ROW_KEYS = 100  # a dict with more keys than this becomes rows, not columns
-_SEQUENCES: dict[str, type[Any]] = {
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-}
+_SEQUENCES: dict[str, type[Any]] = {cls.__name__: cls for cls in (list, tuple, set, frozenset)}
 
 
 def encode_plain(value: Any, place: ErrorContext) -> Encoded:
@@ -45,7 +40,7 @@ def encode_plain(value: Any, place: ErrorContext) -> Encoded:
     OutputNotParquetError
     """
     cls = type(value)
-    if cls in (list, tuple, set, frozenset):
+    if cls in _SEQUENCES.values():
         return _encode_items(list(value), cls.__name__, place)
     if cls is dict:
         return _encode_dict(value, "dict", {}, place)

@@ -4,44 +4,47 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from functools import partial
+from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import polars as pl
+from research_jobs.errors import StoreError
+from research_jobs.store.codec.base import Encoded, ErrorContext, WriteOptions
+from research_jobs.store.codec.parquet import KEY
+from research_jobs.store.codec.registry import Codec
+from research_jobs.store.codec.source import Source, read_table, typed_filters
 
-from research_jobs.store.codec.base import Encoded, ErrorContext
-
-if TYPE_CHECKING:
-    from research_jobs.store.codec.parquet import WriteOptions
-
-__all__ = ["check_schema", "encode_polars", "sink"]
+__all__ = ["CODEC", "read_lazy"]
 
 _COMPRESSION = {"none": "uncompressed"}
 
 
-def encode_polars(value: Any, place: ErrorContext) -> Encoded | None:
+def _encode(value: Any, place: ErrorContext) -> Encoded | None:
     """A DataFrame, LazyFrame or Series; None for any other type of polars.
 
     Raises
     ------
     OutputNotParquetError
     """
-    cls = type(value)
-    if cls is pl.LazyFrame:
-        try:
-            schema = value.collect_schema()
-        except pl.exceptions.PolarsError as error:  # the notebook's own query fails
-            raise place.error(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
-        _refuse_types(schema, place)
-        return Encoded("polars.LazyFrame", {}, frame=value)
-    if cls is pl.DataFrame:
-        _refuse_types(value.schema, place)
-        return Encoded("polars.DataFrame", {}, frame=value)
-    if cls is pl.Series:
-        frame = value.to_frame(value.name or "value")
-        _refuse_types(frame.schema, place)
-        return Encoded("polars.Series", {"name": value.name}, frame=frame)
-    return None
+    import polars as pl
+
+    if type(value) not in (pl.DataFrame, pl.LazyFrame, pl.Series):
+        return None
+    series = isinstance(value, pl.Series)
+    frame = value.to_frame(value.name or "value") if series else value
+    try:
+        schema = frame.collect_schema()
+    except pl.exceptions.PolarsError as error:  # the notebook's own query fails
+        raise place.error(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
+    _refuse_types(schema, place)
+    return Encoded(
+        f"polars.{type(value).__name__}",
+        {"name": value.name} if series else {},
+        sink=partial(_sink, frame),
+        check=partial(_check_schema, frame, place),
+    )
 
 
 def _refuse_types(schema: Any, place: ErrorContext) -> None:
@@ -65,11 +68,20 @@ def _contains_refused(dtype: Any) -> bool:
     return any(_contains_refused(field.dtype) for field in getattr(dtype, "fields", ()))
 
 
-def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
+def _sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
     """Write a frame; a lazy one is never collected."""
+    import polars as pl
+
     write: Any = frame.sink_parquet if isinstance(frame, pl.LazyFrame) else frame.write_parquet
     try:
-        _write(write, path, options, record)
+        write(
+            path,
+            compression=_COMPRESSION.get(options.compression, options.compression),
+            compression_level=options.compression_level,
+            statistics=options.statistics,
+            row_group_size=options.row_group_size,
+            metadata={KEY.decode(): record},
+        )
     except pl.exceptions.PolarsError as error:
         found = _OS_ERROR.search(str(error))
         if found is None:
@@ -80,19 +92,10 @@ def sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def _write(write: Any, path: Path, options: WriteOptions, record: str) -> None:
-    write(
-        path,
-        compression=_COMPRESSION.get(options.compression, options.compression),
-        compression_level=options.compression_level,
-        statistics=options.statistics,
-        row_group_size=options.row_group_size,
-        metadata={"research_jobs": record},
-    )
-
-
-def check_schema(frame: Any, path: Path, place: ErrorContext) -> None:
+def _check_schema(frame: Any, place: ErrorContext, path: Path) -> None:
     """Refuse a file whose types would not be restored."""
+    import polars as pl
+
     wanted = frame.collect_schema()
     found = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
     for name, dtype in wanted.items():
@@ -100,3 +103,74 @@ def check_schema(frame: Any, path: Path, place: ErrorContext) -> None:
             raise place.at(f"column {name!r}").error(
                 f"polars type {dtype}", f"cast it: Parquet returns {found.get(name)}"
             )
+
+
+def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    frame = read_lazy(source, columns, filters)
+    if source.kind == "polars.LazyFrame":
+        return frame
+    found = frame.collect()
+    if source.kind == "polars.Series":
+        return found.to_series().alias(source.header.detail["name"])
+    return found
+
+
+def read_lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    """A file of any kind as a LazyFrame.
+
+    Raises
+    ------
+    StoreError
+        When polars is not installed, or lacks one of the file's types.
+    """
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise StoreError(
+            f"{source.path} cannot be read with polars: it is not installed",
+            hint="pip install polars, or ask for another form: as_=...",
+        ) from error
+    if filters is not None and not isinstance(filters, (list, tuple)):
+        frame = pl.from_arrow(read_table(source, None, filters))
+        assert isinstance(frame, pl.DataFrame)
+        lazy = frame.lazy()
+    else:
+        lazy = pl.scan_parquet(source.path, hive_partitioning=False, glob=False)
+        try:
+            lazy.collect_schema()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            # polars would panic over a type that it does not support.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StoreError(
+                f"{source.path} cannot be read with polars: {reason}",
+                hint='Ask for another form: as_="arrow".',
+            ) from error
+        terms = typed_filters(source, filters)
+        if terms is not None:
+            lazy = lazy.filter(_condition(terms))
+    if columns is None:
+        return lazy
+    return lazy.select([source.field(label) for label in columns])
+
+
+_COMPARISONS = {"=": eq, "==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def _condition(filters: list[list[tuple[str, str, Any]]]) -> Any:
+    import polars as pl
+
+    def test(name: str, operator: str, value: Any) -> Any:
+        column = pl.col(name)
+        if operator in _COMPARISONS:
+            return _COMPARISONS[operator](column, value)
+        found = column.is_in(list(value))
+        return found if operator == "in" else ~found
+
+    return pl.any_horizontal(
+        *(pl.all_horizontal(*(test(*term) for term in group)) for group in filters)
+    )
+
+
+CODEC = Codec(
+    frozenset(("polars.DataFrame", "polars.LazyFrame", "polars.Series")), _encode, _decode
+)

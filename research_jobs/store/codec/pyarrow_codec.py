@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from research_jobs.store.codec.base import Encoded, ErrorContext
+from research_jobs.store.codec.registry import Codec
+from research_jobs.store.codec.source import Source, expression, read_table, selected_fields
 
-__all__ = ["decode_arrow", "encode_arrow", "restore_schema"]
+__all__ = ["CODEC", "restore_schema"]
 
 
-def encode_arrow(value: Any, place: ErrorContext) -> Encoded | None:
+def _encode(value: Any, place: ErrorContext) -> Encoded | None:
     """A Table, RecordBatch, RecordBatchReader, Array or ChunkedArray; None for any other type.
 
     Raises
@@ -67,19 +70,35 @@ def _cast(column: Any, kind: Any) -> Any:
     return column.cast(kind)
 
 
-def decode_arrow(table: Any, kind: str, detail: Mapping[str, Any]) -> Any:
-    """The value of `encode_arrow` (of a reader: its table as a reader)."""
-    restored = restore_schema(table, detail)
+def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    kind = source.kind
+    if kind == "pyarrow.RecordBatchReader":
+        return _stream(source, columns, filters)
+    restored = restore_schema(read_table(source, columns, filters), source.header.detail)
     if kind == "pyarrow.Table":
         return restored
-    if kind == "pyarrow.RecordBatchReader":
-        return restored.to_reader()
     if kind == "pyarrow.RecordBatch":
-        return restored.combine_chunks().to_batches()[0] if len(restored) else _empty(restored)
+        arrays = [column.combine_chunks() for column in restored.columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=restored.schema)
     column = restored.column(0)
     return column if kind == "pyarrow.ChunkedArray" else column.combine_chunks()
 
 
-def _empty(table: Any) -> Any:
-    arrays = [pa.array([], field.type) for field in table.schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=table.schema)
+def _stream(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
+    detail = source.header.detail
+    data = ds.dataset(str(source.path), format="parquet", partitioning=None)
+    condition = None if filters is None else expression(source, filters)
+    scanner = data.scanner(columns=selected_fields(source, columns), filter=condition)
+    empty = pa.Table.from_batches([], scanner.projected_schema)
+    schema = restore_schema(empty, detail).schema
+
+    def batches() -> Iterator[Any]:
+        for batch in scanner.to_batches():
+            table = restore_schema(pa.Table.from_batches([batch]), detail)
+            yield from table.to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+_KINDS = ("Array", "ChunkedArray", "RecordBatch", "RecordBatchReader", "Table")
+CODEC = Codec(frozenset(f"pyarrow.{kind}" for kind in _KINDS), _encode, _decode)
