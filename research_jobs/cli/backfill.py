@@ -140,7 +140,7 @@ class _Bar:
         self._task: TaskID | None = None
         self._total = self._done = self._bad = 0
         self._causes: set[tuple[str, State, str]] = set()
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +152,7 @@ class _Bar:
     def planned(self, plan: tuple[PlannedNotebook, ...]) -> None:
         """What there is to do is known."""
         self._total = sum(len(planned.keys) for planned in plan)
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
         if self._total and self._stream.isatty():
             self._progress = _rich_progress(self._stream)
             self._progress.start()
@@ -166,11 +166,11 @@ class _Bar:
         bad = not outcome.state.ok
         self._bad += bad
         # Of equal causes the first is shown as it happens; the summary counts them.
-        told = bad and _cause(outcome) not in self._causes
+        shown = bad and _cause(outcome) not in self._causes
         self._causes.add(_cause(outcome))
         label = f"{outcome.label} {outcome.state.words}"
         if self._progress is not None and self._task is not None:
-            if told:
+            if shown:
                 self._progress.console.print(
                     f"{label}: {outcome.reason}", style="red", highlight=False, markup=False
                 )
@@ -179,11 +179,11 @@ class _Bar:
             return
         if self._quiet:
             return
-        if told:
+        if shown:
             print(f"{label}: {outcome.reason}", file=self._stream, flush=True)
         now = time.monotonic()
-        if now - self._told >= self.INTERVAL_S or self._done == self._total:
-            self._told = now
+        if now - self._printed >= self.INTERVAL_S or self._done == self._total:
+            self._printed = now
             print(f"{self._done} of {self._total}, {self._rate(now)}", flush=True)
 
     def _rate(self, now: float) -> str:

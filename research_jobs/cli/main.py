@@ -48,7 +48,7 @@ class Command(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, with mistakes told in one line."""
+    """argparse's, with one line for each mistake."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the call and where the help is."""

@@ -107,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
                 complain(_tail(log))
             return 1
         except OSError as error:
-            raise ProjectError(_told(project, error)) from error
+            raise ProjectError(_headline(project, error)) from error
 
 
-def _told(project: Project, error: OSError) -> str:
+def _headline(project: Project, error: OSError) -> str:
     if error.filename is None:
         return str(error)
     return f"{project.display(os.fsdecode(error.filename))} cannot be written: {error.strerror}"

@@ -148,7 +148,7 @@ def standalone(html: Path) -> str:
         HTML that needs no other file.
     """
     text = html.read_text(encoding="utf-8")
-    # Only what stands behind the last cell is ours for certain: text of a notebook is escaped and
+    # Only what follows the last cell is certainly ours: text of a notebook is escaped and
     # cannot hold these tags, but a page is cut there all the same.
     head, mark, tail = text.rpartition("</main>")
     framed = False

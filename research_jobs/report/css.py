@@ -2,7 +2,7 @@
 
 tinycss2 takes a sheet apart. Only what is on short lists is written again: properties, functions
 in their values, and selectors whose every part is plain. A rule's subject always lies below the
-output's own element, so no rule reaches what stands beside it.
+output's own element, so no rule reaches what is beside it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PROPERTIES = _words(
     width word-break word-wrap
     """
 )
-# These could draw over what stands beside an output.
+# These could draw over what is beside an output.
 _NEVER_NEGATIVE = ("margin", "text-indent", "letter-spacing")
 _DISPLAYS = _words(
     "block inline inline-block flex inline-flex table table-cell table-row none grid"
@@ -151,7 +151,7 @@ def _value(tokens: Sequence[Any], name: str, depth: int = 0) -> str | None:
         if name.startswith(_NEVER_NEGATIVE) and written.startswith("-"):
             return None
         if name.startswith(_NEVER_NEGATIVE) and depth:
-            return None  # what it comes to cannot be told
+            return None  # its value cannot be known
         out.append(written)
     return "".join(out).strip()
 

@@ -59,7 +59,7 @@ def acting_frame(name: str, body: str) -> Frame:
     ----------
     name : str
     body : str
-        Untrusted markup. It stands in the page as text of a script, which `frame.js` takes apart.
+        Untrusted markup. The page has it as text of a script, which `frame.js` takes apart.
     """
     text = json.dumps(body).replace("<", "\\u003c")
     guard = f"{asset_text('frame.js').rstrip()}({text})"

@@ -10,7 +10,7 @@
 
 Data are scripts that call a function, so the pages work from ``file://`` too. A run appends a line
 to ``gallery.js`` and one to ``runs.js``: what it costs depends neither on the runs before it nor on
-the number of notebooks. ``gallery.js`` is written anew, with one line for each notebook, when it
+the number of notebooks. ``gallery.js`` is rewritten, with one line for each notebook, when it
 has doubled.
 """
 

@@ -1,4 +1,4 @@
-"""What stands above a report: which run it is, and how it ended."""
+"""The header of a report: which run it is, and how it ended."""
 
 from __future__ import annotations
 

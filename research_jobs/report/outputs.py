@@ -1,4 +1,4 @@
-"""One thing that a cell showed, as HTML that can stand in a report."""
+"""One thing that a cell showed, as HTML that is safe in a report."""
 
 from __future__ import annotations
 

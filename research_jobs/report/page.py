@@ -171,12 +171,12 @@ def _cell(cell: RecordedCell, outcome: Outcome, renderer: Renderer, *, failed: b
     if cell.kind == "raw":
         return CellView(name, raw=cell.source if cell.source.strip() else "")
     shown = tuple(Markup(renderer.render(item, cell)) for item in cell.shown)  # noqa: S704 - cleaned
-    told = any(isinstance(item, Error) for item in cell.shown)
+    reported = any(isinstance(item, Error) for item in cell.shown)
     view = CellView(
         name,
         shown=shown,
         failed=failed,
-        failure=outcome.failure if failed and not told else None,
+        failure=outcome.failure if failed and not reported else None,
         headings=(Heading(7, cell.title, name),) if cell.title else (),
     )
     view = _with_code(view, cell, _failing_line(cell, outcome) if failed else None)
@@ -228,7 +228,7 @@ def _marked(html: str, index: int) -> str:
 
 
 def page_policy(*, evaluates: bool, script_sources: str = "'self' file:") -> str:
-    """The content security policy that stands in a page.
+    """The content security policy of a page.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Markdown and mathematics as HTML that can stand in a page."""
+"""Markdown and mathematics as HTML that is safe in a page."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Prose:
     Parameters
     ----------
     html : str
-        Safe to stand in a page.
+        Safe in a page.
     headings : tuple of Heading
     """
 
@@ -106,7 +106,7 @@ def render_markdown(
     """
     if len(source) > MARKDOWN_LIMIT:
         return _as_text(source)
-    # Stands for a formula while the markup around it is cleaned. Nobody can guess it.
+    # Replaces a formula while the markup around it is cleaned. Nobody can guess it.
     secret = f"m{secrets.token_hex(12)}m"
     formulas: list[tuple[str, bool]] = []
     parser = _markdown(environments=source.count("\\begin{") <= MOST_ENVIRONMENTS)

@@ -84,7 +84,7 @@ _MATHML_VALUE = re.compile(r"[\w#.%+ -]{0,100}|[^\w\s<>&\"'\\]{1,8}")
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Markup that can stand in a page.
+    """Markup that is safe in a page.
 
     Parameters
     ----------

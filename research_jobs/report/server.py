@@ -232,7 +232,7 @@ def _with_defaults(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> An
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1, whose answer to what is no HTTP has our headers too."""
+    """HTTP/1.1 with our headers on the answer to malformed requests too."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer before there is a request that an application could answer."""

@@ -57,7 +57,7 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
     Returns
     -------
     Thumbnail or None
-        None where it is no chart.
+        None if it is not a chart.
     """
     for mime, suffix in _PICTURES:
         if mime in data:

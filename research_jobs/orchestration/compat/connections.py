@@ -3,7 +3,7 @@
 Dagster's SQLite storage makes an engine, opens the file, writes one row and closes the file again,
 whereupon SQLite folds its write-ahead log back: 5 ms for an event and 12 ms for a
 materialisation, of which a step has about eight. Over a connection that stays open the same
-statements take 0.8 and 2.6 ms. Postgres is connected to anew for every statement as well.
+statements take 0.8 and 2.6 ms. Postgres, too, gets a new connection for every statement.
 
 While a run lasts, the run worker keeps its connections, and what it has once seen of the database's
 tables and columns. Everything else is Dagster's own: the statements, the transactions, the lock,

@@ -58,7 +58,7 @@ def open_instance(
 
 
 def worker_health(*, alive: bool, message: str | None = None) -> Any:
-    """What run monitoring is told of the process that works on a run."""
+    """What run monitoring learns about the process that works on a run."""
     try:
         from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
     except ImportError as error:

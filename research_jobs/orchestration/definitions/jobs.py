@@ -113,7 +113,7 @@ def notebook_jobs(
     list of dagster.UnresolvedAssetJobDefinition
         ``notebooks`` over all that have no partitions, and one for each partitioning:
         ``notebooks_by_day`` (by values, by keys); where several are by day, the name of the first
-        notebook of each stands behind it. At most thirty, those with the most notebooks.
+        notebook of each is appended. At most thirty, those with the most notebooks.
     """
     groups = partition_groups(notebooks[name] for name in sorted(notebooks))
     plain = [n for n in notebooks.values() if n.partitions is None]

@@ -41,7 +41,7 @@ class RunLogs:
         steps of managers that cannot stream write to the run worker's own streams.
     run_id : str
     on_error : callable
-        Told of what goes wrong with a log, which must not fail a step.
+        Receives what goes wrong with a log, which must not fail a step.
     """
 
     def __init__(

@@ -123,7 +123,7 @@ class PartitionRange:
         Parameters
         ----------
         output_name : str
-            Name of the op's output that stands for the asset.
+            The op output that represents the asset.
         """
         context, asset = self._context, self._context.asset_key
         tags = provenance_tags(context, asset)

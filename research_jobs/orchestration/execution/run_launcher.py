@@ -34,7 +34,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         Returns
         -------
         bool
-            Whether somebody could be told.
+            Whether the run was cancelled, or asked to end.
         """
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         worker = worker_of(run) if run is not None and not run.is_finished else None

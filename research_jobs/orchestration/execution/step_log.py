@@ -108,10 +108,10 @@ def writing_to(log: StepLog) -> Generator[None]:
 
 
 class RoutedStream(io.TextIOBase):
-    """Stands for ``sys.stdout`` or ``sys.stderr``: each step writes to its own log.
+    """Replaces ``sys.stdout`` or ``sys.stderr``: each step writes to its own log.
 
-    Who writes is told by a context variable, which a thread that a step starts does not inherit:
-    such a thread writes to the run worker's own stream, as does a process that inherits
+    A context variable says which step writes. A thread that a step starts does not inherit it:
+    it writes to the run worker's own stream, as does a process that inherits
     the descriptors 1 and 2.
 
     Parameters

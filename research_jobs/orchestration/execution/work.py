@@ -1,4 +1,4 @@
-"""One run of a notebook, and what Dagster is told of it."""
+"""One run of a notebook, and what it reports to Dagster."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def _entry(
 def _parameters(
     manifest: Manifest, notebook: ScannedNotebook, spec: NotebookSpec
 ) -> dict[str, Any]:
-    """The manifest's values for a notebook's parameters, each told where it stands."""
+    """The manifest's values for a notebook's parameters, converted; errors give their lines."""
     converted: dict[str, Any] = {}
     declared = {parameter.name for parameter in notebook.parameters}
     for name, value in spec.parameters.items():

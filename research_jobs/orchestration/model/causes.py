@@ -149,9 +149,9 @@ def first_line(text: str) -> str:
 
 @contextmanager
 def single_errors() -> Generator[None]:
-    """Within this context, the first exception of a group stands for the group.
+    """Within this context, an exception group is raised as its first exception.
 
-    Dagster stores of a group how many exceptions it had, and none of them.
+    Of a group, Dagster stores the number of exceptions but none of them.
     """
     try:
         yield

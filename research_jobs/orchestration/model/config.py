@@ -28,7 +28,7 @@ Keys, or spans of keys written ``first...last``; without it, all of the range.
 """
 
 RESULT = "result"
-"""Name of the op's output that stands for all of a notebook's outputs."""
+"""The op output that represents all of a notebook's outputs."""
 
 _SCALARS: Mapping[str, Any] = {
     "int": dg.Int,

@@ -111,7 +111,7 @@ def read_keys(project: Project, spec: DynamicSpec) -> list[str]:
     Raises
     ------
     PartitionError
-        When there is no such output yet, or it is no list of keys.
+        When there is no such output yet, or it is not a list of keys.
     """
     keys = _read(project, spec)
     if keys is None:
@@ -179,7 +179,7 @@ def keys_of(value: Any, column: str | None = None) -> list[str]:
     Raises
     ------
     ValueError
-        When it is no such value, or has an entry that cannot be a key.
+        When it does not list keys, or has an entry that cannot be a key.
     """
     value = _column(value, column)
     for method in ("to_list", "tolist"):

@@ -64,8 +64,8 @@ def materialization_metadata(
 ) -> Metadata:
     """The metadata of one materialisation.
 
-    The first declared output is the asset's principal one: its rows and columns stand under the
-    names that Dagster's UI knows. Those of the others have the output's name in front.
+    The first declared output is the asset's principal one: its rows and columns have the names
+    that Dagster's UI knows. Those of the others are prefixed with the output's name.
 
     Parameters
     ----------

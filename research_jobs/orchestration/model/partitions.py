@@ -222,7 +222,7 @@ def _exclusions(
 
 
 def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:
-    """What a run is told of its partition.
+    """What a run needs to know about its partition.
 
     Parameters
     ----------

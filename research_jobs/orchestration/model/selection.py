@@ -119,7 +119,7 @@ def existing(known: Sequence[str], key: str | None = None) -> str:
     """Which partitions there are, or the one that was meant."""
     if not known:
         return "There are none yet."
-    # another date is no slip of the pen
+    # another date is not a typo
     worth = key is not None and not _DATE.fullmatch(key) and len(known) <= 5000
     close = did_you_mean(key, known) if key is not None and worth else ""
     if close.startswith("Did"):

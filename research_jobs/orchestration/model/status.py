@@ -39,7 +39,7 @@ _RUNS_AT_ONCE = 500
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """Partitions by what became of them; each stands in one set at most.
+    """Partitions by what became of them; each is in one set at most.
 
     Parameters
     ----------

@@ -253,7 +253,7 @@ class Backfill:
                 yield outcome
 
     def _note(self, part: _Part, key: str, outcome: Outcome) -> Outcome:
-        """The outcome as that of a partition; what reads it is told of it, where it is lacking."""
+        """The partition's outcome; unless it succeeded, noted for what reads it."""
         outcome = replace(outcome, notebook=part.notebook, partition=key)
         if outcome.state is not State.SUCCEEDED:
             self._lacking.setdefault(part.notebook, {})[key] = outcome

@@ -231,7 +231,7 @@ def _behind(
     key: dg.AssetKey,
     planned: Sequence[PlannedNotebook],
 ) -> frozenset[str]:
-    """Partitions that are there and read one that this very backfill is going to make anew."""
+    """Existing partitions that read one that this backfill is going to rebuild."""
     definition = graph.get(key).partitions_def
     assert definition is not None
     name = catalog.names.notebook(key)
@@ -262,7 +262,7 @@ def in_order(
 def spans_of(
     definition: dg.PartitionsDefinition[Any], keys: Sequence[str], instance: dg.DagsterInstance
 ) -> list[str]:
-    """Keys as spans ``first...last`` where they stand next to each other."""
+    """Keys as spans ``first...last`` where they are adjacent."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         return list(keys)  # a span of those is a rectangle, not a stretch of the list
     wanted = set(keys)

@@ -63,7 +63,7 @@ class RunCommand:
         self._config = session.run_config(keys, values or {})
         self._waves = self._cut(keys)
         # What did not succeed in this call; None for all partitions of a notebook.
-        self._lost: set[tuple[dg.AssetKey, str | None]] = set()
+        self._unavailable: set[tuple[dg.AssetKey, str | None]] = set()
         self._interrupted = False
 
     def run(self) -> Iterator[Seen]:
@@ -178,7 +178,7 @@ class RunCommand:
         for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
             if isinstance(seen, Outcome) and not seen.state.ok:
                 self._interrupted = self._interrupted or seen.state is State.CANCELLED
-                self._lost.add((self._names.key(seen.notebook), seen.partition))
+                self._unavailable.add((self._names.key(seen.notebook), seen.partition))
             yield seen
 
     def _held_back(self, batch: Batch) -> dict[dg.AssetKey, str]:
@@ -186,7 +186,7 @@ class RunCommand:
         held: dict[dg.AssetKey, str] = {}
         for key in batch.keys:  # dependencies first
             node = self._graph.get(key)
-            for parent, part in self._lost:
+            for parent, part in self._unavailable:
                 if parent not in node.parent_keys:
                     continue
                 own = node.partitions_def
@@ -198,7 +198,7 @@ class RunCommand:
         return held
 
     def _unrun(self, key: dg.AssetKey, partition: str | None, outcome: Outcome) -> Outcome:
-        self._lost.add((key, partition))
+        self._unavailable.add((key, partition))
         return replace(outcome, notebook=self._names.notebook(key), partition=partition)
 
     def _check_partitioned(self, keys: Sequence[dg.AssetKey]) -> None:

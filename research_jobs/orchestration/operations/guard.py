@@ -1,7 +1,7 @@
-"""What stands between a browser and Dagster's webserver.
+"""A guard between a browser and Dagster's webserver.
 
 Dagster takes a request from whoever sends it: a mutation by GET or from another site's page, under
-any ``Host``, in a frame. Any page that a person has open could so start runs. `Guard` wraps the
+any ``Host``, in a frame. So any page that a person has open could start runs. `Guard` wraps the
 whole application, websockets included, and lets through
 
 - requests for a ``Host`` that is ours (`research_jobs.hosts` says why),

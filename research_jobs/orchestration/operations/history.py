@@ -42,7 +42,7 @@ SKIPS_LOOKED_AT = 100
 
 @dataclass(frozen=True)
 class Status:
-    """Where a notebook stands.
+    """A notebook's last run, and how many of its partitions have data.
 
     Parameters
     ----------

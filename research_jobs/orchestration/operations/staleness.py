@@ -32,8 +32,8 @@ def stale_notebooks(
     -------
     tuple of AssetKey
         Dependencies first. Dagster calls an asset stale when its code version changed or what it
-        reads did; what stands behind a stale one is not stale yet, so it is added here. For one
-        with partitions, its newest one counts.
+        reads did; what depends on a stale one is not stale yet, so it is added here. With
+        partitions, the newest one counts.
     """
     stale = stale_resolver(instance, definitions)
     graph = definitions.get_repository_def().asset_graph
