@@ -465,3 +465,47 @@ def test_a_codec_is_one_new_file(tmp_path: Path) -> None:
     """A file named after a library is its codec, and loads no other library."""
     (tmp_path / "fractions_codec.py").write_text(NEW_CODEC)
     subprocess.run([sys.executable, "-c", USES_IT, str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "longdouble",
+        "clongdouble",
+        ">g",
+        np.dtype([("a", "longdouble", (2,)), ("b", "i1")], align=True),
+        np.dtype([("a", [("b", "i1"), ("c", "f8")])], align=True),
+        np.dtype([("a", np.dtype([("b", "i1"), ("c", "f8")], align=True), (3,))]),
+    ],
+    ids=str,
+)
+def test_what_fills_up_an_item_is_not_stored(tmp_path: Path, dtype: Any) -> None:
+    """Equal arrays give equal files, whatever memory held before between their values."""
+    files = []
+    for filling in (0x00, 0xFF):
+        array = np.full(np.dtype(dtype).itemsize * 3, filling, "u1").view(dtype)
+        if array.dtype.names is None:
+            for place in range(3):
+                array[place] = place
+            memory = array.view("u1").reshape(3, -1)
+            significant = np.arange(memory.shape[1]) % np.dtype("g").itemsize < 10
+            padding = significant if np.dtype(dtype).isnative else significant[::-1]
+            memory[:, ~padding] = filling
+        else:
+            array = with_zeros(array)
+        target = tmp_path / f"{filling}.parquet"
+        write_output("value", array, target, options={}, metadata={})
+        np.testing.assert_array_equal(read_output(target), array)
+        files.append(target.read_bytes())
+    assert files[0] == files[1]
+
+
+def with_zeros(array: Any) -> Any:
+    """A structured array with zeros in its fields and its padding as it is."""
+    for name in array.dtype.names:
+        field = array[name]
+        if field.dtype.names is not None:
+            with_zeros(field)
+        else:
+            field[...] = 0
+    return array

@@ -122,8 +122,28 @@ def _encode_raw(flat: Any, place: ErrorContext) -> tuple[Any, Any]:
     width = len(data) // rows if rows else flat.dtype.itemsize
     if width == 0:
         return pa.nulls(rows, pa.string()), "empty"
+    used = np.tile(_used_bytes(flat.dtype), width // flat.dtype.itemsize)
+    if not used.all():
+        # What is between the values is whatever memory held before: another run's, or a secret.
+        data = np.where(used, np.frombuffer(data, "u1").reshape(rows, width), 0).astype("u1")
     items = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(data)])
     return items, "raw"
+
+
+def _used_bytes(dtype: Any) -> Any:
+    """Which bytes of an item belong to its value; the others only fill it up."""
+    if dtype.subdtype is not None:
+        base = _used_bytes(dtype.subdtype[0])
+        return np.tile(base, dtype.itemsize // len(base))
+    used = np.full(dtype.itemsize, dtype.names is None)
+    for field, offset, *_ in (dtype.fields or {}).values():
+        used[offset : offset + field.itemsize] |= _used_bytes(field)
+    if dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
+        # x86's extended precision has ten bytes, in 12 or 16.
+        parts = used.reshape(-1, np.dtype("g").itemsize)
+        parts[:, 10:] = False
+        return (parts if dtype.isnative else parts[:, ::-1]).ravel()
+    return used
 
 
 def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
