@@ -171,7 +171,7 @@ class RunError(ResearchJobsError):
     Attributes
     ----------
     ending : str
-        One of the values of `research_jobs.protocol.State`.
+        One of the values of `research_jobs.outcome.State`.
     details : str or None
         The notebook's own traceback and the failing cell's source.
     """
