@@ -12,8 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCES := pyproject.toml constraints.txt
-# Most tests wait for processes, so as many files as there are cores go side by side.
-PYTEST_ARGS ?= --numprocesses auto --dist loadfile
+# As many files as there are cores go side by side, in the order of tests/conftest.py.
+PYTEST_ARGS ?= --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help:  ## This list

@@ -59,6 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                   if any(f"{place}/".startswith(f"{one}/") for one in places)}  # fmt: skip
         for mark in sorted(marks):
             item.add_marker(mark)
+    # Files that take long begin first, so that no worker is left alone with them at the end.
+    items.sort(
+        key=lambda item: [item.get_closest_marker(one) is None for one in ("servers", "slow")]
+    )
 
 
 @pytest.fixture(autouse=True)
