@@ -274,19 +274,22 @@ class _View:
     def undecided(self, text: str) -> int:
         """Like `Masker.undecided`, for a text that does not end within an escape."""
         projection = self.project(text)
+        # An escape inside another escape may have begun as well, and one more before that one.
+        for _ in self._steps:
+            if projection is None:
+                break
+            begun = min(
+                projection.start(_begin(_ESCAPE_BEGUN, step, _PARTIAL), upto=number)
+                for number, step in enumerate(projection.texts, 1)
+            )
+            if begun >= len(text):
+                break
+            text = text[:begun]
+            projection = self.project(text)
         if projection is None:
-            return len(text)
-        # An escape inside another escape may have begun as well.
-        begun = min(
-            projection.start(_begin(_ESCAPE_BEGUN, step, _PARTIAL), upto=number)
-            for number, step in enumerate(projection.texts, 1)
-        )
-        if begun < len(text):
-            projection = self.project(text[:begun])
-        if projection is None:
-            return self.needles.prefix_at_end(text[:begun])
+            return self.needles.prefix_at_end(text)
         start = self.needles.prefix_at_end(projection.text)
-        return projection.start(start) if start < len(projection.text) else begun
+        return projection.start(start) if start < len(projection.text) else len(text)
 
 
 class _Needles:

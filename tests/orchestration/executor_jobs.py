@@ -151,6 +151,32 @@ def broken_hook(context: dg.HookContext) -> None:
     raise ValueError("a hook that fails")
 
 
+@dg.op(out=DynamicOut(int))
+def several() -> Iterator[DynamicOutput[int]]:
+    for number in range(2):
+        yield DynamicOutput(number, mapping_key=f"n{number}")
+
+
+@dg.op
+def each(value: int) -> int:
+    return value * 10
+
+
+@dg.op
+def together(values: list[int]) -> int:
+    return sum(values)
+
+
+def mapped() -> dg.JobDefinition:
+    """Steps that a step's outputs make, and one that collects them."""
+
+    @dg.job(executor_def=executor())
+    def mapped() -> None:
+        together(several().map(each).collect())
+
+    return mapped
+
+
 def various() -> dg.JobDefinition:  # noqa: C901 - one op for each thing that can happen
     """Success, failure, retries, skips, dynamic outputs, hooks and asset checks in one run."""
 
@@ -185,19 +211,6 @@ def various() -> dg.JobDefinition:  # noqa: C901 - one op for each thing that ca
     @dg.op
     def says_why() -> None:
         raise dg.Failure("a failure that says why", metadata={"rows": 0})
-
-    @dg.op(out=DynamicOut(int))
-    def several() -> Iterator[DynamicOutput[int]]:
-        for number in range(2):
-            yield DynamicOutput(number, mapping_key=f"n{number}")
-
-    @dg.op
-    def each(value: int) -> int:
-        return value * 10
-
-    @dg.op
-    def together(values: list[int]) -> int:
-        return sum(values)
 
     @dg.job(executor_def=executor(), hooks={on_success, on_failure})
     def various() -> None:

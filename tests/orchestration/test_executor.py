@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_run_iterator
 
 from research_jobs.orchestration.execution import executor as module
+from research_jobs.orchestration.execution.run_loop import RunLoop
 
 JOBS = Path(__file__).with_name("executor_jobs.py")
 
@@ -286,6 +288,21 @@ def test_leaves_no_threads_and_streams(run_job: Any, instance: DagsterInstance) 
 
 
 # -- settings --------------------------------------------------------------------------------------
+
+
+def test_steps_of_dynamic_outputs_when_all_is_heard_at_once(
+    run_job: Any, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mapped steps run also where a step's success and its end arrive together, as the last."""
+    wait = RunLoop._wait
+
+    def late(loop: RunLoop) -> Any:
+        time.sleep(0.3)
+        return wait(loop)
+
+    monkeypatch.setattr(RunLoop, "_wait", late)
+    ran = run_job("mapped", instance, max_concurrent=10)
+    assert sorted(ran.steps("STEP_SUCCESS")) == ["each[n0]", "each[n1]", "several", "together"]
 
 
 def test_as_many_as_cores_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ class RunLoop:
     def events(self) -> Iterator[DagsterEvent]:
         """Run all steps of the plan."""
         try:
-            while self._running or (self._stop_at is None and not self._active.is_complete):
+            while self._running or (self._stop_at is None and self._more_to_run()):
                 if self._active.check_for_interrupts() and self._stop_at is None:
                     yield from self._stop()
                 if self._stop_at is not None and time.monotonic() > self._stop_at:
@@ -134,6 +134,10 @@ class RunLoop:
                 f"Errors came out of steps that had ended:\n{listed}",
                 subprocess_error_infos=self._errors,
             )
+
+    def _more_to_run(self) -> bool:
+        # A plan that changed may have steps from dynamic outputs that it does not count yet.
+        return self._plan_changed or not self._active.is_complete
 
     def _free(self) -> int:
         """How many steps may begin; those that only conclude count once there are too many."""
