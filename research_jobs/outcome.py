@@ -9,7 +9,7 @@ Standard library only, Python 3.10 and later: the fresh process imports it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ __all__ = [
     "StagedOutput",
     "State",
     "Tone",
+    "failed",
     "from_json",
     "to_json",
 ]
@@ -297,6 +298,21 @@ class Outcome:
         rest = self.failure.headline.strip().partition("\n")[2]
         parts = (rest, self.failure.traceback, self.failure.cell_source)
         return "\n".join(part for part in parts if part).strip()
+
+
+def failed(failure: Failure, outcome: Outcome | None = None) -> Outcome:
+    """What became of a notebook that an exception ended: in its code, or where outputs are stored.
+
+    Nothing else decides to which state an exception leads.
+
+    Parameters
+    ----------
+    failure : Failure
+    outcome : Outcome, optional
+        What else is known of the run.
+    """
+    known = outcome or Outcome(State.FAILED)
+    return replace(known, state=State.FAILED, failure=failure, outputs=())
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:

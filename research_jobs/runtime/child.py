@@ -32,7 +32,7 @@ from research_jobs.errors import (
 )
 from research_jobs.failpoints import failpoint
 from research_jobs.notebook.cells import Cell, NotebookText, read_notebook_text
-from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
+from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State, failed
 from research_jobs.protocol import OutputRequest, ProtocolError, RunRequest, encode
 from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder
@@ -121,7 +121,7 @@ def _run(
     try:
         result = _import_and_stage(request, channel, recorder, on_module)
     except BaseException:
-        recorder.end(str(State.FAILED))
+        recorder.end(str(failed(Failure("")).state))
         raise
     recorder.end(str(result.state))
     return result
@@ -162,7 +162,7 @@ def _import_and_stage(
         failure = describe_failure(error, text, root)
         if isinstance(error, SystemExit):
             failure = _tell_exit(failure, error)
-        return replace(outcome, state=State.FAILED, failure=_bounded(failure))
+        return failed(_bounded(failure), outcome)
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
@@ -172,8 +172,7 @@ def _import_and_stage(
     except ResearchJobsError as error:
         return replace(_failed(request, error), source_sha256=text.sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
-        failure = describe_failure(error, text, root)
-        return replace(outcome, state=State.FAILED, failure=_bounded(failure))
+        return failed(_bounded(describe_failure(error, text, root)), outcome)
     return replace(outcome, outputs=outputs, checks=checks, results=results)
 
 
@@ -361,7 +360,7 @@ def _failed(request: RunRequest, error: ResearchJobsError) -> Outcome:
         exception=f"{type(error).__module__}.{type(error).__qualname__}",
         line=error.where.line,
     )
-    return Outcome(state=State.FAILED, failure=_bounded(failure))
+    return failed(_bounded(failure))
 
 
 def _tell_exit(failure: Failure, left: SystemExit) -> Failure:

@@ -17,7 +17,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.outcome import Failure, failed
 from research_jobs.protocol import RunRequest, decode, encode
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
@@ -192,7 +192,7 @@ def _take_on(
         if isinstance(error, OSError) and error.filename is not None:
             reason = f"{error.strerror}: {error.filename}"
         headline = f"{shown_path(request)}: its process could not be set up: {reason}"
-        os.write(descriptor, encode(Outcome(State.FAILED, failure=Failure(headline))))
+        os.write(descriptor, encode(failed(Failure(headline))))
         raise
     os.write(descriptor, message("Begun"))
 

@@ -119,17 +119,22 @@ def test_provenance_is_that_of_dagster(instance: dg.DagsterInstance) -> None:
     assert private.data_version_tags("x")["dagster/data_version"] == "x"
 
 
-def test_the_io_manager_of_an_output_can_be_asked_for(instance: dg.DagsterInstance) -> None:
-    """Else: managers of tables could not be told from others."""
+def test_the_io_manager_of_an_output_can_be_asked_for_and_wrapped(
+    instance: dg.DagsterInstance,
+) -> None:
+    """Else: managers of tables are not recognised, and those that fail leave no record."""
     seen: list[Any] = []
-    manager = dg.InMemoryIOManager()
+    manager, other = dg.InMemoryIOManager(), dg.InMemoryIOManager()
 
     @dg.asset(io_manager_key="mine")
-    def a(context) -> None:
-        seen.append(private.output_io_manager(context, "result", "mine"))
+    def a(context) -> int:
+        seen.append(private.output_io_manager(context, "result", "mine", lambda _mine: other))
+        return 1
 
     dg.materialize([a], instance=instance, resources={"mine": manager})
     assert seen == [manager]
+    assert list(other.values.values()) == [1]
+    assert not manager.values
 
 
 def test_an_interrupted_run_is_cancelled(instance: dg.DagsterInstance) -> None:

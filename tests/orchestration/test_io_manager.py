@@ -11,6 +11,10 @@ import pandas as pd
 import pytest
 from dagster._core.storage.db_io_manager import DbClient, DbIOManager, DbTypeHandler
 
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.history import read_history
+from research_jobs.outcome import State
+
 PRICES = """# %%
 import pandas as pd
 prices = pd.DataFrame({"close": [1.0, 2.0]}, index=pd.Index(["A", "B"], name="ticker"))
@@ -102,6 +106,87 @@ def test_a_failure_to_publish_fails_the_step_and_leaves_the_old(lab: Any) -> Non
     assert (lab.root / "data/market/prices.parquet").read_text() == "somebody else's"
     assert not list((lab.root / "data").glob(".staging/*"))
     assert not list(lab.root.rglob("ran"))
+
+
+def last_outcome(lab: Any, name: str) -> Any:
+    """What `show` reads of a notebook's last run."""
+    catalog = load_catalog(lab.project)
+    (outcome,) = read_history(lab.instance, catalog, catalog.entries[name], limit=5)
+    return outcome
+
+
+def test_a_failure_to_publish_leaves_the_record_of_the_run(lab: Any) -> None:
+    """The step's failure says what the run was: its time, its report, and why nothing is stored."""
+    text = (
+        "# %%\nfrom pathlib import Path\n"
+        "folder = Path(__file__).parents[1] / 'data/market'\nfolder.mkdir(parents=True)\n"
+        "(folder / 'prices.parquet').write_text('somebody else')\nprices = [1]\n"
+    )
+    lab.write({"market": text}, "notebooks: {market: {outputs: [prices]}}\n")
+    lab.materialize("market")
+    outcome = last_outcome(lab, "market")
+    assert outcome.state is State.FAILED
+    assert "is in the way" in outcome.reason
+    assert outcome.peak_memory_bytes > 0
+    assert not outcome.outputs
+    assert "is in the way" in Path(outcome.report).read_text()
+
+
+@pytest.mark.parametrize("kind", ["function", "generator"])
+def test_a_failure_of_another_manager_leaves_the_record_of_the_run(lab: Any, kind: str) -> None:
+    """As for our own, whichever kind of function stores, with the exception as its cause."""
+
+    class Full(dg.IOManager):
+        def handle_output(self, context: Any, obj: Any) -> None:
+            raise OSError("the warehouse is full")
+
+        def load_input(self, context: Any) -> Any:
+            raise NotImplementedError
+
+    class Yielding(Full):
+        def handle_output(self, context: Any, obj: Any) -> Any:
+            yield dg.AssetMaterialization("half")
+            raise OSError("the warehouse is full")
+
+    lab.write(
+        {"market": PRICES},
+        "notebooks: {market: {outputs: [prices, summary], io_manager: warehouse}}\n",
+    )
+    manager = Full() if kind == "function" else Yielding()
+    run = lab.materialize("market", definitions=lab.defs(resources={"warehouse": manager}))
+    reason = (
+        "market: the IO manager 'warehouse' did not store the outputs: "
+        "OSError: the warehouse is full"
+    )
+    assert run.failure("market").description == reason
+    outcome = last_outcome(lab, "market")
+    assert (outcome.state, outcome.reason) == (State.FAILED, reason)
+    assert outcome.peak_memory_bytes > 0
+    assert "the warehouse is full" in Path(outcome.report).read_text()
+    (failed,) = [e for e in run.events if e.event_type_value == "STEP_FAILURE"]
+    assert "in handle_output" in failed.step_failure_data.error.cause.to_string()
+    assert not list((lab.root / "data/.staging").iterdir())
+
+
+def test_what_another_manager_says_of_an_output_is_kept(lab: Any) -> None:
+    """Metadata and materialisations that it yields, and metadata that it returns, reach Dagster."""
+
+    class Yielding(dg.IOManager):
+        def handle_output(self, context: Any, obj: Any) -> Any:
+            context.add_output_metadata({"rows_stored": len(obj["prices"])})
+            yield dg.AssetMaterialization("copy")
+
+        def load_input(self, context: Any) -> Any:
+            raise NotImplementedError
+
+    lab.write(
+        {"market": PRICES},
+        "notebooks: {market: {outputs: [prices], io_manager: warehouse}}\n",
+    )
+    run = lab.materialize("market", definitions=lab.defs(resources={"warehouse": Yielding()}))
+    assert run.success, run.errors
+    assert run.metadata("market")["rows_stored"] == 2
+    assert len(run.materializations("copy")) == 1
 
 
 def test_dagsters_filesystem_manager_gets_the_mapping(lab: Any, tmp_path: Path) -> None:

@@ -70,8 +70,13 @@ def quiet_output(value: Any, output_name: str) -> dg.Output[Any]:
     return dg.Output(value, output_name=output_name, metadata={_SOURCE_ASSET_OBSERVATION: True})
 
 
-def output_io_manager(context: dg.AssetExecutionContext, output_name: str, key: str) -> Any:
-    """The IO manager that gets an output of the running step.
+def output_io_manager(
+    context: dg.AssetExecutionContext,
+    output_name: str,
+    key: str,
+    wrap: Callable[[dg.IOManager], dg.IOManager],
+) -> Any:
+    """The IO manager of an output of the running step; Dagster uses what `wrap` makes of it.
 
     Parameters
     ----------
@@ -79,16 +84,22 @@ def output_io_manager(context: dg.AssetExecutionContext, output_name: str, key: 
     output_name : str
     key : str
         Name of the resource that the IO manager is.
+    wrap : callable
     """
     try:
         from dagster._core.execution.plan.outputs import StepOutputHandle
 
         step_context = context.get_step_execution_context()
         handle = StepOutputHandle(step_key=step_context.step.key, output_name=output_name)
-        return step_context.get_io_manager(handle)
+        managers = step_context.get_io_manager
+        manager = managers(handle)
+        step_context.get_io_manager = lambda step_output_handle: (
+            wrap(manager) if step_output_handle == handle else managers(step_output_handle)
+        )
     except (ImportError, AttributeError) as error:
-        lacking(error, "IO managers are looked up among the step's resources")
+        lacking(error, "a run has no report where an IO manager fails to store its outputs")
         return getattr(context.resources, key, None)
+    return manager
 
 
 def provenance_tags(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import isgenerator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ __all__ = [
     "IO_MANAGER_KEY",
     "NotebookIOManager",
     "PublishedPartitions",
+    "Settle",
+    "SettlingIOManager",
     "StagedRun",
     "asset_value",
 ]
@@ -40,6 +43,12 @@ IO_MANAGER_KEY = "notebook_io_manager"
 """The resource that notebook assets use unless the manifest names another.
 
 Not ``io_manager``: other assets of the deployment keep theirs.
+"""
+
+Settle = Callable[[Exception | None], Mapping[str, Any]]
+"""Makes a run's report, and returns metadata that leads to it.
+
+It takes None, or what kept the outputs from being stored; then it raises what the step fails with.
 """
 
 
@@ -55,9 +64,8 @@ class StagedRun:
     partition : PartitionKey or None
     keep : mapping of str to int
         Output to the number of old versions kept.
-    report : callable or None
-        Makes the run's report once that is settled, and returns metadata. It takes None, or why
-        nothing was published.
+    settle : callable or None
+        Called once that is settled.
     group : str or None
         A Unix group that may read them.
     """
@@ -69,7 +77,7 @@ class StagedRun:
     staging: Staging
     partition: PartitionKey | None = None
     keep: Mapping[str, int] = field(default_factory=dict[str, int])
-    report: Callable[[str | None], Mapping[str, Any]] | None = None
+    settle: Settle | None = None
     group: str | None = None
 
     def publish(self, tell: Callable[[str], None] = logger.warning) -> tuple[PublishedOutput, ...]:
@@ -144,6 +152,38 @@ def asset_value(manager: Any, run: StagedRun) -> Any:
     return read_output(path, as_=library) if library else value
 
 
+class SettlingIOManager(dg.IOManager):
+    """Another IO manager, whose failure to store a run's outputs leaves the run's record.
+
+    Parameters
+    ----------
+    manager : IOManager
+    settle : callable
+    """
+
+    def __init__(self, manager: dg.IOManager, settle: Settle) -> None:
+        self._manager = manager
+        self._settle = settle
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> Any:
+        """Store the outputs, and yield what the IO manager yields or returns."""
+        stored: Any
+        try:
+            with single_errors():
+                stored = self._manager.handle_output(context, obj)
+                if isgenerator(stored):
+                    yield from stored
+                elif stored:
+                    yield stored
+        except Exception as error:
+            self._settle(error)
+            raise
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """What the IO manager loads."""
+        return self._manager.load_input(context)
+
+
 class NotebookIOManager(dg.IOManager):
     """Keeps notebooks' outputs as Parquet in the project's store.
 
@@ -180,11 +220,11 @@ class NotebookIOManager(dg.IOManager):
             with single_errors():
                 published = obj.publish(tell=context.log.warning)
         except Exception as error:
-            if obj.report is not None:
-                obj.report(getattr(error, "headline", None) or f"{type(error).__name__}: {error}")
+            if obj.settle is not None:
+                obj.settle(error)
             raise
-        if obj.report is not None:
-            context.add_output_metadata(obj.report(None))
+        if obj.settle is not None:
+            context.add_output_metadata(obj.settle(None))
         for position, output in enumerate(published):
             if output.rows is not None and output.previous_rows is not None:
                 name = "rows_change" if position == 0 else f"{output.name}/rows_change"

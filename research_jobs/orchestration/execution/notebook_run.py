@@ -27,6 +27,8 @@ from research_jobs.orchestration.execution.attempts import (
 from research_jobs.orchestration.execution.io_manager import (
     IO_MANAGER_KEY,
     PublishedPartitions,
+    Settle,
+    SettlingIOManager,
     StagedRun,
     asset_value,
 )
@@ -195,44 +197,55 @@ def _published(
     """Hand the outputs to the asset's IO manager; the report is made after that."""
     cancel = step_cancel_token(context)
     manager = work.entry.spec.io_manager or IO_MANAGER_KEY
+    settle = partial(_settle, work, ended, cancel, manager)
     ours = staged is not None and manager == IO_MANAGER_KEY
     if staged is None:
         ended = work.reported(ended, cancel)
         value: Any = PublishedPartitions()
     elif ours:
-        value = replace(staged, report=partial(_report_published, work, ended, cancel))
+        value = replace(staged, settle=settle)
     else:
-        value = _foreign_value(context, work, staged, manager)
+        value = _foreign_value(context, work, staged, manager, settle)
         ended = work.expecting_report(ended)
     context.add_asset_metadata(work.metadata(ended, {}, stored=ours))
-    failed: str | None = f"the IO manager '{manager}' did not store the outputs"
-    try:
-        yield dg.MaterializeResult(
-            asset_key=context.asset_key,
-            value=value,
-            data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
-        )
-        failed = None
-    finally:
-        if staged is not None and not ours:
-            work.reported(ended.unpublished(State.FAILED, failed) if failed else ended, cancel)
+    yield dg.MaterializeResult(
+        asset_key=context.asset_key,
+        value=value,
+        data_version=dg.DataVersion(ended.data_version) if ended.data_version else None,
+    )
+    if staged is not None and not ours:
+        work.reported(ended, cancel)
 
 
-def _report_published(
-    work: Work, ended: Ended, cancel: CancelToken, error: str | None
+def _settle(
+    work: Work, ended: Ended, cancel: CancelToken, manager: str, error: Exception | None
 ) -> Mapping[str, Any]:
-    """The report once our IO manager is through: what leads to it, and the record that names it."""
-    if error is not None:
-        return work.reported(ended.unpublished(State.FAILED, error), cancel).report
-    ended = work.reported(ended, cancel)
-    return {**ended.report, **record_of(work.published(ended))}
+    """Make the report once the IO manager is through, and return what names it.
+
+    Raises
+    ------
+    dagster.Failure
+        With the record, when the IO manager raised `error`.
+    """
+    if error is None:
+        ended = work.reported(ended, cancel)
+        return {**ended.report, **record_of(work.published(ended))}
+    if ended.staged is not None:
+        ended.staged.staging.close()  # the exception keeps the step's generator alive for a while
+    if isinstance(error, ResearchJobsError):
+        reason = error.headline
+    else:
+        why = f"{type(error).__name__}: {error}"
+        reason = f"{work.entry.name}: the IO manager '{manager}' did not store the outputs: {why}"
+    raise failure(work.reported(ended.unstored(reason), cancel)) from error
 
 
 def _foreign_value(
-    context: dg.AssetExecutionContext, work: Work, staged: StagedRun, manager: str
+    context: dg.AssetExecutionContext, work: Work, staged: StagedRun, manager: str, settle: Settle
 ) -> Any:
     """The loaded outputs, for an IO manager that is not ours: here they pass through memory."""
+    foreign = output_io_manager(context, RESULT, manager, partial(SettlingIOManager, settle=settle))
     try:
-        return asset_value(output_io_manager(context, RESULT, manager), staged)
+        return asset_value(foreign, staged)
     except ResearchJobsError as error:
-        fail_at_once(work.entry, error, State.FAILED)
+        fail_at_once(work.entry, error, began=True)

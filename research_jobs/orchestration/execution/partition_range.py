@@ -179,7 +179,7 @@ class PartitionRange:
                 else:
                     yield done
         except ResearchJobsError as error:
-            fail_at_once(self._work.entry, error, State.FAILED)
+            fail_at_once(self._work.entry, error, began=True)
         finally:
             self._stop.cancel()
             for thread in threads:
@@ -255,7 +255,7 @@ class PartitionRange:
         try:
             previous = publish(ended)
         except ResearchJobsError as error:
-            self._work.reported(ended.unpublished(State.FAILED, error.headline), self._stop)
+            self._work.reported(ended.unstored(error.headline), self._stop)
             raise
         return _Done(self._work.reported(ended, self._stop), previous)
 

@@ -31,7 +31,7 @@ from research_jobs.orchestration.model.metadata import (
 from research_jobs.orchestration.model.partitions import parameter_values, partition_key_of
 from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
-from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import PartitionKey
 from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
@@ -80,10 +80,9 @@ class Ended:
     capture: Path | None = None
     report: Metadata = field(default_factory=dict[str, Any])
 
-    def unpublished(self, state: State, reason: str) -> Ended:
-        """The same, where a check or the store kept its outputs from being published."""
-        outcome = replace(self.outcome, state=state, failure=Failure(reason), outputs=())
-        return replace(self, outcome=outcome)
+    def unstored(self, reason: str) -> Ended:
+        """The same, where its outputs could not be stored."""
+        return replace(self, outcome=failed(Failure(reason), self.outcome))
 
 
 @dataclass(frozen=True)
@@ -320,10 +319,12 @@ def headline(outcome: Outcome) -> str:
     return outcome.failure.headline
 
 
-def fail_at_once(entry: Entry, error: ResearchJobsError, state: State = State.BLOCKED) -> NoReturn:
+def fail_at_once(entry: Entry, error: ResearchJobsError, *, began: bool = False) -> NoReturn:
     """A mistake that no further attempt would mend; by default one that let nothing begin."""
     why = Failure(error.headline, traceback=error.details or "")
-    outcome = Outcome(state, failure=why, notebook=entry.name)
+    outcome = Outcome(State.BLOCKED, failure=why, notebook=entry.name)
+    if began:
+        outcome = failed(why, outcome)
     entries: Metadata = {"ending": _text(outcome.state.value), **outcome_metadata(outcome)}
     if error.details:
         entries["details"] = dg.MetadataValue.md(code_block(error.details))
@@ -353,7 +354,8 @@ def refusal(ended: Ended, aside: Metadata) -> Ended:
         f"{ended.outcome.label}: output '{first.output}' failed the check {first.check}: "
         f"{first.description}{more}. The previous outputs stay.{kept}"
     )
-    return ended.unpublished(State.REFUSED, reason)
+    outcome = replace(ended.outcome, state=State.REFUSED, failure=Failure(reason), outputs=())
+    return replace(ended, outcome=outcome)
 
 
 def _text(value: str) -> dg.MetadataValue[Any]:

@@ -35,7 +35,7 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import read_failure, read_outcome
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
-from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.process import gc_resume
 
 logger = logging.getLogger("research_jobs")
@@ -206,7 +206,7 @@ class _Watch:
             if self.interrupted:
                 yield self._ended(step, Outcome(State.CANCELLED, failure=Failure("interrupted")))
             elif step in self._since and self._run_error:
-                yield self._ended(step, Outcome(State.FAILED, failure=Failure(self._run_error)))
+                yield self._ended(step, failed(Failure(self._run_error)))
             else:
                 yield self._ended(step, self._blocked(self._steps[step]))
 
