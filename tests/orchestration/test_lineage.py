@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from research_jobs.orchestration.model.catalog import load_catalog
 
@@ -78,6 +79,20 @@ def test_a_cycle_shows_the_loop_and_spares_the_others(lab: Any) -> None:
     assert description.startswith("notebooks/b.py:3")
     assert "a needs c: notebooks/a.py:3 loads it" in run.failure("b").metadata["details"].value
     assert len(run.materializations("fine")) == 1
+
+
+@pytest.mark.parametrize("written", ["a", "desk/a"])
+def test_deps_may_name_a_notebook_with_the_prefix(lab: Any, written: str) -> None:
+    """As the manifest calls it or by its key in Dagster, it is a notebook: cycles included."""
+    lab.write(
+        {"a": "# %%\nx = 1\n", "b": "# %%\ny = 1\n"},
+        f"prefix: desk\nnotebooks: {{b: {{deps: [{written}, desk/other]}}}}\n",
+    )
+    entry = load_catalog(lab.project).entries["b"]
+    assert entry.upstream == ("a",)
+    assert entry.assets == (("desk", "other"),)
+    lab.write({"a": LOAD.format("b")})
+    assert "a -> b -> a" in str(load_catalog(lab.project).entries["a"].error)
 
 
 def test_two_loops_and_a_long_chain(lab: Any) -> None:

@@ -260,11 +260,12 @@ def _needs(
             )
     upstream += [name for name in spec.after if name in known]
     assets: list[tuple[str, ...]] = []
+    names = AssetNames(manifest.project.prefix)
     for key in spec.deps:
-        name = "/".join(key)
-        if name in known:
-            upstream.append(name)
-        else:
+        # As the manifest writes a notebook's name, or as Dagster does.
+        own = [name for name in ("/".join(key), names.notebook_at(key)) if name in known]
+        upstream += own[:1]
+        if not own:
             assets.append(tuple(key))
     return list(dict.fromkeys(upstream)), tuple(dict.fromkeys(assets)), warnings
 

@@ -6,6 +6,7 @@ neither history, nor limits, nor listed partitions are shared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,11 @@ class AssetNames:
 
     def notebook(self, key: dg.AssetKey) -> str:
         """The notebook of an asset; another asset's key as it is written."""
-        parts = list(key.path)
-        if self.prefix and parts[0] == self.prefix:
-            del parts[0]
-        return "/".join(parts)
+        return self.notebook_at(key.path)
+
+    def notebook_at(self, path: Sequence[str]) -> str:
+        """The same, of the parts of a key."""
+        return "/".join(path[1:] if path[0] == self.prefix else path)
 
     def pool(self, pool: str | None = None) -> str:
         """The pool that a notebook names, or the one that all others share."""
