@@ -1,5 +1,5 @@
-# `make help` lists what there is. Needs git, make and Python 3.11 or later; nothing else.
-# PYTHON=... picks the interpreter that the environment is made with.
+# `make help` lists the targets. Needs only git, make and Python 3.11 or later.
+# PYTHON=... selects the interpreter for the environment.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -12,15 +12,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCES := pyproject.toml constraints.txt
-# As many files as there are cores go side by side, in the order of tests/conftest.py.
+# One test file per core at a time, in the order of tests/conftest.py.
 PYTEST_ARGS ?= --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
-help:  ## This list
+help:  ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
-run: $(VENV)/.installed  ## Materialise every notebook through Dagster and show what came of it
+run: $(VENV)/.installed  ## Materialise every notebook through Dagster and print the outcomes
 	@$(BIN)/research-jobs run --all
 
 .PHONY: ui
@@ -28,7 +28,7 @@ ui: $(VENV)/.installed  ## Dagster's UI, its daemon and the reports, until Ctrl-
 	@$(BIN)/research-jobs ui
 
 .PHONY: test
-test: $(VENV)/.installed-dev  ## Formatting, lint, types, layers, then the tests
+test: $(VENV)/.installed-dev  ## Check formatting, lint, types and import layers, then run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -36,56 +36,56 @@ test: $(VENV)/.installed-dev  ## Formatting, lint, types, layers, then the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-fast
-test-fast: $(VENV)/.installed-dev  ## The tests that need no server, browser or process of their own
+test-fast: $(VENV)/.installed-dev  ## Run the tests that need no server, browser or process of their own
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
 
 .PHONY: verify
-verify: test bench  ## What is too long for each change: all tests, also on the oldest Dagster, and benchmarks
+verify: test bench  ## Run what takes too long for each change: all tests, the oldest Dagster, benchmarks
 	@$(PYTHON) tests/support/other_dagster.py 1.12.0
 
 .PHONY: test-dagster
-test-dagster:  ## The tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration
-	@test -n "$(VERSION)" || { echo "Say which: make test-dagster VERSION=1.12.0" >&2; exit 1; }
+test-dagster:  ## Run the tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration
+	@test -n "$(VERSION)" || { echo "Name the version: make test-dagster VERSION=1.12.0" >&2; exit 1; }
 	@$(PYTHON) tests/support/other_dagster.py $(VERSION) $(TESTS)
 
 .PHONY: test-cgroup
-test-cgroup: $(VENV)/.installed-dev  ## Memory limits held by a kernel (needs user-mode-linux)
+test-cgroup: $(VENV)/.installed-dev  ## Test the kernel's memory limits (needs user-mode-linux)
 	@$(BIN)/python tests/support/in_uml.py
 
 .PHONY: bench
-bench: $(VENV)/.installed-bench  ## Side by side with the peers, on this machine
+bench: $(VENV)/.installed-bench  ## Benchmark against other tools, on this machine
 	@$(BIN)/python -m benchmarks
 
 .PHONY: fix
-fix: $(VENV)/.installed-dev  ## Format, and fix what can be fixed
+fix: $(VENV)/.installed-dev  ## Format, and apply automatic lint fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: install
-install: $(VENV)/.installed-dev  ## The environment alone
+install: $(VENV)/.installed-dev  ## Create the environment
 
 .PHONY: screenshots
-screenshots: $(VENV)/.installed-dev  ## Take the pictures in docs/images anew (needs Chromium)
+screenshots: $(VENV)/.installed-dev  ## Retake the screenshots in docs/images (needs Chromium)
 	@$(BIN)/python docs/images/take.py
 
 .PHONY: constraints
-constraints:  ## Find the newest versions that go together, in a fresh environment
+constraints:  ## Pin the newest versions that work together, in a fresh environment
 	rm -rf .research_jobs/constraints && $(PYTHON) -m venv .research_jobs/constraints
 	.research_jobs/constraints/bin/pip install --quiet --upgrade pip
 	.research_jobs/constraints/bin/pip install --quiet -e '.[samples,extras]' --group dev --group bench
-	echo "# What the tests were run with: names and versions only. Made by 'make constraints'." > constraints.txt
+	echo "# The versions that the tests ran with. Made by 'make constraints'." > constraints.txt
 	.research_jobs/constraints/bin/pip list --exclude-editable --format=freeze \
 		| grep -iv '^setuptools==' | sort -f >> constraints.txt
 	rm -rf .research_jobs/constraints
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later (with venv) on PATH: install one, or say PYTHON=/path/to/python." >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later (with venv) on PATH: install one, or set PYTHON=/path/to/python." >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
-# Each stamp is younger than what it was made from, so the second time costs nothing.
+# A stamp is newer than what it depends on, so installing again does nothing.
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
-	@echo "Installing (a minute or two, once)"
+	@echo "Installing (once, a minute or two)"
 	@$(PIP) install --upgrade --constraint constraints.txt pip
 	@$(PIP) install --constraint constraints.txt --editable '.[samples,extras]'
 	@touch $@
@@ -96,6 +96,6 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	@echo "Installing the peers"
+	@echo "Installing the tools to compare with"
 	@$(PIP) install --constraint constraints.txt --group bench
 	@touch $@

@@ -26,32 +26,36 @@ __all__ = ["add_arguments", "run", "show_plan", "summary_json"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="momentum_signals")
+    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="as in: momentum_signals")
     which = parser.add_argument_group("which partitions")
     which.add_argument(
-        "--from", dest="first", metavar="KEY", help="the first: a key, a day, a month, a year"
+        "--from", dest="first", metavar="KEY", help="the first partition: a key, day, month or year"
     )
-    which.add_argument("--to", dest="last", metavar="KEY", help="the last, inclusive")
+    which.add_argument("--to", dest="last", metavar="KEY", help="the last partition, inclusive")
     which.add_argument(
-        "--partitions", nargs="+", metavar="KEY", help="keys, or patterns of them: '2018-11-*'"
+        "--partitions", nargs="+", metavar="KEY", help="partition keys or patterns: '2018-11-*'"
     )
-    which.add_argument("--all", action="store_true", help="all there are by now")
-    among = parser.add_argument_group("and of these only").add_mutually_exclusive_group()
-    among.add_argument("--missing", action="store_true", help="those without data")
-    among.add_argument("--failed", action="store_true", help="those whose last try failed")
+    which.add_argument("--all", action="store_true", help="all partitions up to now")
+    among = parser.add_argument_group("only some of them").add_mutually_exclusive_group()
+    among.add_argument("--missing", action="store_true", help="partitions without data")
+    among.add_argument("--failed", action="store_true", help="partitions whose last run failed")
     among.add_argument(
-        "--stale", action="store_true", help="those whose code or inputs changed since"
+        "--stale",
+        action="store_true",
+        help="partitions whose code or inputs changed since their last run",
     )
-    parser.add_argument("--concurrency", type=int, metavar="N", help="how many at once")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run, and run nothing"
+        "--concurrency", type=int, metavar="N", help="how many partitions run at once"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would run, and run nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     add_parameters(parser)
     parser.epilog = (
-        "Ctrl-C loses nothing that is finished: the same command with --missing goes on.\n"
+        "Ctrl-C keeps finished partitions: the same command with --missing continues.\n"
         "Exit code: 0 when every partition succeeded or was skipped, 1 when one did not, "
-        "2 on a wrong call."
+        "2 for a usage error."
     )
 
 

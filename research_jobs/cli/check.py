@@ -45,7 +45,7 @@ class Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.epilog = "Exit code: 1 when there is an error; warnings alone give 0."
+    parser.epilog = "Exit code: 1 if there is an error, 0 if there are only warnings."
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -35,18 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         nargs="+",
-        help="a .ipynb file, or a folder: every .ipynb below it",
+        help="an .ipynb file, or a folder to search for them",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE.py",
         type=Path,
-        help="path of the new file (default: next to the source if that is in notebooks/, else"
-        " in notebooks/)",
+        help="the new file (default: next to the .ipynb file if that is in notebooks/, "
+        "otherwise in notebooks/)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
-    parser.epilog = "Exit code: 2 if a file could not be converted; the others are converted."
+    parser.epilog = "Exit code: 2 if a file could not be converted. The others are converted."
 
 
 def run(arguments: argparse.Namespace) -> int:

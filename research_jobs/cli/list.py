@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preload",
         action="store_true",
-        help="instead: what templates import once for all runs, how long each import "
-        "takes, and what is left out and why; starts them to find out",
+        help="start the templates and list what they import once for all runs, how long each "
+        "import takes, and what they leave out and why",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 

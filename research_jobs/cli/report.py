@@ -38,17 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "notebook", nargs="?", metavar="NOTEBOOK", help="default: the gallery of all notebooks"
     )
-    parser.add_argument("--partition", metavar="KEY", help="the last report of this partition")
+    parser.add_argument("--partition", metavar="KEY", help="show the last report of this partition")
     parser.add_argument(
-        "--run", metavar="ID", help="the report of this run (a prefix of its id is enough)"
+        "--run", metavar="ID", help="show the report of this run, by its ID or a prefix of it"
     )
     parser.add_argument("--list", action="store_true", help="list all stored reports")
-    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument(
         "--standalone",
         metavar="FILE",
         type=Path,
-        help="write it as a single file, for example to mail",
+        help="write the report as a single file, for example to email it",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 

@@ -22,7 +22,7 @@ UP_TO_DATE = "Nothing to run: everything is up to date."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="volatility/garch")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="as in: volatility/garch")
     parser.add_argument("--all", action="store_true", help="every notebook")
     parser.add_argument(
         "--select",
@@ -32,19 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stale",
         action="store_true",
-        help="of these (or of all), only those whose code or inputs changed since they last ran",
+        help="only notebooks whose code or inputs changed since their last run",
     )
     parser.add_argument(
-        "--partition", metavar="KEY", help="for partitioned notebooks (default: the newest)"
+        "--partition", metavar="KEY", help="the partition to run (default: the newest)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run, and run nothing"
+        "--dry-run", action="store_true", help="print what would run, and run nothing"
     )
     add_parameters(parser)
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.epilog = (
         "Exit code: 0 when every notebook succeeded or was skipped, 1 when one did not, "
-        "2 on a wrong call."
+        "2 for a usage error."
     )
 
 
@@ -56,7 +56,7 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a parameter's value, for those of the notebooks that have it; may be repeated",
+        help="set a parameter of the notebooks that have it; may be repeated",
     )
 
 

@@ -55,7 +55,7 @@ def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["daily"], "say which partitions"),
         (["daily", "--all", "--from", "2024-01-01"], "not both"),
@@ -69,13 +69,13 @@ def test_a_backfill_tells_what_failed_and_goes_on(say: Any, project: Path) -> No
         (["daily", "numbers_table", "--all", "-p", "cuont=1"], "Did you mean 'count'?"),
     ],
 )
-def test_wrong_calls_are_one_line_and_exit_code_2(say: Any, words: list[str], told: str) -> None:
-    """A mistake is told before anything runs."""
+def test_wrong_calls_are_one_line_and_exit_code_2(say: Any, words: list[str], message: str) -> None:
+    """A mistake is reported before anything runs."""
     said = say("backfill", *words)
     assert said.code == 2
     assert said.err.count("\n") == 1
-    if told != "daily":
-        assert told in said.err
+    if message != "daily":
+        assert message in said.err
 
 
 def test_killed_it_loses_nothing_finished(project: Path, say: Any, tmp_path: Path) -> None:
@@ -134,14 +134,14 @@ def test_ctrl_c_says_what_is_left_in_a_few_lines(project: Path, say: Any, tmp_pa
     ) as process:
         wait_for_the_third(process, mark, say)
         process.send_signal(signal.SIGINT)
-        told, _ = process.communicate(timeout=60)
+        printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    first, run, rest = told.splitlines()[-3:]
+    first, run, rest = printed.splitlines()[-3:]
     assert first.startswith("Interrupted: 2 succeeded, 5 cancelled")
     assert run.startswith("Run ")
     assert rest == "Go on with what is left:  research-jobs backfill daily --missing"
-    assert "Dagster" not in told
-    assert told.count("cancelled") == 1
+    assert "Dagster" not in printed
+    assert printed.count("cancelled") == 1
     (past,) = say("show", "daily", "--json").json["runs"]
     assert (past["ending"], past["error"]) == ("cancelled", "interrupted")
     assert say("backfill", "daily", "--missing").code == 0

@@ -79,7 +79,7 @@ def test_show_tells_the_notebook_and_its_values(say: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["numbers_tabel"], "Did you mean 'numbers_table'?"),
         (["numbers_table", "tabel"], "Did you mean 'table'"),
@@ -87,11 +87,11 @@ def test_show_tells_the_notebook_and_its_values(say: Any) -> None:
         (["daily", "value"], "research-jobs run daily"),
     ],
 )
-def test_show_of_what_is_not_there(say: Any, words: list[str], told: str) -> None:
+def test_show_of_what_is_not_there(say: Any, words: list[str], message: str) -> None:
     """No such notebook, no such output, nothing stored yet: one line, exit code 2."""
     said = say("show", *words)
     assert said.code == 2
-    assert told in said.err
+    assert message in said.err
     assert said.err.count("\n") == 1
 
 
@@ -358,7 +358,7 @@ def test_check_finds_what_only_definitions_show(say: Any, project: Path) -> None
     said = say("check")
     assert said.code == 1
     lines = said.out.splitlines()
-    for place, told in (
+    for place, message in (
         ("notebooks/manifest.yaml:3:", "watch: {dy} is not a partition of it"),
         ("notebooks/manifest.yaml:7:", "unknown calendar 'XNYSE'. Did you mean 'XNYS'"),
         ("notebooks/manifest.yaml:8:", "broken reads late, but nothing says which partitions"),
@@ -366,8 +366,8 @@ def test_check_finds_what_only_definitions_show(say: Any, project: Path) -> None
         ("notebooks/manifest.yaml:16:", "count = 'many' is not a whole number"),
         ("notebooks/manifest.yaml:17:", "'day' is set by daily's partitions"),
     ):
-        assert any(line.startswith(f"error: {place}") and told in line for line in lines), (
-            told,
+        assert any(line.startswith(f"error: {place}") and message in line for line in lines), (
+            message,
             said.out,
         )
 

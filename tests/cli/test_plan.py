@@ -90,7 +90,7 @@ def test_of_two_dimensions_all_of_the_newest_day_run(batches: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("partitions", "key", "told"),
+    ("partitions", "key", "message"),
     [
         (DAYS, "2024-01-09", "'a' has no partition '2024-01-09'. Partitions: 2024-01-01, 2"),
         (DAYS, "yesterday", "'a' has no partition 'yesterday'. Partitions: 2024-01-01, 2024-01"),
@@ -98,9 +98,9 @@ def test_of_two_dimensions_all_of_the_newest_day_run(batches: Any) -> None:
     ],
 )
 def test_a_partition_that_there_is_not_is_told(
-    batches: Any, partitions: dg.PartitionsDefinition, key: str, told: str
+    batches: Any, partitions: dg.PartitionsDefinition, key: str, message: str
 ) -> None:
     """With what there is."""
     with pytest.raises(PartitionError) as caught:
         batches(graph(a=(partitions, [])), key)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)

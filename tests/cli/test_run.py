@@ -156,7 +156,7 @@ def test_a_dry_run_says_what_cannot_run(say: Any) -> None:
 
 
 def test_a_skip_is_no_failure(say: Any) -> None:
-    """A notebook that skips: exit code 0, its reason told, nothing published."""
+    """A notebook that skips: exit code 0, its reason printed, nothing published."""
     said = say("run", "daily", "--partition", "2024-01-06", "--json")
     assert said.code == 0
     (outcome,) = said.json
@@ -166,7 +166,7 @@ def test_a_skip_is_no_failure(say: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["numbers_tabel"], "Did you mean 'numbers_table'?"),
         ([], "say which notebooks"),
@@ -180,12 +180,12 @@ def test_a_skip_is_no_failure(say: Any) -> None:
     ],
 )
 def test_wrong_calls_are_one_line_and_exit_code_2(
-    say: Any, project: Path, words: list[str], told: str
+    say: Any, project: Path, words: list[str], message: str
 ) -> None:
-    """A mistake is told before anything runs."""
+    """A mistake is reported before anything runs."""
     said = say("run", *words)
     assert said.code == 2
-    assert told in said.err
+    assert message in said.err
     assert said.err.count("\n") == 1
     assert not (project / "data").exists()
 

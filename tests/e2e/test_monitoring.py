@@ -25,10 +25,10 @@ SLEEPER = """
 import os, pathlib, subprocess, time
 
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-told = pathlib.Path(__file__).with_name("pids")
-told.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+pids = pathlib.Path(__file__).with_name("pids")
+pids.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
 print("still here")
-told.with_suffix(".new").rename(told)
+pids.with_suffix(".new").rename(pids)
 time.sleep(600)
 
 # %% Too late
@@ -249,7 +249,7 @@ def test_killed_command_is_noticed(watched: Watched) -> None:
 
 
 def test_killed_worker_is_noticed(watched: Watched) -> None:
-    """So it does where the worker and the code server that would have told of it are killed."""
+    """So it does where the worker and the code server that would have reported it are killed."""
     watched.launch()
     tags = {tag["key"]: tag["value"] for tag in watched.last_run()["tags"]}
     worker = psutil.Process(int(tags["research_jobs/process"].split(":")[2]))

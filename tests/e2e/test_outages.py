@@ -29,9 +29,9 @@ ONCE_KILLED = """
 # %% Begin
 import os, pathlib, time
 
-told = pathlib.Path(__file__).with_name("pids")
-before = [int(pid) for pid in told.read_text().split()] if told.exists() else []
-with told.open("a") as file:
+pids = pathlib.Path(__file__).with_name("pids")
+before = [int(pid) for pid in pids.read_text().split()] if pids.exists() else []
+with pids.open("a") as file:
     file.write(f"{os.getpid()} ")
 
 

@@ -65,7 +65,7 @@ def base() -> Iterator[Path]:
 @BOTH
 @pytest.mark.parametrize("processes", [1, 3])
 def test_row_3_limit_that_the_kernel_holds(lab: Lab, processes: int, isolation: str) -> None:
-    """However fast a tree takes memory, it gets no more than its limit, and is told why."""
+    """However fast a tree takes memory, it gets no more than its limit, and learns why."""
     lab.write("grabs", GRABS)
     outcome = lab.run(
         "grabs",

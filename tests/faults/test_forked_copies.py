@@ -235,7 +235,7 @@ def test_a_value_that_forks_while_it_is_handed_over(lab: Lab) -> None:
 
 
 def test_a_crashed_copy_lends_no_stack(lab: Lab) -> None:
-    """The stack told with a crash of the notebook is the notebook's, not that of a copy."""
+    """The stack reported with a crash of the notebook is the notebook's, not that of a copy."""
     lab.write(
         "crashes",
         textwrap.dedent(

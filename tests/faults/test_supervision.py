@@ -69,7 +69,7 @@ def test_row_2_segmentation_fault(lab: Lab, isolation: str) -> None:
 
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGTERM", "SIGBUS"])
 def test_any_signal_is_named(lab: Lab, name: str) -> None:
-    """Whatever signal ends the process, its name is told."""
+    """Whatever signal ends the process, its name is reported."""
     outcome = lab.run("kills_itself", environment={"SIGNAL": name})
     assert outcome.result.state is State.CRASHED
     assert outcome.result.failure is not None
@@ -81,7 +81,7 @@ def test_any_signal_is_named(lab: Lab, name: str) -> None:
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_row_3_memory_limit_over_the_tree(lab: Lab, processes: int) -> None:
-    """A tree that takes more than its limit is ended, and limit and peak are told."""
+    """A tree that takes more than its limit is ended, and limit and peak are reported."""
     limit = 300 << 20
     outcome = lab.run(
         "allocates",
@@ -135,8 +135,8 @@ def test_row_3_cgroup_that_takes_no_limit(lab: Lab, monkeypatch: pytest.MonkeyPa
     """A folder that is no cgroup of ours costs a note, and the limit is watched all the same."""
     monkeypatch.setenv("RESEARCH_JOBS_CGROUP", "/no/such/folder")
     fine = lab.run("adds_up", memory_bytes=300 << 20, isolation="spawn").result
-    told = "memory was watched: no limit can be set in RESEARCH_JOBS_CGROUP=/no/such/folder"
-    assert fine.notes == (told,)
+    message = "memory was watched: no limit can be set in RESEARCH_JOBS_CGROUP=/no/such/folder"
+    assert fine.notes == (message,)
     environment = {"ALLOCATE_BYTES": str(1 << 30)}
     outcome = lab.run(
         "allocates", memory_bytes=300 << 20, isolation="spawn", environment=environment
@@ -236,14 +236,14 @@ def test_timeout_says_where_it_hung(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [("2", "exited with code 2"), ("cannot go on", "exited: cannot go on")]
+    ("code", "message"), [("2", "exited with code 2"), ("cannot go on", "exited: cannot go on")]
 )
-def test_row_8_system_exit_fails(lab: Lab, code: str, told: str) -> None:
+def test_row_8_system_exit_fails(lab: Lab, code: str, message: str) -> None:
     """sys.exit() with anything but 0 or None is a failure that says so."""
     outcome = lab.run("raises_system_exit", environment={"EXIT_CODE": code})
     assert outcome.result.state is State.FAILED
     place = 'notebooks/raises_system_exit.py:9, cell 2 "Leave"'
-    assert outcome.headline == f"{place}: {told} (SystemExit)"
+    assert outcome.headline == f"{place}: {message} (SystemExit)"
 
 
 @pytest.mark.parametrize("code", ["0", "None"])
@@ -423,10 +423,10 @@ def test_row_17_worker_killed_while_an_import_hangs(lab: Lab, marker: str) -> No
     """A template that hangs in an import goes with its worker too."""
     (lab.root / "hangs_at_import.py").write_text(
         "import os, time\n"
-        "told = os.environ['REACHED']\n"
-        "with open(told + '.new', 'w') as file:\n"
+        "message = os.environ['REACHED']\n"
+        "with open(message + '.new', 'w') as file:\n"
         "    file.write(str(os.getpid()))\n"
-        "os.rename(told + '.new', told)\n"
+        "os.rename(message + '.new', message)\n"
         "time.sleep(600)\n"
     )
     reached = lab.root / "reached"
@@ -530,7 +530,7 @@ def test_row_25_record_on_stdout(lab: Lab, isolation: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "told"),
+    ("frame", "message"),
     [
         ("truncated", "cut short"),
         ("huge", "frame of 4294967295 bytes"),
@@ -540,12 +540,12 @@ def test_row_25_record_on_stdout(lab: Lab, isolation: str) -> None:
         ("wrong shape", "has not the shape"),
     ],
 )
-def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, told: str) -> None:
+def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, message: str) -> None:
     """A broken frame on the private descriptor is a clear ending and never a success."""
     outcome = lab.run("writes_to_the_private_channel", environment={"FRAME": frame})
     assert outcome.result.state is State.EXITED
     assert "left an invalid record" in outcome.headline
-    assert told in outcome.headline
+    assert message in outcome.headline
 
 
 # -- success is a record, and one that was committed stays one ------------------------------------

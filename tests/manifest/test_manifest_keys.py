@@ -191,7 +191,7 @@ OTHER_NAMES = {
     ids=lambda value: value,
 )
 def test_another_tools_name_of_a_key_is_answered_with_ours(load, text, names):
-    """Whoever writes what another tool calls it is told what it is called here."""
+    """A key by another tool's name gets a hint with its name here."""
     theirs, ours = names.split("=")
     said = [str(problem.error) for problem in load(text.replace("KEY", theirs)).problems]
     assert any(f"unknown key '{theirs}'" in line and f"'{ours}'" in line for line in said), said

@@ -151,7 +151,7 @@ def test_an_unnamed_notebook_has_the_defaults(load):
 
 
 def test_a_mistake_takes_down_its_notebook_alone(load):
-    """The other notebooks and the schedules load, and the broken one is told of."""
+    """The other notebooks and the schedules load, and the broken one is reported."""
     manifest = load(
         "notebooks:\n"
         "  market_data: {outptus: [prices]}\n"

@@ -117,7 +117,7 @@ def test_what_is_no_duration_is_refused(value):
     [(1024, 1024), ("512MB", 512 * 10**6), ("2GiB", 2 * 2**30), ("1.5 gib", 1610612736)],
 )
 def test_sizes_are_read(value, size):
-    """Powers of 1000 and of 1024 are told apart by their unit."""
+    """The unit distinguishes powers of 1000 from powers of 1024."""
     assert parse_size(value) == size
 
 

@@ -357,7 +357,7 @@ def test_pep_263_coding_line(tmp_path: Path) -> None:
     ],
 )
 def test_bytes_that_are_no_text(tmp_path: Path, data: bytes, message: str) -> None:
-    """The line is named and the way out told."""
+    """The line is named, with what to do."""
     path = tmp_path / "notebooks" / "study.py"
     path.parent.mkdir()
     path.write_bytes(data)

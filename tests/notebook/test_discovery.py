@@ -222,7 +222,7 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
             "notebooks/old.ipynb": "{}",
         }
     )
-    for name, told in (
+    for name, message in (
         ("plain", "it has no line '# %%'. Put '# %%' above its first cell."),
         ("_own", "its name begins with '_'. Rename it to run it."),
         (
@@ -233,13 +233,13 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
     ):
         with pytest.raises(NotebookNotFoundError) as caught:
             find_notebook(project.notebooks, name)
-        assert told in str(caught.value)
+        assert message in str(caught.value)
     assert why_not(project.notebooks, "gone") is None
     assert why_not(project.notebooks, "") is None
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({"a.py": "# %%\nimport used\n", "used.py": ""}, None),
         ({"a.py": "# %%\n", "_own.py": ""}, None),
@@ -253,9 +253,9 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
     ],
 )  # fmt: skip
 def test_what_lies_beside_the_notebooks(
-    make_project: MakeProject, files: dict[str, str], told: str | None
+    make_project: MakeProject, files: dict[str, str], message: str | None
 ) -> None:
     """Files that look like notebooks and are not are named, with the reason."""
     project = make_project({f"notebooks/{name}": text for name, text in files.items()})
     said = files_beside(scan(project), project.notebooks)
-    assert said == told if told is None else told in (said or "")
+    assert said == message if message is None else message in (said or "")

@@ -126,10 +126,10 @@ def test_a_megabyte_is_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_megabyte_is_refused(tmp_path: Path, name: str) -> None:
     """One short error for that notebook alone."""
-    text, told = REFUSED[name]
+    text, message = REFUSED[name]
     said = scanned(tmp_path, text.encode())
     assert said.startswith("notebooks/bad.py")
-    assert told in said.split("\n")[0]
+    assert message in said.split("\n")[0]
     assert len(said) < 1_500
 
 

@@ -128,7 +128,7 @@ def test_types_and_readable_defaults(as_notebook: Make, line: str, kind: str, de
     ],
 )
 def test_defaults_known_only_at_run_time(as_notebook: Make, line: str, kind: str) -> None:
-    """They are kept as source; the type is told where the text tells it."""
+    """They are kept as source; the type is known where the text gives it."""
     one = parameter(as_notebook, line, IMPORTS)
     assert (one.type, one.has_default, one.default) == (kind, False, None)
     assert one.default_source == (line.partition(" = ")[2] if " = " in line else "")
@@ -197,7 +197,7 @@ def test_descriptions_and_places(as_notebook: Make) -> None:
 
 
 def test_only_the_first_parameters_cell_counts(as_notebook: Make) -> None:
-    """As papermill has it; the cell's number is told."""
+    """As papermill has it; the cell's number is named."""
     text = "# %%\nz = 1\n# %% tags=['parameters']\nx = 1\n# %% tags=['parameters']\ny = 1\n"
     interface = read_interface(as_notebook(text))
     assert (interface.parameters_cell, [p.name for p in interface.parameters]) == (2, ["x"])

@@ -174,7 +174,7 @@ def test_in_packages(make_project: MakeProject) -> None:
 
 
 def test_reading_oneself_is_no_dependency(make_project: MakeProject) -> None:
-    """Neither directly nor through a helper, but it is told: partitions then run in order."""
+    """Neither directly nor through a helper, but it is noted: partitions then run in order."""
     project = make_project(
         {
             "notebooks/data.py": HELPER,

@@ -214,7 +214,7 @@ def test_helpers(make_project: MakeProject) -> None:
      "from tools import read as r\nr('src')"],
 )  # fmt: skip
 def test_load_that_a_helper_passes_on(make_project: MakeProject, use: str) -> None:
-    """A notebook that takes `load` from a helper is told to import it itself."""
+    """A notebook that takes `load` from a helper gets the advice to import it itself."""
     project = make_project(
         {
             "notebooks/tools.py": "from research_jobs import load\nread = load\n",

@@ -129,7 +129,7 @@ def test_a_continued_line_does_not_parse(as_notebook: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("# %%\nx = 1\ndel x\nprint(x)\n", "'x' no longer exists here"),
         ("# %%\ntry:\n    pass\nexcept OSError as e:\n    pass\nprint(e)\n", "nothing in the file"),
@@ -140,11 +140,11 @@ def test_a_continued_line_does_not_parse(as_notebook: Make) -> None:
         ("# %%\nx = 1  # noqa\ny = gone  # noqa: F821\n", "nothing in the file assigns 'gone'"),
     ],
 )  # fmt: skip
-def test_names_that_nothing_binds(as_notebook: Make, text: str, told: str) -> None:
+def test_names_that_nothing_binds(as_notebook: Make, text: str, message: str) -> None:
     """What ruff finds is said in our words, whatever its own comments say."""
     (one,) = check_parity(as_notebook(text))
     assert one.code == "undefined-name"
-    assert told in one.message
+    assert message in one.message
 
 
 def test_the_names_of_many_files_in_one_call() -> None:
@@ -226,7 +226,7 @@ def test_what_is_the_same_in_both(as_notebook: Make, text: str) -> None:
 
 
 def test_a_comment_silences_only_what_it_names(as_notebook: Make) -> None:
-    """A code that is not named is still told."""
+    """A code that is not named is still reported."""
     found = check_parity(as_notebook("# %%\nx = input()  # parity: ignore[chdir]\n"))
     assert [f.code for f in found] == ["input-call"]
 
@@ -299,7 +299,7 @@ def test_every_such_call_however_it_is_imported(
     "last", ["run_server", "serve_forever", "run_forever", "app.run", "demo.launch"]
 )
 def test_every_server_blocks(as_notebook: Make, last: str) -> None:
-    """Whatever serves until it is stopped is told."""
+    """Whatever serves until it is stopped is reported."""
     found = check_parity(as_notebook(f"# %%\nthing.{last}()\n"), undefined=())
     assert [one.code for one in found] == ["blocking-call"]
 
@@ -317,13 +317,13 @@ def test_every_server_blocks(as_notebook: Make, last: str) -> None:
 )
 @pytest.mark.parametrize("reader", ["open", "pd.read_csv", "Path", "np.loadtxt", "sqlite3.connect"])
 def test_paths_of_one_machine(as_notebook: Make, path: str, code: str | None, reader: str) -> None:
-    """A path that leads to somebody's home, or out of the notebook's folder, is told."""
+    """A path that leads to somebody's home, or out of the notebook's folder, is reported."""
     found = check_parity(as_notebook(f"# %%\n{reader}({path!r})\n"), undefined=())
     assert [one.code for one in found] == ([] if code is None else [code])
 
 
 def test_a_notebook_does_not_import_itself(as_notebook: Make) -> None:
-    """A notebook named like the module that it imports is not told to load its own outputs."""
+    """A notebook named like the module that it imports gets no advice to load its own outputs."""
     text = as_notebook("# %%\nimport study\nimport other\n")
     found = check_parity(text, notebook="study", notebooks=["study", "other"], undefined=())
     assert [(one.code, one.line) for one in found] == [("imports-notebook", 3)]

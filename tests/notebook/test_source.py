@@ -1,4 +1,4 @@
-"""Syntax errors, told with what to write instead."""
+"""Syntax errors, reported with what to write instead."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_the_parser_gives_up_on_is_an_error_of_ours(as_notebook: Make, text
 
 
 def test_warnings_of_the_parser_stay_silent(as_notebook: Make) -> None:
-    """An invalid escape is told when the notebook runs, not each time it is read."""
+    """An invalid escape is reported when the notebook runs, not each time it is read."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         parse_source(as_notebook("# %%\npattern = '\\d'\n"))

@@ -554,7 +554,7 @@ def endless() -> dg.JobDefinition:
 
     @dg.op(pool="narrow")
     def supervised(context: dg.OpExecutionContext) -> None:
-        """Waits for a process as the notebook's asset does: it ends when it is told to."""
+        """Waits for a process as the notebook's asset does: it ends when it is cancelled."""
         token = step_cancel_token(context)
         process = subprocess.Popen(["sleep", "600"])
         note("supervised", child=process.pid)
@@ -565,7 +565,7 @@ def endless() -> dg.JobDefinition:
 
     @dg.op
     def ordinary() -> None:
-        """Cannot be told anything."""
+        """Cannot be cancelled."""
         note("ordinary")
         time.sleep(600)
 
@@ -582,7 +582,7 @@ def endless() -> dg.JobDefinition:
 
 
 def polite() -> dg.JobDefinition:
-    """One step that ends when it is told to, and one that would have come after it."""
+    """One step that ends when it is cancelled, and one that would have come after it."""
 
     @dg.op
     def listener(context: dg.OpExecutionContext) -> None:
@@ -610,7 +610,7 @@ def polite() -> dg.JobDefinition:
 
 
 def upset() -> dg.JobDefinition:
-    """A step that tells the plan what it must not, while another waits to be told to stop."""
+    """A step that tells the plan what it must not, while another waits to be cancelled."""
     waits = threading.Event()
 
     @dg.op

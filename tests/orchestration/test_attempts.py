@@ -1,4 +1,4 @@
-"""What a step is told when its run is to stop."""
+"""What a step learns when its run is to stop."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ notebooks:
 
 
 def test_a_killed_backfill_loses_nothing_finished(lab: Any) -> None:
-    """SIGKILL amid it: the dead run is told so, and the same call with missing goes on."""
+    """SIGKILL amid it: the dead run is marked as failed, and the same call with missing goes on."""
     extra = "import time\nif day >= '2024-01-04' and not (here / 'go').exists(): time.sleep(300)"
     lab.write({"s": DAILY.format(extra=extra, out="rows")}, ONE)
     home = lab.root.parent / "home-0"

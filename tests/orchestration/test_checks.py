@@ -29,7 +29,7 @@ def test_checks_that_pass(lab: Any) -> None:
 
 
 def test_an_error_keeps_the_previous_output(lab: Any) -> None:
-    """The new one is kept aside and its path told; nothing downstream runs."""
+    """The new one is kept aside and its path reported; nothing downstream runs."""
     lab.write(
         {
             "market": TWO,

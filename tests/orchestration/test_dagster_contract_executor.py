@@ -63,7 +63,7 @@ NAMES = [
             ("check_for_interrupts", set(), "a run cannot be cancelled"),
             ("mark_interrupted", set(), "a cancelled run counts as broken"),
             ("get_known_state", set(), "retries are not counted, dynamic steps know no inputs"),
-            ("get_step_by_key", {"step_key"}, "failures outside a step cannot be told"),
+            ("get_step_by_key", {"step_key"}, "failures outside a step cannot be attributed"),
         ]
     ),
     (

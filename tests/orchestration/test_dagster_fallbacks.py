@@ -95,7 +95,7 @@ def test_a_project_runs_without_the_names_of(module: str, project: Path) -> None
 
 
 def test_all_names_are_there_in_the_version_that_is_installed() -> None:
-    """Else: this version of Dagster takes the slower way, and nobody is told but the log."""
+    """Else: this version of Dagster takes the slower way, and only the log says so."""
     absent = []
     for module, name in NAMES:
         done = __import__(module, fromlist=[name])

@@ -139,8 +139,8 @@ def test_cancel_of_a_step_that_nothing_can_stop(launch: Any) -> None:
     assert gone(marks["supervised"]["child"])
     failures = {event.step_key: event for event in run.events("STEP_FAILURE")}
     assert set(failures) == {"supervised", "ordinary"}
-    told = failures["ordinary"].step_failure_data.error.message
-    assert told.startswith("Step ordinary did not stop within 1 s of the cancellation.")
+    message = failures["ordinary"].step_failure_data.error.message
+    assert message.startswith("Step ordinary did not stop within 1 s of the cancellation.")
 
 
 def test_killed_worker_fails_its_run(launch: Any) -> None:
@@ -200,9 +200,9 @@ SLEEPER = """
 # %% Wait, with a process that would stay
 import os, pathlib, subprocess, time
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-told = pathlib.Path(__file__).with_name("pids")
-told.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
-told.with_suffix(".new").rename(told)
+pids = pathlib.Path(__file__).with_name("pids")
+pids.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+pids.with_suffix(".new").rename(pids)
 time.sleep(600)
 """
 WORKER = """

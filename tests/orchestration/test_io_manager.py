@@ -303,7 +303,7 @@ def test_another_manager_runs_one_partition_at_a_time(lab: Any, tmp_path: Path) 
 
 
 def test_it_keeps_outputs_of_notebooks_only(lab: Any) -> None:
-    """An asset that uses the resource by mistake is told so."""
+    """An asset that uses the resource by mistake gets an error that says so."""
 
     @dg.asset(io_manager_key="notebook_io_manager")
     def mine() -> int:

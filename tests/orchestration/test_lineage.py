@@ -96,7 +96,7 @@ def test_deps_may_name_a_notebook_with_the_prefix(lab: Any, written: str) -> Non
 
 
 def test_two_loops_and_a_long_chain(lab: Any) -> None:
-    """Each loop is told by itself; a chain deeper than Python's stack is no trouble."""
+    """Each loop is reported by itself; a chain deeper than Python's stack is no trouble."""
     notebooks = {f"n{i}": LOAD.format(f"n{i + 1}") for i in range(1500)}
     notebooks |= {"n1500": "# %%\nx = 1\n"}
     notebooks |= {"p": LOAD.format("q"), "q": LOAD.format("p")}
@@ -128,7 +128,7 @@ def test_reading_oneself_is_no_cycle(lab: Any) -> None:
 
 
 def test_loads_of_what_is_not_there_are_warnings(lab: Any) -> None:
-    """A misspelt notebook or output is told with place and suggestion; the notebook still runs."""
+    """A misspelt notebook or output is reported with its place; the notebook still runs."""
     lab.write(
         {
             "market_data": "# %%\nprices = 1\n",

@@ -228,7 +228,7 @@ def test_manager_without_descriptors(logs_of: Any, errors: list[str]) -> None:
 
 
 def test_manager_that_fails(logs_of: Any, errors: list[str]) -> None:
-    """A log that cannot be opened is told, and the step runs without it."""
+    """A log that cannot be opened is reported, and the step runs without it."""
     logs = logs_of(Broken())
     assert logs.open("step").streams is WORKER_STREAMS
     assert errors == ["The log of step step cannot be kept: no space left"]

@@ -46,7 +46,7 @@ def test_releases_with_one_store_are_one_project(make: Make, instance: dg.Dagste
 
 
 def test_a_store_that_moves_is_the_same_project(make: Make, instance: dg.DagsterInstance) -> None:
-    """What it is told by is its folder, then."""
+    """It is then recognised by its folder."""
     claim_names(instance, make("one"), None)
     claim_names(instance, make("one", "s3://prices"), None)
     claim_names(instance, make("two", "s3://prices"), None)

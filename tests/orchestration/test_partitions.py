@@ -110,7 +110,7 @@ def test_days_are_local_days_where_clocks_change(zone, day, start, end):
 
 
 def test_the_hour_that_comes_twice_has_two_partitions():
-    """They are told apart by key and by offset."""
+    """Key and offset distinguish them."""
     spec = notebook(by="hour", start="2026-10-25", parameter="at")
     found = keys(spec, datetime(2026, 10, 25, 12, tzinfo=UTC))
     assert found[2:5] == ["2026-10-25-02:00", "2026-10-25-02:00+0100", "2026-10-25-03:00"]
@@ -190,7 +190,7 @@ def test_every_open_day_of_a_short_span_has_a_partition(tmp_path: Path):
 
 
 def test_an_unknown_calendar_names_close_ones(tmp_path: Path):
-    """A misspelt code is told with what was meant."""
+    """A misspelt code is reported with a suggestion."""
     with pytest.raises(PartitionError, match="unknown calendar 'XNYSE'") as caught:
         build_partitions(notebook(by="day", start="2025-06-01", calendar="XNYSE"), cache=tmp_path)
     assert "'XNYS'" in str(caught.value.hint)

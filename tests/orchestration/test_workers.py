@@ -1,4 +1,4 @@
-"""The process that works on a run, told from every other one."""
+"""The process that works on a run is distinguished from every other one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_this_process_is_alive() -> None:
 
 
 def test_a_commands_run_is_not_tried_again() -> None:
-    """Dagster is told so, and which process works on it."""
+    """Dagster learns so, and which process works on it."""
     assert command_tags(RUN_ID) == {
         PROCESS_TAG: process_tag(RUN_ID),
         "dagster/max_retries": "0",

@@ -144,7 +144,7 @@ def test_limit():
     ],
 )
 def test_nothing_is_moved_out_of_its_place(name, value):
-    """No margin, indent or spacing is negative, nor comes to something that cannot be told."""
+    """No margin, indent or spacing is negative or of unknown size."""
     assert harmless_declarations(f"{name}: {value}") == ""
     assert harmless_declarations(f"{name.upper()}: {value}") == ""
     assert harmless_declarations(f"{name}: 1px") == f"{name}: 1px"

@@ -231,7 +231,7 @@ def test_folders_end_in_a_slash(server):
 
 
 def test_unchanged_files_are_not_sent_again(server):
-    """A browser that has a page already is told so."""
+    """A browser that already has a page gets a short answer that says so."""
     answer, _ = get(server, "/index.html")
     modified = answer.headers["Last-Modified"]
     answer, body = get(server, "/index.html", If_Modified_Since=modified)

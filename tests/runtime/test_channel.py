@@ -57,29 +57,29 @@ def test_closed(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "reason"),
     [
         (struct.pack(">I", 100) + b"short", "cut short"),
         (b"\0\0", "cut short"),
         (struct.pack(">I", FRAME_LIMIT + 1), f"frame of {FRAME_LIMIT + 1} bytes"),
     ],
 )
-def test_broken_frames(pair: tuple[socket.socket, socket.socket], sent: bytes, told: str) -> None:
+def test_broken_frames(pair: tuple[socket.socket, socket.socket], sent: bytes, reason: str) -> None:
     """A frame that is cut short or too large is an error that says so."""
     left, right = pair
     left.sendall(sent)
     left.close()
-    with pytest.raises(ProtocolError, match=told):
+    with pytest.raises(ProtocolError, match=reason):
         receive_frame(right)
 
 
 @pytest.mark.parametrize(
-    ("payload", "told"),
+    ("payload", "reason"),
     [(b"{", "not JSON"), (b"[]", "not an object"), (b'{"version": 7}', "protocol 7")],
 )
-def test_messages_that_are_not_ours(payload: bytes, told: str) -> None:
+def test_messages_that_are_not_ours(payload: bytes, reason: str) -> None:
     """A message must be an object of our version."""
-    with pytest.raises(ProtocolError, match=told):
+    with pytest.raises(ProtocolError, match=reason):
         parse_message(payload)
 
 

@@ -257,7 +257,7 @@ def test_ipython_display(fresh):
 
 
 def test_get_ipython(fresh):
-    """Libraries that ask which shell they are in are told: a kernel's."""
+    """Libraries that ask which shell they are in get the answer: a kernel's."""
     fresh.run(
         """
         # %%
@@ -386,7 +386,7 @@ def test_without_ipython(fresh):
 
 
 def test_libraries_imported_before(tmp_path):
-    """What a template imported ahead is told where it is, as if it were imported now."""
+    """A module that a template imported ahead learns where it runs, as if it were imported now."""
     (tmp_path / "nb.py").write_text(
         "# %%\nimport matplotlib.pyplot as plt, plotly.graph_objects as go, pandas as pd\n"
         "go.Figure().show()\nplt.plot([1]);\n# %%\npd.get_option('display.max_columns')\n"
@@ -441,7 +441,7 @@ def test_nothing_recorded(fresh):
 
 
 def test_values_that_fail_to_show(fresh):
-    """A value whose representation fails is told on stderr and fails nothing."""
+    """A value whose representation fails is reported on stderr and fails nothing."""
     recorded = fresh.run(
         """
         # %%

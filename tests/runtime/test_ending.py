@@ -113,7 +113,7 @@ def test_every_signal_but_kill_is_a_crash_of_its_name(number: int) -> None:
     ],
 )
 def test_sizes_change_their_unit_at_1024(count: int, shown: str) -> None:
-    """An amount of memory is told in the unit in which it is at least one."""
+    """An amount of memory is given in the largest unit in which it is at least one."""
     facts = Facts(request=REQUEST, reason=State.OUT_OF_MEMORY, memory_used=count)
     failure = tell_ending(facts).failure
     assert failure is not None
@@ -134,7 +134,7 @@ def test_crash_after_the_record() -> None:
 
 
 def test_place_of_an_interrupt() -> None:
-    """Where our interrupt met the notebook is told, unless it met it in another cell."""
+    """The line that our interrupt hit is reported, unless it was in another cell."""
     met = Failure("x", traceback="Traceback...", line=42, cell=3)
     record = Outcome(State.FAILED, failure=met, source_sha256="abc")
     facts = Facts(request=REQUEST, record=record, reason=State.TIMED_OUT, cell=CELL)

@@ -104,8 +104,10 @@ def test_our_own_frames_are_not_shown(
     frames = raised.value.__traceback__
     assert frames is not None
     raised.value.__traceback__ = frames.tb_next  # in a run no test calls the notebook
-    told = describe_failure(raised.value, text, folder).traceback
-    files = [line.split('"')[1] for line in told.splitlines() if line.startswith('  File "')]
+    text_of_failure = describe_failure(raised.value, text, folder).traceback
+    files = [
+        line.split('"')[1] for line in text_of_failure.splitlines() if line.startswith('  File "')
+    ]
     assert set(files) <= {"study.py", str(folder / "study.py")}
-    assert ("(most recent call last)" in told) == (case in ("a load", "a load below"))
-    assert told.splitlines()[-1].strip()
+    assert ("(most recent call last)" in text_of_failure) == (case in ("a load", "a load below"))
+    assert text_of_failure.splitlines()[-1].strip()

@@ -36,10 +36,10 @@ print(states.count(b"T"), sorted(set(states) - set((b"T", b"Z", b"X"))))
 
 def test_frozen_processes_stand_still() -> None:
     """Processes that replace themselves all the time are caught, and stay where they are."""
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", FREEZER], check=True, capture_output=True, text=True, timeout=60
     )
-    stopped, others = told.stdout.split(maxsplit=1)
+    stopped, others = done.stdout.split(maxsplit=1)
     assert int(stopped) >= 6
     assert others == "[]\n"
 
@@ -68,10 +68,10 @@ print(left, len(processes.descendants(os.getpid())))
 
 def test_a_tree_is_stopped_before_it_is_killed() -> None:
     """No process is killed before all are stopped: those that still ran would fork away."""
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", ENDER], check=True, capture_output=True, text=True, timeout=60
     )
-    assert told.stdout == "0 0\n"
+    assert done.stdout == "0 0\n"
 
 
 def test_time_is_up() -> None:
@@ -85,7 +85,7 @@ processes.signal_all = lambda *_: None
 print(end_tree(os.getpid(), time.monotonic() + 0.2, lambda: time.sleep(0.05)))
 child.kill()
 """
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
     )
-    assert told.stdout == "1\n"
+    assert done.stdout == "1\n"

@@ -1,4 +1,4 @@
-"""Importing a notebook: what cells see, how they are compiled, how failures are told."""
+"""Importing a notebook: what cells see, how they are compiled, how failures are reported."""
 
 import dataclasses
 import inspect
@@ -297,7 +297,7 @@ class TestAwait:
         assert module.x == 3
 
     def test_failure_in_a_coroutine(self, notebook):
-        """The failing line of an awaited function is told with the user's frames only."""
+        """The failing line of an awaited function is reported with the user's frames only."""
         failure = notebook.fails("async def f():\n    raise KeyError('x')\n# %% Wait\nawait f()\n")
         assert failure.headline == "nb.py:4, cell 2 \"Wait\": KeyError: 'x'"
         assert "asyncio" not in failure.traceback
@@ -339,7 +339,7 @@ class TestParameters:
 
 
 class TestFailure:
-    """How a failure is told."""
+    """How a failure is reported."""
 
     def test_first_line_and_cell(self, notebook):
         """The first line names file, line, cell and error; the cell's source has an arrow."""
@@ -375,13 +375,13 @@ class TestFailure:
         assert failure.line == 5
 
     def test_syntax_error(self, notebook):
-        """A syntax error is told with its line, and no cell runs."""
+        """A syntax error is reported with its line, and no cell runs."""
         failure = notebook.fails("# %% A\nprint('never')\n# %% B\nx = = 1\n")
         assert failure.headline == 'nb.py:4, cell 2 "B": SyntaxError: invalid syntax'
         assert not notebook.recorded.cells or not notebook.shown(1)
 
     def test_errors_that_only_the_compiler_sees(self, notebook):
-        """What does not compile is told before any cell runs."""
+        """What does not compile is reported before any cell runs."""
         failure = notebook.fails("# %%\nopen('ran', 'w').close()\n# %%\nreturn 1\n")
         assert "'return' outside function" in failure.headline
         assert not Path("ran").exists()
@@ -394,7 +394,7 @@ class TestFailure:
         assert "comment it out" in failure.headline
 
     def test_exception_whose_str_fails(self, notebook):
-        """An exception that cannot be shown is still told."""
+        """An exception that cannot be shown is still reported."""
         failure = notebook.fails(
             "# %%\nclass E(Exception):\n    def __str__(self): raise RuntimeError\nraise E\n"
         )
@@ -414,7 +414,7 @@ class TestFailure:
         )
 
     def test_group(self, notebook):
-        """The members of an exception group are told without library frames."""
+        """The members of an exception group are reported without library frames."""
         failure = notebook.fails(
             "# %%\nraise ExceptionGroup('both', [ValueError('a'), KeyError('b')])\n"
         )

@@ -104,7 +104,9 @@ assert sys.orig_argv[-1] == "the last of the arguments", sys.orig_argv
 def test_names() -> None:
     """A process shows the name and the command that it was given, cut to the room there is."""
     arguments = [sys.executable, "-c", NAMES, "the last of the arguments"]
-    told = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert told[0] == "a name|a command"
-    assert told[1] == f"{'n' * 15}|{'c' * 77}..."
-    assert told[2] == "|"
+    lines = subprocess.run(
+        arguments, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert lines[0] == "a name|a command"
+    assert lines[1] == f"{'n' * 15}|{'c' * 77}..."
+    assert lines[2] == "|"

@@ -259,7 +259,7 @@ def test_what_would_not_come_back_is_refused(
 
 
 def test_a_stream_that_breaks_leaves_nothing(tmp_path: Path) -> None:
-    """An error inside the notebook's own generator is told with its reason."""
+    """An error inside the notebook's own generator is reported with its reason."""
 
     def batches() -> Any:
         yield pa.record_batch({"a": [1]})
@@ -283,7 +283,7 @@ def test_a_lazy_frame_is_never_collected(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_file_of_a_newer_format_is_refused(tmp_path: Path) -> None:
-    """A store written by a newer research_jobs is told apart from a damaged one."""
+    """A store written by a newer research_jobs is distinguished from a damaged one."""
     record = json.dumps({"format": 99, "kind": "new"})
     table = pa.table({"a": [1]}).replace_schema_metadata({"research_jobs": record})
     pq.write_table(table, tmp_path / "v.parquet")

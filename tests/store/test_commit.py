@@ -468,7 +468,7 @@ def test_a_read_only_store_is_one_clear_error(store: str) -> None:
 
 
 def test_a_store_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
-    """A file where the store should be is told apart from a full disk."""
+    """A file where the store should be is distinguished from a full disk."""
     (tmp_path / "data").write_text("")
     with pytest.raises(StoreError, match="cannot write to the store"):
         open_staging(str(tmp_path / "data"), "r")

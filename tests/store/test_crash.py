@@ -362,7 +362,7 @@ for number in range(rounds):
 
 
 class Writer:
-    """A process that publishes pairs, and stops at failpoints until it is told to go on."""
+    """A process that publishes pairs, and stops at failpoints until it may go on."""
 
     def __init__(self, store: str, who: str, rounds: int, *stops: str) -> None:
         self.process = subprocess.Popen(

@@ -228,7 +228,7 @@ def test_damaged_bytes(files: dict[str, Path], tmp_path: Path, name: str) -> Non
 
 
 def test_a_filter_that_does_not_fit_is_not_the_files_fault(files: dict[str, Path]) -> None:
-    """A filter of the wrong type is told as that, and the file is not called corrupt."""
+    """A filter of the wrong type is reported as such, and the file is not called corrupt."""
     for form in ("native", "polars", "arrow"):
         with pytest.raises(StoreError, match="filter") as caught:
             read_output(files["range index"], filters=[("a", "=", [1])], as_=form)

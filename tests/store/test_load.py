@@ -235,7 +235,7 @@ def test_a_week_reads_its_days(run: Any) -> None:
 
 @pytest.mark.usefixtures("signals")
 def test_a_week_of_which_one_day_is_there(run: Any) -> None:
-    """A part of what the run's window asks for is told from the whole of it by the key's column."""
+    """The key's column distinguishes a part of what the run's window asks for from the whole."""
     run("2018-11-04", days=7)
     assert list(load("signals", "signals")["run_date"]) == [KEYS[2]] * 2
     assert load("signals", "note") == {KEYS[2]: f"day {KEYS[2]}"}

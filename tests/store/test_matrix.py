@@ -184,7 +184,7 @@ PANDAS: dict[str, Callable[[], Any]] = {
         }
     ).iloc[:, :3],
     "objects: mixed types": lambda: column([1, "a", 2.5, None, True, 2**70], dtype=object),
-    "objects: None, NaN, NaT, NA told apart": lambda: pd.DataFrame(
+    "objects: None, NaN, NaT, NA kept apart": lambda: pd.DataFrame(
         {
             "none": pd.Series(["a", None], dtype=object),
             "nan": pd.Series(["a", np.nan], dtype=object),

@@ -147,7 +147,7 @@ def test_a_mapping_stays_with_its_version(url: str, put: Any) -> None:
 
 
 def test_rejected_outputs_are_kept_aside(url: str) -> None:
-    """They are kept beside, and their folder is told."""
+    """They are kept beside, and their folder is named."""
     with open_staging(url, "r") as staging:
         staged = write_output("x", 1, staging.path / "x", options={}, metadata={})
         folder = reject(url, "a", [staged], staging=staging, partition=None, run_id="r")
@@ -249,7 +249,7 @@ def test_eight_threads_publish_while_others_read(url: str, put: Any) -> None:  #
     def guarded(work: Any, *arguments: Any) -> None:
         try:
             work(*arguments)
-        except BaseException as error:  # noqa: BLE001 - told to the test
+        except BaseException as error:  # noqa: BLE001 - handed to the test
             errors.append(error)
 
     readers = [threading.Thread(target=guarded, args=(reader,)) for _ in range(2)]

@@ -49,7 +49,7 @@ class Maker:
 
     def __init__(self, store: str) -> None:
         self.store = store
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
     def publish(self, way: str, only: int | None = None, value: str = "") -> None:
         """Publish all partitions of a way, or the n-th alone."""
@@ -69,7 +69,7 @@ class Maker:
             ]  # fmt: skip
             publish(
                 self.store, "n", staged, staging=staging, partition=partition, run_id="run",
-                tell=self.told.append,
+                tell=self.lines.append,
             )  # fmt: skip
 
     def marks(self) -> set[str]:
@@ -112,9 +112,9 @@ def test_every_change_of_partitioning(maker: Maker, before: str, after: str) -> 
     everything = {f"{after}{n}" for n in range(len(WAYS[after]))}
     assert maker.marks() == everything
     assert all(found == everything for found in maker.plain_marks().values())
-    assert len(maker.told) == 1
-    assert "n now has" in maker.told[0]
-    assert f"({len(WAYS[before])} unit" in maker.told[0]
+    assert len(maker.lines) == 1
+    assert "n now has" in maker.lines[0]
+    assert f"({len(WAYS[before])} unit" in maker.lines[0]
     stored = {partition.key for partition in stored_partitions(maker.store, "n")}
     assert stored == {each.key for each in WAYS[after] if each is not None}
     # back again: what was made before is there, and the first is made anew
@@ -122,7 +122,7 @@ def test_every_change_of_partitioning(maker: Maker, before: str, after: str) -> 
     back = {f"{before}0new", *(f"{before}{n}" for n in range(1, len(WAYS[before])))}
     assert maker.marks() == back
     assert all(found == back for found in maker.plain_marks().values())
-    assert len(maker.told) == 2
+    assert len(maker.lines) == 2
 
 
 def test_three_ways_in_turn_lose_nothing(maker: Maker) -> None:
@@ -147,7 +147,7 @@ def test_what_stays_beside_what_is_stored(maker: Maker) -> None:
     Path(maker.store, "n", ".partitioning.json").unlink()
     maker.publish_one(key({"k": "values"}, "last"), "last")
     assert maker.marks() == {"k0", "k1", "later", "unsaid", "last"}
-    assert maker.told == []
+    assert maker.lines == []
 
 
 @pytest.mark.parametrize("behind", ["", "file://"], ids=["folder", "url"])
@@ -323,4 +323,4 @@ def test_the_same_behind_a_url(
     assert maker.marks() == back
     if scheme == "file":
         assert all(found == back for found in Maker(f"{tmp_path}/o").plain_marks().values())
-    assert len(maker.told) == 2
+    assert len(maker.lines) == 2

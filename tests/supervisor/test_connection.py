@@ -191,10 +191,10 @@ child.stdout.readline()
 """
 ON_SIGNAL = """
 import signal, sys, time
-def told(*_):
-    open("told.txt", "a").write("told")
+def seen(*_):
+    open("seen.txt", "a").write("seen")
     sys.exit()
-signal.signal(signal.{name}, told)
+signal.signal(signal.{name}, seen)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -206,32 +206,32 @@ def test_what_is_left_may_clean_up(lab: Lab) -> None:
     lab.write("leaves", LEAVES.format(program=program, options="start_new_session=True", then=""))
     outcome = lab.run("leaves")
     assert outcome.result.state is State.SUCCEEDED, outcome.headline
-    assert (lab.notebooks / "told.txt").read_text() == "told"
+    assert (lab.notebooks / "seen.txt").read_text() == "seen"
     assert any("ended what was left running" in note for note in outcome.result.notes)
 
 
 def test_what_leaves_by_itself_is_no_note(lab: Lab) -> None:
     """A process that ends soon after the notebook is waited for."""
-    program = "import time; print(flush=True); time.sleep(0.3); open('told.txt', 'w').write('told')"
+    program = "import time; print(flush=True); time.sleep(0.3); open('seen.txt', 'w').write('seen')"
     lab.write("leaves", LEAVES.format(program=program, options="start_new_session=True", then=""))
     outcome = lab.run("leaves")
     assert outcome.result.notes == ()
-    assert (lab.notebooks / "told.txt").read_text() == "told"
+    assert (lab.notebooks / "seen.txt").read_text() == "seen"
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "told"),
+    ("name", "options", "seen"),
     [
-        ("SIGINT", "", "told"),
+        ("SIGINT", "", "seen"),
         ("SIGINT", "start_new_session=True", ""),
-        ("SIGTERM", "start_new_session=True", "told"),
+        ("SIGTERM", "start_new_session=True", "seen"),
     ],
 )
-def test_a_cancel_reaches_the_tree(lab: Lab, name: str, options: str, told: str) -> None:
+def test_a_cancel_reaches_the_tree(lab: Lab, name: str, options: str, seen: str) -> None:
     """INT goes to the notebook's group as from a terminal, TERM to daemons as well."""
     then = (
         "import os, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "print(os.getpid(), os.getppid(), flush=True)\nopen('told.txt', 'a')\ntime.sleep(600)"
+        "print(os.getpid(), os.getppid(), flush=True)\nopen('seen.txt', 'a')\ntime.sleep(600)"
     )
     program = ON_SIGNAL.format(name=name)
     lab.write("leaves", LEAVES.format(program=program, options=options, then=then))
@@ -240,7 +240,7 @@ def test_a_cancel_reaches_the_tree(lab: Lab, name: str, options: str, told: str)
     with meanwhile(lab, request, lambda *_: token.cancel()):
         outcome = lab.run(request, cancel=token)
     assert outcome.result.state is State.CANCELLED
-    assert (lab.notebooks / "told.txt").read_text() == told
+    assert (lab.notebooks / "seen.txt").read_text() == seen
 
 
 def test_over_its_memory_it_gets_no_time(lab: Lab) -> None:

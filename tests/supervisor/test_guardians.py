@@ -51,12 +51,12 @@ def test_runs_share_guardians_and_nothing_else(lab: Lab, marker: str) -> None:
         lab.supervisor = supervisor
         first = lab.run("who", secrets={"TOKEN": "s3cret-of-the-first"})
         assert first.result.state is State.SUCCEEDED, first.stderr
-        told = [json.loads(lab.run("who").stdout) for _ in range(8)]
-    assert len({item["guardian"] for item in told}) < 6
-    assert len({item["pid"] for item in told}) == 8
-    assert len({tuple(item["random"]) for item in told}) == 8
-    assert {tuple(item["marks"]) for item in told} == {(False, None, str(lab.notebooks))}
-    assert [item["found"] for item in told] == [[]] * 8
+        answers = [json.loads(lab.run("who").stdout) for _ in range(8)]
+    assert len({item["guardian"] for item in answers}) < 6
+    assert len({item["pid"] for item in answers}) == 8
+    assert len({tuple(item["random"]) for item in answers}) == 8
+    assert {tuple(item["marks"]) for item in answers} == {(False, None, str(lab.notebooks))}
+    assert [item["found"] for item in answers] == [[]] * 8
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])

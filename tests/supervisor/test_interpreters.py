@@ -133,7 +133,7 @@ def test_not_an_interpreter(lab: Lab, isolation: str) -> None:
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_python_too_old(lab: Lab, tmp_path: Path, isolation: str) -> None:
-    """A Python that is too old is told as such."""
+    """A Python that is too old is reported as too old."""
     old = _other_python("3.8", "3.9")
     if old is None:
         pytest.skip("no Python 3.8 or 3.9 here")
@@ -239,8 +239,8 @@ def test_other_versions_with_pyarrow(lab: Lab, python: str | None, isolation: st
     assert outcome.stderr == b""
     read = {item.name: read_output(Path(item.path)) for item in outcome.result.outputs}
     assert read["facts"]["when"] == dt.date(2024, 1, 1)
-    told = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("Python {}.{}.".format(*read["facts"]["version"]))
+    version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("Python {}.{}.".format(*read["facts"]["version"]))
     assert str(read["frame"].index.tz) == "Europe/Zagreb"
     assert read["frame"]["x"].isna().tolist() == [False, True]
     assert read["table"].rows() == [(1, "x"), (2, None)]

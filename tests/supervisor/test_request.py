@@ -153,8 +153,8 @@ def test_secret_parameters(
         return
     with pytest.raises(ParameterError, match=says) as caught:
         build_request(project, notebook, spec, manifest, run_id="run")
-    told = "".join(traceback.format_exception(caught.value))
-    assert "hunter22" not in told
+    traceback_text = "".join(traceback.format_exception(caught.value))
+    assert "hunter22" not in traceback_text
 
 
 def test_secrets_are_text(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

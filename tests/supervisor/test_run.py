@@ -284,7 +284,7 @@ def test_how_the_manifest_has_it_run(project: Path) -> None:
 
 
 def test_broken_manifest(project: Path) -> None:
-    """A mistake in the notebook's entry is told with its place; the next call sees it mended."""
+    """A mistake in the notebook's entry is reported with its place, until it is mended."""
     manifest = project / "notebooks" / "manifest.yaml"
     manifest.write_text("notebooks:\n  volatility/garch: {timeoot: 3}\n")
     with pytest.raises(ManifestError, match=r"manifest.yaml:2:\d+.*timeout"):

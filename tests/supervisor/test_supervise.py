@@ -35,7 +35,7 @@ def test_outputs_are_staged(lab: Lab, isolation: str) -> None:
 
 @BOTH
 def test_figures_of_a_run(lab: Lab, isolation: str) -> None:
-    """Duration, CPU time and peak memory are told, children of the notebook included."""
+    """Duration, CPU time and peak memory are recorded, children of the notebook included."""
     lab.write(
         "works",
         "# %% Work in a child\n"

@@ -61,7 +61,7 @@ def _in_threads(work: Callable[[int], None], first: int, threads: int) -> list[s
         begin.wait()
         try:
             work(number)
-        except BaseException:  # noqa: BLE001 - told to the test
+        except BaseException:  # noqa: BLE001 - handed to the test
             failures.append(traceback.format_exc())
 
     started = [threading.Thread(target=call, args=(first + n,)) for n in range(threads)]
