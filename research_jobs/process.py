@@ -1,4 +1,4 @@
-"""The process's cores and its garbage collector.
+"""The process's cores, its garbage collector, and what its forks inherit.
 
 Standard library only: every package may use it.
 """
@@ -10,7 +10,24 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["gc_paused", "gc_resume", "usable_cores"]
+__all__ = ["gc_paused", "gc_resume", "hand_down", "hands_down", "usable_cores"]
+
+_hands_down = False
+
+
+def hand_down(*, on: bool) -> None:
+    """Say whether processes that this one forks go on with its helpers.
+
+    Helpers are the templates and the process that makes reports. Elsewhere they belong to the
+    process that started them, and a fork forgets them.
+    """
+    global _hands_down
+    _hands_down = on
+
+
+def hands_down() -> bool:
+    """Whether processes that this one forks go on with its helpers."""
+    return _hands_down
 
 
 def usable_cores() -> int:

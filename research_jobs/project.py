@@ -12,7 +12,7 @@ from pathlib import Path
 from research_jobs.errors import ProjectError
 from research_jobs.filesystem import make_folder, make_private
 
-__all__ = ["Project", "find_project", "module_name", "notebook_name"]
+__all__ = ["Project", "find_project", "find_project_above", "module_name", "notebook_name"]
 
 PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
@@ -118,15 +118,25 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
             )
     else:
         here = Path.cwd()
-        for folder in (here, *here.parents):
-            if (folder / "notebooks").is_dir():
-                root = folder
-                break
-        else:
+        above = find_project_above(here)
+        if above is None:
             raise ProjectError(
                 f"no folder notebooks/ in {here} or above it",
                 hint=f"Change to a project's folder, pass one, or set {PROJECT_VARIABLE}.",
             )
+        return above
+    return _project_at(root)
+
+
+def find_project_above(here: Path) -> Project | None:
+    """The project of the nearest of a folder and its parents that contains ``notebooks/``."""
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir():
+            return _project_at(folder)
+    return None
+
+
+def _project_at(root: Path) -> Project:
     store = os.environ.get(STORE_VARIABLE) or str(root / "data")
     if "://" not in store:
         store = str((root / Path(store).expanduser()).resolve())

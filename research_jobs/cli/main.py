@@ -31,8 +31,12 @@ COMMANDS = {
     "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
+    "host": "a process that is ready to run notebooks, for a server",
 }
 """Command to summary, in the order of the help."""
+
+HOSTED = ("run", "backfill")
+"""The commands that a host runs, where there is one."""
 
 
 class Command(Protocol):
@@ -80,20 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"research-jobs: no command '{name}'. {hint}", file=sys.stderr)
         return 2
     command = cast("Command", importlib.import_module(f"research_jobs.cli.{name}"))
-    parser = Parser(
-        prog=f"research-jobs {name}",
-        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--project",
-        metavar="DIR",
-        help="the folder that holds notebooks/ (default: RESEARCH_JOBS_PROJECT, "
-        "else the nearest folder above this one that does)",
-    )
-    command.add_arguments(parser)
-    arguments = parser.parse_args(words[1:])
+    arguments = _parser(name, command).parse_args(words[1:])
     try:
+        status = _by_host(arguments, words) if argv is None and name in HOSTED else None
+        if status is not None:
+            return status
         with gc_paused():  # of a short command's time, a tenth
             return command.run(arguments)
     except ResearchJobsError as error:
@@ -114,6 +109,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         gc.unfreeze()  # for a program that calls us: what the command has set aside
+
+
+def _parser(name: str, command: Command) -> Parser:
+    parser = Parser(
+        prog=f"research-jobs {name}",
+        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--project",
+        metavar="DIR",
+        help="the folder that holds notebooks/ (default: RESEARCH_JOBS_PROJECT, "
+        "else the nearest folder above this one that does)",
+    )
+    command.add_arguments(parser)
+    if name in HOSTED:
+        parser.add_argument(
+            "--no-host", action="store_true", help="run in this process, even if a host is ready"
+        )
+    return parser
+
+
+def _by_host(arguments: argparse.Namespace, words: Sequence[str]) -> int | None:
+    """Have the project's host run the command; None where there is none."""
+    from research_jobs.project import find_project
+    from research_jobs.resident.client import NoHostError, run_command
+
+    if arguments.no_host:
+        return None
+    try:
+        return run_command(find_project(arguments.project), words)
+    except NoHostError:
+        return None
 
 
 def _outside_cause(error: BaseException) -> str | None:

@@ -16,10 +16,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
@@ -41,6 +41,7 @@ __all__ = ["add_arguments", "choose_port", "run"]
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
+HOST_PAUSE_S = 5.0
 LAST_PORT = 65535
 
 
@@ -87,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
             sink = None if arguments.verbose else stack.enter_context(open_private(log))
             print("Starting…", flush=True)
             stack.enter_context(_serve_reports(project, host, reports_port, port))
-            dagster = stack.enter_context(_dagster(project, host, port, reports_port, sink))
+            environment = _environment(project, reports_port)
+            worker_host = stack.enter_context(_WorkerHost(project, environment, sink))
+            dagster = stack.enter_context(_dagster(project, host, port, environment, sink))
             _wait_until_up(host, port, dagster)
             print(f"Dagster's UI   {address(host, port)}")
             print(f"Reports        {address(host, reports_port)}")
@@ -97,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
             gc_resume()
             while True:
                 _check(dagster)
+                worker_host.keep()
                 time.sleep(0.5)
         except (KeyboardInterrupt, _StopError):
             print("Stopping…", flush=True)
@@ -116,22 +120,81 @@ def _headline(project: Project, error: OSError) -> str:
     return f"{project.display(os.fsdecode(error.filename))} cannot be written: {error.strerror}"
 
 
+def _environment(project: Project, reports_port: int) -> dict[str, str]:
+    """The variables of Dagster's processes and of the host."""
+    from research_jobs.orchestration.model.instance import service_home
+    from research_jobs.orchestration.operations import webserver
+
+    home = service_home(project)
+    return {
+        **os.environ,
+        PROJECT_VARIABLE: str(project.root),
+        webserver.REPORTS_PORT_VARIABLE: str(reports_port),
+        **({"DAGSTER_HOME": home} if home else {}),
+    }
+
+
+class _WorkerHost:
+    """The process that forks run workers, while the context lasts; started again if it ends.
+
+    It ends when our end of its standard input closes, as it does when we die. On a system without
+    hosts, and where another one runs for this project, there is none.
+    """
+
+    def __init__(
+        self, project: Project, environment: Mapping[str, str], sink: IO[bytes] | None
+    ) -> None:
+        self._project = project
+        self._environment = environment
+        self._sink = sink
+        self._process: subprocess.Popen[bytes] | None = None
+        self._again_at = 0.0
+
+    def __enter__(self) -> Self:
+        self.keep()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+
+    def keep(self) -> None:
+        """Start it, unless it runs or has just been started."""
+        ended = self._process is None or self._process.poll() is not None
+        if sys.platform != "linux" or not ended or time.monotonic() < self._again_at:
+            return
+        self._again_at = time.monotonic() + HOST_PAUSE_S
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "research_jobs.cli.main", "host", "--with-stdin"),
+                *("--project", str(self._project.root), "--patience", str(STOP_TIMEOUT_S)),
+            ],
+            cwd=self._project.root,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=self._sink,
+            stderr=self._sink,
+            start_new_session=True,
+        )
+
+
 @contextlib.contextmanager
 def _dagster(
-    project: Project, host: str, port: int, reports_port: int, sink: IO[bytes] | None
+    project: Project,
+    host: str,
+    port: int,
+    environment: Mapping[str, str],
+    sink: IO[bytes] | None,
 ) -> Generator[subprocess.Popen[bytes]]:
     """``dagster dev`` on the project's instance and workspace, while the context lasts.
 
     Its guard ends it when our end of the pipe closes, as it does when we die.
     """
-    from research_jobs.orchestration.model.instance import service_home, workspace_file
+    from research_jobs.orchestration.model.instance import workspace_file
     from research_jobs.orchestration.operations import webserver
 
-    environment = os.environ | {
-        PROJECT_VARIABLE: str(project.root),
-        webserver.REPORTS_PORT_VARIABLE: str(reports_port),
-    }
-    home = service_home(project)
     guard = subprocess.Popen(
         [
             *(sys.executable, "-m", "research_jobs.cli.dev_server_guard", str(STOP_TIMEOUT_S)),
@@ -140,7 +203,7 @@ def _dagster(
             *("--host", host, "--port", str(port), "--log-level", "warning"),
         ],
         cwd=project.root,
-        env=environment | ({"DAGSTER_HOME": home} if home else {}),
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=sink,
         stderr=sink,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from research_jobs.outcome import to_json
+from research_jobs.process import hands_down
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
@@ -270,8 +271,9 @@ class _Maker:
             self._started()
 
     def _started(self) -> socket.socket:
-        if self._control is not None and self._process is not None:
-            if self._process.poll() is None:
+        if self._control is not None:
+            # Without a process: it is the one of the process that forked this one.
+            if self._process is None or self._process.poll() is None:
                 return self._control
             self._control.close()
         ours, theirs = socket.socketpair()
@@ -304,6 +306,7 @@ class _Maker:
                         socket.send_fds(self._started(), [b"r"], [theirs.fileno()])
                 except OSError as error:
                     ours.close()
+                    self._lose_inherited()
                     if attempt:
                         raise _LostError(
                             f"no process could be started for it ({error.strerror or error})"
@@ -332,15 +335,23 @@ class _Maker:
                 process.kill()
                 process.wait()
 
-    def forget(self) -> None:
+    def after_fork(self) -> None:
         """In a forked copy: the process belongs to the one that started it."""
         self._lock = threading.Lock()
         self._forget_copies()
-        if self._control is not None:
-            self._control.close()
         if self._process is not None:
             self._process.returncode = 0
-        self._control = self._process = None
+        self._process = None
+        if self._control is not None and not hands_down():
+            self._control.close()
+            self._control = None
+
+    def _lose_inherited(self) -> None:
+        """The process that this one was forked with has ended: the next try starts another."""
+        with self._lock:
+            if self._process is None and self._control is not None:
+                self._control.close()
+                self._control = None
 
     def _forget_copies(self) -> None:
         while self._idle:
@@ -353,4 +364,4 @@ close_maker = _maker.close
 
 atexit.register(close_maker)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_maker.forget)
+    os.register_at_fork(after_in_child=_maker.after_fork)

@@ -28,7 +28,7 @@ from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.notebook_process import NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
 
-__all__ = ["GuardedRun", "Surroundings", "empty", "end_tree", "freeze"]
+__all__ = ["GivenRun", "GuardedRun", "Surroundings", "empty", "end_tree", "freeze"]
 
 # How long processes that the notebook left running may take to exit by themselves: seconds.
 _QUIET = 1.0
@@ -36,9 +36,32 @@ _QUIET = 1.0
 _ORPHAN_GRACE = 0.5
 # How long the last steps may take before the guardian gives up: seconds.
 _LAST_STEPS = 5.0
-_POLL_PARENT = 0.5
+_POLL_SUPERVISOR = 0.5
 # Kilobytes, but bytes on macOS.
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class GivenRun:
+    """A run as the guardian receives it.
+
+    Parameters
+    ----------
+    control : int
+        Descriptor of the socket to the supervisor.
+    stdout, stderr : int
+        Descriptors of the two logs.
+    supervisor : int
+        Pid of the process that asked for the run: the run does not outlive it.
+    supervisor_descriptor : int or None
+        Becomes readable when that process ends.
+    """
+
+    control: int
+    stdout: int
+    stderr: int
+    supervisor: int
+    supervisor_descriptor: int | None
 
 
 @dataclass(frozen=True)
@@ -48,20 +71,14 @@ class Surroundings:
     Parameters
     ----------
     next_run : callable
-        Waits for a run and returns the descriptors of the socket to the supervisor and of the two
-        logs, or None if no run comes. Its argument is readable when a child has ended.
-    parent : int
-        Pid of the supervisor.
-    parent_descriptor : int or None
-        Becomes readable when the supervisor ends.
+        Waits for a run and returns it, or None if no run comes. Its argument is readable when a
+        child has ended.
     path : tuple of str
         The interpreter's own ``sys.path``.
     isolation : str
     """
 
-    next_run: Callable[[int], tuple[int, int, int] | None]
-    parent: int
-    parent_descriptor: int | None
+    next_run: Callable[[int], GivenRun | None]
     path: tuple[str, ...]
     isolation: str
 
@@ -72,6 +89,7 @@ class GuardedRun:
     Parameters
     ----------
     surroundings : Surroundings
+    given : GivenRun
     control : socket
         To the supervisor.
     request : RunRequest
@@ -81,11 +99,14 @@ class GuardedRun:
     def __init__(
         self,
         surroundings: Surroundings,
+        given: GivenRun,
         control: socket.socket,
         request: RunRequest,
         child: NotebookProcess,
     ) -> None:
         self.around = surroundings
+        self.supervisor = given.supervisor
+        self.supervisor_descriptor = given.supervisor_descriptor
         self.control = control
         self.request = request
         self.process = child
@@ -165,8 +186,8 @@ class GuardedRun:
         control, records = self.control.fileno(), self.process.channel.fileno()
         refusals = self.process.refusals
         watched = {wake, control, records, refusals}
-        if self.around.parent_descriptor is not None:
-            watched.add(self.around.parent_descriptor)
+        if self.supervisor_descriptor is not None:
+            watched.add(self.supervisor_descriptor)
         for descriptor in watched:
             poller.register(descriptor, select.POLLIN)
         while self.status is None:
@@ -183,8 +204,8 @@ class GuardedRun:
                 self._read_refusals()
             if control in ready and not self._read_control():
                 poller.unregister(control)
-            if self.around.parent_descriptor in ready:
-                poller.unregister(self.around.parent_descriptor)
+            if self.supervisor_descriptor in ready:
+                poller.unregister(self.supervisor_descriptor)
                 self._lose_supervisor()
             self._tick()
 
@@ -193,8 +214,8 @@ class GuardedRun:
         moments = [self.deadline, self.leave_deadline, self.watch.due]
         if self.escalation:
             moments.append(self.escalation[0][0])
-        if self.around.parent_descriptor is None:
-            moments.append(time.monotonic() + _POLL_PARENT)
+        if self.supervisor_descriptor is None:
+            moments.append(time.monotonic() + _POLL_SUPERVISOR)
         known = [moment for moment in moments if moment is not None]
         return max(0.0, (min(known) - time.monotonic()) * 1000 + 1) if known else None
 
@@ -203,8 +224,8 @@ class GuardedRun:
         if self.terminated:
             self.terminated = False
             self._end(State.CANCELLED)
-        if self.around.parent_descriptor is None and not self.supervisor_gone:
-            self._poll_parent()
+        if self.supervisor_descriptor is None and not self.supervisor_gone:
+            self._poll_supervisor()
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self._end(State.TIMED_OUT)
@@ -301,8 +322,8 @@ class GuardedRun:
         self.reason = self.reason or State.CANCELLED
         self._escalate(time.monotonic(), (signal.SIGINT, signal.SIGKILL), _ORPHAN_GRACE)
 
-    def _poll_parent(self) -> None:
-        if not processes.alive(self.around.parent):
+    def _poll_supervisor(self) -> None:
+        if not processes.alive(self.supervisor):
             self._lose_supervisor()
 
     def _escalate(self, now: float, order: tuple[signal.Signals, ...], grace: float) -> None:

@@ -36,7 +36,7 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.guarded_run import GuardedRun, Surroundings, empty
+from research_jobs.runtime.guarded_run import GivenRun, GuardedRun, Surroundings, empty
 from research_jobs.runtime.notebook_process import NotebookProcess, name_after, name_spare
 
 __all__ = ["run_guardian", "start_guardian"]
@@ -47,14 +47,9 @@ def start_guardian(control: int, parent: int, stdout: int, stderr: int) -> NoRet
     descriptor = processes.open_process(parent)
     if os.getppid() != parent:
         os._exit(1)
+    given = GivenRun(control, stdout, stderr, parent, descriptor)
     run_guardian(
-        Surroundings(
-            next_run=lambda _wake: (control, stdout, stderr),
-            parent=parent,
-            parent_descriptor=descriptor,
-            path=tuple(sys.path),
-            isolation="spawn",
-        )
+        Surroundings(next_run=lambda _wake: given, path=tuple(sys.path), isolation="spawn")
     )
 
 
@@ -70,10 +65,10 @@ def run_guardian(surroundings: Surroundings) -> NoReturn:
         again = True
         while again:
             child = NotebookProcess.fork(surroundings.path)
-            descriptors = surroundings.next_run(wake)
+            given = surroundings.next_run(wake)
             again = (
-                descriptors is not None
-                and _guard(surroundings, child, wake, *descriptors)
+                given is not None
+                and _guard(surroundings, child, wake, given)
                 and surroundings.isolation == "fork"
             )
             if again:
@@ -92,15 +87,13 @@ def _guard(
     surroundings: Surroundings,
     child: NotebookProcess,
     wake: int,
-    control: int,
-    stdout: int,
-    stderr: int,
+    given: GivenRun,
 ) -> bool:
     """Guard one run; return whether nothing of it is left, so that another may follow."""
     # Errors here belong in the run's log.
-    os.dup2(stderr, 2)
+    os.dup2(given.stderr, 2)
     try:
-        with socket.socket(fileno=control) as connection, contextlib.closing(child):
+        with socket.socket(fileno=given.control) as connection, contextlib.closing(child):
             start = receive_message(connection)
             payload = receive_frame(connection) if start is not None else None
             if start is None or payload is None:
@@ -110,7 +103,7 @@ def _guard(
             name_after(request, guards=True)
             # Before the notebook's process has its orders: from here on the caller can end us.
             send_message(connection, "Guarded", guardian=os.getpid())
-            guardian = GuardedRun(surroundings, connection, request, child)
+            guardian = GuardedRun(surroundings, given, connection, request, child)
             child.order(
                 {
                     "environment": _environment(start, request),
@@ -119,10 +112,11 @@ def _guard(
                 },
                 payload,
             )
-            return guardian.run(wake, stdout, stderr)
+            return guardian.run(wake, given.stdout, given.stderr)
     finally:
-        os.close(stdout)
-        os.close(stderr)
+        for descriptor in (given.stdout, given.stderr, given.supervisor_descriptor):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _forget_run(wake: int, errors: int) -> None:

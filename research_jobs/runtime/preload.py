@@ -143,7 +143,7 @@ class Preload:
             for name in STATEFUL_MODULES:
                 importlib.import_module(name)
             self.environment = frozenset(os.environ)
-            self.state = process_state(self.environment)
+            self.state = self._process_state()
             self._examine("research_jobs")
             # The project's first: the earlier an unfit one is found, the less is repeated.
             for name in _ordered(names):
@@ -254,11 +254,15 @@ class Preload:
             self._give_up(name, "its import leaves a file or connection open")
         if processes.children_of(os.getpid()) or []:
             self._give_up(name, "its import starts a process")
-        state = process_state(self.environment)
+        state = self._process_state()
         changed = differences(self.state, state)
         self.state = state
         if changed:
             self._give_up(name, f"its import changes {changed[0]}")
+
+    def _process_state(self) -> dict[str, Any]:
+        with self.lookups.paused():  # we read all variables, which says nothing of the imports
+            return process_state(self.environment)
 
     def _examine_output(self, name: str) -> None:
         sys.stdout.flush()

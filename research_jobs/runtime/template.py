@@ -30,17 +30,24 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.guarded_run import Surroundings
+from research_jobs.runtime.guarded_run import GivenRun, Surroundings
 from research_jobs.runtime.guardian import run_guardian
 from research_jobs.runtime.notebook_process import name_spare
 from research_jobs.runtime.preload import Preload, UnfitError
 from research_jobs.runtime.workers import remember_helpers
 
-__all__ = ["run_template"]
+__all__ = ["RUN_DESCRIPTORS", "run_template"]
+
+#: with a run: the socket to its supervisor, the two logs, and a descriptor of that process
+RUN_DESCRIPTORS = 4
 
 
 def run_template(control: int, parent: int) -> NoReturn:
-    """Run the template until the supervisor disconnects."""
+    """Run the template until all supervisors have disconnected.
+
+    The process that starts it may fork others, which inherit its connection. A template that they
+    share outlives that process, and ends with the last of them.
+    """
     status = 1
     try:
         if os.getsid(0) != os.getpid():
@@ -50,7 +57,7 @@ def run_template(control: int, parent: int) -> NoReturn:
         os.chdir("/")
         parent_descriptor = processes.open_process(parent)
         if os.getppid() == parent:
-            _Template(socket.socket(fileno=control), parent, parent_descriptor).run()
+            _Template(socket.socket(fileno=control), parent_descriptor).run()
         status = 0
     except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
@@ -60,9 +67,8 @@ def run_template(control: int, parent: int) -> NoReturn:
 
 
 class _Template:
-    def __init__(self, control: socket.socket, parent: int, parent_descriptor: int | None) -> None:
+    def __init__(self, control: socket.socket, parent_descriptor: int | None) -> None:
         self.control = control
-        self.parent = parent
         self.parent_descriptor = parent_descriptor
         self.path = tuple(sys.path)
         self.guardians: set[int] = set()
@@ -84,6 +90,9 @@ class _Template:
         except UnfitError:
             return
         self._end_with_supervisor(on=False)
+        if asked.get("shared") and self.parent_descriptor is not None:
+            os.close(self.parent_descriptor)
+            self.parent_descriptor = None
         remember_helpers()
         facts = preload.facts()
         sys.path[:] = self.path
@@ -137,17 +146,17 @@ class _Template:
             for descriptor in ready & self.busy.keys():
                 self._take_back(descriptor)
             if self.control.fileno() in ready:
-                message, descriptors = receive_descriptors(self.control, 3)
-                if message is None or message.get("record") != "Run" or len(descriptors) != 3:
+                message, descriptors = receive_descriptors(self.control, RUN_DESCRIPTORS)
+                if message is None or message.get("record") != "Run" or len(descriptors) < 3:
                     return
-                self._hand_over(descriptors)
+                self._hand_over(int(message["supervisor"]), descriptors)
 
-    def _hand_over(self, descriptors: Sequence[int]) -> None:
+    def _hand_over(self, supervisor: int, descriptors: Sequence[int]) -> None:
         """Pass a run to the guardian that has waited longest, or to a new one."""
         while True:
             chosen = self.waiting.popleft() if self.waiting else self._fork(descriptors)
             try:
-                send_message(chosen, "Run", fds=descriptors)
+                send_message(chosen, "Run", fds=descriptors, supervisor=supervisor)
             except OSError:
                 chosen.close()  # it was killed meanwhile
                 continue
@@ -191,13 +200,7 @@ class _Template:
             for descriptor in (*self.wake_descriptors, *not_its_own):
                 os.close(descriptor)
             run_guardian(
-                Surroundings(
-                    next_run=_Runs(theirs, self.parent_descriptor).wait,
-                    parent=self.parent,
-                    parent_descriptor=self.parent_descriptor,
-                    path=self.path,
-                    isolation="fork",
-                )
+                Surroundings(next_run=_Runs(theirs).wait, path=self.path, isolation="fork")
             )
         finally:
             os._exit(1)
@@ -231,30 +234,25 @@ class _Runs:
     Parameters
     ----------
     template : socket
-    parent_descriptor : int or None
-        Becomes readable when the supervisor ends.
     """
 
-    def __init__(self, template: socket.socket, parent_descriptor: int | None) -> None:
+    def __init__(self, template: socket.socket) -> None:
         self.template = template
-        self.parent_descriptor = parent_descriptor
         self.had_one = False
 
-    def wait(self, wake: int) -> tuple[int, int, int] | None:
-        """The descriptors of a run, or None when template, supervisor or child have gone."""
+    def wait(self, wake: int) -> GivenRun | None:
+        """The next run, or None when template or child have gone."""
         if self.had_one:
             send_message(self.template, "Free")
         poller = select.poll()
         poller.register(self.template, select.POLLIN)
         poller.register(wake, select.POLLIN)
-        if self.parent_descriptor is not None:
-            poller.register(self.parent_descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _events in poller.poll()}
-        if wake in ready or self.parent_descriptor in ready:
+        if wake in {descriptor for descriptor, _events in poller.poll()}:
             return None
-        message, descriptors = receive_descriptors(self.template, 3)
-        if message is None or len(descriptors) != 3:
+        message, descriptors = receive_descriptors(self.template, RUN_DESCRIPTORS)
+        if message is None or len(descriptors) < 3:
             return None
         self.had_one = True
-        control, stdout, stderr = descriptors
-        return control, stdout, stderr
+        control, stdout, stderr, *watched = descriptors
+        supervisor = int(message["supervisor"])
+        return GivenRun(control, stdout, stderr, supervisor, watched[0] if watched else None)

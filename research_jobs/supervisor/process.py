@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -206,6 +206,9 @@ class Template:
         Folders outside the project that come before the interpreter's own in its runs.
     import_limit : float
         Seconds that one import may take.
+    inheritable : bool
+        Whether forks of this process may use it too (`inherit`). It then ends with the last of
+        them, otherwise with this process.
     """
 
     def __init__(
@@ -217,6 +220,7 @@ class Template:
         *,
         path: Sequence[str] = (),
         import_limit: float = IMPORT_LIMIT,
+        inheritable: bool = False,
     ) -> None:
         self.python = python
         self.project = project
@@ -226,6 +230,7 @@ class Template:
         self._environment = dict(os.environ)
         self._log = log
         self._import_limit = import_limit
+        self._inheritable = inheritable
         startup = startup_environment(os.environ)
         self._verdicts = Verdicts(project, python, (*self.modules, *self.path), startup)
         self._unfit = self._verdicts.read()
@@ -311,8 +316,8 @@ class Template:
         """
         ours, theirs = socket.socketpair()
         try:
-            with theirs, self._lock:
-                self._ask_for_run((theirs.fileno(), stdout, stderr))
+            with theirs, self._lock, _own_descriptor() as own:
+                self._ask_for_run((theirs.fileno(), stdout, stderr, *own))
         except BaseException:
             ours.close()
             raise
@@ -322,7 +327,7 @@ class Template:
         if self._control is None:
             raise TemplateGoneError
         try:
-            send_message(self._control, "Run", fds=descriptors)
+            send_message(self._control, "Run", fds=descriptors, supervisor=os.getpid())
         except OSError as error:
             raise TemplateGoneError from error
 
@@ -365,6 +370,16 @@ class Template:
         if self._control is not None:
             self._control.close()
         self._control = None
+        self._disown()
+
+    def inherit(self) -> None:
+        """Go on using the template of the process from which this one was just forked."""
+        self._lock = threading.Lock()
+        if self._sources is not None:
+            self._sources.inherit()
+        self._disown()
+
+    def _disown(self) -> None:
         if self._process is not None:
             self._process.returncode = 0  # not our child, so not ours to reap
         self._process = None
@@ -392,6 +407,7 @@ class Template:
                     modules=list(self.modules),
                     path=list(self.path),
                     unfit=self._unfit,
+                    shared=self._inheritable,
                 )
                 ready = self._listen(ours)
             except (EOFError, OSError, ProtocolError) as error:
@@ -462,6 +478,17 @@ class Template:
     def _tell(self, module: str, reason: str) -> None:
         self.report.left_out[module] = reason
         self._log(f"{module} is not preloaded: {reason}")
+
+
+@contextlib.contextmanager
+def _own_descriptor() -> Generator[tuple[int, ...]]:
+    """A descriptor of this process by which others see it end; nothing where there is none."""
+    descriptor = processes.open_process(os.getpid())
+    try:
+        yield () if descriptor is None else (descriptor,)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _importable(entry: os.DirEntry[str], *, alone: bool) -> bool:

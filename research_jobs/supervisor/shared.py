@@ -21,6 +21,7 @@ from typing import cast
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import write_atomically
+from research_jobs.process import hands_down
 from research_jobs.project import Project
 from research_jobs.supervisor.process import fork_is_possible
 from research_jobs.supervisor.supervise import Supervisor
@@ -42,7 +43,7 @@ def shared_supervisor(preload: Sequence[str]) -> Supervisor:
     with _lock:
         found = _supervisors.get(key)
         if found is None:
-            found = _supervisors[key] = Supervisor(preload=key)
+            found = _supervisors[key] = Supervisor(preload=key, inheritable=hands_down())
         return found
 
 
@@ -115,10 +116,14 @@ def close_supervisors() -> None:
         supervisor.close()
 
 
-def _forget() -> None:
+def _after_fork() -> None:
     # A forked process must not end its parent's templates. Another thread may have held the lock.
     global _lock
     _lock = threading.Lock()
+    if hands_down():
+        for supervisor in _supervisors.values():
+            supervisor.inherit()
+        return
     for supervisor in _supervisors.values():
         supervisor.forget()
     _supervisors.clear()
@@ -126,4 +131,4 @@ def _forget() -> None:
 
 atexit.register(close_supervisors)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_after_fork)

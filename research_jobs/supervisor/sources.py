@@ -13,6 +13,7 @@ import ctypes
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -28,6 +29,24 @@ _LOCAL = frozenset(
 )
 # A file system's clock may lag by a tick: nanoseconds.
 _TICK = 20_000_000
+# Endings of names that can change what an import finds; a folder has none.
+_FOUND_BY_IMPORTS = frozenset(
+    {
+        "",
+        ".dist-info",
+        ".egg",
+        ".egg-info",
+        ".egg-link",
+        ".pth",
+        ".py",
+        ".pyc",
+        ".pyd",
+        ".so",
+        ".zip",
+    }
+)
+# How long after a fork a check from before it counts: seconds.
+_TRUST_S = 2.0
 
 _Signature: TypeAlias = "tuple[int, ...] | frozenset[str] | None"
 
@@ -61,6 +80,8 @@ class Sources:
             ),
             None,
         )
+        # Until when a check by the process from which this one was forked counts here too.
+        self._trusted_until = 0.0
         self._absent = tuple(
             path for path, seen in zip(self._paths, self._seen, strict=True) if seen is None
         )
@@ -75,6 +96,17 @@ class Sources:
                         break
             return self._changed
 
+    def inherit(self) -> None:
+        """In a fork of a process that has just checked: watch for ourselves, from the next check.
+
+        Both would read the same events otherwise, and each would miss what the other has read.
+        """
+        self._lock = threading.Lock()
+        self._trusted_until = time.monotonic() + _TRUST_S
+        if self._watch is not None:
+            os.close(self._watch)
+            self._watch = None
+
     def close(self) -> None:
         """Close the watch."""
         with self._lock:
@@ -83,6 +115,12 @@ class Sources:
                 os.close(watch)
 
     def _may_have_changed(self) -> bool:
+        if self._trusted_until:
+            if time.monotonic() < self._trusted_until:
+                return False
+            self._trusted_until = 0.0
+            self._watch = _watch(self._paths)
+            return True
         if self._watch is None or any(map(os.path.lexists, self._absent)):
             return True
         seen = False
@@ -102,10 +140,14 @@ def _signature(path: str) -> _Signature:
         return frozenset(
             name
             for name in os.listdir(path)  # noqa: PTH208 - thousands of them
-            if name != "__pycache__" and name[0] != "."
+            if name != "__pycache__" and name[0] != "." and _ending(name) in _FOUND_BY_IMPORTS
         )
     except OSError:
         return None
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1]  # noqa: PTH122 - thousands of them
 
 
 def _watch(paths: Sequence[str]) -> int | None:

@@ -58,6 +58,8 @@ class Supervisor:
     log : callable, optional
         Receives lines about modules that are not preloaded; by default the logger
         ``research_jobs``.
+    inheritable : bool
+        Whether forks of this process use its templates too.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Supervisor:
         preload: Sequence[str] = (),
         python: str | None = None,
         log: Callable[[str], None] | None = None,
+        inheritable: bool = False,
     ) -> None:
         self._preload = tuple(dict.fromkeys(preload))
         self._python = python or sys.executable
         self._log = log or _logger.warning
+        self._inheritable = inheritable
         self._lock = threading.Lock()
         self._templates: list[Template] = []
         self._starting: dict[str, threading.Lock] = {}
@@ -104,11 +108,28 @@ class Supervisor:
 
     def forget(self) -> None:
         """Forget the templates without ending them: this process is a fork of their owner."""
-        self._lock = threading.Lock()
-        self._starting = {}
+        self._renew_locks()
         for template in self._templates:
             template.forget()
         self._templates = []
+
+    def inherit(self) -> None:
+        """Go on with the templates of the process from which this one was just forked."""
+        self._renew_locks()
+        self._inheritable = False
+        for template in self._templates:
+            template.inherit()
+
+    def _renew_locks(self) -> None:
+        # Another thread may have held one.
+        self._lock = threading.Lock()
+        self._starting = {}
+
+    def outdated(self) -> str | None:
+        """Why a template no longer matches a cold start, if one does not."""
+        with self._lock:
+            templates = list(self._templates)
+        return next((why for each in templates if (why := each.outdated()) is not None), None)
 
     def warm(
         self,
@@ -283,7 +304,14 @@ class Supervisor:
             existing = self._find(python, project, path)
             if existing is not None:
                 return existing
-            template = Template(python, project, self._preload, self._log, path=path)
+            template = Template(
+                python,
+                project,
+                self._preload,
+                self._log,
+                path=path,
+                inheritable=self._inheritable,
+            )
             with self._lock:
                 if not self._closed:
                     self._templates.append(template)

@@ -290,8 +290,9 @@ class Child:
 ours, theirs = socket.socketpair()
 send_message(ours, "Start", environment={}, umask=0o022)
 send_record(ours, RunRequest("run", "n", "n", "n.py", "p", "s", "d", ()))
-around = guardian.Surroundings(lambda _: None, os.getpid(), None, (), "fork")
-guardian._guard(around, Child(), -1, theirs.detach(), os.dup(1), os.dup(2))
+around = guardian.Surroundings(lambda _: None, (), "fork")
+given = guardian.GivenRun(theirs.detach(), os.dup(1), os.dup(2), os.getpid(), None)
+guardian._guard(around, Child(), -1, given)
 """
 
 

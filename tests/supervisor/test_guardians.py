@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,8 +120,11 @@ def test_guardian_that_cannot_let_go_is_not_used_again(lab: Lab) -> None:
 
 
 def _descriptors(pid: int) -> list[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return [str(entry.readlink()) for entry in folder.iterdir()]
+    places: list[str] = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            places.append(str(entry.readlink()))
+    return places
 
 
 def test_what_is_installed_meanwhile_is_found(

@@ -1,8 +1,11 @@
-"""Dagster's run launcher, which also knows the processes that it has not launched itself.
+"""Dagster's run launcher, with the host in front of it and an eye on all processes of runs.
 
-A run that a command works on was launched by nobody, so Dagster can neither end it from the UI nor
-notice that it is dead. And whoever launched the others (the code server) may be dead as well. All
-runs on our executor name their process, and that is enough for both.
+The project's host forks a process for a run in milliseconds. The process that launches asks it
+directly. Where no host answers, the code server starts an interpreter, as in any Dagster.
+
+A run that a command or the host works on was not launched by the code server, so Dagster can
+neither end it from the UI nor notice that it is dead. And the code server itself may be dead as
+well. All runs on our executor name their process, and that is enough for all of them.
 
 ``dagster.yaml`` names this class; where it does not, Dagster's own is in its place.
 """
@@ -11,18 +14,50 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterRun, DefaultRunLauncher
 
+from research_jobs.errors import ProjectError
+from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.instance import worker_health
+from research_jobs.orchestration.compat.run_worker import instance_text, pointer_of
 from research_jobs.orchestration.model.workers import worker_of
+from research_jobs.project import PROJECT_VARIABLE, Project, find_project, find_project_above
+from research_jobs.resident.client import NoHostError, start_run
 
 __all__ = ["WorkerRunLauncher"]
 
 
 class WorkerRunLauncher(DefaultRunLauncher):
-    """Launches runs as Dagster does; ends and watches them by the process that works on them."""
+    """Launches runs by the host, else as Dagster does; ends and watches them by their process."""
+
+    _said: str | None = None
+
+    def launch_run(self, context: Any) -> None:
+        """Have the host start a process for a run, or else the code server.
+
+        Parameters
+        ----------
+        context : LaunchRunContext
+        """
+        run: DagsterRun = context.dagster_run
+        try:
+            start_run(_project_of(run), run.run_id, instance_text(self._instance))
+        except ImportError as error:
+            lacking(error, "runs are launched by the code server")
+        except NoHostError as error:
+            # Once: whoever runs no host does not want to read this in each run.
+            if self._said != error.headline:
+                self._said = error.headline
+                self._instance.report_engine_event(
+                    f"Launched by the code server: {error.headline}.", run
+                )
+        else:
+            return
+        super().launch_run(context)
 
     def terminate(self, run_id: str) -> bool:
         """Have a run cancelled.
@@ -66,3 +101,27 @@ class WorkerRunLauncher(DefaultRunLauncher):
         return worker_health(
             alive=False, message=f"process {worker.pid}, which worked on it, is gone"
         )
+
+
+def _project_of(run: DagsterRun) -> Project:
+    """The project whose code location a run belongs to.
+
+    Raises
+    ------
+    NoHostError
+        When that is another code location, or of another interpreter.
+    """
+    executable, module, folder = pointer_of(run)
+    if module != "research_jobs.definitions":
+        raise NoHostError("a host serves the code location research_jobs.definitions alone")
+    if executable is None or Path(executable).parent != Path(sys.executable).parent:
+        raise NoHostError("its code location has another interpreter")
+    try:
+        named = find_project() if os.environ.get(PROJECT_VARIABLE) else None
+        served = find_project_above(Path(folder or Path.cwd()))
+    except ProjectError as error:
+        raise NoHostError(error.headline) from error
+    project = named or served
+    if project is None or (served is not None and served.root != project.root):
+        raise NoHostError("it is not certain which project its code location serves")
+    return project

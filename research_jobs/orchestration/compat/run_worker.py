@@ -1,0 +1,86 @@
+"""A run in a process that was forked for it, as Dagster's code server works on one in its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+__all__ = ["instance_from_text", "instance_text", "pointer_of", "work_on_run"]
+
+logger = logging.getLogger("research_jobs")
+
+
+def instance_text(instance: dg.DagsterInstance) -> str:
+    """Where an instance's state is, for `instance_from_text` in another process.
+
+    Raises
+    ------
+    ImportError
+        When this version of Dagster has another way.
+    """
+    from dagster._serdes import serialize_value
+
+    return serialize_value(instance.get_ref())
+
+
+def instance_from_text(text: str) -> dg.DagsterInstance:
+    """The instance that `instance_text` describes, a context manager."""
+    from dagster._core.instance.ref import InstanceRef
+    from dagster._serdes import deserialize_value
+
+    return dg.DagsterInstance.from_ref(deserialize_value(text, InstanceRef))
+
+
+def pointer_of(run: dg.DagsterRun) -> tuple[str | None, str | None, str | None]:
+    """Interpreter, module and working directory of the code location that a run belongs to.
+
+    A part that is not known is None.
+    """
+    origin = run.job_code_origin
+    if origin is None:
+        return None, None, None
+    repository = origin.repository_origin
+    pointer = repository.code_pointer
+    return (
+        repository.executable_path,
+        getattr(pointer, "module", None),
+        getattr(pointer, "working_directory", None),
+    )
+
+
+def work_on_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, before: Callable[[], None]
+) -> None:
+    """Execute a run in this process, with the events that Dagster's own run workers add.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    run : DagsterRun
+    before : callable
+        Called once the run's process is on record.
+    """
+    from dagster._core.events import EngineEventData
+    from dagster._grpc.impl import core_execute_run
+    from dagster._utils.hosted_user_process import recon_job_from_origin
+    from dagster._utils.interrupts import capture_interrupts
+
+    pid = os.getpid()
+    with capture_interrupts():
+        instance.report_engine_event(
+            f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid)
+        )
+        before()
+        try:
+            origin: Any = run.job_code_origin
+            job = recon_job_from_origin(origin)
+            for _ in core_execute_run(job, run, instance, inject_env_vars=False):
+                pass
+        except BaseException as error:  # noqa: BLE001 - core_execute_run has stored it as an event
+            logger.warning("run %s: %s", run.run_id, error)
+        finally:
+            instance.report_engine_event(f"Process for run exited (pid: {pid}).", run)

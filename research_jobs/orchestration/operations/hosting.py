@@ -1,0 +1,134 @@
+"""What the host has in memory for the processes that it forks: Dagster, definitions, helpers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.notebook.discovery import walk_folder
+from research_jobs.orchestration.compat import instance as compat
+from research_jobs.orchestration.compat.migrations import remember_migrations
+from research_jobs.orchestration.execution.run_worker import conclude_run, work_on_run
+from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.instance import default_config, enter_project
+from research_jobs.project import Project
+from research_jobs.report.making import start_maker
+from research_jobs.resident.server import Work
+from research_jobs.supervisor.process import fork_is_possible
+from research_jobs.supervisor.shared import shared_supervisor
+from research_jobs.supervisor.sources import Sources
+
+__all__ = ["prepare"]
+
+# What a run imports once it works on one, and the definitions do not.
+_NEEDED = (
+    "dagster._core.instance.runs.run_domain",
+    "dagster._core.system_config.composite_descent",
+    "dagster._grpc.impl",
+    "dagster._utils.hosted_user_process",
+    "encodings.ascii",
+    "encodings.idna",
+    "fsspec.implementations.local",
+    "research_jobs.cli.backfill",
+    "research_jobs.cli.run",
+    "research_jobs.orchestration.compat.connections",
+    "research_jobs.orchestration.compat.outages",
+    "research_jobs.orchestration.compat.storage",
+    "research_jobs.orchestration.execution.notebook_run",
+    "research_jobs.orchestration.operations.call",
+    "research_jobs.orchestration.operations.session",
+    "research_jobs.store.backends.local",
+    "upath.implementations.local",
+)
+# Of a database that may not be installed.
+_OPTIONAL = ("psycopg2", "dagster_postgres", "sqlalchemy.dialects.postgresql.psycopg2")
+
+
+def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
+    """Import Dagster, build the definitions, start template and report process.
+
+    Parameters
+    ----------
+    project : Project
+    command : callable
+        Runs one of our commands, given its words.
+
+    Returns
+    -------
+    Work
+        For `research_jobs.resident.server.Host`.
+    """
+    began = time.time_ns()
+    enter_project(project)
+    start_maker()
+    # Reads notebooks and manifest, as every process of the code location does.
+    importlib.import_module("research_jobs.definitions")
+    for name in (*_NEEDED, *_OPTIONAL):
+        # A name that this version of a library lacks costs the runs a few milliseconds.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    remember_migrations()
+    _open_an_instance()
+    catalog = load_catalog(project)
+    supervisor = shared_supervisor(catalog.preload)
+    if fork_is_possible():
+        for python in _interpreters(catalog):
+            # Whatever is wrong with it, the run that needs it says so.
+            with contextlib.suppress(ResearchJobsError, OSError):
+                supervisor.warm(project.root, python, sys_path=catalog.sys_path)
+    sources = Sources(_files(catalog), _folders(catalog), began)
+
+    def changed() -> str | None:
+        return sources.changed() or supervisor.outdated()
+
+    return Work(run=work_on_run, conclude=conclude_run, command=command, changed=changed)
+
+
+def _open_an_instance() -> None:
+    """Import what any instance needs, and read the migrations' scripts once for all runs."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        compat.open_instance(Path(folder), config=default_config(folder)) as instance,
+    ):
+        instance.get_run_by_id("none")
+
+
+def _interpreters(catalog: Catalog) -> set[str | None]:
+    """The interpreters that notebooks run under: None is this one."""
+    return {
+        entry.spec.python
+        for entry in catalog
+        if entry.error is None and entry.spec.isolation != "spawn"
+    }
+
+
+def _files(catalog: Catalog) -> Iterator[str]:
+    """The files that modules and definitions come from, and those that could change them."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            yield file
+    project = catalog.project
+    yield str(project.manifest)
+    yield str(project.root / ".env")
+    yield str(Path(sys.prefix, "pyvenv.cfg"))
+    for file in walk_folder(project.notebooks).files:
+        yield str(file.path)
+
+
+def _folders(catalog: Catalog) -> Iterator[str]:
+    """Where modules and notebooks are looked up: a new name there may be found first."""
+    project = catalog.project
+    yield from (entry for entry in sys.path if entry and Path(entry).is_dir())
+    yield from catalog.sys_path
+    yield str(project.root)
+    for folder, inner, _ in os.walk(project.notebooks):
+        inner[:] = [name for name in inner if name != "__pycache__" and not name.startswith(".")]
+        yield folder

@@ -1,0 +1,551 @@
+"""The host's side: listen, fork a process for each request, reap, stay as fresh as a cold start.
+
+It has one thread, no database connection and no gRPC; that is checked before each fork. What it
+has in memory is compared with the files that it comes from before it takes a request. When one
+has changed, it executes itself anew and takes the request then. Its children go on.
+
+Requests::
+
+    Run      run_id, instance, environment, umask   ─▶ Started pid ◀─ Go
+    Command  words, environment, umask, folder,     ─▶ Started pid ◀─ Go, Signal number …
+             encoding; with stdin, stdout, stderr   ─▶ Exited code
+    Renew                                           ─▶ Renewing
+    Status                                          ─▶ Status pid, since, runs
+
+Nothing runs before the client's Go: one that has given up waiting has started the run otherwise.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from research_jobs.errors import ProjectError
+from research_jobs.process import hand_down
+from research_jobs.project import Project
+from research_jobs.protocol import ProtocolError
+from research_jobs.resident.address import (
+    host_key,
+    host_lock,
+    peer_user,
+    socket_address,
+    socket_folder,
+)
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import (
+    as_text_mapping,
+    receive_descriptors,
+    receive_message,
+    send_message,
+)
+from research_jobs.runtime.fresh import default_signals, fresh_randomness
+
+__all__ = ["Host", "Listening", "Work", "listen"]
+
+_logger = logging.getLogger("research_jobs")
+
+# How long a client may take to send its request, seconds.
+REQUEST_S = 2.0
+# After a client that was killed: INT at once, KILL after so many seconds.
+ORPHAN_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a host does, given by whoever knows about Dagster and commands.
+
+    Parameters
+    ----------
+    run : callable
+        Works on a run in this process, given the request; returns the exit code.
+    conclude : callable
+        Records that the process of a run has ended without ending it: run id, request's instance,
+        and what became of the process.
+    command : callable
+        Runs a command in this process, given its words; returns the exit code.
+    changed : callable
+        Returns what no longer matches a cold start, or None.
+    """
+
+    run: Callable[[Mapping[str, Any]], int]
+    conclude: Callable[[str, str, str], int]
+    command: Callable[[Sequence[str]], int]
+    changed: Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that a child works on."""
+
+    run_id: str
+    instance: str
+
+
+@dataclass
+class Listening:
+    """What a host keeps when it executes itself anew.
+
+    Parameters
+    ----------
+    listener, lock : int
+        Descriptors.
+    runs : dict of int to list of str
+        Child to run id and instance.
+    """
+
+    listener: int
+    lock: int
+    runs: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+
+    def to_json(self) -> str:
+        """As one word of a command."""
+        return json.dumps({"listener": self.listener, "lock": self.lock, "runs": self.runs})
+
+    @classmethod
+    def from_json(cls, text: str) -> Listening:
+        """From `to_json`."""
+        value = json.loads(text)
+        runs = {int(pid): list(map(str, run)) for pid, run in value["runs"].items()}
+        return cls(int(value["listener"]), int(value["lock"]), runs)
+
+
+def listen(project: Project) -> Listening:
+    """Become the host of a project, user and environment.
+
+    A socket that a killed host left behind is replaced: the lock, which ends with its process,
+    tells one from the other.
+
+    Raises
+    ------
+    ProjectError
+        When there is one already, or this is no Linux.
+    """
+    if sys.platform != "linux":
+        raise ProjectError("a host needs Linux", hint="Runs are launched as Dagster does.")
+    project.make_state_folder("host")
+    folder, key = socket_folder(project), host_key(os.environ)
+    lock = os.open(host_lock(folder, key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise ProjectError(
+            "a host of this project and environment runs already", hint="One is enough."
+        ) from None
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        with socket_address(folder, key) as address:
+            Path(address).unlink(missing_ok=True)
+            listener.bind(address)
+    finally:
+        os.umask(mask)
+    listener.listen(128)
+    return Listening(listener.detach(), lock)
+
+
+class Host:
+    """Serves requests until it is asked to stop.
+
+    Parameters
+    ----------
+    project : Project
+    listening : Listening
+    work : Work
+    again : sequence of str
+        The command that executes the host anew, to which `Listening.to_json` is added.
+    environment : mapping of str to str
+        The variables of a host that starts, before the project's ``.env``.
+    patience_s : float
+        How long a host that is asked to stop waits for its runs.
+    with_stdin : bool
+        Whether it stops, with its runs, when its standard input is closed.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        listening: Listening,
+        work: Work,
+        *,
+        again: Sequence[str],
+        environment: Mapping[str, str],
+        patience_s: float,
+        with_stdin: bool = False,
+    ) -> None:
+        self.project = project
+        self.work = work
+        self.again = tuple(again)
+        self.environment = dict(environment)
+        self.patience_s = patience_s
+        self.with_stdin = with_stdin
+        self.lock = listening.lock
+        self.listener = socket.socket(fileno=listening.listener)
+        self.listener.setblocking(False)
+        self.runs = {pid: _Run(*run) for pid, run in listening.runs.items()}
+        self.commands: set[int] = set()
+        self.since = time.time()
+        self.stopping: float | None = None
+        self.told: set[int] = set()
+
+    # -- serving --------------------------------------------------------------------------
+
+    def serve(self) -> int:
+        """Serve until a signal says to stop; return the exit code."""
+        wake = self._take_signals()
+        gc.collect()
+        # A collection does not write to frozen objects, so their memory stays shared.
+        gc.freeze()
+        hand_down(on=True)
+        self.descriptors = _descriptors()
+        self._reap()
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        poller.register(self.listener, select.POLLIN)
+        if self.with_stdin:
+            poller.register(0, select.POLLHUP)
+        while True:
+            ready = {descriptor for descriptor, _events in poller.poll(self._patience_ms())}
+            if wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    while os.read(wake, 4096):
+                        pass
+                self._reap()
+            if 0 in ready:
+                poller.unregister(0)
+                self.told.add(signal.SIGINT)
+            if self.told:
+                self._begin_to_stop(poller)
+            if self.stopping is not None:
+                if not (self.runs or self.commands) or time.monotonic() >= self.stopping:
+                    return 0
+            elif self.listener.fileno() in ready:
+                self._take_requests()
+
+    def _take_signals(self) -> int:
+        reader, writer = os.pipe()
+        for descriptor in (reader, writer):
+            os.set_blocking(descriptor, False)
+        self.wake = (reader, writer)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note_stop)
+        return reader
+
+    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.told.add(number)
+
+    def _begin_to_stop(self, poller: select.poll) -> None:
+        """Take no new request. INT ends the children too; after TERM they go on."""
+        if self.stopping is None:
+            self.stopping = time.monotonic() + self.patience_s
+            poller.unregister(self.listener)
+            # Nobody waits for an answer that does not come, and another host may begin.
+            self._remove_socket()
+            self.listener.close()
+            os.close(self.lock)
+        if signal.SIGINT in self.told:
+            processes.signal_all([*self.runs, *self.commands], signal.SIGINT)
+        self.told.clear()
+
+    def _remove_socket(self) -> None:
+        folder, key = socket_folder(self.project), host_key(self.environment)
+        with contextlib.suppress(OSError), socket_address(folder, key) as address:
+            Path(address).unlink()
+
+    def _patience_ms(self) -> float | None:
+        if self.stopping is None:
+            return None
+        return max(0.0, self.stopping - time.monotonic()) * 1000 + 1
+
+    def _take_requests(self) -> None:
+        while True:
+            why = self.work.changed()
+            if why is not None:
+                self.renew(f"{why} has changed")
+            try:
+                connection, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            with connection:
+                connection.settimeout(REQUEST_S)
+                try:
+                    self._answer(connection)
+                except (OSError, ProtocolError, ValueError, KeyError) as error:
+                    with contextlib.suppress(OSError):
+                        send_message(connection, "Declined", reason=str(error))
+
+    def _answer(self, connection: socket.socket) -> None:
+        if peer_user(connection) != os.getuid():
+            return
+        message, descriptors = receive_descriptors(connection, 3)
+        try:
+            if message is None:
+                return
+            mine = {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
+            other = next((name for name in mine if message.get(name) != mine[name]), None)
+            if other is not None:
+                raise ValueError(f"its {other} is {mine[other]}")
+            match message.get("record"):
+                case "Run":
+                    pid = self._fork(
+                        lambda: self._work_on_run(message, connection), {connection.fileno()}
+                    )
+                    self.runs[pid] = _Run(str(message["run_id"]), str(message["instance"]))
+                    send_message(connection, "Started", pid=pid)
+                case "Command" if len(descriptors) == 3:
+                    pid = self._fork(
+                        lambda: self._run_command(message, connection, descriptors),
+                        {connection.fileno(), *descriptors},
+                    )
+                    self.commands.add(pid)
+                    send_message(connection, "Started", pid=pid)
+                case "Renew":
+                    send_message(connection, "Renewing")
+                    self.renew("it was asked to")
+                case "Status":
+                    send_message(
+                        connection,
+                        "Status",
+                        pid=os.getpid(),
+                        since=self.since,
+                        runs=[run.run_id for run in self.runs.values()],
+                    )
+                case other:
+                    raise ValueError(f"it knows no request {other}")
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    # -- children -------------------------------------------------------------------------
+
+    def _fork(self, work: Callable[[], int], passed: Collection[int] = ()) -> int:
+        """Fork a process that does some work, with some descriptors, and ends.
+
+        Raises
+        ------
+        ValueError
+            When this process has something that does not survive a fork.
+        """
+        unfit = self._unfit(passed)
+        if unfit is not None:
+            raise ValueError(unfit)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid:
+            return pid
+        status = 1
+        try:
+            self._become_child()
+            status = work()
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:  # noqa: BLE001 - nothing could handle it any more
+            traceback.print_exc()
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            os._exit(status)
+
+    def _unfit(self, passed: Collection[int]) -> str | None:
+        """What this process has and a forked one must not."""
+        threads = processes.thread_names()
+        if len(threads) > 1:
+            return f"it has a thread more ({threads[-1]})"
+        more = _descriptors() - self.descriptors - set(passed)
+        if more:
+            return f"it has an open file or connection more ({_target(min(more))})"
+        return "it has imported gRPC" if "grpc" in sys.modules else None
+
+    def _become_child(self) -> None:
+        hand_down(on=False)
+        default_signals()
+        for descriptor in self.wake:
+            os.close(descriptor)
+        if self.stopping is None:
+            self.listener.close()
+            os.close(self.lock)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.setsid()
+        fresh_randomness()
+        gc.enable()
+
+    def _enter(self, message: Mapping[str, Any], folder: Path) -> None:
+        environment = as_text_mapping(message["environment"])
+        for name in [name for name in os.environ if name not in environment]:
+            del os.environ[name]
+        os.environ.update(environment)
+        time.tzset()
+        os.umask(int(message["umask"]))
+        os.chdir(folder)
+
+    def _work_on_run(self, message: Mapping[str, Any], connection: socket.socket) -> int:
+        with connection:
+            if not _may_begin(connection):
+                return 0
+        processes.name_process("rj-run", f"research_jobs: run {message['run_id']}")
+        self._enter(message, self.project.root)
+        return self.work.run(message)
+
+    def _run_command(
+        self, message: Mapping[str, Any], connection: socket.socket, streams: Sequence[int]
+    ) -> int:
+        if not _may_begin(connection):
+            return 0
+        words = list(map(str, message["words"]))
+        processes.name_process("rj-command", f"research-jobs {' '.join(words)}")
+        self._enter(message, Path(str(message["folder"])))
+        connection.settimeout(None)
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+        _open_streams(str(message["encoding"]))
+        sys.argv[1:] = words
+        ended = threading.Event()
+        threading.Thread(
+            target=_follow_client, args=(connection, ended), name="client", daemon=True
+        ).start()
+        status = self.work.command(words)
+        ended.set()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        with contextlib.suppress(OSError):
+            send_message(connection, "Exited", code=status)
+        return status
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.commands.clear()
+                lost = list(self.runs)
+                for pid in lost:
+                    self._conclude(pid, "is gone")
+                return
+            if pid == 0:
+                return
+            self.commands.discard(pid)
+            if pid in self.runs:
+                code = os.waitstatus_to_exitcode(status)
+                if code:
+                    self._conclude(pid, _told(code))
+                else:
+                    del self.runs[pid]
+
+    def _conclude(self, pid: int, told: str) -> None:
+        """Have it recorded that a run's process ended before its run, in a process of its own."""
+        run = self.runs.pop(pid)
+        what = f"Its process {pid} {told}."
+
+        def work() -> int:
+            processes.name_process("rj-conclude")
+            return self.work.conclude(run.run_id, run.instance, what)
+
+        try:
+            self.commands.add(self._fork(work))
+        except (OSError, ValueError) as error:  # run monitoring notices it later
+            _logger.warning("run %s: %s Not recorded: %s", run.run_id, what, error)
+
+    # -- anew -----------------------------------------------------------------------------
+
+    def renew(self, why: str) -> NoReturn:
+        """Execute this program anew; children, socket and lock stay."""
+        _logger.warning("host: loads anew: %s", why)
+        kept = Listening(
+            self.listener.fileno(),
+            self.lock,
+            {pid: [run.run_id, run.instance] for pid, run in self.runs.items()},
+        )
+        for descriptor in (kept.listener, kept.lock):
+            os.set_inheritable(descriptor, True)
+        default_signals()
+        os.execve(sys.executable, [*self.again, kept.to_json()], self.environment)  # noqa: S606 - our own program
+
+
+def _may_begin(connection: socket.socket) -> bool:
+    """Whether the client still waits."""
+    with contextlib.suppress(OSError, ProtocolError):
+        message = receive_message(connection)
+        return message is not None and message.get("record") == "Go"
+    return False
+
+
+def _told(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _follow_client(connection: socket.socket, ended: threading.Event) -> None:
+    """Pass the client's signals on to this process, and end it when the client is gone."""
+    with contextlib.suppress(OSError, ProtocolError, ValueError):
+        while (message := receive_message(connection)) is not None:
+            if message.get("record") == "Signal":
+                os.kill(os.getpid(), int(message["number"]))
+    if not ended.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+        if not ended.wait(ORPHAN_GRACE_S):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _open_streams(encoding: str) -> None:
+    """Open the three standard streams as Python does when it starts."""
+    # What the terminal's encoding does not have is escaped, as `research_jobs.cli.main` does.
+    sys.stdin = sys.__stdin__ = open(0, encoding=encoding, closefd=False)  # noqa: SIM115 - they stay open
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = open(  # noqa: SIM115 - they stay open
+            number,
+            "w",
+            encoding=encoding,
+            errors="backslashreplace",
+            buffering=1 if number == 2 or os.isatty(number) else -1,
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _descriptors() -> set[int]:
+    found: set[int] = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
+        with contextlib.suppress(OSError):
+            os.fstat(int(name))  # the listing's own is closed by now
+            found.add(int(name))
+    return found
+
+
+def _target(descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - no path of a file system
+    except OSError:
+        return "?"
