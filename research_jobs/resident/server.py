@@ -376,7 +376,7 @@ class Host:
     def _unfit(self, passed: Collection[int]) -> str | None:
         """What this process has and a forked one must not."""
         threads = processes.thread_names()
-        if len(threads) > 1:
+        if threads:
             return f"it has a thread more ({threads[-1]})"
         more = _descriptors() - self.descriptors - set(passed)
         if more:
@@ -426,6 +426,7 @@ class Host:
         connection.settimeout(None)
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
+            os.close(descriptor)
         _open_streams(str(message["encoding"]))
         sys.argv[1:] = words
         ended = threading.Event()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -202,11 +202,7 @@ def report_planned(
 def execute_run(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> Iterator[dg.DagsterEvent]:
-    """Execute a run in this process; its events are yielded and not kept.
-
-    A run that Ctrl-C or a polite kill ends is cancelled, not failed: Dagster takes an
-    interruption for a cancellation only if somebody asked for it, and here somebody did.
-    """
+    """Execute a run in this process; its events are yielded and not kept."""
     try:
         from dagster._core.definitions.job_base import InMemoryJob
         from dagster._core.execution.api import execute_run_iterator
@@ -214,7 +210,20 @@ def execute_run(
         lacking(error, "a command works on one notebook at a time")
         yield from _execute_in_process(job, run, instance)
         return
-    for event in execute_run_iterator(InMemoryJob(job), run, instance):
+    yield from interruptions_cancel(
+        execute_run_iterator(InMemoryJob(job), run, instance), run, instance
+    )
+
+
+def interruptions_cancel(
+    events: Iterable[dg.DagsterEvent], run: dg.DagsterRun, instance: dg.DagsterInstance
+) -> Iterator[dg.DagsterEvent]:
+    """The events of a run that Ctrl-C or a polite kill cancels, and does not fail.
+
+    Dagster takes an interruption for a cancellation only if somebody asked for it, and here
+    somebody did.
+    """
+    for event in events:
         if _is_interruption(event):
             current = instance.get_run_by_id(run.run_id)
             if current is not None and current.status is dg.DagsterRunStatus.STARTED:

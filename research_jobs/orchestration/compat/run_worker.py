@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable
@@ -9,9 +10,21 @@ from typing import Any
 
 import dagster as dg
 
+from research_jobs.orchestration.compat.assets import interruptions_cancel
+
 __all__ = ["instance_from_text", "instance_text", "pointer_of", "work_on_run"]
 
 logger = logging.getLogger("research_jobs")
+
+# What the process of a run imports: whoever launches it makes sure that it is there.
+_NEEDED = (
+    ("dagster._core.events", "EngineEventData"),
+    ("dagster._core.instance.ref", "InstanceRef"),
+    ("dagster._grpc.impl", "core_execute_run"),
+    ("dagster._serdes", "deserialize_value"),
+    ("dagster._utils.hosted_user_process", "recon_job_from_origin"),
+    ("dagster._utils.interrupts", "capture_interrupts"),
+)
 
 
 def instance_text(instance: dg.DagsterInstance) -> str:
@@ -20,10 +33,13 @@ def instance_text(instance: dg.DagsterInstance) -> str:
     Raises
     ------
     ImportError
-        When this version of Dagster has another way.
+        When this version of Dagster lacks what `work_on_run` and `instance_from_text` need.
     """
     from dagster._serdes import serialize_value
 
+    for module, name in _NEEDED:
+        if not hasattr(importlib.import_module(module), name):
+            raise ImportError(f"{module} has no {name}")
     return serialize_value(instance.get_ref())
 
 
@@ -78,7 +94,8 @@ def work_on_run(
         try:
             origin: Any = run.job_code_origin
             job = recon_job_from_origin(origin)
-            for _ in core_execute_run(job, run, instance, inject_env_vars=False):
+            events = core_execute_run(job, run, instance, inject_env_vars=False)
+            for _ in interruptions_cancel(events, run, instance):
                 pass
         except BaseException as error:  # noqa: BLE001 - core_execute_run has stored it as an event
             logger.warning("run %s: %s", run.run_id, error)
