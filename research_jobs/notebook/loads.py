@@ -247,15 +247,19 @@ class _Follower:
         """Names that may stand for `load` or its module: those assigned from one that may."""
         assigned: list[tuple[set[str], ast.expr]] = []
         for node in self.nodes:
-            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            elif isinstance(node, (ast.For, ast.comprehension)):
-                targets = [node.target]
-            else:
-                continue
+            match node:
+                case ast.Assign(targets=targets, value=value):
+                    pass
+                case (
+                    ast.AnnAssign(target=target, value=ast.expr() as value)
+                    | ast.NamedExpr(target=target, value=value)
+                    | ast.For(target=target, iter=value)
+                    | ast.comprehension(target=target, iter=value)
+                ):
+                    targets = [target]
+                case _:
+                    continue
             names = {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-            value = node.iter if isinstance(node, (ast.For, ast.comprehension)) else node.value
-            assert value is not None
             assigned.append((names, value))
         mentions: dict[str, list[int]] = {}
         for number, (_, value) in enumerate(assigned):
