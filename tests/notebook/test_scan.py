@@ -367,6 +367,24 @@ def test_a_damaged_cache_is_forgotten(
     assert json.loads(cache(project).read_bytes().partition(b"\n")[0])["stamp"]
 
 
+@pytest.mark.parametrize(
+    ("module", "other"), [("sys", SimpleNamespace(version_info=(3, 99, 0))), ("_own_checksum", int)]
+)
+def test_what_another_python_or_scanner_read_is_read_again(
+    make_project: MakeProject,
+    parsed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    other: Any,
+) -> None:
+    """Another version of Python parses files in another way, as another scanner does."""
+    project = make_project({"notebooks/study.py": "# %%\nx = 1\n"})
+    scan(project)
+    monkeypatch.setattr(f"research_jobs.notebook.cache.{module}", other)
+    scan(project)
+    assert parsed == ["study.py", "study.py"]
+
+
 def test_entries_of_the_wrong_shape_are_read_anew(make_project: MakeProject) -> None:
     """Even under a right checksum."""
     import zlib

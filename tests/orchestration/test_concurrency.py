@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -151,6 +152,31 @@ def test_a_notebook_begins_while_the_one_before_is_published(
     assert kinds == ["STEP_START", "STEP_START", "STEP_SUCCESS", "STEP_SUCCESS"]
     info = lab.instance.event_log_storage.get_concurrency_info(NOTEBOOKS_POOL)
     assert (info.slot_count, info.active_slot_count, info.pending_step_count) == (1, 0, 0)
+
+
+def test_what_is_being_published_is_bounded(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One notebook at a time: beside the one that runs, three at most are being published."""
+    names = [f"n{number}" for number in range(6)]
+    outputs = "".join(f"  {name}: {{outputs: [x]}}\n" for name in names)
+    lab.write(dict.fromkeys(names, BEGAN), f"defaults: {{concurrency: 1}}\nnotebooks:\n{outputs}")
+    begun: list[int] = []
+
+    def count() -> None:
+        time.sleep(1)  # a fifth could begin meanwhile
+        begun.append(len(list((lab.root / "notebooks").glob("*.began"))))
+
+    four = threading.Barrier(4, action=count)
+    publish = io_manager.StagedRun.publish
+
+    def publish_with_three_others(staged: Any, **options: Any) -> Any:
+        if not begun:
+            four.wait(timeout=60)
+        return publish(staged, **options)
+
+    monkeypatch.setattr(io_manager.StagedRun, "publish", publish_with_three_others)
+    run = lab.materialize(*names, run_config=at_once(1))
+    assert run.success, run.errors
+    assert begun == [4]
 
 
 @pytest.mark.parametrize("manifest", ["pool: database", "io_manager: memory"])

@@ -15,6 +15,7 @@ import pytest
 
 from research_jobs.errors import PartitionError
 from research_jobs.manifest import DynamicSpec
+from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.model.dynamic_keys import (
     keys_of,
     newest_dynamic_keys,
@@ -117,6 +118,20 @@ def test_keys_that_are_known_do_without_the_output(project, instance):
     instance.add_dynamic_partitions("universe/tickers", ["AAPL"])
     newest_dynamic_keys(instance, project, SPEC)
     assert list(instance.get_dynamic_partitions("universe/tickers")) == ["AAPL"]
+
+
+@pytest.mark.parametrize(("prefix", "name"), [("", "u/x"), ("prefix: desk\n", "desk/u/x")])
+def test_projects_with_a_prefix_have_keys_of_their_own(lab, prefix, name):
+    """On an instance that projects share, none adds to or prunes another's keys."""
+    lab.write(
+        {"u": "# %%\nx = ['AAPL']\n", "a": "# %%\n"},
+        f"{prefix}notebooks:\n  u: {{outputs: [x]}}\n"
+        "  a: {partitions: {dynamic: {notebook: u, output: x}}}\n",
+    )
+    spec = load_catalog(lab.project).entries["a"].spec.partitions.dynamic
+    lab.materialize(name.removesuffix("/x"))
+    refresh_dynamic_partitions(lab.instance, lab.project, spec)
+    assert lab.instance.get_dynamic_partitions(name) == ["AAPL"]
 
 
 def test_partitions_follow_the_output(project, instance):

@@ -49,6 +49,13 @@ def test_no_output_leaves_its_place(item):
         assert not any("onclick" in part for part in tag.split('"')[::2]), tag
 
 
+def test_a_long_formula_is_cut_as_other_text_is():
+    """What a cell shows as LaTeX and no page can set takes no more room than other text."""
+    page = Renderer().render(shown("text/latex", "x\n" * 1_000_000), CELL)
+    assert "x\nx" in page
+    assert "characters in the middle are left out here" in page
+
+
 @pytest.mark.parametrize(
     "html", ["<script>1</script>", "<button onclick='1'>x", "<table>" + "<tr><td>1" * 60_000]
 )

@@ -167,6 +167,7 @@ def test_limits():
     assert html("*a* " + " " * (MARKDOWN_LIMIT - 4) + "b").startswith('<pre class="rj-raw">*a*')
     assert "<math" in latex_to_html("x" + " " * 100 + "y" * (FORMULA_LIMIT - 101), display=False)
     assert "<math" not in latex_to_html("y" * (FORMULA_LIMIT + 1), display=False)
+    assert (MARKDOWN_LIMIT, FORMULA_LIMIT) == (50_000, 4000)
     assert html("<div>" * 300).startswith('<pre class="rj-raw">&lt;div&gt;')
 
 

@@ -24,9 +24,10 @@ from research_jobs.store import files
 from research_jobs.store.codec import api, read_output, write_output
 from research_jobs.store.commit import FAILPOINTS, open_staging, publish
 from research_jobs.store.files import Files
-from research_jobs.store.layout import unit_of
+from research_jobs.store.layout import SUFFIX, unit_of
 from research_jobs.store.load import Outputs, load
 from research_jobs.store.transaction import NOTE
+from research_jobs.store.versions import MANIFEST
 
 DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
 POINTS = (*api.WRITE_FAILPOINTS, *FAILPOINTS)
@@ -303,6 +304,27 @@ def test_the_note_is_on_the_disk_before_a_link(store: str, monkeypatch: pytest.M
     link = str(unit_of(store, "nb", None).link("x"))
     before = log.steps[: [step[:2] for step in log.steps].index(("link", link))]
     assert all(("sync", str(path)) in before for path in way)
+
+
+def test_a_version_is_on_the_disk_before_it_is_current(
+    store: str, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on file systems that keep the operations of one folder in no order."""
+    put("nb", {"x": 1}, None)
+    log = Log()
+    with open_staging(store, "power") as staging:
+        staged = write_output("x", 2, staging.path / "x", options={}, metadata={})
+        monkeypatch.setattr(files, "FILES", log)
+        publish(store, "nb", [staged], staging=staging, partition=None, run_id="power")
+        monkeypatch.setattr(files, "FILES", Files())
+    unit = unit_of(store, "nb", None)
+    (commit,) = [n for n, step in enumerate(log.steps) if step[-1] == str(unit.current)]
+    fresh = log.steps[commit][1]
+    version = unit.versions / unit.current.readlink()
+    for made in (str(version), str(version / f"x{SUFFIX}"), str(version / MANIFEST), fresh):
+        last = max(n for n, step in enumerate(log.steps[:commit]) if made in step[1:])
+        synced = log.steps[last + 1 : commit]
+        assert ("sync", str(Path(made).parent)) in synced, made
 
 
 def _loaded(name: str, day: PartitionKey | None) -> Any:
