@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from research_jobs.notebook.scan import Scan
 
 __all__ = [
-    "Discovery",
     "NotebookFile",
-    "discover",
     "files_beside",
-    "find_notebook",
     "jupyter_notebooks",
+    "lone_notebook",
     "not_found",
     "why_not",
 ]
@@ -55,24 +53,6 @@ class NotebookFile:
     name: str
     module: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """The contents of the folder, sorted by name.
-
-    Parameters
-    ----------
-    notebooks : tuple of NotebookFile
-    helpers : tuple of Path
-        The other Python files that can be imported.
-    problems : tuple of NotebookError
-        Files that look like notebooks but cannot run, each with what to do.
-    """
-
-    notebooks: tuple[NotebookFile, ...]
-    helpers: tuple[Path, ...]
-    problems: tuple[NotebookError, ...]
 
 
 @dataclass(frozen=True)
@@ -259,84 +239,8 @@ def notebook_file(file: SourceFile) -> NotebookFile:
     return NotebookFile("/".join(file.parts), ".".join(file.parts), file.path)
 
 
-def discover(notebooks: Path) -> Discovery:
-    """Sort a folder's files into notebooks and helper modules.
-
-    Parameters
-    ----------
-    notebooks : Path
-
-    Returns
-    -------
-    Discovery
-        A notebook has at least one cell marker and a name (folders included) that does not
-        begin with ``_``. An unreadable file is a problem, not a notebook.
-    """
-    folder = walk_folder(Path(os.path.abspath(notebooks)))  # noqa: PTH100 - links are kept
-    notebook_files: list[NotebookFile] = []
-    helpers: list[Path] = []
-    problems = list(folder.problems)
-    for file, problem in sort_out(folder.files):
-        try:
-            marked = not file.is_private and has_marker(
-                decode_source(read_bytes(file.path), file.path)
-            )
-        except NotebookError as error:
-            problems.append(error)
-            continue
-        if problem is not None:
-            if marked:
-                problems.append(problem)
-        elif marked:
-            notebook_files.append(notebook_file(file))
-        else:
-            helpers.append(file.path)
-    return Discovery(tuple(notebook_files), tuple(helpers), tuple(problems))
-
-
-def find_notebook(notebooks: Path, name: str) -> NotebookFile:
-    """Find a notebook by any spelling of its name.
-
-    Parameters
-    ----------
-    notebooks : Path
-    name : str
-        ``volatility/garch``, ``volatility.garch``, ``volatility/garch.py``...
-
-    Returns
-    -------
-    NotebookFile
-
-    Raises
-    ------
-    NotebookNotFoundError
-        With similar names.
-    NotebookError
-        When it exists but cannot run, with the reason.
-    """
-    notebooks = Path(os.path.abspath(notebooks))  # noqa: PTH100 - links are kept
-    wanted = notebook_name(name)
-    direct = notebooks.joinpath(*wanted.split("/")).with_suffix(".py") if wanted else notebooks
-    if direct.is_file():
-        # The usual case reads one file and lists no folder.
-        usable = discover_one(notebooks, wanted)
-        if usable is not None:
-            return usable
-    everything = discover(notebooks)
-    for notebook in everything.notebooks:
-        if notebook.name == wanted:
-            return notebook
-    for problem in everything.problems:
-        if problem.where is not None and problem.where.path.endswith(f"notebooks/{wanted}.py"):
-            raise problem
-    reason = why_not(notebooks, name)
-    if reason is not None:
-        raise reason
-    raise not_found(name, (notebook.name for notebook in everything.notebooks))
-
-
-def discover_one(notebooks: Path, name: str) -> NotebookFile | None:
-    """A notebook without any obstacle; ``None`` if a full search is needed."""
+def lone_notebook(notebooks: Path, name: str) -> NotebookFile | None:
+    """A notebook without any obstacle; ``None`` if only a scan can tell."""
     parts: tuple[str, ...] = (*name.split("/"),)
     path = notebooks.joinpath(*parts).with_suffix(".py")
     if len(parts) > 1 or (notebooks / name).is_dir():

@@ -61,7 +61,7 @@ class FileFacts:
     units : tuple of Unit
         One for a notebook, which runs as a whole.
     description, parameters, parameters_cell, assigned
-        As in `Interface`; empty for a helper module.
+        As in `ScannedNotebook`; empty for a helper module.
     load_names : tuple of str
         Names in a helper module that are `load` itself.
     """

@@ -1,4 +1,4 @@
-"""A notebook's interface: prose, parameters, and what it reads, assigns and imports.
+"""A notebook's interface: prose, parameters and imports.
 
 Read from its syntax tree alone; nothing runs.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research_jobs.notebook.assigned import assigned_names
 from research_jobs.notebook.cells import Cell, CellKind, NotebookText
-from research_jobs.notebook.decoding import shown_path
-from research_jobs.notebook.loads import LoadCall, find_loads
 from research_jobs.notebook.parameter_types import (
     MISSING,
     Names,
@@ -24,18 +21,14 @@ from research_jobs.notebook.parameter_types import (
     type_of_default,
 )
 from research_jobs.notebook.rst import rst_to_markdown
-from research_jobs.notebook.source import parse_source
-from research_jobs.notebook.walk import Walk, walk
+from research_jobs.notebook.walk import Walk
 
 __all__ = [
     "ImportRef",
-    "Interface",
-    "LoadCall",
     "Parameter",
     "description_of",
     "import_refs",
     "parameters_of",
-    "read_interface",
 ]
 
 PARAMETERS_TAG = "parameters"
@@ -83,33 +76,6 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Interface:
-    """A notebook's interface.
-
-    Parameters
-    ----------
-    description : str
-        Its leading prose as Markdown.
-    parameters : tuple of Parameter
-    parameters_cell : int or None
-        Number of the cell tagged ``parameters``.
-    loads : tuple of LoadCall
-        In this file only; `research_jobs.notebook.scan` adds those of its helpers.
-    assigned : mapping of str to int
-        Names bound at module level, with the first line that binds each.
-    imports : tuple of str
-        Absolute dotted names of the modules imported, anywhere in the file.
-    """
-
-    description: str
-    parameters: tuple[Parameter, ...]
-    parameters_cell: int | None
-    loads: tuple[LoadCall, ...]
-    assigned: Mapping[str, int] = field(repr=False)
-    imports: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ImportRef:
     """One imported module, as written.
 
@@ -132,38 +98,6 @@ class ImportRef:
     names: tuple[tuple[str, str], ...]
     bound: str | None
     line: int
-
-
-def read_interface(text: NotebookText) -> Interface:
-    """Read a notebook's interface from its text.
-
-    Raises
-    ------
-    NotebookSyntaxError
-        When it does not parse.
-    """
-    tree = parse_source(text)
-    walked = walk(tree)
-    refs = import_refs(walked, skip=type_checking_lines(tree))
-    cell = parameters_cell(text.cells)
-    package = package_of(text.path)
-    parameters = parameters_of(text, tree, cell)
-    loads = find_loads(
-        tree,
-        walked.calls,
-        refs,
-        text=text.text,
-        path=shown_path(text.path),
-        parameters=[parameter.name for parameter in parameters],
-    )
-    return Interface(
-        description=description_of(text, tree),
-        parameters=parameters,
-        parameters_cell=cell.number if cell else None,
-        loads=loads.calls,
-        assigned=assigned_names(tree, walked, walrus=":=" in text.text),
-        imports=tuple(sorted({absolute(ref, package) for ref in refs} - {""})),
-    )
 
 
 def package_of(path: Path) -> str:

@@ -12,16 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from research_jobs.errors import NotebookError
+from research_jobs.errors import NotebookError, NotebookNotFoundError
 from research_jobs.notebook.cache import FactsCache, Remembered
-from research_jobs.notebook.cells import NotebookText, has_marker, notebook_cells
+from research_jobs.notebook.cells import (
+    NotebookText,
+    has_marker,
+    notebook_cells,
+    read_notebook_text,
+)
 from research_jobs.notebook.decoding import decode_source, read_bytes
 from research_jobs.notebook.discovery import (
     SourceFile,
+    lone_notebook,
     not_found,
     notebook_file,
     sort_out,
     walk_folder,
+    why_not,
 )
 from research_jobs.notebook.facts import FileFacts, read_facts
 from research_jobs.notebook.interface import Parameter
@@ -33,7 +40,7 @@ from research_jobs.notebook.version import code_version
 from research_jobs.process import gc_paused
 from research_jobs.project import Project, notebook_name
 
-__all__ = ["Scan", "ScannedNotebook", "scan"]
+__all__ = ["Scan", "ScannedNotebook", "find_notebook", "scan"]
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,41 @@ def scan(project: Project, *, use_cache: bool = True, sys_path: Sequence[str] = 
         result = _Scanner(project, cache, sys_path).run()
     cache.save()
     return result
+
+
+def find_notebook(project: Project, name: str) -> ScannedNotebook:
+    """Find a notebook by any spelling of its name, for one run of it.
+
+    Parameters
+    ----------
+    project : Project
+    name : str
+        ``volatility/garch``, ``volatility.garch``, ``volatility/garch.py``...
+
+    Returns
+    -------
+    ScannedNotebook
+        With its names and parameters at least: the usual case reads one file.
+
+    Raises
+    ------
+    NotebookNotFoundError
+        With similar names.
+    NotebookError
+        When it exists but cannot run, with the reason.
+    """
+    file = lone_notebook(project.notebooks, notebook_name(name))
+    if file is not None:
+        text = read_notebook_text(file.path)
+        facts = read_facts(text, notebook=True, shown=project.display(file.path))
+        return ScannedNotebook(file.name, file.module, file.path, parameters=facts.parameters)
+    try:
+        found = scan(project).get(name)
+    except NotebookNotFoundError as error:
+        raise why_not(project.notebooks, name) or error from None
+    if found.error is not None:
+        raise found.error
+    return found
 
 
 def _marked(data: bytes, path: Path) -> bool:

@@ -12,11 +12,8 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from research_jobs.errors import RunError
-from research_jobs.notebook.cells import read_notebook_text
-from research_jobs.notebook.discovery import find_notebook
-from research_jobs.notebook.interface import read_interface
 from research_jobs.notebook.parameters import convert_parameters
-from research_jobs.notebook.scan import ScannedNotebook, scan
+from research_jobs.notebook.scan import find_notebook, scan
 from research_jobs.outcome import Outcome
 from research_jobs.project import Project, find_project
 from research_jobs.protocol import PartitionKey
@@ -93,30 +90,26 @@ def run_notebook(
 
     _fill_standard_descriptors()
     place = find_project(project)
-    file = find_notebook(place.notebooks, notebook)
+    found = find_notebook(place, notebook)
     names = [results] if isinstance(results, str) else list(results)
-    manifest = _manifest(place, file.name)
-    for problem in manifest.problems_of(file.name):
+    manifest = _manifest(place, found.name)
+    for problem in manifest.problems_of(found.name):
         raise problem.error
-    spec = manifest.spec(file.name)
-    interface = read_interface(read_notebook_text(file.path))
-    scanned = ScannedNotebook(
-        name=file.name, module=file.module, path=file.path, parameters=interface.parameters
-    )
+    spec = manifest.spec(found.name)
     if isinstance(partition, str):
         partition = PartitionKey(key=partition, dimensions=key_parts(spec, partition))
-    declared = [parameter.name for parameter in interface.parameters]
+    declared = [parameter.name for parameter in found.parameters]
     spec.refuse_secrets(parameters or ())
     given = {
         **spec.plain_parameters,
         **_partition_values(spec, partition, declared),
         **(parameters or {}),
     }
-    values = convert_parameters(interface.parameters, given, notebook=file.name)
+    values = convert_parameters(found.parameters, given, notebook=found.name)
     with _results_file() as (handover, path):
         request = build_request(
             place,
-            scanned,
+            found,
             spec if timeout is None else spec.model_copy(update={"timeout": timeout}),
             manifest,
             run_id=f"call-{secrets.token_hex(8)}",
@@ -135,7 +128,7 @@ def run_notebook(
         )
         if not result.state.ok:
             raise run_error(result)
-        taken = _take(handover, file.name) if result.results else {}
+        taken = _take(handover, found.name) if result.results else {}
     return [taken.get(name) for name in names]
 
 

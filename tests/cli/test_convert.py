@@ -11,7 +11,8 @@ import pytest
 from research_jobs.cli.convert import percent_script
 from research_jobs.cli.main import main
 from research_jobs.notebook.cells import CellKind, parse_cells
-from research_jobs.notebook.discovery import discover
+from research_jobs.notebook.scan import scan
+from research_jobs.project import find_project
 
 
 def cell(kind: str, source: str, **metadata: Any) -> dict[str, Any]:
@@ -128,9 +129,9 @@ def test_a_folder_is_converted_in_place(
     table = capsys.readouterr().out.splitlines()
     assert table[0].split() == ["from", "written", "lines", "commented"]
     assert len(table) == 7
-    discovery = discover(notebooks)
-    assert not discovery.problems
-    assert len(discovery.notebooks) == 5  # what is in _drafts is private
+    found = scan(find_project(notebooks.parent))
+    assert not found.problems
+    assert len(found.notebooks) == 5  # what is in _drafts is private
 
 
 def test_what_lies_elsewhere_keeps_its_subfolders(

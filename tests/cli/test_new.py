@@ -9,7 +9,7 @@ import pytest
 
 from research_jobs.cli.main import main
 from research_jobs.notebook.cells import read_notebook_text
-from research_jobs.notebook.interface import read_interface
+from research_jobs.notebook.facts import read_facts
 
 
 def test_the_template_is_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,7 +18,7 @@ def test_the_template_is_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["new", "rates/yield-curve", "--project", str(tmp_path)]) == 2
     assert main(["new", "rates.yield_curve", "--project", str(tmp_path)]) == 0
     path = tmp_path / "notebooks" / "rates" / "yield_curve.py"
-    interface = read_interface(read_notebook_text(path))
+    interface = read_facts(read_notebook_text(path), notebook=True, shown="n.py")
     assert interface.description.startswith("# Yield curve")
     assert [(p.name, p.type, p.default) for p in interface.parameters] == [("days", "int", 30)]
     assert len(runpy.run_path(str(path))["result"]) == 8

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from research_jobs.errors import NotebookError, NotebookNotFoundError
-from research_jobs.notebook.discovery import discover, files_beside, find_notebook, why_not
-from research_jobs.notebook.scan import scan
+from research_jobs.notebook.discovery import files_beside, why_not
+from research_jobs.notebook.scan import find_notebook, scan
 from research_jobs.project import Project
 
 MakeProject = Callable[[Mapping[str, str]], Project]
@@ -36,7 +36,7 @@ def test_notebooks_and_helpers(make_project: MakeProject) -> None:
             "notebooks/2024-script.py": "no_marker = 1\n",
         }
     )
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [(nb.name, nb.module) for nb in found.notebooks] == [("a/b/c", "a.b.c"), ("b", "b")]
     assert found.notebooks[1].path == project.notebooks / "b.py"
     helpers = [path.relative_to(project.notebooks).as_posix() for path in found.helpers]
@@ -61,7 +61,7 @@ def test_names_that_cannot_be_imported(
 ) -> None:
     """Such a notebook is a problem with a better name; the others are found."""
     project = make_project({f"notebooks/{name}.py": NOTEBOOK, "notebooks/good.py": NOTEBOOK})
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [nb.name for nb in found.notebooks] == ["good"]
     (problem,) = found.problems
     assert str(problem).startswith(f"notebooks/{name}.py: ")
@@ -72,7 +72,7 @@ def test_names_that_cannot_be_imported(
 def test_a_file_beside_a_folder_of_its_name(make_project: MakeProject) -> None:
     """Python takes the file, so what is in the folder cannot be imported."""
     project = make_project({"notebooks/vol.py": NOTEBOOK, "notebooks/vol/garch.py": NOTEBOOK})
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [nb.name for nb in found.notebooks] == ["vol"]
     assert "notebooks/vol/garch.py: cannot be imported: 'vol' is the file vol.py" in str(
         found.problems[0]
@@ -88,7 +88,7 @@ def test_a_file_beside_a_package_of_its_name(make_project: MakeProject) -> None:
             "notebooks/vol/garch.py": NOTEBOOK,
         }
     )
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [nb.name for nb in found.notebooks] == ["vol/garch"]
     assert "is hidden by the package vol/ next to it" in str(found.problems[0])
 
@@ -99,7 +99,7 @@ def test_a_file_named_as_its_top_folder(make_project: MakeProject, beside: str) 
     project = make_project(
         {f"notebooks/vol/{beside}": "x = 1\n", "notebooks/vol/garch.py": NOTEBOOK}
     )
-    found = discover(project.notebooks)
+    found = scan(project)
     assert found.notebooks == ()
     assert "'vol' next to it hides the top-level folder" in str(found.problems[0])
 
@@ -114,7 +114,7 @@ def test_links(make_project: MakeProject, tmp_path: Path) -> None:
     (folder / "out.py").symlink_to(tmp_path / "elsewhere" / "y.py")
     (folder / "gone.py").symlink_to(folder / "missing.py")
     (folder / "data").symlink_to(tmp_path / "missing")
-    found = discover(folder)
+    found = scan(project)
     assert [nb.name for nb in found.notebooks] == ["a/x", "alias"]
     problems = sorted(str(problem) for problem in found.problems)
     assert [problem.partition(": ")[0] for problem in problems] == [
@@ -131,7 +131,7 @@ def test_notebooks_may_be_a_link_itself(make_project: MakeProject, tmp_path: Pat
     make_project({"real/x.py": NOTEBOOK})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notebooks").symlink_to(tmp_path / "real")
-    found = discover(tmp_path / "other" / "notebooks")
+    found = scan(Project(root=tmp_path / "other", store=str(tmp_path / "data")))
     assert [nb.name for nb in found.notebooks] == ["x"]
     assert found.problems == ()
 
@@ -140,18 +140,21 @@ def test_what_is_no_regular_file(make_project: MakeProject) -> None:
     """A pipe or a folder that ends in `.py` is never opened."""
     project = make_project({"notebooks/x.py": NOTEBOOK, "notebooks/folder.py/y.py": NOTEBOOK})
     os.mkfifo(project.notebooks / "pipe.py")
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [nb.name for nb in found.notebooks] == ["x"]
     assert "folder 'folder.py' is not a name" in str(found.problems[0])
 
 
-def test_an_unreadable_file_is_a_problem_alone(make_project: MakeProject) -> None:
-    """The others are found."""
+def test_an_unreadable_file_fails_alone(make_project: MakeProject) -> None:
+    """The others run, and a call of it says what is wrong."""
     project = make_project({"notebooks/x.py": NOTEBOOK})
     (project.notebooks / "y.py").write_bytes(b"# %%\n\xff\n")
-    found = discover(project.notebooks)
-    assert [nb.name for nb in found.notebooks] == ["x"]
-    assert "notebooks/y.py:2:1: byte 0xff is not utf-8" in str(found.problems[0])
+    assert [(nb.name, nb.error is None) for nb in scan(project).notebooks] == [
+        ("x", True),
+        ("y", False),
+    ]
+    with pytest.raises(NotebookError, match=r"notebooks/y\.py:2:1: byte 0xff is not utf-8"):
+        find_notebook(project, "y")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +163,8 @@ def test_an_unreadable_file_is_a_problem_alone(make_project: MakeProject) -> Non
 def test_find_by_any_spelling(make_project: MakeProject, name: str) -> None:
     """As a person types it."""
     project = make_project({"notebooks/vol/garch.py": NOTEBOOK, "notebooks/top.py": NOTEBOOK})
-    assert find_notebook(project.notebooks, name).module == "vol.garch"
-    assert find_notebook(project.notebooks, "top").path == project.notebooks / "top.py"
+    assert find_notebook(project, name).module == "vol.garch"
+    assert find_notebook(project, "top").path == project.notebooks / "top.py"
 
 
 def test_find_says_what_is_close_or_why_not(make_project: MakeProject) -> None:
@@ -176,22 +179,22 @@ def test_find_says_what_is_close_or_why_not(make_project: MakeProject) -> None:
         }
     )
     with pytest.raises(NotebookNotFoundError, match=r"Did you mean 'market_data'\?"):
-        find_notebook(project.notebooks, "marketdata")
+        find_notebook(project, "marketdata")
     with pytest.raises(NotebookNotFoundError, match="not a notebook: it has no line '# %%'"):
-        find_notebook(project.notebooks, "helper")
+        find_notebook(project, "helper")
     with pytest.raises(NotebookNotFoundError, match="its name begins with '_'"):
-        find_notebook(project.notebooks, "_draft")
+        find_notebook(project, "_draft")
     with pytest.raises(NotebookError, match=r"'vol' is the file vol\.py"):
-        find_notebook(project.notebooks, "vol.garch")
+        find_notebook(project, "vol.garch")
     with pytest.raises(NotebookNotFoundError, match="no notebook 'x'"):
-        find_notebook(project.notebooks, "../../x")
+        find_notebook(project, "../../x")
     with pytest.raises(NotebookNotFoundError):
-        find_notebook(project.notebooks, "")
+        find_notebook(project, "")
 
 
 def test_a_missing_folder_is_a_problem(tmp_path: Path) -> None:
     """And no exception."""
-    (problem,) = discover(tmp_path / "notebooks").problems
+    (problem,) = scan(Project(root=tmp_path, store=str(tmp_path / "data"))).problems
     assert "folder cannot be read: no such file or directory" in str(problem)
 
 
@@ -203,7 +206,7 @@ def test_a_link_to_a_sibling_folder_leads_out(make_project: MakeProject) -> None
     (project.notebooks / "b.py").symlink_to(project.root / "notebooks_old" / "b.py")
     (project.notebooks / "deep").symlink_to(project.root / "notebooks_old" / "deep")
     (project.notebooks / "again.py").symlink_to(project.notebooks / "a.py")
-    found = discover(project.notebooks)
+    found = scan(project)
     assert [notebook.name for notebook in found.notebooks] == ["a", "again"]
     assert found.helpers == ()
     assert [str(problem.where) for problem in found.problems] == [
@@ -232,7 +235,7 @@ def test_why_a_file_is_not_a_notebook(make_project: MakeProject) -> None:
         ("notebooks/old.ipynb", "research-jobs convert"),
     ):
         with pytest.raises(NotebookNotFoundError) as caught:
-            find_notebook(project.notebooks, name)
+            find_notebook(project, name)
         assert message in str(caught.value)
     assert why_not(project.notebooks, "gone") is None
     assert why_not(project.notebooks, "") is None

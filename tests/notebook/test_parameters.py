@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from research_jobs.errors import ParameterError
 from research_jobs.notebook.cells import NotebookText
-from research_jobs.notebook.interface import Parameter, read_interface
+from research_jobs.notebook.facts import read_facts
+from research_jobs.notebook.interface import Parameter
 from research_jobs.notebook.parameters import convert_parameters, missing_parameters
 from research_jobs.notebook.restoring import restore_parameter
 
@@ -376,7 +377,7 @@ def test_where_the_value_came_from_stands_first(as_notebook: Make) -> None:
     text = as_notebook('# %% tags=["parameters"]\nlookback = 60\n', "/p/notebooks/a/b.py")
     with pytest.raises(ParameterError) as caught:
         convert_parameters(
-            read_interface(text).parameters,
+            read_facts(text, notebook=True, shown="n.py").parameters,
             {"lookback": "sixty"},
             notebook="a/b",
             where="notebooks/manifest.yaml:12:18",
@@ -390,7 +391,7 @@ def test_where_the_value_came_from_stands_first(as_notebook: Make) -> None:
 def test_unknown_names(as_notebook: Make) -> None:
     """Misspelt: a suggestion; no parameters at all: how to declare one."""
     text = as_notebook('# %% tags=["parameters"]\nlookback = 60\nstart = 1\n')
-    parameters = read_interface(text).parameters
+    parameters = read_facts(text, notebook=True, shown="n.py").parameters
     with pytest.raises(ParameterError) as caught:
         convert_parameters(parameters, {"lookbak": 1}, notebook="study")
     assert str(caught.value) == (
@@ -472,7 +473,7 @@ def test_restoring_an_enum_by_its_annotation() -> None:
 def test_missing_values(as_notebook: Make) -> None:
     """A bare annotation has no default in the editor either."""
     text = as_notebook('# %% tags=["parameters"]\nday: str\nlookback = 60\n')
-    parameters = read_interface(text).parameters
+    parameters = read_facts(text, notebook=True, shown="n.py").parameters
     assert missing_parameters(parameters, {}) == ("day",)
     assert missing_parameters(parameters, {"day": "x"}) == ()
 
