@@ -101,6 +101,15 @@ Side = Literal["long", "short"]
         ("x: Optional[int] = None", "int", None),
         ("x: int | None = 5", "int", 5),
         ("x: Union[int, None] = 5", "int", 5),
+        ("x = 2 ** 0", "int", 1),
+        ("x: list = [1]", "list", [1]),
+        ("x: set = [1]", "list", [1]),
+        ("x: frozenset = [1]", "list", [1]),
+        ("x: Set[int] = [1]", "list[int]", [1]),
+        ("x: Dict = {}", "dict", {}),
+        ("x: Annotated[int, 'days'] = 1", "int", 1),
+        ("x: Any = 1", "any", 1),
+        ("x: Literal[b'a'] = 'a'", "any", "a"),
     ],
 )
 def test_types_and_readable_defaults(as_notebook: Make, line: str, kind: str, default: Any) -> None:
@@ -123,6 +132,7 @@ def test_types_and_readable_defaults(as_notebook: Make, line: str, kind: str, de
         ("x = 1 + len('a')", "computed"),
         ("x = f'{1}'", "str"),
         ("x = not 1", "bool"),
+        ("x = 1 < len('a')", "bool"),
         ("x = str(1)", "str"),
         ("x = compute()", "computed"),
         ("x: int = compute()", "int"),
@@ -130,6 +140,16 @@ def test_types_and_readable_defaults(as_notebook: Make, line: str, kind: str, de
         ("x = 1 / 0", "computed"),
         ("x = 9 ** 9 ** 9", "computed"),
         ("x: int", "int"),
+        ("x = pd.Timestamp.utcnow()", "timestamp"),
+        ("x = pd.Timestamp.now().tz_localize('UTC').tz_convert('CET')", "timestamp"),
+        ("x = dict(a=1)", "dict"),
+        ("x = {1: 'a'}", "dict"),
+        ("x = Ticker('SPY')", "computed"),
+        ("x: Any = compute()", "any"),
+        ("x = -compute", "computed"),
+        ("x = Mode.NONE", "computed"),
+        ("x = Mode('none')", "enum"),
+        ("x = Path(1)", "str"),
     ],
 )
 def test_defaults_known_only_at_run_time(as_notebook: Make, line: str, kind: str) -> None:
@@ -143,6 +163,7 @@ def test_defaults_known_only_at_run_time(as_notebook: Make, line: str, kind: str
     ("line", "optional"),
     [
         ("x: int = 1", False),
+        ("x: int | str = 1", False),
         ("x: int | None = 1", True),
         ("x: Optional[int] = 1", True),
         ("x: Optional[int] | str = 1", True),
