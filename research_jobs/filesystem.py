@@ -22,7 +22,6 @@ __all__ = [
     "make_private",
     "open_private",
     "refuse_other_than_folder",
-    "remove_if_empty",
     "temporary_path",
     "write_atomically",
 ]
@@ -90,17 +89,6 @@ def make_private(folder: Path) -> None:
     with contextlib.suppress(OSError):
         if stat.S_IMODE(folder.stat().st_mode) & 0o077:
             folder.chmod(PRIVATE_FOLDER)
-
-
-def remove_if_empty(path: Path) -> bool:
-    """Remove a folder if it is empty; return whether it is gone."""
-    try:
-        path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 _counter = itertools.count()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from research_jobs.notebook.bindings import Binding, scopes_of
 from research_jobs.notebook.constants import Evaluator, Imported, TooMuchError, Unknown
+from research_jobs.notebook.walk import dotted_name
 from research_jobs.project import notebook_name
 
 if TYPE_CHECKING:
@@ -164,16 +165,7 @@ def _names_of_load(refs: Iterable[ImportRef]) -> tuple[set[str], dict[str, str],
 def _is_load(function: ast.expr, functions: Collection[str], modules: Mapping[str, str]) -> bool:
     if isinstance(function, ast.Name):
         return function.id in functions
-    if not isinstance(function, ast.Attribute) or function.attr != "load":
-        return False
-    parts: list[str] = []
-    node: ast.expr = function.value
-    while isinstance(node, ast.Attribute):
-        parts.insert(0, node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name) or node.id not in modules:
-        return False
-    return ".".join([modules[node.id], *parts]) in _HOMES
+    return dotted_name(function, modules) in _LOADS
 
 
 def _literal_call(call: ast.Call, path: str) -> LoadCall | None:

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from research_jobs.notebook.walk import dotted_name
+
 __all__ = ["MISSING", "Names", "TypeOf", "default_value", "type_of_annotation", "type_of_default"]
 
 MISSING: Any = object()
@@ -64,15 +66,8 @@ class Names:
     aliases: dict[str, ast.expr] = field(default_factory=dict[str, ast.expr])
 
     def dotted(self, node: ast.expr) -> str:
-        """``pd.Timestamp`` as ``pandas.Timestamp``; ``""`` for anything but a dotted name."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return ""
-        parts.append(self.origins.get(node.id, node.id))
-        return ".".join(reversed(parts))
+        """A dotted name with the origin of its first part."""
+        return dotted_name(node, self.origins)
 
 
 _TEMPORAL = {

@@ -30,7 +30,7 @@ from research_jobs.notebook.markers import lines_like_markers
 from research_jobs.notebook.parity_rules import APPS, CALLS, READS, SERVES, silenced
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.undefined import KERNEL_NAMES, UndefinedName, undefined_names
-from research_jobs.notebook.walk import walk
+from research_jobs.notebook.walk import dotted_name, walk
 from research_jobs.project import notebook_name
 
 __all__ = ["ParityFinding", "check_parity"]
@@ -141,13 +141,7 @@ class _Check:
         return ParityFinding(node.lineno, node.col_offset + 1, code, message)
 
     def dotted(self, node: ast.expr) -> str:
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return ""
-        return ".".join([self.origins.get(node.id, node.id), *reversed(parts)])
+        return dotted_name(node, self.origins)
 
     def calls(self) -> Iterator[ParityFinding]:
         for call in self.found.calls:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Walk", "walk"]
+__all__ = ["Walk", "dotted_name", "walk"]
 
 
 @dataclass
@@ -145,6 +146,24 @@ class Digest:
     def hexdigest(self) -> str:
         """The digest of everything added so far."""
         return hashlib.sha256("\n".join(self._parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def dotted_name(node: ast.expr, origins: Mapping[str, str]) -> str:
+    """``pd.Timestamp`` as ``pandas.Timestamp``; ``""`` for anything but a dotted name.
+
+    Parameters
+    ----------
+    node : ast.expr
+    origins : mapping of str to str
+        Local name to dotted origin: ``{"pd": "pandas", "date": "datetime.date"}``.
+    """
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    return ".".join([origins.get(node.id, node.id), *reversed(parts)])
 
 
 def walk(tree: ast.AST) -> Walk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-__all__ = ["ansi_to_html", "settle_lines", "strip_ansi"]
+__all__ = ["ansi_to_html", "settle_lines"]
 
 _ESCAPE = re.compile(r"\x1b\[([0-9;:]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -15,11 +15,6 @@ _UNIT = re.compile(r"\x1b\[[0-9;:]*[A-Za-z]|.", re.DOTALL)
 _EMPTY = re.compile(r"<span[^<>]*+></span>")
 _STYLES = {1: "b", 2: "d", 3: "i", 4: "u", 7: "r", 9: "s"}
 _OFF = {22: ("b", "d"), 23: ("i",), 24: ("u",), 27: ("r",), 29: ("s",)}
-
-
-def strip_ansi(text: str) -> str:
-    """The text without escape sequences."""
-    return _CONTROL.sub("", _ESCAPE.sub("", text))
 
 
 def settle_lines(text: str) -> str:

@@ -17,7 +17,7 @@ from research_jobs.report.limits import OverBudgetError, budget
 from research_jobs.report.prose import FORMULA_LIMIT, Prose, latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
-from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail
+from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail, joined
 from research_jobs.runtime.vega import specification
 from research_jobs.units import readable_size
 
@@ -153,7 +153,7 @@ class Renderer:
         known = self._vega(data) if known is None else known
         if known is not None:
             return f'<div class="rj-output">{known}</div>' if known else ""
-        place = _joined(data.get("text/html", ""))
+        place = joined(data.get("text/html", ""))
         root = _BOKEH_ROOT.match(place)
         if root is not None:
             # The place of a plot whose script comes next.
@@ -174,8 +174,8 @@ class Renderer:
         if mime == PLOTLY:
             return self._plotly(value)
         if mime in _PICTURES:
-            return _picture(mime, _joined(value), metadata.get(mime) or metadata)
-        text = _joined(value)
+            return _picture(mime, joined(value), metadata.get(mime) or metadata)
+        text = joined(value)
         if mime == "image/svg+xml":
             encoded = base64.b64encode(text.encode()).decode()
             return _picture(mime, encoded, metadata.get(mime) or {})
@@ -206,7 +206,7 @@ class Renderer:
             return _note(
                 f"A table or page of {readable_size(len(text))} is left out here; "
                 "the .ipynb has it."
-            ) + _text_block(_joined(data.get("text/plain", "")), "rj-out rj-value")
+            ) + _text_block(joined(data.get("text/plain", "")), "rj-out rj-value")
         if len(text) > CLEAN_LIMIT:
             return self._frame(text, name)
         cleaned = clean_html(text, scope=f"#{scope}", picture=self.picture)
@@ -332,13 +332,6 @@ def warm_up() -> None:
     """Import and prepare what outputs need, for the processes that are forked from this one."""
     render_markdown("*a* $x$", anchor="a")
     clean_html(_PANDAS, scope="#a")
-
-
-def _joined(value: Any) -> str:
-    """A representation as one text: nbformat also allows a list of lines."""
-    if isinstance(value, list):
-        return "".join(str(part) for part in value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _picture(mime: str, encoded: str, metadata: Any) -> str:

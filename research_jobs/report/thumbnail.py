@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from research_jobs.report.svg import clean_svg
 
-__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "figure_script", "find_thumbnail"]
+__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "figure_script", "find_thumbnail", "joined"]
 
 WIDEST = 600  # pixels
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -62,7 +62,7 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
     for mime, suffix in _PICTURES:
         if mime in data:
             try:
-                content = base64.b64decode(_joined(data[mime]))
+                content = base64.b64decode(joined(data[mime]))
             except (binascii.Error, ValueError):
                 continue
             size = _size(content)
@@ -71,7 +71,7 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
             return Thumbnail(suffix, content)
     if "image/svg+xml" not in data:
         return None
-    drawing = clean_svg(_joined(data["image/svg+xml"]))
+    drawing = clean_svg(joined(data["image/svg+xml"]))
     if drawing is None:
         return None
     measured = _svg_size(drawing)
@@ -158,7 +158,7 @@ def _svg_size(drawing: str) -> tuple[float, float] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _joined(value: Any) -> str:
+def joined(value: Any) -> str:
     """A representation as one text: nbformat also allows a list of lines."""
     if isinstance(value, list):
         return "".join(str(part) for part in value)

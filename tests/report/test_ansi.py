@@ -2,7 +2,7 @@
 
 import pytest
 
-from research_jobs.report.ansi import ansi_to_html, settle_lines, strip_ansi
+from research_jobs.report.ansi import ansi_to_html, settle_lines
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,6 @@ def test_lines_that_were_written_over(text, shown):
 def test_colours(text, html):
     """Colours and styles become spans, everything else that is no text goes."""
     assert ansi_to_html(text) == html
-
-
-def test_strip():
-    """Without colours the text is left."""
-    assert strip_ansi("\x1b[1mbold\x1b[0m and \x1b]0;title\x07plain") == "bold and plain"
 
 
 @pytest.mark.parametrize(

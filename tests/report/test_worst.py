@@ -198,7 +198,7 @@ KINDS: dict[str, dict[str, Callable[[int], str]]] = {
 CODE = """
 import json, os, resource, sys, traceback
 from pathlib import Path
-from research_jobs.report.ansi import ansi_to_html, settle_lines, strip_ansi
+from research_jobs.report.ansi import ansi_to_html, settle_lines
 from research_jobs.report.css import harmless_declarations, scoped_css
 from research_jobs.report.highlight import highlight_python
 from research_jobs.report.outputs import Renderer, warm_up
@@ -216,7 +216,7 @@ def read(line):
     return read_capture(path).cells
 WAYS = {
     "ansi": [
-        settle_lines, ansi_to_html, strip_ansi,
+        settle_lines, ansi_to_html,
         lambda text: Renderer().render(Stream("stdout", [text]), cell),
         lambda text: Renderer().render(Error(text, text, [text], None), cell),
         lambda text: show("text/plain", text),
