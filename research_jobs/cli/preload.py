@@ -13,9 +13,10 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import enter_project
 from research_jobs.project import Project
-from research_jobs.supervisor.process import TemplateUnfitError, fork_is_possible
+from research_jobs.supervisor.interpreter import fork_is_possible
 from research_jobs.supervisor.run import Supervisor
 from research_jobs.supervisor.supervise import changed_at_start, resolve_interpreter
+from research_jobs.supervisor.template import TemplateUnfitError
 
 __all__ = ["show_preload"]
 

@@ -328,7 +328,7 @@ class _Maker:
             self._forget_copies()
         if control is not None:
             control.close()
-        if process is not None:
+        if process is not None and not hands_down():
             try:
                 process.wait(1)
             except subprocess.TimeoutExpired:

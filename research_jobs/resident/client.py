@@ -18,10 +18,10 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.project import Project
 from research_jobs.protocol import ProtocolError
 from research_jobs.resident.address import host_key, peer_user, socket_address, socket_folder
-from research_jobs.runtime.channel import receive_message, send_message
-from research_jobs.supervisor.connection import current_umask
+from research_jobs.runtime import processes
+from research_jobs.runtime.channel import receive_descriptors, receive_message, send_message
 
-__all__ = ["NoHostError", "ask", "connect", "run_command", "start_run"]
+__all__ = ["NoHostError", "ask", "ask_for_descriptor", "connect", "run_command", "start_run"]
 
 # How long a host may take to answer, seconds: it loads itself anew when its code has changed.
 ANSWER_S = 20.0
@@ -92,18 +92,35 @@ def ask(connection: socket.socket, kind: str, *, fds: Sequence[int] = (), **fiel
     NoHostError
         When it declines, ends, or speaks another protocol.
     """
+    answer, descriptors = _ask(connection, kind, fds, fields)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return answer
+
+
+def ask_for_descriptor(connection: socket.socket, kind: str, **fields: Any) -> tuple[Any, int]:
+    """Like `ask`, for an answer that comes with a descriptor, which the caller closes."""
+    answer, descriptors = _ask(connection, kind, (), fields)
+    if len(descriptors) != 1:
+        raise NoHostError("the host has ended")
+    return answer, descriptors[0]
+
+
+def _ask(
+    connection: socket.socket, kind: str, fds: Sequence[int], fields: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
     # The interpreter and the package, in case the socket's name is not enough to tell them.
     hello = {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
     try:
         send_message(connection, kind, fds=fds, **hello, **fields)
-        answer = receive_message(connection)
+        answer, descriptors = receive_descriptors(connection, 1)
     except (OSError, ProtocolError) as error:
         raise NoHostError(f"the host does not answer ({error})") from error
     if answer is None:
         raise NoHostError("the host has ended")
     if answer.get("record") == "Declined":
         raise NoHostError(f"the host declines: {answer.get('reason')}")
-    return answer
+    return answer, descriptors
 
 
 def start_run(project: Project, run_id: str, instance: str) -> int:
@@ -133,7 +150,7 @@ def start_run(project: Project, run_id: str, instance: str) -> int:
             run_id=run_id,
             instance=instance,
             environment=dict(os.environ),
-            umask=current_umask(),
+            umask=processes.current_umask(),
         )
         _go(connection)
         return int(answer["pid"])
@@ -168,7 +185,7 @@ def run_command(project: Project, words: Sequence[str]) -> int:
             fds=(0, 1, 2),
             words=list(words),
             environment=dict(os.environ),
-            umask=current_umask(),
+            umask=processes.current_umask(),
             folder=str(Path.cwd()),
             encoding=sys.stdout.encoding,
         )

@@ -9,6 +9,7 @@ Requests::
     Run      run_id, instance, environment, umask   ─▶ Started pid ◀─ Go
     Command  words, environment, umask, folder,     ─▶ Started pid ◀─ Go, Signal number …
              encoding; with stdin, stdout, stderr   ─▶ Exited code
+    Template interpreter                            ─▶ Template …, with a connection to it
     Renew                                           ─▶ Renewing
     Status                                          ─▶ Status pid, since, runs
 
@@ -84,12 +85,15 @@ class Work:
         Runs a command in this process, given its words; returns the exit code.
     changed : callable
         Returns what no longer matches a cold start, or None.
+    lend : callable
+        Returns what describes the template of an interpreter, and a connection to it, or None.
     """
 
     run: Callable[[Mapping[str, Any]], int]
     conclude: Callable[[str, str, str], int]
     command: Callable[[Sequence[str]], int]
     changed: Callable[[], str | None]
+    lend: Callable[[str], tuple[Mapping[str, Any], int] | None]
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,6 @@ class Host:
         gc.collect()
         # A collection does not write to frozen objects, so their memory stays shared.
         gc.freeze()
-        hand_down(on=True)
         self.descriptors = _descriptors()
         self._reap()
         poller = select.poll()
@@ -322,6 +325,8 @@ class Host:
                     )
                     self.commands.add(pid)
                     send_message(connection, "Started", pid=pid)
+                case "Template":
+                    self._lend(connection, str(message["interpreter"]))
                 case "Renew":
                     send_message(connection, "Renewing")
                     self.renew("it was asked to")
@@ -338,6 +343,13 @@ class Host:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _lend(self, connection: socket.socket, python: str) -> None:
+        lent = self.work.lend(python)
+        if lent is None:
+            raise ValueError(f"it has no template of {python}")
+        loan, descriptor = lent
+        send_message(connection, "Template", fds=(descriptor,), **loan)
 
     # -- children -------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ __all__ = [
     "alive",
     "children_of",
     "command_of",
+    "current_umask",
     "descendants",
     "die_with_parent",
     "groups_of",
@@ -255,6 +256,17 @@ def thread_names() -> list[str]:
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm") as file:
             names.append(file.read().strip())
     return names
+
+
+def current_umask() -> int:
+    """The umask, without setting it: other threads may be creating files."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.protocol import ProtocolError, RunRequest, decode
@@ -22,7 +21,7 @@ from research_jobs.runtime.channel import (
     send_record,
 )
 from research_jobs.runtime.ending import shown_path
-from research_jobs.supervisor.process import StartError, wait_readable
+from research_jobs.supervisor.interpreter import StartError, wait_readable
 
 __all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError"]
 
@@ -117,7 +116,9 @@ class Connection:
         return result
 
     def _send_request(self) -> None:
-        send_message(self.connection, "Start", environment=dict(os.environ), umask=current_umask())
+        send_message(
+            self.connection, "Start", environment=dict(os.environ), umask=processes.current_umask()
+        )
         send_record(self.connection, self.request)
 
     def _receive(self) -> Outcome:
@@ -161,14 +162,3 @@ class Connection:
             processes.signal_all([self.guardian], signal.SIGKILL)
         if self.pid is not None:
             processes.signal_all(processes.session_members(self.pid), signal.SIGKILL)
-
-
-def current_umask() -> int:
-    """The umask, without setting it: other threads may be creating files."""
-    with contextlib.suppress(OSError, ValueError), Path("/proc/self/status").open() as file:
-        for line in file:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask

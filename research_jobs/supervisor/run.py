@@ -18,7 +18,9 @@ from research_jobs.outcome import Outcome
 from research_jobs.project import Project, find_project
 from research_jobs.protocol import PartitionKey
 from research_jobs.supervisor.connection import CancelToken
-from research_jobs.supervisor.process import PreloadReport, StartError
+from research_jobs.supervisor.facts import PreloadReport
+from research_jobs.supervisor.interpreter import StartError
+from research_jobs.supervisor.loans import borrow_template
 from research_jobs.supervisor.request import build_request, preload_modules
 from research_jobs.supervisor.shared import shared_supervisor
 from research_jobs.supervisor.supervise import Isolation, Supervisor
@@ -119,7 +121,9 @@ def run_notebook(
             results_path=path,
         )
         _flush()
-        result = shared_supervisor(_preload(place, manifest)).run(
+        supervisor = shared_supervisor(_preload(place, manifest))
+        supervisor.lender = borrow_template
+        result = supervisor.run(
             request,
             stdout=1,
             stderr=2,

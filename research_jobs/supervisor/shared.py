@@ -23,7 +23,7 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import write_atomically
 from research_jobs.process import hands_down
 from research_jobs.project import Project
-from research_jobs.supervisor.process import fork_is_possible
+from research_jobs.supervisor.interpreter import fork_is_possible
 from research_jobs.supervisor.supervise import Supervisor
 
 __all__ = ["close_supervisors", "remember_preload", "shared_supervisor", "warm_up"]

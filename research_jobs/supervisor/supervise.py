@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.protocol import RunRequest
@@ -25,16 +25,15 @@ from research_jobs.supervisor.connection import (
     Connection,
     NotStartedError,
 )
-from research_jobs.supervisor.process import (
-    PreloadReport,
+from research_jobs.supervisor.facts import PreloadReport
+from research_jobs.supervisor.interpreter import (
     StartError,
-    Template,
-    TemplateGoneError,
-    TemplateUnfitError,
     fork_is_possible,
     start_cold,
     startup_environment,
 )
+from research_jobs.supervisor.preloading import start_template
+from research_jobs.supervisor.template import Template, TemplateGoneError, TemplateUnfitError
 
 __all__ = ["Isolation", "Supervisor", "changed_at_start", "resolve_interpreter"]
 
@@ -74,6 +73,8 @@ class Supervisor:
         self._python = python or sys.executable
         self._log = log or _logger.warning
         self._inheritable = inheritable
+        #: asked for a template before one is started: interpreter, project
+        self.lender: Callable[[str, str], Template | None] | None = None
         self._lock = threading.Lock()
         self._templates: list[Template] = []
         self._starting: dict[str, threading.Lock] = {}
@@ -218,7 +219,7 @@ class Supervisor:
                 failure=Failure(
                     headline=f"{shown_path(request)}: {error.headline}",
                     traceback=error.details or "",
-                    exception="research_jobs.supervisor.process.StartError",
+                    exception="research_jobs.supervisor.interpreter.StartError",
                 ),
                 started_at=started_at,
                 duration_s=time.monotonic() - started,
@@ -304,7 +305,7 @@ class Supervisor:
             existing = self._find(python, project, path)
             if existing is not None:
                 return existing
-            template = Template(
+            template = self._borrow(python, project, path) or start_template(
                 python,
                 project,
                 self._preload,
@@ -318,6 +319,21 @@ class Supervisor:
                     return template
         template.close()
         raise StartError("this supervisor is closed")
+
+    def _borrow(self, python: str, project: str, path: Sequence[str]) -> Template | None:
+        template = self.lender(python, project) if self.lender is not None else None
+        if template is None:
+            return None
+        if template.outdated() is None and template.serves(project, path):
+            return template
+        template.close()
+        return None
+
+    def lend(self, python: str) -> tuple[dict[str, Any], int] | None:
+        """What another process needs to use the template of an interpreter, if one runs."""
+        with self._lock:
+            ours = [template for template in self._templates if template.python == python]
+        return ours[0].lend() if ours else None
 
     def _find(self, python: str, project: str, path: Sequence[str]) -> Template | None:
         """A template that may fork for a project; outdated ones are removed."""

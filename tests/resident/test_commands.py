@@ -174,3 +174,53 @@ def start_run_of(hosted: Hosted, run_id: str) -> int:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+CALLER = """
+import os, sys
+from research_jobs import run_notebook
+
+print(run_notebook("says_who", results=["parents"])[0], os.getpid(), flush=True)
+"""
+
+
+def test_a_program_borrows_the_template(hosted: Hosted) -> None:
+    """`run_notebook` forks from the host's template, and its runs end with the program."""
+    hosted.manifest("{}")
+    hosted.write(
+        "says_who",
+        """
+        # %%
+        import os
+        from pathlib import Path
+
+
+        def parent(pid):
+            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+        guardian = os.getppid()
+        parents = [guardian, parent(guardian), parent(parent(guardian))]
+        """,
+    )
+    host = hosted.status()["pid"]
+    done = hosted.python(CALLER)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("]")[0].endswith(f" {host}")
+    _guardian, template, _host = map(int, done.stdout.split("[")[1].split("]")[0].split(","))
+    assert hosted.python(CALLER).stdout.count(f" {template}, {host}]") == 1
+
+
+def test_a_killed_program_takes_its_notebook_along(own: Hosted) -> None:
+    """The guardian of a borrowed template watches the program that called."""
+    says_who = """write_text(str(__import__('os').getpid()))"""
+    own.write("sleeps", SLEEPS.replace('write_text("")', says_who))
+    own.start()
+    caller = own.begin_python("import research_jobs\nresearch_jobs.run_notebook('sleeps', [])\n")
+    began = own.root / "notebooks" / "began"
+    wait_until(lambda: began.exists() and began.read_text())
+    notebook = int(began.read_text())
+    caller.kill()
+    caller.communicate()
+    wait_until(lambda: not processes.alive(notebook), limit_s=5)
+    assert own.answers()

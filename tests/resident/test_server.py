@@ -23,6 +23,7 @@ from research_jobs.runtime.channel import receive_message, send_message
 # A host that does what a test asks of its children, without Dagster.
 SMALL = """
 import os, random, signal, sys, tempfile, threading
+from dataclasses import replace
 from pathlib import Path
 from research_jobs.project import find_project
 from research_jobs.resident.server import Host, Listening, Work, listen
@@ -53,7 +54,7 @@ if (project.root / "thread").exists():
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 if (project.root / "grpc").exists():
     sys.modules["grpc"] = sys
-work = Work(run=run, conclude=conclude, command=command, changed=changed)
+work = Work(run=run, conclude=conclude, command=command, changed=changed, lend=lambda _: None)
 again = [sys.executable, __file__, sys.argv[1]]
 host = Host(project, kept, work, again=again, environment=dict(os.environ), patience_s=3)
 if (project.root / "open").exists():
@@ -61,7 +62,7 @@ if (project.root / "open").exists():
     leaks = []
     def changed_and_leaks():
         leaks.append(open(os.devnull))
-    host.work = Work(run=run, conclude=conclude, command=command, changed=changed_and_leaks)
+    host.work = replace(work, changed=changed_and_leaks)
 print("ready", flush=True)
 sys.exit(host.serve())
 """
@@ -279,9 +280,21 @@ def test_it_loads_itself_anew_under_way(small: Small) -> None:
     assert not (small.root / "changed").exists()
 
 
+TEMPLATE = """
+# %%
+import os
+from pathlib import Path
+
+parent = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+Path(f"template_of_{__name__}").write_text(parent)
+"""
+
+
 def test_killed_under_a_run(own: Hosted) -> None:
-    """After SIGKILL of the host its runs go on and succeed, and another host takes its place."""
-    own.write("sleeps", SLEEPS)
+    """After SIGKILL of the host a run goes on, with the same template, and a new host is found."""
+    own.write("first", TEMPLATE + SLEEPS)
+    own.write("second", TEMPLATE)
+    own.manifest("notebooks: {second: {after: [first]}}")
     own.start()
     run = own.launch()
     wait_until((own.root / "notebooks" / "began").exists)
@@ -289,7 +302,14 @@ def test_killed_under_a_run(own: Hosted) -> None:
     own.start()
     (own.root / "notebooks" / "go").touch()
     assert own.ended(run).is_success
-    assert own.command("run", "sleeps").returncode == 0
+    first, second = (
+        (own.root / "notebooks" / f"template_of_{name}").read_text() for name in ("first", "second")
+    )
+    assert first == second
+    assert own.command("run", "second").returncode == 0
+    assert (own.root / "notebooks" / "template_of_second").read_text() != first
+    # It ends with the last process that could have used it.
+    wait_until(lambda: not processes.alive(int(first)))
 
 
 def test_stopped_politely(own: Hosted) -> None:

@@ -12,8 +12,9 @@ import pytest
 from lab import MARKER, Lab, marked, wait_until
 
 from research_jobs.outcome import State
-from research_jobs.supervisor.process import Template
+from research_jobs.supervisor.preloading import start_template
 from research_jobs.supervisor.run import Supervisor
+from research_jobs.supervisor.template import Template
 
 MODULES = {
     "fits": "VALUE = 1",
@@ -141,7 +142,7 @@ def started(libraries: Path, project: Path) -> Iterator[tuple[Template, list[str
         "json",
         "fits.no_module",
     ]
-    template = Template(sys.executable, str(project), names, lines.append, import_limit=8.0)
+    template = start_template(sys.executable, str(project), names, lines.append, import_limit=8.0)
     yield template, lines
     template.close()
 
@@ -194,7 +195,7 @@ def test_project_around_its_environment(tmp_path: Path, marker: str) -> None:
     (tmp_path / "own_module.py").write_text("VALUE = 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(site), str(tmp_path))))
-        template = Template(
+        template = start_template(
             sys.executable,
             str(tmp_path),
             ("installed_inside", "own_module"),

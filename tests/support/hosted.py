@@ -164,6 +164,28 @@ class Hosted:
             timeout=LIMIT_S * 2,
         )
 
+    def python(self, code: str) -> subprocess.CompletedProcess[str]:
+        """What becomes of a program in the project's folder."""
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+
+    def begin_python(self, code: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def begin(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*PREFIX, *words],

@@ -18,10 +18,11 @@ from research_jobs.orchestration.compat.migrations import remember_migrations
 from research_jobs.orchestration.execution.run_worker import conclude_run, work_on_run
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.instance import default_config, enter_project
+from research_jobs.process import hand_down
 from research_jobs.project import Project
 from research_jobs.report.making import start_maker
 from research_jobs.resident.server import Work
-from research_jobs.supervisor.process import fork_is_possible
+from research_jobs.supervisor.interpreter import fork_is_possible
 from research_jobs.supervisor.shared import shared_supervisor
 from research_jobs.supervisor.sources import Sources
 
@@ -67,6 +68,7 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
     """
     began = time.time_ns()
     enter_project(project)
+    hand_down(on=True)
     start_maker()
     # Reads notebooks and manifest, as every process of the code location does.
     importlib.import_module("research_jobs.definitions")
@@ -88,7 +90,13 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
     def changed() -> str | None:
         return sources.changed() or supervisor.outdated()
 
-    return Work(run=work_on_run, conclude=conclude_run, command=command, changed=changed)
+    return Work(
+        run=work_on_run,
+        conclude=conclude_run,
+        command=command,
+        changed=changed,
+        lend=supervisor.lend,
+    )
 
 
 def _open_an_instance() -> None:
