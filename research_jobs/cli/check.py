@@ -50,16 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read everything, run nothing, report what is wrong."""
-    found, notebooks, beside = findings(arguments.project)
-    errors = sum(finding.level == "error" for finding in found)
+    problems, notebooks, beside = findings(arguments.project)
+    errors = sum(finding.level == "error" for finding in problems)
     if arguments.json:
-        print_json([asdict(finding) for finding in found])
+        print_json([asdict(finding) for finding in problems])
         return 1 if errors else 0
-    for finding in found:
+    for finding in problems:
         print(f"{finding.level}: {finding.text}")
     if beside:
         complain(beside)
-    warnings = len(found) - errors
+    warnings = len(problems) - errors
     print(
         f"{notebooks} notebook{'s' * (notebooks != 1)}, "
         f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
@@ -75,25 +75,25 @@ def findings(where: str | None) -> tuple[list[Finding], int, str | None]:
 
     project = find_project(where)
     catalog = load_catalog(project)
-    found = [
+    problems = [
         Finding("error", problem.name, problem.error.headline)
         for problem in catalog.manifest.problems
     ]
-    found += [
+    problems += [
         Finding("error", name, error.headline) for name, error in definition_problems(catalog)
     ]
-    found += [Finding("error", None, error.headline) for error in catalog.scan.problems]
+    problems += [Finding("error", None, error.headline) for error in catalog.scan.problems]
     for entry in catalog:
         if entry.error is not None:
-            found.append(Finding("error", entry.name, entry.error.headline))
-        found += [Finding("warning", entry.name, warning) for warning in entry.warnings]
-        found += _unassigned_outputs(catalog, entry)
-        found += _unread_dimensions(catalog, entry)
-        found += _in_the_way(catalog, entry)
-    found += _differences(catalog)
+            problems.append(Finding("error", entry.name, entry.error.headline))
+        problems += [Finding("warning", entry.name, warning) for warning in entry.warnings]
+        problems += _unassigned_outputs(catalog, entry)
+        problems += _unread_dimensions(catalog, entry)
+        problems += _in_the_way(catalog, entry)
+    problems += _differences(catalog)
     # One mistake is reported once, whatever it is about.
-    unique = {finding.text: finding for finding in reversed(found)}
-    ordered = [finding for finding in found if unique.pop(finding.text, None) is not None]
+    unique = {finding.text: finding for finding in reversed(problems)}
+    ordered = [finding for finding in problems if unique.pop(finding.text, None) is not None]
     return ordered, len(catalog.entries), files_beside(catalog.scan, project.notebooks)
 
 

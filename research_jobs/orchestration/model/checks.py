@@ -88,22 +88,22 @@ class CheckTally:
         AssetCheckResult
             Passed when it passed for every partition; else the failing ones are in its metadata.
         """
-        for name, found in self._found.items():
-            shown = found.shown
+        for name, tally in self._found.items():
+            shown = tally.shown
             metadata: dict[str, Any] = dict(shown.metadata)
             description = shown.description
-            if found.failed:
+            if tally.failed:
                 metadata |= dict(extra or {})
-            if found.partitions:
-                metadata["partitions"] = found.partitions
+            if tally.partitions:
+                metadata["partitions"] = tally.partitions
                 description = (
-                    f"{found.failed} of {found.count} partitions: "
-                    f"{found.partitions[0]}: {description}"
+                    f"{tally.failed} of {tally.count} partitions: "
+                    f"{tally.partitions[0]}: {description}"
                 )
             yield dg.AssetCheckResult(
                 asset_key=self._key,
                 check_name=name,
-                passed=not found.failed,
+                passed=not tally.failed,
                 severity=_SEVERITY.get(shown.severity, dg.AssetCheckSeverity.ERROR),
                 description=description or None,
                 metadata=fit({str(k): _value(v) for k, v in metadata.items()}, limit=20_000),

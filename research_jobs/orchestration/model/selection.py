@@ -82,7 +82,7 @@ def select_partitions(
 
 
 def _by_keys(definition: dg.PartitionsDefinition[Any], keys: Iterable[str]) -> list[str]:
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     known: list[str] | None = None
     for key in keys:
         if any(c in key for c in "*?["):
@@ -90,17 +90,17 @@ def _by_keys(definition: dg.PartitionsDefinition[Any], keys: Iterable[str]) -> l
             matches = [k for k in known if fnmatch.fnmatchcase(k, key)]
             if not matches:
                 raise PartitionError(f"no partition matches '{key}'", hint=existing(known))
-            found.update(dict.fromkeys(matches))
+            chosen.update(dict.fromkeys(matches))
         elif has_key(definition, key):
-            found[key] = None
+            chosen[key] = None
         else:
             known = known if known is not None else list(definition.get_partition_keys())
             raise PartitionError(f"there is no partition '{key}'", hint=existing(known, key))
-    if len(found) > 1:
+    if len(chosen) > 1:
         known = known if known is not None else list(definition.get_partition_keys())
         order = {k: n for n, k in enumerate(known)}
-        return sorted(found, key=lambda k: order.get(k, len(order)))
-    return list(found)
+        return sorted(chosen, key=lambda k: order.get(k, len(order)))
+    return list(chosen)
 
 
 def has_key(definition: dg.PartitionsDefinition[Any], key: str) -> bool:
@@ -176,8 +176,8 @@ def _in_span(
             begin -= before.end.timestamp() > low
     if high is not None:
         end = bisect_left(known, high, key=start_of)
-    found = list(known[begin:end])
-    if not found:
+    keys = list(known[begin:end])
+    if not keys:
         raise PartitionError(
             f"there is no partition from {first or 'the beginning'} to {last or 'the end'}",
             hint=(
@@ -185,7 +185,7 @@ def _in_span(
                 f" to {definition.get_last_partition_key()}."
             ),
         )
-    return found
+    return keys
 
 
 _SPANS = (

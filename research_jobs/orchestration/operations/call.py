@@ -79,11 +79,11 @@ class RunCommand:
             # what was known of listed keys is old, now that others have run
             self._session.forget_keys()
             for key in wave:
-                found = self._choose(key)
-                if isinstance(found, list):
-                    chosen[key] = found
+                choice = self._choose(key)
+                if isinstance(choice, list):
+                    chosen[key] = choice
                     continue
-                error, outcome = found
+                error, outcome = choice
                 if self._named and number == 0:
                     raise error
                 self.expected += 1
@@ -109,13 +109,13 @@ class RunCommand:
         for number, wave in enumerate(self._waves):
             chosen: dict[dg.AssetKey, list[str | None]] = {}
             for key in wave:
-                found = self._choose(key)
-                if isinstance(found, list):
-                    chosen[key] = found
+                choice = self._choose(key)
+                if isinstance(choice, list):
+                    chosen[key] = choice
                 elif self._named and number == 0:
-                    raise found[0]
-                elif number == 0 and found[1].state is not State.SKIPPED:
-                    foreseen.append(found[0].headline)
+                    raise choice[0]
+                elif number == 0 and choice[1].state is not State.SKIPPED:
+                    foreseen.append(choice[0].headline)
             for batch in plan_batches(self._graph, chosen):
                 for key in batch.keys:
                     name = self._names.notebook(key)
@@ -123,8 +123,8 @@ class RunCommand:
                     partitioned[name] = part is not None
                     keys.setdefault(name, []).extend([part] if part is not None else [])
         plan = tuple(
-            PlannedNotebook(name, tuple(found), max(len(found), 1), partitioned=partitioned[name])
-            for name, found in keys.items()
+            PlannedNotebook(name, tuple(parts), max(len(parts), 1), partitioned=partitioned[name])
+            for name, parts in keys.items()
         )
         foreseen += foresee(self._session.catalog, plan)
         return BackfillSummary(id="", plan=plan, foreseen=tuple(foreseen))
@@ -154,11 +154,11 @@ class RunCommand:
         definition = self._graph.get(key).partitions_def
         try:
             self._session.refresh_keys([name])
-            found = choose_partitions(name, definition, self._partition, self._session.instance)
+            keys = choose_partitions(name, definition, self._partition, self._session.instance)
         except PartitionError as error:
             return error, Outcome(State.BLOCKED, failure=Failure(error.headline))
-        if found:
-            return found
+        if keys:
+            return keys
         assert definition is not None, "what has no partitions runs without one"
         none = PartitionError(f"'{name}' has no partition yet", hint=none_yet(definition))
         return none, Outcome(State.SKIPPED, skip_reason=none.headline)

@@ -37,14 +37,14 @@ def stale_notebooks(
     """
     stale = stale_resolver(instance, definitions)
     graph = definitions.get_repository_def().asset_graph
-    found: dict[dg.AssetKey, None] = {}
+    outdated: dict[dg.AssetKey, None] = {}
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         for key in graph.toposorted_asset_keys:
             node = graph.get(key)
             if not node.is_materializable:
                 continue
-            if any(parent in found for parent in node.parent_keys):
-                found[key] = None
+            if any(parent in outdated for parent in node.parent_keys):
+                outdated[key] = None
                 continue
             newest: str | None = None
             if node.partitions_def is not None:
@@ -52,8 +52,8 @@ def stale_notebooks(
                 if newest is None:
                     continue
             if stale(key, newest) != "FRESH":
-                found[key] = None
-    return tuple(found)
+                outdated[key] = None
+    return tuple(outdated)
 
 
 def stale_partitions(
@@ -92,14 +92,14 @@ def _code_versions(
 ) -> dict[str, str | None]:
     """The code version of the last materialisation of each partition."""
     wanted = set(partitions)
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     cursor: str | None = None
     while True:
         page = instance.fetch_materializations(key, limit=PAGE, cursor=cursor)
         for record in page.records:  # the newest first
             partition = record.partition_key
-            if partition in wanted and partition not in found:
-                found[partition] = code_version_of(record)
-        if not page.has_more or len(found) == len(wanted):
-            return found
+            if partition in wanted and partition not in versions:
+                versions[partition] = code_version_of(record)
+        if not page.has_more or len(versions) == len(wanted):
+            return versions
         cursor = page.cursor

@@ -83,10 +83,10 @@ def _sink(frame: Any, path: Path, options: WriteOptions, record: str) -> None:
             metadata={KEY.decode(): record},
         )
     except pl.exceptions.PolarsError as error:
-        found = _OS_ERROR.search(str(error))
-        if found is None:
+        code = _OS_ERROR.search(str(error))
+        if code is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -97,11 +97,11 @@ def _check_schema(frame: Any, place: ErrorContext, path: Path) -> None:
     import polars as pl
 
     wanted = frame.collect_schema()
-    found = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
+    schema = pl.scan_parquet(path, hive_partitioning=False, glob=False).collect_schema()
     for name, dtype in wanted.items():
-        if found.get(name) != dtype:
+        if schema.get(name) != dtype:
             raise place.at(f"column {name!r}").error(
-                f"polars type {dtype}", f"cast it: Parquet returns {found.get(name)}"
+                f"polars type {dtype}", f"cast it: Parquet returns {schema.get(name)}"
             )
 
 
@@ -109,10 +109,10 @@ def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
     frame = read_lazy(source, columns, filters)
     if source.kind == "polars.LazyFrame":
         return frame
-    found = frame.collect()
+    collected = frame.collect()
     if source.kind == "polars.Series":
-        return found.to_series().alias(source.header.detail["name"])
-    return found
+        return collected.to_series().alias(source.header.detail["name"])
+    return collected
 
 
 def read_lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:
@@ -163,8 +163,8 @@ def _condition(filters: list[list[tuple[str, str, Any]]]) -> Any:
         column = pl.col(name)
         if operator in _COMPARISONS:
             return _COMPARISONS[operator](column, value)
-        found = column.is_in(list(value))
-        return found if operator == "in" else ~found
+        listed = column.is_in(list(value))
+        return listed if operator == "in" else ~listed
 
     return pl.any_horizontal(
         *(pl.all_horizontal(*(test(*term) for term in group)) for group in filters)
