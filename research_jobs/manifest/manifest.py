@@ -14,6 +14,7 @@ from research_jobs.manifest.models import (
     ProjectSpec,
     ReportsSpec,
     ScheduleSpec,
+    SharedSpec,
 )
 from research_jobs.project import notebook_name
 
@@ -114,25 +115,11 @@ class Manifest:
 
 def with_defaults(spec: NotebookSpec, defaults: Defaults) -> NotebookSpec:
     """A notebook's entry, with the defaults for what it does not set."""
-    given = spec.model_fields_set
-    update: dict[str, Any] = {
-        name: getattr(defaults, name)
-        for name in (
-            "timezone",
-            "timeout",
-            "memory",
-            "retries",
-            "pool",
-            "isolation",
-            "python",
-            "io_manager",
-            "owners",
-            "group",
-            "kinds",
-        )
-        if name not in given
-    }
-    # mappings are merged, and the notebook's own values win
+    merged = {"tags", "environment"}
+    shared = {*SharedSpec.model_fields, "timezone"}
+    unset = shared - spec.model_fields_set - merged
+    update: dict[str, Any] = {name: getattr(defaults, name) for name in unset}
+    # The notebook's own values win.
     if defaults.tags:
         update["tags"] = {**defaults.tags, **spec.tags}
     if defaults.environment:

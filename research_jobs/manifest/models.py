@@ -67,6 +67,7 @@ __all__ = [
     "ProjectSpec",
     "ReportsSpec",
     "ScheduleSpec",
+    "SharedSpec",
 ]
 
 
@@ -139,7 +140,55 @@ def _variants(value: Any) -> Any:
     return {name: json_value(parameters or {}) for name, parameters in value.items()}
 
 
-class NotebookSpec(Spec):
+class SharedSpec(Spec):
+    """What a notebook's entry and the defaults of all notebooks may both say."""
+
+    timeout: Limit | None = Field(default=None, description="The run is stopped after this long.")
+    memory: Memory | None = Field(
+        default=None, description="Memory limit for all of the notebook's processes together."
+    )
+    retries: Retries | None = None
+    pool: StrictStr | None = Field(default=None, description="Runs in one pool share its limit.")
+    isolation: Literal["fork", "spawn"] | None = None
+    python: StrictStr | None = Field(
+        default=None, description="Path of another Python interpreter."
+    )
+    io_manager: StrictStr | None = None
+    owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
+    tags: Tags = Field(default_factory=dict)
+    group: StrictStr | None = None
+    kinds: Texts = ()
+    environment: Annotated[
+        Mapping[str, StrictStr],
+        BeforeValidator(_environment),
+        WithJsonSchema(
+            {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+        ),
+    ] = Field(default_factory=dict, description="Variables set for the notebook's process.")
+
+    _check_owners = field_validator("owners")(check_owners)
+    _check_group = field_validator("group")(check_group)
+    _check_pool = field_validator("pool")(check_pool)
+
+    @field_validator("kinds")
+    @classmethod
+    def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > 10:
+            raise RefusedValueError(f"{len(value)} kinds are listed", "Keep at most 10.")
+        for kind in value:
+            if not KIND.match(kind):
+                raise RefusedValueError(
+                    f"'{kind}' is not a kind", "Use letters, digits and _ . - only."
+                )
+        return value
+
+    @field_validator("io_manager")
+    @classmethod
+    def _check_io_manager(cls, value: str | None) -> str | None:
+        return value if value is None else check_identifier(value, "the io_manager")
+
+
+class NotebookSpec(SharedSpec):
     """The settings of one notebook, defaults merged in."""
 
     synonyms: ClassVar[Mapping[str, str]] = {
@@ -169,15 +218,6 @@ class NotebookSpec(Spec):
         BeforeValidator(_outputs, json_schema_input_type=dict[str, OutputSpec | None] | list[str]),
     ] = Field(default_factory=dict, description="Variables kept as Parquet after each run.")
     description: StrictStr | None = None
-    owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
-    tags: Tags = Field(default_factory=dict)
-    group: StrictStr | None = None
-    kinds: Texts = ()
-    timeout: Limit | None = Field(default=None, description="The run is stopped after this long.")
-    memory: Memory | None = Field(
-        default=None, description="Memory limit for all of the notebook's processes together."
-    )
-    retries: Retries | None = None
     parameters: Json = Field(
         default_factory=dict,
         description="Values that replace the parameters cell's; {secret: VARIABLE} for a secret.",
@@ -188,12 +228,7 @@ class NotebookSpec(Spec):
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["object", "null"]}}),
     ] = Field(default_factory=dict, description="Parameter sets by name; each is a partition.")
     partitions: PartitionsSpec | None = None
-    pool: StrictStr | None = Field(default=None, description="Runs in one pool share its limit.")
-    isolation: Literal["fork", "spawn"] | None = None
-    python: StrictStr | None = Field(
-        default=None, description="Path of another Python interpreter."
-    )
-    io_manager: StrictStr | None = None
+    timezone: Timezone | None = None
     deps: Annotated[
         tuple[tuple[str, ...], ...],
         BeforeValidator(_asset_keys),
@@ -234,18 +269,6 @@ class NotebookSpec(Spec):
         FreshnessSpec | None,
         BeforeValidator(read_freshness, json_schema_input_type=FreshnessSpec | str | int | None),
     ] = None
-    timezone: Timezone | None = None
-    environment: Annotated[
-        Mapping[str, StrictStr],
-        BeforeValidator(_environment),
-        WithJsonSchema(
-            {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-        ),
-    ] = Field(default_factory=dict, description="Variables set for the notebook's process.")
-
-    _check_owners = field_validator("owners")(check_owners)
-    _check_group = field_validator("group")(check_group)
-    _check_pool = field_validator("pool")(check_pool)
 
     @field_validator("outputs")
     @classmethod
@@ -304,23 +327,6 @@ class NotebookSpec(Spec):
                     f"the parameter '{name}' is secret, so its value cannot be given",
                     hint=f"Set the environment variable {variable} where the run is started.",
                 )
-
-    @field_validator("kinds")
-    @classmethod
-    def _check_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(value) > 10:
-            raise RefusedValueError(f"{len(value)} kinds are listed", "Keep at most 10.")
-        for kind in value:
-            if not KIND.match(kind):
-                raise RefusedValueError(
-                    f"'{kind}' is not a kind", "Use letters, digits and _ . - only."
-                )
-        return value
-
-    @field_validator("io_manager")
-    @classmethod
-    def _check_io_manager(cls, value: str | None) -> str | None:
-        return value if value is None else check_identifier(value, "the io_manager")
 
     @field_validator("watch")
     @classmethod
@@ -406,7 +412,7 @@ class ScheduleSpec(Spec):
         return value
 
 
-class Defaults(Spec):
+class Defaults(SharedSpec):
     """Settings of every notebook that does not set its own, and of the project."""
 
     synonyms: ClassVar[Mapping[str, str]] = NotebookSpec.synonyms
@@ -416,27 +422,9 @@ class Defaults(Spec):
     }
 
     timezone: Timezone = "UTC"
-    timeout: Limit | None = None
-    memory: Memory | None = None
-    retries: Retries | None = None
-    pool: StrictStr | None = None
-    isolation: Literal["fork", "spawn"] | None = None
     concurrency: Positive | None = Field(
         default=None, description="How many notebooks run at once, in all runs together."
     )
-    python: StrictStr | None = None
-    io_manager: StrictStr | None = None
-    owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
-    tags: Tags = Field(default_factory=dict)
-    group: StrictStr | None = None
-    kinds: Texts = ()
-    environment: Annotated[
-        Mapping[str, StrictStr],
-        BeforeValidator(_environment),
-        WithJsonSchema(
-            {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-        ),
-    ] = Field(default_factory=dict)
     working_directory: StrictStr | None = Field(
         default=None,
         description="Working directory: notebook (its folder, the default), project or a path.",
@@ -444,10 +432,6 @@ class Defaults(Spec):
     sys_path: Texts = Field(
         default=(), description="More folders on the import path, relative to the project."
     )
-
-    _check_owners = field_validator("owners")(check_owners)
-    _check_group = field_validator("group")(check_group)
-    _check_pool = field_validator("pool")(check_pool)
 
 
 class ReportsSpec(Spec):

@@ -212,6 +212,8 @@ def test_a_file_at_the_limit_of_size_is_read(load):
         ("defaults: {pool: a b}", "the pool 'a b'"),
         ("defaults: {group: a-b}", "the group 'a-b'"),
         ("defaults: {owners: [Jane]}", "'Jane' is not an owner"),
+        ("defaults: {kinds: [a b]}", "'a b' is not a kind"),
+        ("defaults: {io_manager: a-b}", "the io_manager 'a-b'"),
     ],
 )
 def test_the_projects_rules_hold(load, text, message):
