@@ -111,11 +111,14 @@ class Scan:
     problems : tuple of NotebookError
         Files that look like notebooks but are not in `notebooks`, and helper modules that do not
         parse.
+    files : tuple of str
+        All files that were read, helper modules outside the folder included.
     """
 
     notebooks: tuple[ScannedNotebook, ...]
     helpers: tuple[Path, ...]
     problems: tuple[NotebookError, ...]
+    files: tuple[str, ...] = field(default=(), repr=False)
 
     def get(self, name: str) -> ScannedNotebook:
         """A notebook by any spelling of its name.
@@ -289,6 +292,7 @@ class _Scanner:
             ),
             tuple(helpers),
             tuple(problems),
+            tuple(self.read),
         )
 
     def file(self, name: str, source: SourceFile | None = None) -> _Read:

@@ -68,6 +68,15 @@ _logger = logging.getLogger("research_jobs")
 REQUEST_S = 2.0
 # After a client that was killed: INT at once, KILL after so many seconds.
 ORPHAN_GRACE_S = 10.0
+# The variables that definitions depend on; the others are a run's own.
+SETTINGS = frozenset(
+    {
+        "RESEARCH_JOBS_MAX_CONCURRENT",
+        "RESEARCH_JOBS_REPORTS_URL",
+        "RESEARCH_JOBS_STORE",
+        "RESEARCH_JOBS_UI_URL",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -313,6 +322,7 @@ class Host:
                 raise ValueError(f"its {other} is {mine[other]}")
             match message.get("record"):
                 case "Run":
+                    self._check_settings(as_text_mapping(message["environment"]))
                     pid = self._fork(
                         lambda: self._work_on_run(message, connection), {connection.fileno()}
                     )
@@ -343,6 +353,12 @@ class Host:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _check_settings(self, environment: Mapping[str, str]) -> None:
+        """Decline a launcher for whom the definitions would be others."""
+        for name in sorted({*environment, *self.environment}):
+            if name in SETTINGS and environment.get(name) != self.environment.get(name):
+                raise ValueError(f"its {name} is another one")
 
     def _lend(self, connection: socket.socket, python: str) -> None:
         lent = self.work.lend(python)

@@ -7,8 +7,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from hosted import Hosted
+
+from research_jobs.orchestration.compat.instance import open_instance
 
 LIBRARY = "rj_library_of_a_test"
 
@@ -83,6 +86,40 @@ def test_env_file_and_environment(hosted: Hosted) -> None:
     (hosted.root / ".env").unlink()
     assert hosted.ended(hosted.launch()).is_success
     assert hosted.value("reads", "value") == [None, None]
+
+
+def test_helper_outside_the_folder(own: Hosted) -> None:
+    """The code version of a launched run follows a module beside the notebooks' folder."""
+    own.manifest("notebooks: {uses: {outputs: [value]}}")
+    own.write("uses", "# %%\nimport beside\nvalue = beside.VALUE\n")
+    versions: list[str | None] = []
+    for number in (1, 2):
+        (own.root / "beside.py").write_text(f"VALUE = {number}\n")
+        if number == 1:
+            own.start()
+        run = own.ended(own.launch())
+        assert run.is_success
+        with open_instance(own.root / "home") as instance:
+            record = instance.get_latest_materialization_event(dg.AssetKey("uses"))
+        assert record is not None
+        materialization = record.asset_materialization
+        assert materialization is not None
+        versions.append((materialization.tags or {}).get("dagster/code_version"))
+        assert own.value("uses", "value") == number
+    assert None not in versions
+    assert versions[0] != versions[1]
+
+
+def test_another_store_is_not_written(own: Hosted) -> None:
+    """A launcher with another store is declined: its run is launched as without a host."""
+    own.manifest("notebooks: {stores: {outputs: [value]}}")
+    own.write("stores", "# %%\nvalue = 1\n")
+    own.start()
+    elsewhere = own.root / "elsewhere"
+    run = own.ended(own.launch({"RESEARCH_JOBS_STORE": str(elsewhere)}))
+    assert run.is_success
+    assert list(elsewhere.rglob("value.parquet"))
+    assert any("the host declines: its RESEARCH_JOBS_STORE" in line for line in own.events(run))
 
 
 def test_instance(hosted: Hosted) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from research_jobs.errors import ResearchJobsError
-from research_jobs.notebook.discovery import walk_folder
 from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.compat.migrations import remember_migrations
 from research_jobs.orchestration.execution.run_worker import conclude_run, work_on_run
@@ -127,8 +126,7 @@ def _files(catalog: Catalog) -> Iterator[str]:
     yield str(project.manifest)
     yield str(project.root / ".env")
     yield str(Path(sys.prefix, "pyvenv.cfg"))
-    for file in walk_folder(project.notebooks).files:
-        yield str(file.path)
+    yield from catalog.scan.files
 
 
 def _folders(catalog: Catalog) -> Iterator[str]:
