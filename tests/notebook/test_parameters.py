@@ -136,6 +136,9 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("int", True, "x = True is not a whole number"),
         ("int", 60.5, "x = 60.5 is not a whole number"),
         ("int", "1e999999", "is not a whole number"),
+        ("int", "inf", "x = 'inf' is not a whole number"),
+        ("int", "nan", "x = 'nan' is not a whole number"),
+        ("enum", None, "Give a value, or declare it as its Enum | None"),
         ("int", "60.5", "x = '60.5' is not a whole number"),
         ("int", None, "x = None is not a whole number. Give a value, or declare it as int | None"),
         ("float", True, "x = True is not a number"),
@@ -231,6 +234,7 @@ def test_a_choice_is_of_its_own_type(value: Any) -> None:
         ("e3", "e3"),
         ("1,2", "1,2"),
         ("", ""),
+        ("TRUE", True),
         ("9" * 300, int("9" * 300)),
         ("9" * 301, "9" * 301),
     ],
@@ -348,6 +352,15 @@ def test_values_that_a_computed_default_refuses(value: Any, default: Any, messag
         restore_parameter(value, "computed", default, name="x")
     assert message in caught.value.headline
     assert "\n" not in caught.value.headline
+
+
+@pytest.mark.parametrize("text", ["~", "null", "None", " NULL "])
+@pytest.mark.parametrize("kind", ["int", "str", "date", "list[int]", "dict"])
+def test_none_as_text(kind: str, text: str) -> None:
+    """Where None is a value, a command line can give it; elsewhere the text is no value or text."""
+    assert convert(parameter(kind, optional=True), text) is None
+    if kind == "str":
+        assert convert(parameter(kind), text) == text
 
 
 def test_none_for_a_computed_default() -> None:
