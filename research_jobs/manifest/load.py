@@ -411,42 +411,28 @@ class _Loader:
         detail: ErrorDetails,
     ) -> None:
         loc = as_written(detail["loc"])
-        kind = detail["type"]
+        full = (*path, *loc)
+        place = ".".join(part for part in loc if isinstance(part, str))
+        above = ".".join(part for part in loc[:-1] if isinstance(part, str))
+        inside = f" in {above}" if above else ""
+        refusal = detail.get("ctx", {}).get("error")
+        if detail["type"] == "extra_forbidden":
+            what, hint = unknown_key(model_at(model, loc[:-1]) or model, str(loc[-1]))
+            what, place = f"{what}{inside}", ""
+            where = self.document.locate(full, key=True)
+        elif detail["type"] == "missing":
+            what, hint = f"'{loc[-1]}' is missing{inside}", example_of(str(loc[-1]))
+            where, place = self.document.locate(full[:-1], key=True), ""
+        elif isinstance(refusal, RefusedValueError):
+            what, hint = refusal.what, refusal.hint
+            # Point at a name in a list rather than at the list.
+            where = self.document.locate_quoted(full, what)
+        else:
+            what, hint = describe(detail)
+            where = self.document.locate(full)
         label = f"{scope} {name}" if name is not None else "".join(path[:1])
-        place = ".".join(str(part) for part in loc if isinstance(part, str))
-        value = detail.get("input")
-        location = self.document.locate((*path, *loc))
-        if kind == "extra_forbidden":
-            key = str(loc[-1])
-            owner = model_at(model, loc[:-1]) or model
-            where = self.document.locate((*path, *loc), key=True)
-            what, hint = unknown_key(owner, key)
-            inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
-            self._problem(
-                scope, name, f"{label}: {what}" + (f" in {inside}" if inside else ""), where, hint
-            )
-            return
-        if kind == "missing":
-            key = str(loc[-1])
-            where = self.document.locate((*path, *loc[:-1]), key=True)
-            inside = ".".join(str(part) for part in loc[:-1] if isinstance(part, str))
-            place = f" in {inside}" if inside else ""
-            self._problem(
-                scope, name, f"{label}: '{key}' is missing{place}", where, example_of(key)
-            )
-            return
-        if kind == "value_error":
-            refusal = detail.get("ctx", {}).get("error")
-            what = refusal.what if isinstance(refusal, RefusedValueError) else detail["msg"]
-            hint = refusal.hint if isinstance(refusal, RefusedValueError) else None
-            # point at a name in a list rather than at the list
-            location = self.document.locate_quoted((*path, *loc), what)
-            prefix = ", ".join(filter(None, (label, place)))
-            self._problem(scope, name, f"{prefix}: {what}", location, hint)
-            return
-        what, hint = describe(kind, detail, value)
         prefix = ", ".join(filter(None, (label, place)))
-        self._problem(scope, name, f"{prefix}: {what}", location, hint)
+        self._problem(scope, name, f"{prefix}: {what}", where, hint)
 
     def _close(self, name: str) -> str:
         """Similar names, for the first mistakes of a manifest only: each costs a search."""

@@ -86,8 +86,9 @@ _KINDS = {
 }
 
 
-def describe(kind: str, detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
+def describe(detail: ErrorDetails) -> tuple[str, str | None]:
     """A pydantic error as a message and a hint."""
+    kind, value = detail["type"], detail.get("input")
     shown = _shown(value)
     if kind in _KINDS:
         wanted, hint = _KINDS[kind]
