@@ -186,6 +186,17 @@ def test_words_for_true_and_false(spell: Callable[[str], str]) -> None:
         assert convert(parameter("bool"), spell(word)) is False
 
 
+@pytest.mark.parametrize("value", ["FAST", "Mode.FAST", "fast", Mode.FAST])
+def test_a_member_in_any_spelling(value: Any) -> None:
+    """By its name, as the notebook writes it, by its value, or the member itself."""
+    one = parameter("enum", choices=("FAST", "TWO"), choice_values=("fast", 2))
+    assert convert(one, value) == "FAST"
+    assert convert(parameter("any"), value) == ("FAST" if value is Mode.FAST else value)
+    for other in ("nope", "Mode.nope", "FAST.nope", ""):
+        with pytest.raises(ParameterError, match="is not one of FAST, TWO"):
+            convert(one, other)
+
+
 @pytest.mark.parametrize("value", [True, 1.0, False, 0.0])
 def test_a_choice_is_of_its_own_type(value: Any) -> None:
     """What equals a choice and is of another type is not it: True is not 1."""
