@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from research_jobs.filesystem import write_atomically
-from research_jobs.notebook.facts import FileFacts, facts_from_json, facts_to_json
+from research_jobs.notebook.facts import FileFacts, as_row, facts_from_json
 from research_jobs.project import Project
 
 __all__ = ["FactsCache", "Remembered"]
@@ -99,7 +99,7 @@ class FactsCache:
     def put(self, path: Path, remembered: Remembered) -> None:
         """Remember a file."""
         if self.enabled:
-            self._keep(path, to_json(remembered))
+            self._keep(path, [remembered.sha256, remembered.marked, remembered.facts])
 
     def _keep(self, path: Path, rest: list[Any]) -> None:
         key = str(path)
@@ -134,7 +134,7 @@ class FactsCache:
         """Write what changed, atomically. A read-only folder is not an error."""
         if not self.enabled or not (self._changed or self._old.keys() != self._new.keys()):
             return
-        body = json.dumps(self._new, separators=(",", ":")).encode()
+        body = json.dumps(self._new, default=as_row, separators=(",", ":")).encode()
         head = json.dumps({"stamp": self._stamp(), "checksum": zlib.crc32(body)}).encode()
         with contextlib.suppress(OSError):
             write_atomically(self.path, head + b"\n" + body, private=True)
@@ -156,12 +156,7 @@ def _signature(stat: os.stat_result) -> list[int]:
     return [stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino]
 
 
-def to_json(remembered: Remembered) -> list[Any]:
-    """The entry as JSON data."""
-    return [remembered.sha256, remembered.marked, facts_to_json(remembered.facts)]
-
-
 def from_json(value: list[Any]) -> Remembered:
-    """The inverse; raises whatever unpacking raises if the shape is wrong."""
+    """An entry's record; raises whatever unpacking raises if the shape is wrong."""
     sha256, marked, facts = value
     return Remembered(sha256, marked, facts_from_json(facts))

@@ -163,42 +163,19 @@ def _unit(name: str | None, found: Walk, known: set[str], loads: Loads) -> Unit:
     )
 
 
-# `dataclasses.astuple` deep-copies every value, which takes as long as parsing the file.
-_PARAMETER_FIELDS = tuple(field.name for field in dataclasses.fields(Parameter))
-
-
 # --- as JSON -----------------------------------------------------------------------------------
 
 
-def facts_to_json(facts: FileFacts) -> list[Any]:
-    """Facts as JSON lists, of which a thousand load in a few milliseconds."""
-    return [
-        facts.digest,
-        [[r.module, r.level, r.names, r.bound, r.line] for r in facts.imports],
-        [
-            [
-                u.name,
-                u.uses,
-                u.attributes,
-                [_load(c) for c in u.loads],
-                [_hidden(h) for h in u.hidden],
-            ]
-            for u in facts.units
-        ],
-        facts.description,
-        [[getattr(p, name) for name in _PARAMETER_FIELDS] for p in facts.parameters],
-        facts.parameters_cell,
-        facts.assigned,
-        facts.load_names,
-    ]
+_RECORDS = (FileFacts, ImportRef, Unit, LoadCall, HiddenLoad, Parameter)
+_FIELDS = {record: [field.name for field in dataclasses.fields(record)] for record in _RECORDS}
 
 
-def _load(call: LoadCall) -> list[Any]:
-    return [call.notebook, call.output, call.path, call.line, call.column]
+def as_row(record: Any) -> list[Any]:
+    """A record's values, as `json.dumps` takes it: of lists a thousand files load in milliseconds.
 
-
-def _hidden(load: HiddenLoad) -> list[Any]:
-    return [load.reason, load.path, load.line, load.column]
+    `dataclasses.astuple` copies every value deeply, which takes as long as parsing the file.
+    """
+    return [getattr(record, name) for name in _FIELDS[type(record)]]
 
 
 def facts_from_json(value: list[Any]) -> FileFacts:
