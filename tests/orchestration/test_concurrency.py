@@ -11,11 +11,14 @@ import uuid
 from typing import Any
 
 import pytest
-from dagster import DagsterRunStatus, InMemoryIOManager
+from dagster import DagsterInstance, DagsterRunStatus, InMemoryIOManager
 from lab import wait_until
 
 from research_jobs.orchestration.execution import io_manager
-from research_jobs.orchestration.execution.executor import MAX_CONCURRENT_VARIABLE
+from research_jobs.orchestration.execution.executor import (
+    MAX_CONCURRENT_VARIABLE,
+    _set_slots,  # pyright: ignore[reportPrivateUsage]
+)
 from research_jobs.orchestration.model.names import NOTEBOOKS_POOL
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
 
@@ -58,6 +61,31 @@ def test_it_is_the_limit_of_one_pool_on_the_instance(lab: Any, slots: int) -> No
     assert pools(lab, "a", "b", "c") == [NOTEBOOKS_POOL, NOTEBOOKS_POOL, "heavy"]
     assert lab.materialize("a", "b", "c").success
     assert limits(lab) == {NOTEBOOKS_POOL: slots}
+
+
+def test_runs_that_begin_together_on_a_new_instance_share_it(lab: Any) -> None:
+    """Of several first runs at the same moment one sets the limit, and none of them fails."""
+    home = lab.instance.root_directory
+    count = 8
+    together = threading.Barrier(count)
+    failed: list[str] = []
+
+    def begin() -> None:
+        with DagsterInstance.from_config(home) as instance:
+            instance.event_log_storage.get_pool_limits()
+            together.wait()
+            try:
+                _set_slots(instance, NOTEBOOKS_POOL, 2)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the run would fail
+                failed.append(str(error))
+
+    threads = [threading.Thread(target=begin) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert limits(lab) == {NOTEBOOKS_POOL: 2}
 
 
 def test_an_edited_bound_holds_from_the_next_run_on(lab: Any) -> None:

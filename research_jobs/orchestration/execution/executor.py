@@ -235,9 +235,20 @@ def _set_slots(instance: DagsterInstance, pool: str, slots: int) -> None:
         return
     # Where no daemon runs, nobody else gives back what a killed process held.
     end_dead_runs(instance)
-    known = {each.name: each.limit for each in storage.get_pool_limits() if not each.from_default}
-    if known.get(pool) != slots:
-        storage.set_concurrency_slots(pool, slots)
+
+    def is_set() -> bool:
+        limits = storage.get_pool_limits()
+        return any(
+            (one.name, one.limit) == (pool, slots) and not one.from_default for one in limits
+        )
+
+    if not is_set():
+        try:
+            storage.set_concurrency_slots(pool, slots)
+        except Exception:
+            # Of runs that begin in the same moment on a new instance, only one can insert it.
+            if not is_set():
+                raise
 
 
 def _report_log_error(job_context: PlanExecutionContext, what: str, error: BaseException) -> None:
