@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ from research_jobs.project import (
 )
 
 if TYPE_CHECKING:
+    from research_jobs.orchestration.operations.reloading import CodeWatch
     from research_jobs.report.server import ReportServer
 
 __all__ = ["add_arguments", "choose_port", "run"]
@@ -89,7 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
             print("Starting…", flush=True)
             stack.enter_context(_serve_reports(project, host, reports_port, port))
             environment = _environment(project, reports_port)
-            worker_host = stack.enter_context(_WorkerHost(project, environment, sink))
+            stack.enter_context(_WorkerHost(project, environment, sink))
+            code_watch = _code_watch(project, address(_reachable(host), port))
             dagster = stack.enter_context(_dagster(project, host, port, environment, sink))
             _wait_until_up(host, port, dagster)
             print(f"Dagster's UI   {address(host, port)}")
@@ -98,10 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"Log            {project.display(log)}")
             print("Ctrl-C stops both.", flush=True)
             gc_resume()
-            while True:
-                _check(dagster)
-                worker_host.keep()
-                time.sleep(0.5)
+            stack.enter_context(code_watch)
+            dagster.wait()
+            raise _died(dagster)
         except (KeyboardInterrupt, _StopError):
             print("Stopping…", flush=True)
             return 0
@@ -147,26 +149,37 @@ class _WorkerHost:
         self._project = project
         self._environment = environment
         self._sink = sink
+        self._stopping = threading.Event()
+        # With this held, either no process is there to be stopped, or one that is known.
+        self._starting = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._again_at = 0.0
 
     def __enter__(self) -> Self:
-        self.keep()
+        if sys.platform == "linux":
+            threading.Thread(target=self._keep, name="worker-host", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
+        self._stopping.set()
+        with self._starting:
+            process = self._process
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
 
-    def keep(self) -> None:
-        """Start it, unless it runs or has just been started."""
-        ended = self._process is None or self._process.poll() is not None
-        if sys.platform != "linux" or not ended or time.monotonic() < self._again_at:
-            return
-        self._again_at = time.monotonic() + HOST_PAUSE_S
-        self._process = subprocess.Popen(
+    def _keep(self) -> None:
+        """Start it, and again some seconds after each end."""
+        while True:
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                self._process = process = self._start()
+            process.wait()
+            self._stopping.wait(HOST_PAUSE_S)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 *(sys.executable, "-m", "research_jobs.cli.main", "host", "--with-stdin"),
                 *("--project", str(self._project.root), "--patience", str(STOP_TIMEOUT_S)),
@@ -231,13 +244,19 @@ def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> Repo
     return ReportServer(project.reports, host, port, public=public, ui=ui or ui_port)
 
 
+def _code_watch(project: Project, url: str) -> CodeWatch:
+    """Has the UI show what changes in the project's files."""
+    from research_jobs.orchestration.operations.reloading import CodeWatch
+
+    return CodeWatch(project, url, lambda line: print(line, flush=True))
+
+
 class _DiedError(Exception):
     """Dagster ended, or is not what we started."""
 
 
-def _check(dagster: subprocess.Popen[bytes]) -> None:
-    if dagster.poll() is not None:
-        raise _DiedError(f"Dagster ended with exit code {dagster.returncode}")
+def _died(dagster: subprocess.Popen[bytes]) -> _DiedError:
+    return _DiedError(f"Dagster ended with exit code {dagster.returncode}")
 
 
 def _raise_stop(number: int, frame: FrameType | None) -> None:
@@ -283,12 +302,17 @@ def _try(host: str, port: int) -> str | None:
     return None
 
 
+def _reachable(host: str) -> str:
+    """A name under which this machine reaches a server that listens there."""
+    return "localhost" if is_everywhere(host) else host
+
+
 def _wait_until_up(host: str, port: int, dagster: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    reachable = "localhost" if is_everywhere(host) else host
     while time.monotonic() < deadline:
-        _check(dagster)
-        connection = http.client.HTTPConnection(reachable, port, timeout=5)
+        if dagster.poll() is not None:
+            raise _died(dagster)
+        connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
         try:
             connection.request("GET", "/server_info")
             guarded = connection.getresponse().headers["X-Frame-Options"] is not None

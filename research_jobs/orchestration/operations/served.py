@@ -1,0 +1,117 @@
+"""Ask Dagster's webserver, over GraphQL, to load code anew."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.orchestration.model.instance import LOCATION
+
+__all__ = ["NotServedError", "ask", "reload_definitions"]
+
+# A new code server imports Dagster and builds all definitions, possibly on a busy machine.
+RELOAD_S = 300.0
+
+_LOCATIONS = """
+{
+  workspaceOrError {
+    ... on Workspace { locationEntries { name } }
+    ... on PythonError { message }
+  }
+}
+"""
+_RELOAD = """
+mutation Reload($name: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $name) {
+    __typename
+    ... on WorkspaceLocationEntry {
+      locationOrLoadError { __typename ... on PythonError { message } }
+    }
+    ... on ReloadNotSupported { message }
+    ... on RepositoryLocationNotFound { message }
+    ... on UnauthorizedError { message }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+class NotServedError(ResearchJobsError):
+    """Dagster's webserver does not answer, or cannot load the code."""
+
+
+def ask(url: str, query: str, **variables: Any) -> Any:
+    """What the webserver answers to a GraphQL document.
+
+    Parameters
+    ----------
+    url : str
+        Where the webserver listens: ``http://127.0.0.1:3000``, with its path prefix if it has one.
+    query : str
+    **variables
+        Of the document.
+
+    Returns
+    -------
+    dict
+        The answer's ``data``.
+
+    Raises
+    ------
+    NotServedError
+        When there is no answer, or an error.
+    """
+    place = urlsplit(url)
+    # Not urllib: it would send this through a proxy that the environment names.
+    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
+    connection = kind(place.hostname or "localhost", place.port, timeout=RELOAD_S)
+    try:
+        connection.request(
+            "POST",
+            f"{place.path.rstrip('/')}/graphql",
+            json.dumps({"query": query, "variables": variables}),
+            {"Content-Type": "application/json"},
+        )
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise NotServedError(
+            f"Dagster's UI does not answer at {url}: {error}", hint="Is it running?"
+        ) from error
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(text)
+        if not answer.get("errors"):
+            return answer["data"]
+        said = str(answer["errors"][0]["message"])
+    except (ValueError, KeyError, AttributeError):
+        said = f"{response.status} {' '.join(text.split())[:200]}"
+    raise NotServedError(f"Dagster's UI at {url} answers: {said}")
+
+
+def reload_definitions(url: str) -> None:
+    """Have the code server load the project's files anew. Active runs go on.
+
+    Parameters
+    ----------
+    url : str
+        Where the webserver listens.
+
+    Raises
+    ------
+    NotServedError
+        When that fails. What was served before is then served still, if it can be.
+    """
+    workspace = ask(url, _LOCATIONS)["workspaceOrError"]
+    names = [str(entry["name"]) for entry in workspace.get("locationEntries", [])]
+    # A workspace of the user's own may call it otherwise.
+    for name in [LOCATION] if LOCATION in names else names:
+        answer = ask(url, _RELOAD, name=name)["reloadRepositoryLocation"]
+        result = answer.get("locationOrLoadError") or answer
+        if result["__typename"] != "RepositoryLocation":
+            lines = str(result.get("message") or result["__typename"]).strip().splitlines()
+            raise NotServedError(f"Dagster cannot load the code location '{name}': {lines[0]}")
