@@ -63,20 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.orchestration.operations.entries import find_entries
 
     entry = find_entries(load_catalog(project), [arguments.notebook])[0]
-    found = [
+    reports = [
         report
         for report in stored_reports(project, entry.name)
         if arguments.partition in (None, report.outcome.partition)
         and report.outcome.run_id.startswith(arguments.run or "")
     ]
-    if not found:
+    if not reports:
         what = f" for {arguments.partition}" if arguments.partition else ""
         raise ResearchJobsError(
             f"'{entry.name}' has no report{what} yet", hint=f"research-jobs run {entry.name}"
         )
     if arguments.list:
-        return _list(project, found, as_json=arguments.json)
-    report = found[0]
+        return _list(project, reports, as_json=arguments.json)
+    report = reports[0]
     if arguments.standalone is not None:
         from research_jobs.report.build import standalone
 
@@ -123,9 +123,9 @@ def _gallery(project: Project, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _list(project: Project, found: list[StoredReport], *, as_json: bool) -> int:
+def _list(project: Project, reports: list[StoredReport], *, as_json: bool) -> int:
     if as_json:
-        print_json([_as_json(report) for report in found])
+        print_json([_as_json(report) for report in reports])
         return 0
     rows = [
         [
@@ -135,7 +135,7 @@ def _list(project: Project, found: list[StoredReport], *, as_json: bool) -> int:
             report.outcome.partition or "",
             project.display(report.html),
         ]
-        for report in found
+        for report in reports
     ]
     print_table(["when", "ending", "took", "partition", "report"], rows, right=["took"])
     return 0

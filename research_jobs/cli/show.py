@@ -86,14 +86,14 @@ def _newest_partition(project: Project, entry: Entry) -> str | None:
     from research_jobs.orchestration.model.partitions import partition_key_of, partitioning
     from research_jobs.store.stored import stored_partitions
 
-    found = stored_partitions(project.store, entry.name, partitioning(entry.spec))
-    if not found:
+    stored = stored_partitions(project.store, entry.name, partitioning(entry.spec))
+    if not stored:
         raise OutputNotFoundError(
             f"'{entry.name}' has no partition with data yet",
             hint=f"Run it: research-jobs run {entry.name}",
         )
     # a key need not sort as its time does: 01.02.2018
-    keys = [partition_key_of(entry.spec, partition.key) for partition in found]
+    keys = [partition_key_of(entry.spec, partition.key) for partition in stored]
     return max(keys, key=lambda key: (key.start or "", key.key)).key
 
 
@@ -259,15 +259,15 @@ def _stored(project: Project, entry: Entry, name: str) -> dict[str, Any]:
         folder = Path(project.store, entry.name, name)
         return nothing | {"path": str(folder), "kind": "partitions"}
     try:
-        found = describe(name, path)
+        described = describe(name, path)
     except StoreError as error:
         print(error.headline, file=sys.stderr)
         return nothing | {"path": str(path)}
     return {
         "name": name,
-        "kind": found.kind,
-        "rows": found.rows,
-        "bytes": found.bytes,
-        "columns": [{"name": column, "type": type_} for column, type_ in found.columns],
+        "kind": described.kind,
+        "rows": described.rows,
+        "bytes": described.bytes,
+        "columns": [{"name": column, "type": type_} for column, type_ in described.columns],
         "path": str(path),
     }

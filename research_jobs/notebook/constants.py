@@ -158,7 +158,7 @@ class Evaluator:
         combine: Callable[..., Any],
     ) -> Values:
         """What an operation gives for each combination of its operands."""
-        found: Values = []
+        results: Values = []
         for values, known in self.each(parts, scope, chosen):
             try:
                 value = combine(*values)
@@ -167,24 +167,24 @@ class Evaluator:
             except Exception:  # noqa: BLE001 - the operation is not known, or fails in the notebook too
                 unknown = [v for v in values if isinstance(v, Unknown)]
                 value = unknown[0] if unknown else Unknown(node)
-            found.append((value, known))
-        return found
+            results.append((value, known))
+        return results
 
     def _name(self, node: ast.Name, scope: Scope, chosen: Chosen) -> Values:
         home = scope.lookup(node.id)
         if home is None:
             return [(Unknown(node), chosen)]
-        found: Values = []
+        results: Values = []
         for binding in home.bindings[node.id]:
             if isinstance(binding.value, str):
-                found.append((Imported(binding.value), chosen))
+                results.append((Imported(binding.value), chosen))
             elif binding.value is None or binding in self._active:
-                found.append((Unknown(node), chosen))
+                results.append((Unknown(node), chosen))
             elif binding.each and binding.target in chosen:
-                found.append((_unpacked(binding, chosen[binding.target], node), chosen))
+                results.append((_unpacked(binding, chosen[binding.target], node), chosen))
             else:
-                found += self._bound(binding, node, chosen)
-        return found
+                results += self._bound(binding, node, chosen)
+        return results
 
     def _bound(self, binding: Binding, node: ast.Name, chosen: Chosen) -> Values:
         """What one binding, whose value the text gives, gives a name."""
@@ -196,19 +196,19 @@ class Evaluator:
             wholes = self.values(binding.value, binding.scope, {} if earlier else chosen)
         finally:
             self._active.discard(binding)
-        found: Values = []
+        results: Values = []
         for whole, known in wholes:
             after = chosen if earlier else known
             if not binding.each:
-                found.append((_unpacked(binding, whole, node), after))
+                results.append((_unpacked(binding, whole, node), after))
                 continue
             items = _items(whole)
             if items is None:
-                found.append((whole if isinstance(whole, Unknown) else Unknown(node), after))
+                results.append((whole if isinstance(whole, Unknown) else Unknown(node), after))
             for item in items or ():
                 self._spend(1)
-                found.append((_unpacked(binding, item, node), {**after, binding.target: item}))
-        return found
+                results.append((_unpacked(binding, item, node), {**after, binding.target: item}))
+        return results
 
     def _comprehension(self, node: Any, chosen: Chosen) -> Values:
         parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
@@ -328,10 +328,10 @@ def _names(target: ast.expr, item: Any) -> dict[str, Any]:
     if stars:
         first, end = stars[0], len(items) - (len(target.elts) - stars[0] - 1)
         items = [*items[:first], items[first:end], *items[end:]]
-    found: dict[str, Any] = {}
+    bound: dict[str, Any] = {}
     for element, one in zip(target.elts, items, strict=True):
-        found |= _names(element.value if isinstance(element, ast.Starred) else element, one)
-    return found
+        bound |= _names(element.value if isinstance(element, ast.Starred) else element, one)
+    return bound
 
 
 def _range(*bounds: int) -> list[int]:

@@ -251,8 +251,8 @@ def _date(value: Any) -> str:
     raise Unfit
 
 
-def _checked_date(found: re.Match[str]) -> str:
-    year, month, day = (int(part) for part in found.groups())
+def _checked_date(match: re.Match[str]) -> str:
+    year, month, day = (int(part) for part in match.groups())
     try:
         return dt.date(year, month, day).isoformat()
     except ValueError as error:

@@ -142,8 +142,8 @@ def _inside(real: str, root: str) -> bool:
     return real == root or real.startswith(root + os.sep)
 
 
-def _refuse(path: str, what: str, found: Folder) -> None:
-    found.problems.append(
+def _refuse(path: str, what: str, folder: Folder) -> None:
+    folder.problems.append(
         NotebookError(
             what,
             where=SourceLocation(shown_path(Path(path))),
@@ -260,11 +260,11 @@ def lone_notebook(notebooks: Path, name: str) -> NotebookFile | None:
 
 def jupyter_notebooks(notebooks: Path) -> list[Path]:
     """The ``.ipynb`` files below a folder, hidden folders left out."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for folder, folders, files in os.walk(notebooks):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder, name) for name in sorted(files) if name.endswith(".ipynb")]
-    return found
+        paths += [Path(folder, name) for name in sorted(files) if name.endswith(".ipynb")]
+    return paths
 
 
 def files_beside(scan: Scan, notebooks: Path) -> str | None:

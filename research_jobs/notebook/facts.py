@@ -153,11 +153,11 @@ def _units(
     return tuple(units)
 
 
-def _unit(name: str | None, found: Walk, known: set[str], loads: Loads) -> Unit:
+def _unit(name: str | None, walked: Walk, known: set[str], loads: Loads) -> Unit:
     return Unit(
         name,
-        tuple(sorted(found.names & known)),
-        tuple(sorted(pair for pair in found.attributes if pair[0] in known)),
+        tuple(sorted(walked.names & known)),
+        tuple(sorted(pair for pair in walked.attributes if pair[0] in known)),
         loads.calls,
         loads.hidden,
     )

@@ -208,16 +208,16 @@ def _options(text: str) -> tuple[CellKind | None, str, dict[str, Any]]:
     metadata: dict[str, Any] = {}
     position = 0
     while position < len(text):
-        found = _KIND.match(text, position)
-        if found and kind is None:
-            kind = _KINDS[found[1].lower()]
-            position = _skip(_SPACE, text, found.end())
+        match = _KIND.match(text, position)
+        if match and kind is None:
+            kind = _KINDS[match[1].lower()]
+            position = _skip(_SPACE, text, match.end())
             continue
-        found = _KEY.match(text, position)
-        key = (found[1] or found[2]) if found else None
+        match = _KEY.match(text, position)
+        key = (match[1] or match[2]) if match else None
         end = _skip(_WORD, text, position)
-        if found or text[position] == "{":
-            start = found.end() if found else position
+        if match or text[position] == "{":
+            start = match.end() if match else position
             closed = _value_end(text, start)
             value = _value(text[start:closed], loose=key == "tags")
             end = _skip(_SPACE, text, len(text) if closed is None else closed)
@@ -242,8 +242,8 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 
 def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
     """The end of what a pattern matches at a position."""
-    found = pattern.match(text, position)
-    return found.end() if found else position
+    match = pattern.match(text, position)
+    return match.end() if match else position
 
 
 def _value_end(text: str, start: int) -> int | None:

@@ -117,8 +117,8 @@ class _Check:
         self.notebook = notebook
         self.notebooks = notebooks
         self.undefined = undefined
-        self.found = walk(tree)
-        self.refs = import_refs(self.found)
+        self.walked = walk(tree)
+        self.refs = import_refs(self.walked)
         self.origins: dict[str, str] = {}
         for ref in self.refs:
             if ref.bound is not None:
@@ -126,7 +126,7 @@ class _Check:
                 self.origins[ref.bound] = top if ref.bound == top else ref.module
             for name, bound in ref.names:
                 self.origins[bound] = f"{ref.module}.{name}"
-        self.assigned = assigned_names(tree, self.found)
+        self.assigned = assigned_names(tree, self.walked)
 
     def run(self) -> Iterator[ParityFinding]:
         yield from self.calls()
@@ -144,7 +144,7 @@ class _Check:
         return dotted_name(node, self.origins)
 
     def calls(self) -> Iterator[ParityFinding]:
-        for call in self.found.calls:
+        for call in self.walked.calls:
             name = self.dotted(call.func)
             if name in CALLS and name not in self.assigned:
                 yield self.at(call, *CALLS[name])
@@ -162,7 +162,7 @@ class _Check:
         first = parameters_cell(self.text.cells)
         loads = find_loads(
             self.tree,
-            self.found.calls,
+            self.walked.calls,
             self.refs,
             text=self.text.text,
             path=str(self.text.path),
@@ -265,7 +265,7 @@ class _Check:
         # An import by a call (`__import__("x")`) has a star in its ref, and binds no names.
         stars = {
             node.lineno
-            for node in self.found.imports
+            for node in self.walked.imports
             if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
         }
         for ref in self.refs:
@@ -427,7 +427,7 @@ class _Check:
     def order(self) -> Iterator[ParityFinding]:
         """Names used before they are assigned, or never assigned."""
         # A name that a function declares global is bound whenever the function is called.
-        known = {name for node in self.found.globals for name in node.names}
+        known = {name for node in self.walked.globals for name in node.names}
         uses = {
             (node.lineno, node.col_offset): node
             for node in ast.walk(self.tree)

@@ -121,10 +121,10 @@ def _after_other(text: str, start: int, seen: Markup) -> int:
 def _after_tag(text: str, place: int, seen: Markup) -> int:
     """The place behind a tag's attributes and its ``>``."""
     count = 0
-    while (found := _ATTRIBUTE.match(text, place)) is not None:
-        place = found.end()
+    while (attribute := _ATTRIBUTE.match(text, place)) is not None:
+        place = attribute.end()
         count += 1
-        if found[1][:2].lower() == "on":
+        if attribute[1][:2].lower() == "on":
             seen.acts = True
         if count > MOST_ATTRIBUTES:
             seen.too_much = True
@@ -135,8 +135,8 @@ def _after_tag(text: str, place: int, seen: Markup) -> int:
 
 def _after_raw(text: str, place: int, name: str, seen: Markup) -> int:
     """The place behind an element whose content is text and not markup."""
-    found = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(text, place)
-    stop = found.start() if found is not None and name != "plaintext" else len(text)
+    end = re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE).search(text, place)
+    stop = end.start() if end is not None and name != "plaintext" else len(text)
     if name == "style":
         seen.styles.append(text[place:stop])
     # Both are read by other rules, and what comes next may be inside still.

@@ -225,10 +225,10 @@ class Renderer:
         loading = any(mime.startswith("application/vnd.bokehjs_load") for mime in output.data)
         if loading or "bk-notebook-logo" in str(output.data.get("text/html", "")):
             return ""
-        found = output.metadata.get(BOKEH)
-        if BOKEH not in output.data or not isinstance(found, dict):
+        plot = output.metadata.get(BOKEH)
+        if BOKEH not in output.data or not isinstance(plot, dict):
             return None
-        root = str(found.get("id"))
+        root = str(plot.get("id"))
         place = self._roots.pop(root, None)
         code = output.data.get("application/javascript")
         if place is None or not isinstance(code, str) or self.bokeh is None:

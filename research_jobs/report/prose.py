@@ -119,14 +119,14 @@ def render_markdown(
     def number(match: re.Match[str]) -> str:
         level, inner = int(match[1]), match[2]
         name = f"{anchor}-{len(headings) + 1}"
-        text = place.sub(lambda found: formulas[int(found[1])][0], unescape(_TAG.sub("", inner)))
+        text = place.sub(lambda mark: formulas[int(mark[1])][0], unescape(_TAG.sub("", inner)))
         headings.append(Heading(level, text, name))
         return f'<h{level} id="{name}">{inner}</h{level}>'
 
     place = re.compile(rf"{secret}(\d+);")
     body = _TASK.sub(lambda match: f"{match[1]}{'☐' if match[2] == ' ' else '☑'} ", cleaned.html)
     body = _HEADING.sub(number, body)
-    body = place.sub(lambda found: _formula(formulas[int(found[1])]), body)
+    body = place.sub(lambda mark: _formula(formulas[int(mark[1])]), body)
     style = f"<style>{cleaned.style}</style>" if cleaned.style else ""
     return Prose(style + body, tuple(headings))
 

@@ -144,9 +144,9 @@ class _Attributes:
     def _source(self, value: str) -> str | None:
         if _IMAGE.match(value):
             return value
-        found = self.picture(value) if self.picture is not None else None
-        self.remote += found is None
-        return found
+        address = self.picture(value) if self.picture is not None else None
+        self.remote += address is None
+        return address
 
 
 def clean_html(

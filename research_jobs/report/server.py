@@ -80,12 +80,12 @@ def find_file(folder: Path, path: str) -> Path | None:
     if any(not part or part.startswith(".") or "\\" in part for part in parts):
         return None
     try:
-        found = folder.joinpath(*parts).resolve()
-        if found.is_dir():
-            found = (found / "index.html").resolve()
-        inside = found.relative_to(folder).parts
+        file = folder.joinpath(*parts).resolve()
+        if file.is_dir():
+            file = (file / "index.html").resolve()
+        inside = file.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in inside)
-        return found if not hidden and found.is_file() else None
+        return file if not hidden and file.is_file() else None
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, outside; a loop before 3.13
         return None
 
@@ -151,15 +151,15 @@ class _Reports:
         path: str = request.scope["path"]
         if path == f"/{UI_SCRIPT}":
             return self._ui_script(host)
-        found = find_file(self._folder, path)
-        if found is None:
+        file = find_file(self._folder, path)
+        if file is None:
             return _refuse(HTTPStatus.NOT_FOUND)
-        if found.name == "index.html" and not path.endswith(("/", "index.html")):
+        if file.name == "index.html" and not path.endswith(("/", "index.html")):
             # Relative addresses in the page count from its folder.
             target = quote(path.rpartition("/")[2]) + "/"
             return Response(status_code=301, headers={"Location": target})
         try:
-            return self._file(request, found, found.open("rb"))
+            return self._file(request, file, file.open("rb"))
         except OSError:
             return _refuse(HTTPStatus.NOT_FOUND)  # removed meanwhile, or not ours to read
 

@@ -147,11 +147,11 @@ def _svg_size(drawing: str) -> tuple[float, float] | None:
     tag = _SVG_TAG.search(drawing)
     if tag is None:
         return None
-    found = [re.search(_LENGTH.format(name), tag[0]) for name in ("width", "height")]
+    lengths = [re.search(_LENGTH.format(name), tag[0]) for name in ("width", "height")]
     try:
         width, height = (
             float(match[1]) * (4 / 3 if match[2] == "pt" else 1) if match else 0.0
-            for match in found
+            for match in lengths
         )
     except ValueError:
         return None

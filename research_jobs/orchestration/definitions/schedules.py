@@ -132,7 +132,7 @@ def _ops_config(
     locate: Callable[..., Any] | None,
 ) -> dict[str, Mapping[str, Any]]:
     """Op name to config, for the notebooks for which the schedule has values."""
-    found: dict[str, dict[str, Any]] = {}
+    config: dict[str, dict[str, Any]] = {}
     for name, value in spec.parameters.items():
         where = locate("schedules", schedule, "parameters", name) if locate is not None else None
         taken = False
@@ -141,11 +141,11 @@ def _ops_config(
             if op_config is not None:
                 given = op_config(member.name, given, str(where) if where else None)
             if given:
-                found.setdefault(member.op, {}).update(given)
+                config.setdefault(member.op, {}).update(given)
                 taken = True
         if not taken:
             raise _not_settable(name, members, where)
-    return dict(found)
+    return dict(config)
 
 
 def _not_settable(
@@ -337,9 +337,9 @@ def _wanted(
     # newest last; of two dimensions, every key of each window
     parts = _newest_windows(window, members[0], tick)
     keys = {part: keys_with(definition, name, part) for part in parts}
-    found: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
+    wanted: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
     for member in members:
-        status = partition_status(instance, member.key, list(found), stored=member.stored())
+        status = partition_status(instance, member.key, list(wanted), stored=member.stored())
         begin = 0
         if tick.spec.catch_up is None:
             # what the schedule itself missed, not the history from before its start
@@ -349,8 +349,8 @@ def _wanted(
         for part in parts[begin:]:
             for key in keys[part]:
                 if key in missing and not _given_up(member, key, status.failed, instance):
-                    found[key].append(member)
-    return [(key, needing) for key, needing in found.items() if needing]
+                    wanted[key].append(member)
+    return [(key, needing) for key, needing in wanted.items() if needing]
 
 
 def _all_keys(
@@ -369,8 +369,8 @@ def _all_keys(
         )
         keys.sort(key=lambda key: made.get(key, 0))
     running = {m.name: partition_status(instance, m.key, keys).in_progress for m in members}
-    found = [(key, [m for m in members if key not in running[m.name]]) for key in keys]
-    return [(key, needing) for key, needing in found if needing]
+    wanted = [(key, [m for m in members if key not in running[m.name]]) for key in keys]
+    return [(key, needing) for key, needing in wanted if needing]
 
 
 def _newest_windows(

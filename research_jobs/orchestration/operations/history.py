@@ -75,8 +75,8 @@ def read_statuses(
         )
     }
     ids = sorted({entry.last_run_id for entry in records.values() if entry.last_run_id})
-    found = instance.get_run_records(RunsFilter(run_ids=ids)) if ids else []
-    runs = {record.dagster_run.run_id: record for record in found}
+    records_of_runs = instance.get_run_records(RunsFilter(run_ids=ids)) if ids else []
+    runs = {record.dagster_run.run_id: record for record in records_of_runs}
     endings = _Endings(instance, catalog)
     statuses: dict[str, Status] = {}
     for entry in wanted:
@@ -103,15 +103,15 @@ def read_history(
         record.run_id: record.asset_materialization
         for record in instance.fetch_materializations(key, limit=RUNS_LOOKED_AT).records
     }
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for record in instance.get_run_records(limit=RUNS_LOOKED_AT):
         run = record.dagster_run
         if run.asset_selection is not None and key not in run.asset_selection:
             continue
-        found.append(endings.of(record, entry, made.get(run.run_id)))
-        if len(found) == limit:
+        outcomes.append(endings.of(record, entry, made.get(run.run_id)))
+        if len(outcomes) == limit:
             break
-    return found
+    return outcomes
 
 
 class _Endings:
@@ -263,8 +263,8 @@ def next_ticks(
 
 def schedules_of(catalog: Catalog) -> Mapping[str, list[str]]:
     """The schedules that name each notebook."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for name, schedule in catalog.manifest.schedules.items():
         for notebook in schedule.notebooks:
-            found.setdefault(notebook, []).append(name)
-    return found
+            names.setdefault(notebook, []).append(name)
+    return names
