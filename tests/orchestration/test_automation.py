@@ -14,6 +14,7 @@ from research_jobs.orchestration.definitions.automation import (
     automation_condition,
     automation_sensor,
 )
+from research_jobs.orchestration.model.names import AssetNames
 
 # Dagster's own helper uses a parameter of its own that is in beta
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter `include_sources`")
@@ -66,7 +67,7 @@ class Automation:
         """Run notebooks together."""
         dg.materialize(
             list(self.definitions.assets or []),
-            selection=[dg.AssetKey(name) for name in names],
+            selection=[dg.AssetKey(name.split("/")) for name in names],
             instance=self.instance,
         )
 
@@ -94,6 +95,23 @@ def test_after_runs_when_that_notebook_has_new_data(instance):
     assert automation.look() == 1
     automation.run("report")
     assert automation.look() == 0
+
+
+def test_after_names_notebooks_without_the_prefix(instance):
+    """The manifest's names mean the project's own notebooks, whose keys have its prefix."""
+    condition = automation_condition(NotebookSpec(after=("source",)), AssetNames("desk"))
+
+    @dg.asset(key=["desk", "source"])
+    def source() -> None: ...
+
+    @dg.asset(deps=[source], automation_condition=condition)
+    def report() -> None: ...
+
+    automation = Automation(instance, dg.Definitions(assets=[source, report]))
+    automation.run("desk/source")
+    automation.look()
+    automation.run("desk/source")
+    assert automation.look() == 1
 
 
 def test_after_does_not_run_what_was_never_made(instance):

@@ -111,6 +111,45 @@ def test_a_field_of_the_pattern_is_the_partition(project, instance):
     assert watched.asked() == []
 
 
+def test_a_field_may_be_called_partition(project, instance):
+    """Of a notebook with one dimension, also where the key sets no parameter."""
+    watched = Watched(
+        project, instance, watch="in/{partition}.csv", partitions={"values": ["eu", "us"]}
+    )
+    watched.look()
+    (project.root / "in" / "us.csv").write_text("1")
+    assert watched.asked() == ["us"]
+
+
+def test_why_nothing_runs_is_said(project, instance, monkeypatch):
+    """A file that is being written, one of no partition, a notebook without partitions yet."""
+    keyed = Watched(project, instance, watch="in/{partition}.csv", partitions={"values": ["eu"]})
+    future = {"by": "day", "start": "2999-01-01"}
+    early = Watched(project, instance, watch="in/*.csv", partitions=future)
+    keyed.look(), early.look()
+    (project.root / "in" / "uk.csv").write_text("1")
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.SETTLED_NS", 10**15)
+    assert keyed.look().skip_message == "nothing new; 1 are still being written"
+    monkeypatch.undo()
+    monkeypatch.setattr("research_jobs.orchestration.definitions.watching.SETTLED_NS", 0)
+    stray = "in/uk.csv names the partition 'uk', which does not exist"
+    assert keyed.look().skip_message == stray
+    assert early.look().skip_message == "there is no partition yet"
+
+
+@pytest.mark.parametrize(
+    ("number", "listed"),
+    [(3, "in/0.csv, in/1.csv, in/2.csv"), (5, "in/0.csv, in/1.csv, in/2.csv and 2 more")],
+)
+def test_a_runs_tag_names_the_first_files(project, instance, number, listed):
+    """Three by name, the rest by their number: a tag is short."""
+    watched = Watched(project, instance, watch="in/*.csv")
+    watched.look()
+    for name in range(number):
+        (project.root / "in" / f"{name}.csv").write_text("1")
+    assert [r.tags[FILES_TAG] for r in watched.look().run_requests] == [listed]
+
+
 # Dagster's own tags for two dimensions
 @pytest.mark.filterwarnings("ignore:Non-compliant tag keys")
 def test_fields_of_two_dimensions(project, instance):
