@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.errors import NotebookError
 from research_jobs.filesystem import write_atomically
 from research_jobs.notebook.facts import FileFacts, as_row, facts_from_json
 from research_jobs.project import Project
@@ -31,11 +32,15 @@ SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class Remembered:
-    """A cached file: the hash of its bytes, whether it has markers, its facts."""
+    """A file that was read: the hash of its bytes, whether it has markers, its facts.
+
+    One that does not parse has an error in place of facts, and is not in the cache.
+    """
 
     sha256: str
     marked: bool
-    facts: FileFacts
+    facts: FileFacts | None
+    error: NotebookError | None = None
 
 
 class FactsCache:

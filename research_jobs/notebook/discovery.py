@@ -27,32 +27,13 @@ if TYPE_CHECKING:
     from research_jobs.notebook.scan import Scan
 
 __all__ = [
-    "NotebookFile",
+    "SourceFile",
     "files_beside",
     "jupyter_notebooks",
     "lone_notebook",
     "not_found",
     "why_not",
 ]
-
-
-@dataclass(frozen=True)
-class NotebookFile:
-    """A notebook's names.
-
-    Parameters
-    ----------
-    name : str
-        ``volatility/garch``.
-    module : str
-        ``volatility.garch``.
-    path : Path
-        Absolute.
-    """
-
-    name: str
-    module: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -70,6 +51,16 @@ class SourceFile:
     parts: tuple[str, ...]
     path: Path
     stat: os.stat_result
+
+    @property
+    def name(self) -> str:
+        """str: as a notebook, ``volatility/garch``."""
+        return "/".join(self.parts)
+
+    @property
+    def module(self) -> str:
+        """str: as a module, ``volatility.garch``."""
+        return ".".join(self.parts)
 
     @property
     def is_private(self) -> bool:
@@ -234,12 +225,7 @@ def sort_out(files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, Notebook
         yield file, name_problem(file) or shadows.get(file.parts)
 
 
-def notebook_file(file: SourceFile) -> NotebookFile:
-    """A file's names as a notebook."""
-    return NotebookFile("/".join(file.parts), ".".join(file.parts), file.path)
-
-
-def lone_notebook(notebooks: Path, name: str) -> NotebookFile | None:
+def lone_notebook(notebooks: Path, name: str) -> SourceFile | None:
     """A notebook without any obstacle; ``None`` if only a scan can tell."""
     parts: tuple[str, ...] = (*name.split("/"),)
     path = notebooks.joinpath(*parts).with_suffix(".py")
@@ -255,7 +241,7 @@ def lone_notebook(notebooks: Path, name: str) -> NotebookFile | None:
             return None
     except (OSError, NotebookError):
         return None
-    return notebook_file(file)
+    return file
 
 
 def jupyter_notebooks(notebooks: Path) -> list[Path]:

@@ -25,7 +25,6 @@ from research_jobs.notebook.discovery import (
     SourceFile,
     lone_notebook,
     not_found,
-    notebook_file,
     sort_out,
     walk_folder,
     why_not,
@@ -247,29 +246,19 @@ def read_file(path: Path, data: bytes, sha256: str, shown: str) -> Remembered:
     return Remembered(sha256, marked, facts)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """One file, read or from the cache."""
-
-    sha256: str
-    marked: bool
-    facts: FileFacts | None
-    error: NotebookError | None
-
-
 class _Scanner:
     def __init__(self, project: Project, cache: FactsCache, sys_path: Sequence[str]) -> None:
         self.project = project
         self.cache = cache
         self.sys_path = sys_path
         self.resolver = Resolver()
-        self.read: dict[str, _Read] = {}
+        self.read: dict[str, Remembered] = {}
         self.imported: dict[tuple[tuple[str, ...], str, str], Imported] = {}
 
     def run(self) -> Scan:
         folder = walk_folder(self.project.notebooks)
         problems = list(folder.problems)
-        notebooks: list[tuple[SourceFile, _Read]] = []
+        notebooks: list[tuple[SourceFile, Remembered]] = []
         helpers: list[Path] = []
         for file, problem in sort_out(folder.files):
             source = self.file(str(file.path), file)
@@ -295,7 +284,7 @@ class _Scanner:
             tuple(self.read),
         )
 
-    def file(self, name: str, source: SourceFile | None = None) -> _Read:
+    def file(self, name: str, source: SourceFile | None = None) -> Remembered:
         """A file's facts, from this scan, from the cache, or from its text."""
         known = self.read.get(name)
         if known is None:
@@ -303,7 +292,7 @@ class _Scanner:
             known = self.read[name] = self._file(path, source)
         return known
 
-    def _file(self, path: Path, source: SourceFile | None) -> _Read:
+    def _file(self, path: Path, source: SourceFile | None) -> Remembered:
         stat = source.stat if source is not None else None
         data = b""
         try:
@@ -316,17 +305,16 @@ class _Scanner:
                     remembered = read_file(path, data, sha256, self.project.display(path))
                     self.cache.put(path, remembered)
         except NotebookError as error:
-            return _Read(hashlib.sha256(data).hexdigest(), _marked(data, path), None, error)
-        return _Read(remembered.sha256, remembered.marked, remembered.facts, None)
+            return Remembered(hashlib.sha256(data).hexdigest(), _marked(data, path), None, error)
+        return remembered
 
-    def notebook(self, file: SourceFile, source: _Read) -> ScannedNotebook:
-        names = notebook_file(file)
+    def notebook(self, file: SourceFile, source: Remembered) -> ScannedNotebook:
         facts = source.facts
         if facts is None:
             return ScannedNotebook(
-                names.name,
-                names.module,
-                names.path,
+                file.name,
+                file.module,
+                file.path,
                 code_version=source.sha256[:16],
                 source_sha256=source.sha256,
                 error=source.error,
@@ -334,20 +322,20 @@ class _Scanner:
         search = search_path(
             file.path.parent, self.project.notebooks, self.project.root, self.sys_path
         )
-        package = names.module.rpartition(".")[0]
+        package = file.module.rpartition(".")[0]
         start = self.imports(search, str(file.path), package, facts)
         modules, digests = self.closure(search, start)
         externals = [start, *(imported for _, imported in modules.values())]
-        reached = reached_loads((facts, start), modules, self.project.display(names.path))
+        reached = reached_loads((facts, start), modules, self.project.display(file.path))
         loads = reached.calls
         return ScannedNotebook(
-            name=names.name,
-            module=names.module,
-            path=names.path,
+            name=file.name,
+            module=file.module,
+            path=file.path,
             description=facts.description,
             parameters=facts.parameters,
             parameters_cell=facts.parameters_cell,
-            loads=tuple(call for call in loads if call.notebook != names.name),
+            loads=tuple(call for call in loads if call.notebook != file.name),
             hidden_loads=reached.hidden,
             assigned=facts.assigned or {},
             third_party=tuple(sorted({name for i in externals for name in i.external})),
@@ -357,7 +345,7 @@ class _Scanner:
                 facts.digest, digests, parameters=[p.name for p in facts.parameters]
             ),
             source_sha256=source.sha256,
-            reads_itself=any(call.notebook == names.name for call in loads),
+            reads_itself=any(call.notebook == file.name for call in loads),
         )
 
     def imports(
