@@ -52,6 +52,10 @@ test-dagster:  ## Run the tests with another Dagster: VERSION=1.12.0, TESTS=test
 test-cgroup: $(VENV)/.installed-dev  ## Test the kernel's memory limits (needs user-mode-linux)
 	@$(BIN)/python tests/support/in_uml.py
 
+.PHONY: test-systemd
+test-systemd:  ## Boot a systemd, interrupt every service in every order (root, debootstrap; half an hour)
+	@$(PYTHON) tests/support/in_systemd.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Benchmark against other tools, on this machine
 	@$(BIN)/python -m benchmarks

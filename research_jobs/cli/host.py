@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from research_jobs.cli.main import main
     from research_jobs.orchestration.operations.hosting import prepare
+    from research_jobs.resident.manager import notify_ready
 
     host = Host(
         project,
@@ -57,4 +58,5 @@ def run(arguments: argparse.Namespace) -> int:
         with_stdin=arguments.with_stdin,
     )
     print(f"research-jobs host: ready ({project.root})", flush=True)
+    notify_ready()
     return host.serve()

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ["tests/faults/test_cgroup.py"]
+TESTS = ["tests/faults/test_cgroup.py", "tests/resident/test_memory.py"]
 
 # What the kernel starts instead of an init. The last line asks it to power off.
 INIT = """#!/bin/bash

@@ -1,0 +1,66 @@
+"""Dagster's code server, which ends when the process that holds the definitions has ended.
+
+::
+
+    python -m research_jobs.orchestration.operations.code_server --port 4266 ...
+
+It takes the arguments of ``dagster code-server start``. That program passes requests on to a
+child. If the child is killed, it answers every request with an error until somebody presses
+"Reload". Whoever starts this one again when it has ended, as systemd does, needs nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from research_jobs.runtime.processes import alive, descendants
+
+__all__ = ["main"]
+
+# Seconds between two looks while there is no child yet, and from a child's end to the look.
+_PAUSE = 0.5
+# How long the server may take to end, seconds.
+_PATIENCE = 10.0
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run ``dagster code-server start`` with some arguments, and end with its children.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+    """
+    if sys.platform == "linux":
+        threading.Thread(target=_end_with_children, name="children", daemon=True).start()
+    sys.argv[:] = ["dagster", "code-server", "start", *arguments]
+    runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+
+
+def _end_with_children() -> None:
+    while not _has_children():
+        time.sleep(_PAUSE)
+    while _has_children():
+        with suppress(ChildProcessError):
+            # Returns when one has ended, and leaves its status to the server. A reload starts the
+            # next one before it ends the last.
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        time.sleep(_PAUSE)
+    sys.stderr.write("The process that held the definitions has ended, so the code server ends.\n")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os._exit(1)
+
+
+def _has_children() -> bool:
+    return any(map(alive, descendants(os.getpid())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
