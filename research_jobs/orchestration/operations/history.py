@@ -26,7 +26,16 @@ from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.orchestration.operations.launch import blocked
 from research_jobs.outcome import Failure, Outcome, State
 
-__all__ = ["Status", "next_ticks", "read_history", "read_statuses", "schedules_of"]
+__all__ = [
+    "RunningSchedule",
+    "Status",
+    "next_ticks",
+    "read_histories",
+    "read_history",
+    "read_statuses",
+    "running_schedules",
+    "schedules_of",
+]
 
 _GOING = {
     DagsterRunStatus.QUEUED: State.WAITING,
@@ -97,21 +106,59 @@ def read_history(
     instance: dg.DagsterInstance, catalog: Catalog, entry: Entry, *, limit: int
 ) -> list[Outcome]:
     """The last runs of a notebook, newest first; looks at the last few hundred runs of all."""
-    key = catalog.names.key(entry.name)
+    return read_histories(instance, catalog, [entry], limit=limit)[entry.name]
+
+
+def read_histories(
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    entries: Iterable[Entry],
+    *,
+    limit: int,
+    looked_at: int = RUNS_LOOKED_AT,
+    since: float | None = None,
+) -> dict[str, list[Outcome]]:
+    """The last runs of each notebook by name, newest first.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    entries : iterable of Entry
+    limit : int
+        Runs of each.
+    looked_at : int
+        Among how many of the last runs of all.
+    since : float, optional
+        Unix time, seconds: runs from then on are there although they are more than `limit`.
+    """
     endings = _Endings(instance, catalog)
-    made = {
-        record.run_id: record.asset_materialization
-        for record in instance.fetch_materializations(key, limit=RUNS_LOOKED_AT).records
-    }
-    outcomes: list[Outcome] = []
-    for record in instance.get_run_records(limit=RUNS_LOOKED_AT):
-        run = record.dagster_run
-        if run.asset_selection is not None and key not in run.asset_selection:
-            continue
-        outcomes.append(endings.of(record, entry, made.get(run.run_id)))
-        if len(outcomes) == limit:
-            break
-    return outcomes
+    records = instance.get_run_records(limit=looked_at)
+    histories: dict[str, list[Outcome]] = {}
+    for entry in entries:
+        key = catalog.names.key(entry.name)
+        theirs = [
+            record
+            for record in records
+            if record.dagster_run.asset_selection is None
+            or key in record.dagster_run.asset_selection
+        ]
+        theirs = [
+            record
+            for number, record in enumerate(theirs)
+            if number < limit
+            or (since is not None and record.create_timestamp.timestamp() >= since)
+        ]
+        made = {
+            record.run_id: record.asset_materialization
+            for record in (
+                instance.fetch_materializations(key, limit=RUNS_LOOKED_AT).records if theirs else ()
+            )
+        }
+        histories[entry.name] = [
+            endings.of(record, entry, made.get(record.dagster_run.run_id)) for record in theirs
+        ]
+    return histories
 
 
 class _Endings:
@@ -237,24 +284,60 @@ def _count_partitions(
     return len(keys & done if stored is None else keys & done & stored), len(keys)
 
 
+@dataclass(frozen=True)
+class RunningSchedule:
+    """A schedule that is on.
+
+    Parameters
+    ----------
+    crons : tuple of str
+    timezone : str
+    notebooks : frozenset of str
+    since : float or None
+        When it was switched on, Unix time in seconds; None where no daemon has seen it yet.
+    """
+
+    crons: tuple[str, ...]
+    timezone: str
+    notebooks: frozenset[str]
+    since: float | None
+
+    def tick_after(self, moment: float) -> datetime:
+        """The first tick at or after a moment, Unix time in seconds."""
+        tick = next(cron_ticks(self.crons, self.timezone, moment))
+        return tick.astimezone(ZoneInfo(self.timezone))
+
+
+def running_schedules(instance: dg.DagsterInstance, catalog: Catalog) -> list[RunningSchedule]:
+    """The manifest's schedules that are on, in the manifest or by a switch in the UI."""
+    states = {state.instigator_name: state for state in instance.all_instigator_state()}
+    running: list[RunningSchedule] = []
+    for name, schedule in catalog.manifest.schedules.items():
+        state = states.get(name)
+        switched = state.status.value if state is not None else "DECLARED_IN_CODE"
+        on = schedule.enabled if switched == "DECLARED_IN_CODE" else switched == "RUNNING"
+        if on:
+            crons = (schedule.cron,) if isinstance(schedule.cron, str) else tuple(schedule.cron)
+            data = state.instigator_data if state is not None else None
+            running.append(
+                RunningSchedule(
+                    crons,
+                    schedule.timezone or "UTC",
+                    frozenset(schedule.notebooks),
+                    getattr(data, "start_timestamp", None),
+                )
+            )
+    return running
+
+
 def next_ticks(
     instance: dg.DagsterInstance, catalog: Catalog, now: datetime | None = None
 ) -> dict[str, datetime]:
     """When each notebook's schedules that are on fire next, by notebook."""
-    moment = now or datetime.now(UTC)
-    switched = {
-        state.instigator_name: state.status.value
-        for state in instance.all_instigator_state()
-        if state.status.value != "DECLARED_IN_CODE"
-    }
+    moment = (now or datetime.now(UTC)).timestamp()
     ticks: dict[str, datetime] = {}
-    for name, schedule in catalog.manifest.schedules.items():
-        on = switched.get(name, "RUNNING" if schedule.enabled else None)
-        if on != "RUNNING":
-            continue
-        crons = (schedule.cron,) if isinstance(schedule.cron, str) else schedule.cron
-        zone = schedule.timezone or "UTC"
-        tick = next(cron_ticks(crons, zone, moment.timestamp())).astimezone(ZoneInfo(zone))
+    for schedule in running_schedules(instance, catalog):
+        tick = schedule.tick_after(moment)
         for notebook in schedule.notebooks:
             if notebook not in ticks or tick < ticks[notebook]:
                 ticks[notebook] = tick

@@ -1,0 +1,158 @@
+"""``research-jobs status``: what needs attention, what is unusual, and then all notebooks."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta, tzinfo
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from research_jobs.cli.output import ago, duration, iso, print_json, print_table
+from research_jobs.errors import ParameterError
+from research_jobs.project import Project, find_project
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.operations.overview import Attention, NotebookLine, Overview
+
+__all__ = ["add_arguments", "parse_since", "run"]
+
+# How many notebooks of one cause are named before the rest is counted.
+NAMED = 3
+_MARKS = {"good": "●", "idle": "○", "busy": "…", "held": "◐", "bad": "✗", "none": "·"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--since",
+        default="yesterday",
+        metavar="WHEN",
+        help="count runs from then on: yesterday, today, 2026-11-20, 12h or 3d (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print what needs attention as JSON")
+    parser.epilog = "Exit code: 0 when nothing needs attention, 1 when something does."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.model.instance import enter_project, open_instance
+    from research_jobs.orchestration.operations.overview import read_overview
+
+    project = find_project(arguments.project)
+    enter_project(project)
+    catalog = load_catalog(project)
+    named = catalog.manifest.defaults.timezone
+    now = datetime.now(ZoneInfo(named)) if named else datetime.now().astimezone()
+    since = parse_since(arguments.since, now)
+    with open_instance(project) as instance:
+        overview = read_overview(instance, catalog, now, since.timestamp())
+    if arguments.json:
+        print_json([_json(one) for one in overview.attention])
+    else:
+        _show(project, overview, now, since, zone=named or now.strftime("%Z"))
+    return 1 if overview.attention else 0
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """A moment as a person names it.
+
+    Raises
+    ------
+    ParameterError
+        When it is none of ``yesterday``, ``today``, a date, or a number of hours or days.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text in ("today", "yesterday"):
+        return midnight - timedelta(days=text == "yesterday")
+    if span := re.fullmatch(r"(\d{1,5})([hd])", text):
+        return now - timedelta(**{"hours" if span[2] == "h" else "days": int(span[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ParameterError(
+            f"--since '{text}' is not a moment",
+            hint="Write yesterday, today, 2026-11-20, 12h or 3d.",
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+
+
+def _json(one: Attention) -> dict[str, str | int | None]:
+    return {
+        "notebook": one.notebook,
+        "partition": one.partition,
+        "state": one.state.value,
+        "since": iso(one.since),
+        "reason": one.reason,
+        "rerun": one.rerun,
+        "report": one.report,
+        "times": one.times,
+    }
+
+
+def _show(
+    project: Project, overview: Overview, now: datetime, since: datetime, *, zone: str
+) -> None:
+    from research_jobs.orchestration.operations.overview import same_cause
+
+    for group in same_cause(overview.attention):
+        _show_group(project, group, now.tzinfo)
+    if not overview.attention:
+        print("Nothing needs attention.")
+    print()
+    unusual = [line for line in overview.notebooks if line.unusual]
+    for line in unusual:
+        print(f"{line.notebook} {'; '.join(line.unusual)}")
+    if unusual:
+        print()
+    _show_notebooks(overview.notebooks, now)
+    counts = ", ".join(
+        f"{count:,} {state.words}"
+        for state, count in sorted(overview.ended.items(), key=lambda item: item[0].order)
+    )
+    print(f"\nSince {since:%a %d %b %H:%M}: {counts or 'no runs'}. Times are of {zone}.")
+
+
+def _show_group(project: Project, group: Sequence[Attention], zone: tzinfo | None) -> None:
+    """What failed for one reason: who, how and since when; the reason; what to do."""
+    first = group[0]
+    names = [
+        one.notebook + (f" [{one.partition}]" if one.partition else "") for one in group[:NAMED]
+    ]
+    more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+    oldest = min((one.since for one in group if one.since), default=None)
+    when = f" since {datetime.fromtimestamp(oldest, zone):%a %d %b %H:%M}" if oldest else ""
+    times = f", {first.times} times" if first.times > 1 and not first.partition else ""
+    print(f"{', '.join(names)}{more}: {first.state.words}{when}{times}")
+    if first.reason:
+        print(f"    {first.reason if len(group) == 1 else first.cause}")
+    if first.report and len(group) == 1:
+        print(f"    {project.display(first.report)}")
+    reruns = list(dict.fromkeys(one.rerun for one in group))
+    prefix = "research-jobs run "
+    if len(reruns) > 1 and all(rerun.startswith(prefix) for rerun in reruns):
+        reruns = [prefix + " ".join(rerun.removeprefix(prefix) for rerun in reruns)]
+    for rerun in reruns:
+        print(f"    {rerun}")
+
+
+def _show_notebooks(lines: Sequence[NotebookLine], now: datetime) -> None:
+    rows: list[list[str]] = []
+    for line in lines:
+        last = line.last
+        rows.append(
+            [
+                line.notebook,
+                last.state,
+                "".join(_MARKS[state.tone] for state in line.strip),
+                duration(last.duration_s or None),
+                "" if line.partitions is None else f"{line.materialized}/{line.partitions}",
+                ago(now.timestamp() - last.ended_at) if last.ended_at else "",
+                f"{line.next_tick.astimezone(now.tzinfo):%a %H:%M}" if line.next_tick else "",
+                str(line.used_by or ""),
+            ]
+        )
+    columns = ["notebook", "state", "last runs", "took", "partitions", "when", "next", "used by"]
+    print_table(columns, rows, right=["took", "partitions", "used by"])

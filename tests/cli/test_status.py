@@ -1,0 +1,116 @@
+"""`status`: what needs attention, in one look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from research_jobs.cli.status import parse_since
+from research_jobs.errors import ParameterError
+
+ZAGREB = ZoneInfo("Europe/Zagreb")
+
+
+def _write(project: Path, name: str, text: str) -> None:
+    (project / "notebooks" / f"{name}.py").write_text(text)
+
+
+def test_all_is_well(say: Callable[..., object], project: Path) -> None:
+    """Where the last run of everything did what it should, one line says so, and the code is 0."""
+    (project / "notebooks" / "broken.py").unlink()
+    assert say("run", "numbers_table", "reports/total").code == 0
+    said = say("status")
+    assert said.code == 0
+    assert said.out.startswith("Nothing needs attention.\n")
+    lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert "succeeded" in lines["numbers_table"]
+    assert lines["numbers_table"].split()[-1] == "1"  # used by one
+    assert "never run" in lines["daily"]
+    assert "2 succeeded" in said.out
+    assert say("status", "--json").json == []
+
+
+def test_what_failed_and_how_to_run_it_again(say: Callable[..., object], project: Path) -> None:
+    """A failure has its reason, since when, how often, its report, and a command that works."""
+    for _ in range(3):
+        assert say("run", "broken").code == 1
+    said = say("status", "--json")
+    assert said.code == 1
+    (one,) = said.json
+    assert (one["notebook"], one["state"], one["partition"]) == ("broken", "failed", None)
+    assert one["times"] == 3
+    assert one["reason"] == ("notebooks/broken.py:5, cell 2 \"Take one\": KeyError: 'Close'")
+    assert Path(one["report"]).is_file()
+    since = datetime.fromisoformat(one["since"])
+    assert timedelta() < datetime.now(ZAGREB) - since < timedelta(minutes=5)
+    assert one["rerun"] == "research-jobs run broken"
+
+    _write(project, "broken", "# %%\nprices = 1\n")
+    assert say(*one["rerun"].split()[1:]).code == 0
+    assert say("status", "--json").json == []
+
+
+def test_failures_of_one_cause_are_one_entry(say: Callable[..., object], project: Path) -> None:
+    """Notebooks that fail for the same reason are named in one line, with one command for all."""
+    for name in ("first", "second", "third", "fourth"):
+        _write(project, name, "# %%\nraise ConnectionError('no route to the vendor')\n")
+    say("run", "first", "second", "third", "fourth")
+    out = say("status").out
+    assert "first, fourth, second and 1 more: failed since" in out
+    assert out.count("no route to the vendor") == 1
+    assert "    research-jobs run first fourth second third\n" in out
+
+
+def test_blocked_and_broken(say: Callable[..., object], project: Path) -> None:
+    """A notebook that cannot run, or did not come to its turn, is not one that never ran."""
+    _write(project, "numbers_table", "# %%\nraise ValueError('no numbers')\n")
+    _write(project, "spelt_wrong", "# %%\nif True print(1)\n")
+    say("run", "numbers_table", "reports/total")
+    found = {one["notebook"]: one for one in say("status", "--json").json}
+    assert found["numbers_table"]["state"] == "failed"
+    assert found["reports/total"]["state"] == "blocked"
+    assert "numbers_table" in found["reports/total"]["reason"]
+    assert found["spelt_wrong"]["state"] == "blocked"
+    assert "notebooks/spelt_wrong.py:2" in found["spelt_wrong"]["reason"]
+
+
+def test_partitions_behind_a_green_one(say: Callable[..., object], project: Path) -> None:
+    """Failed partitions and holes show although the newest partition succeeded."""
+    for day in (2, 4, 7):
+        say("run", "daily", "--partition", f"2024-01-0{day}")
+    say("run", "daily", "--partition", "2024-01-07")
+    found = {one["state"]: one for one in say("status", "--json").json}
+    assert found["failed"]["partition"] == "2024-01-04"
+    assert "no prices on 2024-01-04" in found["failed"]["reason"]
+    assert found["failed"]["rerun"] == "research-jobs backfill daily --failed"
+    assert found["missing"]["partition"] == "2024-01-03, 2024-01-05...2024-01-06"
+    assert found["missing"]["reason"] == "3 partitions have no data"
+    assert say(*found["missing"]["rerun"].split()[1:]).code == 0
+    assert [one["state"] for one in say("status", "--json").json] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("yesterday", datetime(2026, 3, 29, tzinfo=ZAGREB)),
+        ("today", datetime(2026, 3, 30, tzinfo=ZAGREB)),
+        ("2026-03-01", datetime(2026, 3, 1, tzinfo=ZAGREB)),
+        ("2026-03-01T06:30", datetime(2026, 3, 1, 6, 30, tzinfo=ZAGREB)),
+        ("12h", datetime(2026, 3, 29, 21, 15, tzinfo=ZAGREB)),
+        ("3d", datetime(2026, 3, 27, 9, 15, tzinfo=ZAGREB)),
+    ],
+)
+def test_since(text: str, moment: datetime) -> None:
+    """A moment is a day's midnight in the project's zone, a date, or a time ago."""
+    assert parse_since(text, datetime(2026, 3, 30, 9, 15, tzinfo=ZAGREB)) == moment
+
+
+@pytest.mark.parametrize("text", ["", "last week", "3w", "-1d", "2026-13-01"])
+def test_since_that_is_no_moment(text: str) -> None:
+    """Anything else is refused in one line that says what can be written."""
+    with pytest.raises(ParameterError, match="is not a moment"):
+        parse_since(text, datetime(2026, 3, 30, tzinfo=ZAGREB))

@@ -1,0 +1,110 @@
+"""Late and unusual runs, which need a schedule's clock or a history."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.history import RunningSchedule
+from research_jobs.orchestration.operations.overview import (
+    Attention,
+    _unpartitioned,
+    _unusual,
+    read_overview,
+    same_cause,
+)
+from research_jobs.outcome import Failure, Outcome, State
+
+NOW = datetime(2026, 3, 30, 9, 15, tzinfo=UTC)
+GOOD = Outcome(State.SUCCEEDED, duration_s=10.0, peak_memory_bytes=200 * 2**20)
+
+
+def _schedule(**changes: object) -> RunningSchedule:
+    since = (NOW - timedelta(days=30)).timestamp()
+    schedule = RunningSchedule(("0 6 * * *",), "UTC", frozenset({"prices"}), since)
+    return replace(schedule, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def prices(lab):
+    """An entry that a schedule runs at six."""
+    lab.write({"prices": "# %%\nx = 1\n"}, "{}")
+    return load_catalog(lab.project).entries["prices"]
+
+
+def _at(hour: int, minute: int = 0, day: int = 30) -> Outcome:
+    return replace(GOOD, started_at=datetime(2026, 3, day, hour, minute, tzinfo=UTC).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("last", "schedule", "late"),
+    [
+        (_at(6, 1), _schedule(), False),
+        (_at(5, 59), _schedule(), True),
+        (_at(6, 1, day=29), _schedule(), True),
+        (_at(6, 1, day=29), _schedule(crons=("10 9 * * *",)), False),  # five minutes ago
+        (_at(6, 1, day=20), _schedule(since=NOW.timestamp() - 60), False),  # just switched on
+        (_at(6, 1, day=20), _schedule(since=None), False),  # no daemon has seen it
+        (_at(6, 1, day=20), _schedule(notebooks=frozenset({"other"})), False),
+        (replace(_at(6, 1, day=20), state=State.RUNNING), _schedule(), False),
+    ],
+)
+def test_late(prices, last: Outcome, schedule: RunningSchedule, late: bool) -> None:
+    """A notebook is late when a tick since its last run is a quarter of an hour old."""
+    found = _unpartitioned(prices, [last], [schedule], NOW)
+    assert [one.state for one in found] == ([State.LATE] if late else [])
+    if late:
+        assert found[0].reason is not None
+        assert "nothing has run since its tick at" in found[0].reason
+
+
+def test_never_run_is_not_late(prices) -> None:
+    """Of a notebook that never ran nothing is known to be owed."""
+    assert _unpartitioned(prices, [], [_schedule()], NOW) == []
+
+
+def test_unusual() -> None:
+    """Twice the median and clearly more is unusual; a failure, or too short a history, is not."""
+    slow = replace(GOOD, duration_s=25.0)
+    large = replace(GOOD, peak_memory_bytes=900 * 2**20)
+    assert list(_unusual([slow, *[GOOD] * 5])) == ["took 25 s, usually 10 s"]
+    assert list(_unusual([large, *[GOOD] * 5])) == ["used 900 MiB, usually 200 MiB"]
+    assert not list(_unusual([slow, *[GOOD] * 4]))
+    assert not list(_unusual([replace(GOOD, duration_s=19.0), *[GOOD] * 5]))
+    quick = replace(GOOD, duration_s=0.1)
+    assert not list(_unusual([replace(GOOD, duration_s=1.0), *[quick] * 5]))
+    failed = replace(slow, state=State.FAILED, failure=Failure("x"))
+    assert not list(_unusual([failed, *[GOOD] * 6]))
+
+
+def test_same_cause() -> None:
+    """One reason at different places is one group; two without a reason have nothing in common."""
+    reasons = (
+        "a.py:3, cell 1: KeyError: 'x'",
+        "b.py:9, cell 2 \"Load\": KeyError: 'x'",
+        None,
+        None,
+    )
+    found = [Attention(f"n{i}", State.FAILED, reason=reason) for i, reason in enumerate(reasons)]
+    assert [[one.notebook for one in group] for group in same_cause(found)] == [
+        ["n0", "n1"],
+        ["n2"],
+        ["n3"],
+    ]
+
+
+def test_runs_since_are_all_counted(any_lab) -> None:
+    """Of a notebook that runs often, each run since a moment counts, and the strip stays short."""
+    any_lab.write({"often": "# %%\nx = 1\n"}, "notebooks: {often: {outputs: [x]}}")
+    for _ in range(16):
+        any_lab.materialize("often")
+    catalog = load_catalog(any_lab.project)
+    now = datetime.now(UTC)
+    overview = read_overview(any_lab.instance, catalog, now, now.timestamp() - 3600)
+    assert overview.ended == {State.SUCCEEDED: 16}
+    assert len(overview.notebooks[0].strip) == 14
+    later = read_overview(any_lab.instance, catalog, now, now.timestamp() + 60)
+    assert later.ended == {}
