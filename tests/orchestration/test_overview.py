@@ -45,7 +45,7 @@ def _at(hour: int, minute: int = 0, day: int = 30) -> Outcome:
         (_at(6, 1), _schedule(), False),
         (_at(5, 59), _schedule(), True),
         (_at(6, 1, day=29), _schedule(), True),
-        (_at(6, 1, day=29), _schedule(crons=("10 9 * * *",)), False),  # five minutes ago
+        (_at(9, 11, day=29), _schedule(crons=("10 9 * * *",)), False),  # five minutes ago
         (_at(6, 1, day=20), _schedule(since=NOW.timestamp() - 60), False),  # just switched on
         (_at(6, 1, day=20), _schedule(since=None), False),  # no daemon has seen it
         (_at(6, 1, day=20), _schedule(notebooks=frozenset({"other"})), False),
@@ -82,12 +82,8 @@ def test_unusual() -> None:
 
 def test_same_cause() -> None:
     """One reason at different places is one group; two without a reason have nothing in common."""
-    reasons = (
-        "a.py:3, cell 1: KeyError: 'x'",
-        "b.py:9, cell 2 \"Load\": KeyError: 'x'",
-        None,
-        None,
-    )
+    places = ("a.py:3, cell 1", 'b.py:9, cell 2 "Load"')
+    reasons = (*(f"{place}: KeyError: 'x'" for place in places), None, None)
     found = [Attention(f"n{i}", State.FAILED, reason=reason) for i, reason in enumerate(reasons)]
     assert [[one.notebook for one in group] for group in same_cause(found)] == [
         ["n0", "n1"],
