@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from alembic.script import ScriptDirectory
 from dagster._core.storage import tags
 from dagster._utils.schedules import schedule_execution_time_iterator
 
@@ -551,6 +552,8 @@ def test_a_tick_through_dagster_gives_runs_that_dagster_takes(stored, tmp_path):
     )
     order = [event.asset_key.path[-1] for event in result.get_asset_materialization_events()]
     assert order == ["market_data", "momentum_signals"]
+    # The code server opens an instance for each tick, and reads the migrations for the first one.
+    assert getattr(ScriptDirectory.from_config, "remembers", False)
 
 
 def test_an_assets_page_can_list_its_schedules():

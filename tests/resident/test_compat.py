@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
@@ -37,10 +39,14 @@ def test_migrations_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripts of one folder are one object afterwards, with the same newest revision."""
     from dagster._core.storage.sql import get_alembic_config
 
+    original = ScriptDirectory.from_config
     config = get_alembic_config(dg.__file__.replace("__init__.py", "_core/storage/runs/x.py"))
     plain = ScriptDirectory.from_config(config)
-    monkeypatch.setattr(ScriptDirectory, "from_config", ScriptDirectory.from_config)
+    monkeypatch.setattr(ScriptDirectory, "from_config", partial(original))
     remember_migrations()
     remembered = ScriptDirectory.from_config(config)
     assert remembered is ScriptDirectory.from_config(config)
     assert remembered.get_current_head() == plain.get_current_head()
+    once = ScriptDirectory.from_config
+    remember_migrations()
+    assert ScriptDirectory.from_config is once

@@ -1,7 +1,7 @@
 """Read Dagster's migration scripts once for a process and its forks.
 
 Opening a storage compares its database with the newest of some hundred scripts, each a Python file
-that is executed for it: a tenth of a second for each run.
+that is executed for it: a tenth of a second for each run, and for each tick in the code server.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ def remember_migrations() -> None:
     except ImportError:
         return
     original = ScriptDirectory.from_config
+    if getattr(original, "remembers", False):
+        return
     known: dict[str | None, ScriptDirectory] = {}
 
     def from_config(config: Any) -> ScriptDirectory:
@@ -30,4 +32,5 @@ def remember_migrations() -> None:
             known[place] = original(config)
         return known[place]
 
+    from_config.remembers = True  # type: ignore[attr-defined]
     ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
