@@ -251,7 +251,7 @@ def test_a_dry_run_says_what_cannot_work(say: Any, project: Path) -> None:
     assert "the partition's parameter 'when' is not one of reader's" in lacking.err
 
 
-def test_a_failure_of_its_own_is_told_once() -> None:
+def test_a_failure_of_its_own_is_reported_once() -> None:
     """It stood there as it happened; the summary counts those that share a cause."""
     keys = ("2024-01-01", "2024-01-02", "2024-01-03")
     reasons = dict(zip(keys, ("no file", "no prices", "no prices"), strict=True))

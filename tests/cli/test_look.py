@@ -45,7 +45,7 @@ def test_list_before_and_after(say: Any, project: Path) -> None:
     assert "1/7" in row
 
 
-def test_a_skip_is_told_as_such(say: Any) -> None:
+def test_a_skip_is_shown_as_such(say: Any) -> None:
     """After a skipped run the last ending is `skipped`, not `succeeded`."""
     say("run", "daily", "--partition", "2024-01-06")
     line = next(line for line in say("list", "--json").json if line["notebook"] == "daily")

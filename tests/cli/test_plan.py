@@ -97,7 +97,7 @@ def test_of_two_dimensions_all_of_the_newest_day_run(batches: Any) -> None:
         (NAMES, "uss", "'a' has no partition 'uss'. Did you mean 'us'?"),
     ],
 )
-def test_a_partition_that_there_is_not_is_told(
+def test_a_partition_that_there_is_not_is_reported(
     batches: Any, partitions: dg.PartitionsDefinition, key: str, message: str
 ) -> None:
     """With what there is."""

@@ -235,7 +235,7 @@ def test_a_lost_section_of_notebooks_breaks_every_notebook(load, text):
     assert load(text).unreadable is not None
 
 
-def test_all_mistakes_of_an_entry_are_told_at_once(load):
+def test_all_mistakes_of_an_entry_are_reported_at_once(load):
     """One look at the list is enough to correct an entry."""
     manifest = load("notebooks: {market_data: {timeout: x, memory: y, foo: 1}}")
     assert len(manifest.problems) == 3

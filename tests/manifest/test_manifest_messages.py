@@ -311,7 +311,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
 @pytest.mark.parametrize(
     ("text", "messages"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
 )
-def test_a_mistake_is_told_with_its_place_and_a_way_out(load, text, messages):
+def test_a_mistake_is_reported_with_its_place_and_a_way_out(load, text, messages):
     """Each broken manifest gives exactly these lines."""
     found = [problem.error.headline for problem in load(text).problems]
     assert found == [f"notebooks/manifest.yaml:{message}" for message in messages]
@@ -334,7 +334,7 @@ def test_bytes_that_are_not_utf8_are_told_with_their_place(load):
     )
 
 
-def test_a_control_character_is_told_with_its_place(load):
+def test_a_control_character_is_reported_with_its_place(load):
     """What no editor shows is named by its code."""
     problem = load('notebooks:\n  market_data: {timeout: "\x07"}\n').problems[0]
     assert problem.error.headline == (

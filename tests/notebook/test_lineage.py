@@ -77,7 +77,7 @@ def test_only_what_is_reached_counts(
         "import data as d\nd.load('src')\nd.load('other')",
     ],
 )
-def test_load_taken_from_a_helper_is_told(make_project: MakeProject, notebook: str) -> None:
+def test_load_taken_from_a_helper_is_reported(make_project: MakeProject, notebook: str) -> None:
     """A load that comes from a helper makes no dependency, which one line says."""
     project = make_project({"notebooks/data.py": HELPER})
     (project.notebooks / "study.py").write_text(f"# %%\n{notebook}\n")

@@ -209,7 +209,7 @@ def test_another_io_manager_gets_a_run_for_each_partition(lab: Any, tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "w/s").iterdir()) == days(2, 4)
 
 
-def test_wrong_calls_are_told_before_anything_runs(lab: Any) -> None:
+def test_wrong_calls_are_reported_before_anything_runs(lab: Any) -> None:
     """A notebook without partitions, and a partition that there is not."""
     lab.write({"s": DAILY.format(extra="", out="rows"), "plain": "# %%\n"}, ONE)
     with pytest.raises(PartitionError, match="plain has no partitions"):

@@ -51,7 +51,7 @@ def test_it_points_at_a_project_elsewhere(lab: Any) -> None:
             assert graph.get(dg.AssetKey(["vol", "garch"])).tags["team"] == "quant"
 
 
-def test_a_folder_without_notebooks_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_notebooks_is_reported(tmp_path: Path) -> None:
     """Neither there nor above: one line says how to name it."""
     component = NotebooksComponent()
 

@@ -93,7 +93,7 @@ def test_numbers_and_dates_become_texts():
         (["a|b"], None, "contains '|'"),
     ],
 )
-def test_what_lists_no_keys_is_told(value, column, message):
+def test_what_lists_no_keys_is_reported(value, column, message):
     """One line that says what it is instead."""
     with pytest.raises(ValueError, match=message.replace("|", r"\|")):
         keys_of(value, column)
@@ -105,7 +105,7 @@ def test_stored_keys_are_read_in_another_process(project):
     assert read_keys(project, SPEC) == ["AAPL", "MSFT"]
 
 
-def test_an_output_that_is_not_there_is_told(project):
+def test_an_output_that_is_not_there_is_reported(project):
     """With the command that makes it."""
     with pytest.raises(PartitionError, match="which has not run yet"):
         read_keys(project, SPEC)

@@ -85,7 +85,9 @@ def test_run_without_kept_logs(run_job: Any, new_instance: Any) -> None:
     assert ran.status is DagsterRunStatus.SUCCESS
 
 
-def test_log_that_cannot_be_kept_is_told(run_job: Any, new_instance: Any, tmp_path: Any) -> None:
+def test_log_that_cannot_be_kept_is_reported(
+    run_job: Any, new_instance: Any, tmp_path: Any
+) -> None:
     """A log folder that cannot be written is an event of the run, and fails no step."""
     in_the_way = tmp_path / "a-file"
     in_the_way.touch()

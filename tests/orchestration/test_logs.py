@@ -174,7 +174,7 @@ def test_cloud_log_is_uploaded_meanwhile(tmp_path: Path, logs_of: Any) -> None:
     assert manager.is_capture_complete(log.key)
 
 
-def test_cloud_that_fails_is_told_and_no_more(
+def test_cloud_that_fails_is_reported_and_no_more(
     tmp_path: Path, logs_of: Any, errors: list[str]
 ) -> None:
     """An upload that fails ends neither the run nor the other logs, and the local copy stays."""

@@ -56,7 +56,7 @@ def test_a_missing_parameter_fails_before_any_process(lab: Any) -> None:
     assert run.steps("STEP_UP_FOR_RETRY") == []
 
 
-def test_an_exception_is_told_with_its_place_first(lab: Any) -> None:
+def test_an_exception_is_reported_with_its_place_first(lab: Any) -> None:
     """File, line and cell first; traceback, cell and report below; nothing is published."""
     lab.write({"market": PRICES}, OUTPUTS)
     assert lab.materialize("market").success

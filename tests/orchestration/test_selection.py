@@ -146,7 +146,7 @@ def test_dynamic_keys_come_from_the_instance():
         (definition(by="day", start="2027-01-01"), {"first": "2027-01-01"}, "no partition yet."),
     ],
 )
-def test_what_selects_nothing_is_told(made, options, message):
+def test_what_selects_nothing_is_reported(made, options, message):
     """One line: what is wrong, and what there is."""
     with pytest.raises(PartitionError) as caught:
         select(made, **options)

@@ -67,7 +67,7 @@ def test_nothing_is_known_of_an_asset_that_never_ran(instance):
     assert not status.ever
 
 
-def test_what_was_made_failed_and_was_skipped_is_told_apart(instance):
+def test_what_was_made_failed_and_was_skipped_is_distinguished(instance):
     """Each partition stands in one set, and those that failed are missing too."""
     run(instance, "2026-01-01", "2026-01-03")
     observe(instance, "2026-01-04", {SKIPPED_METADATA: "market closed"})

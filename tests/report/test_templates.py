@@ -110,7 +110,7 @@ def test_the_failing_line_is_marked(header, line, marked):
         assert re.sub(r"<[^>]*>", "", found) == marked
 
 
-def test_a_failure_is_told_once(header):
+def test_a_failure_is_reported_once(header):
     """What the cell's own exception says is not said again; what it could not say is."""
     assert body(header, line=13).failure is not None
     assert body(header, line=13, shown=(Error("E", "e", [], 13),)).failure is None

@@ -327,7 +327,7 @@ class TestParameters:
         assert module.day.isoformat() == "2024-03-01"
         assert used == {"lookback": "5", "day": "datetime.date(2024, 3, 1)"}
 
-    def test_defaults_are_told(self, notebook):
+    def test_defaults_are_reported(self, notebook):
         """Without values the defaults are reported as used."""
         _, used = notebook.run(self.SOURCE)
         assert used["lookback"] == "60"
@@ -365,7 +365,7 @@ class TestFailure:
         assert failure.traceback.count('File "') == 2
         assert failure.headline.startswith("nb.py:3, cell 1: JSONDecodeError: ")
 
-    def test_causes_are_told(self, notebook):
+    def test_causes_are_reported(self, notebook):
         """Causes and contexts are part of the story, cut down the same way."""
         failure = notebook.fails(
             "# %%\ntry:\n    {}['a']\nexcept KeyError as e:\n    raise ValueError('b') from e\n"

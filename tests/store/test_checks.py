@@ -174,7 +174,7 @@ def test_freshness_is_that_of_the_index(stage: Callable[..., StagedOutput]) -> N
     assert one(stage(frame), {"fresh_within": {"column": None, "seconds": 3600}}).passed
 
 
-def test_severity_is_told_by_check(stage: Callable[..., StagedOutput]) -> None:
+def test_severity_is_given_by_check(stage: Callable[..., StagedOutput]) -> None:
     """One severity for all, one by check, and error where nothing is said."""
     staged = stage([1])
     declared: dict[str, Any] = {"min_rows": 1, "max_rows": 1}
