@@ -104,6 +104,11 @@ def json_value(value: Any) -> Any:
     return value
 
 
+def read_within(value: Any) -> Any:
+    """``24h`` is short for ``{within: 24h}``."""
+    return {"within": value} if isinstance(value, (str, int, float)) else value
+
+
 def plain_text(value: Any) -> str:
     """A scalar as written in YAML: ``true``, not ``True``."""
     if isinstance(value, bool):
@@ -143,15 +148,7 @@ def _tags(value: Any) -> Any:
 
 Tags = Annotated[
     Mapping[str, str],
-    BeforeValidator(_tags),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "items": STRING},
-                {"type": "object", "additionalProperties": {"type": ["string", "number", "null"]}},
-            ]
-        }
-    ),
+    BeforeValidator(_tags, json_schema_input_type=list[str] | dict[str, str | float | None]),
 ]
 
 

@@ -40,6 +40,7 @@ from research_jobs.manifest.fields import (
     json_value,
     one_or_many,
     plain_text,
+    read_within,
 )
 from research_jobs.manifest.outputs import OutputSpec
 from research_jobs.manifest.partitions import PartitionsSpec
@@ -50,7 +51,6 @@ from research_jobs.manifest.triggers import (
     read_automation,
     read_catch_up,
     read_crons,
-    read_freshness,
 )
 from research_jobs.manifest.values import (
     RefusedValueError,
@@ -160,10 +160,7 @@ class SharedSpec(Spec):
     kinds: Texts = ()
     environment: Annotated[
         Mapping[str, StrictStr],
-        BeforeValidator(_environment),
-        WithJsonSchema(
-            {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
-        ),
+        BeforeValidator(_environment, json_schema_input_type=dict[str, str | float | bool]),
     ] = Field(default_factory=dict, description="Variables set for the notebook's process.")
 
     _check_owners = field_validator("owners")(check_owners)
@@ -224,8 +221,7 @@ class NotebookSpec(SharedSpec):
     )
     variants: Annotated[
         Mapping[str, Mapping[str, Any]],
-        BeforeValidator(_variants),
-        WithJsonSchema({"type": "object", "additionalProperties": {"type": ["object", "null"]}}),
+        BeforeValidator(_variants, json_schema_input_type=dict[str, dict[str, Any] | None]),
     ] = Field(default_factory=dict, description="Parameter sets by name; each is a partition.")
     partitions: PartitionsSpec | None = None
     timezone: Timezone | None = None
@@ -267,7 +263,7 @@ class NotebookSpec(SharedSpec):
     watch: Texts = Field(default=(), description="Run when files that match this pattern arrive.")
     freshness: Annotated[
         FreshnessSpec | None,
-        BeforeValidator(read_freshness, json_schema_input_type=FreshnessSpec | str | int | None),
+        BeforeValidator(read_within, json_schema_input_type=FreshnessSpec | str | int | None),
     ] = None
 
     @field_validator("outputs")
@@ -382,14 +378,9 @@ class ScheduleSpec(Spec):
     )
     catch_up: Annotated[
         int | Literal["none"] | None,
-        BeforeValidator(read_catch_up),
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "integer", "minimum": 0, "maximum": MOST_CAUGHT_UP},
-                    {"const": "none"},
-                ]
-            }
+        BeforeValidator(
+            read_catch_up,
+            json_schema_input_type=Annotated[int, Field(ge=0, le=MOST_CAUGHT_UP)] | Literal["none"],
         ),
     ] = Field(
         default=None,

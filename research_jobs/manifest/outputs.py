@@ -18,13 +18,13 @@ from pydantic import (
 )
 
 from research_jobs.manifest.fields import (
-    STRING,
     Limit,
     Positive,
     Spec,
     Texts,
     Whole,
     json_value,
+    read_within,
 )
 from research_jobs.manifest.values import RefusedValueError
 
@@ -51,10 +51,6 @@ class FreshWithin(Spec):
     column: StrictStr | None = Field(
         default=None, description="The column of time; without it the first one of that type."
     )
-
-
-def _fresh_within(value: Any) -> Any:
-    return {"within": value} if isinstance(value, (str, int, float)) else value
 
 
 def _columns(value: Any) -> Any:
@@ -117,15 +113,7 @@ class OutputSpec(Spec):
     max_rows: Whole | None = Field(default=None, description="More rows fail.")
     columns: Annotated[
         Mapping[str, StrictStr | None] | None,
-        BeforeValidator(_columns),
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "array", "items": STRING},
-                    {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
-                ]
-            }
-        ),
+        BeforeValidator(_columns, json_schema_input_type=list[str] | dict[str, str | None]),
     ] = Field(default=None, description="Columns that must be there, with their types if given.")
     not_null: Texts = Field(default=(), description="Columns without missing values.")
     unique: Texts = Field(default=(), description="Columns that together tell rows apart.")
@@ -150,7 +138,7 @@ class OutputSpec(Spec):
     ] = Field(default_factory=dict, description="Column: [smallest, largest], null for no bound.")
     fresh_within: Annotated[
         FreshWithin | None,
-        BeforeValidator(_fresh_within, json_schema_input_type=FreshWithin | str | int | None),
+        BeforeValidator(read_within, json_schema_input_type=FreshWithin | str | int | None),
     ] = Field(default=None, description="How old the newest row may be.")
     pandera: StrictStr | None = Field(
         default=None, alias="schema", description="A pandera schema: module:Name."

@@ -17,7 +17,6 @@ __all__ = [
     "read_automation",
     "read_catch_up",
     "read_crons",
-    "read_freshness",
 ]
 
 
@@ -70,10 +69,6 @@ class FreshnessSpec(Spec):
         if self.within < 60 or (self.warn_within is not None and self.warn_within < 60):
             raise RefusedValueError("freshness is measured in minutes", "Write 1m or more.")
         return self
-
-
-def read_freshness(value: Any) -> Any:
-    return {"within": value} if isinstance(value, (str, int, float)) else value
 
 
 # Each tick checks all of them.

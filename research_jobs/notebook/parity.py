@@ -140,6 +140,9 @@ class _Check:
     def at(self, node: ast.expr | ast.stmt, code: str, message: str) -> ParityFinding:
         return ParityFinding(node.lineno, node.col_offset + 1, code, message)
 
+    def on(self, line: int, code: str, message: str, level: str = "warning") -> ParityFinding:
+        return ParityFinding(line, 1, code, message, level)
+
     def dotted(self, node: ast.expr) -> str:
         return dotted_name(node, self.origins)
 
@@ -273,9 +276,8 @@ class _Check:
                 yield self.relative_import(ref, package)
             module = absolute_name(ref, package)
             if ref.line in stars and ref.names == (("*", "*"),):
-                yield ParityFinding(
+                yield self.on(
                     ref.line,
-                    1,
                     "star-import",
                     f"the names that * imports from {module or 'it'} are not in the text, "
                     "and outputs may be among them; import by name",
@@ -284,17 +286,15 @@ class _Check:
             for candidate in sorted(candidates):
                 name = notebook_name(candidate)
                 if name in self.notebooks and name != self.notebook:
-                    yield ParityFinding(
+                    yield self.on(
                         ref.line,
-                        1,
                         "imports-notebook",
                         f"importing {candidate} runs that notebook again; "
                         f'read its outputs with load("{name}", ...)',
                     )
         top = self.notebook.partition("/")[0]
         if top in sys.stdlib_module_names:
-            yield ParityFinding(
-                1,
+            yield self.on(
                 1,
                 "hides-module",
                 f"'{top}' is a standard library module, which other code in the same "
@@ -307,7 +307,7 @@ class _Check:
                 "a relative import works in batch but not in the editor; "
                 "write the module's full name"
             )
-            return ParityFinding(ref.line, 1, "relative-import", message)
+            return self.on(ref.line, "relative-import", message)
         where = f"the package '{package}'" if package else "no package"
         message = (
             f"'{'.' * ref.level}{ref.module}' points outside {where}: the import fails in the "
@@ -317,15 +317,14 @@ class _Check:
             "fails in the editor and in batch; write the module's full name"
         )
         level = "error" if ref.line in _always_run(self.tree.body) else "warning"
-        return ParityFinding(ref.line, 1, "relative-import", message, level)
+        return self.on(ref.line, "relative-import", message, level)
 
     def cells(self) -> Iterator[ParityFinding]:
         previous: Cell | None = None
         for cell in self.text.cells:
             if cell.metadata.get("magic"):
-                yield ParityFinding(
+                yield self.on(
                     cell.first_line,
-                    1,
                     "other-language",
                     f"{cell_label(cell)} is %{cell.metadata['magic']} and does not run in batch",
                 )
@@ -338,9 +337,8 @@ class _Check:
                 and not previous.metadata.get("magic")
                 and self.runs(cell)
             ):
-                yield ParityFinding(
+                yield self.on(
                     cell.first_line,
-                    1,
                     "code-in-prose",
                     f"the editor shows the code below {cell_label(previous)} as text, "
                     "batch runs it; put a marker '# %%' above it",
@@ -358,17 +356,15 @@ class _Check:
             for line in markers[bisect.bisect_right(markers, first) :]:
                 if line >= end:
                     break
-                yield ParityFinding(
+                yield self.on(
                     line,
-                    1,
                     "split-statement",
                     "this marker is inside a statement: the editor runs half of it, "
                     "batch all of it",
                 )
         for line in lines_like_markers(self.text.text):
-            yield ParityFinding(
+            yield self.on(
                 line,
-                1,
                 "split-statement",
                 "the editor takes this line of a string for a marker and runs half of the "
                 "statement, batch all of it; indent the line",
@@ -384,9 +380,8 @@ class _Check:
             if cell.kind is not CellKind.CODE or cell is first:
                 continue
             if PARAMETERS_TAG in cell.tags:
-                yield ParityFinding(
+                yield self.on(
                     line,
-                    1,
                     "second-parameters",
                     f"{cell_label(cell)} is tagged parameters too; only the first such cell counts",
                 )
@@ -394,9 +389,8 @@ class _Check:
                 "parameters",
                 "params",
             ):
-                yield ParityFinding(
+                yield self.on(
                     line,
-                    1,
                     "untagged-parameters",
                     f"{cell_label(cell)} sets no parameters in batch without a tag; "
                     'write # %% tags=["parameters"]',
