@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from research_jobs.cli.attention import show_group, totals
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.progress import Progress
 from research_jobs.errors import ParameterError
@@ -163,10 +165,25 @@ def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) ->
     print_table(
         ["notebook", "ending", "time", "output", "rows", "path"], rows, right=["time", "rows"]
     )
+    _show_what_failed(project, outcomes)
     if everything:
         print()
         command = "make ui" if (project.root / "Makefile").is_file() else "research-jobs ui"
         print(f"See them, their history and their reports:  {command}")
+
+
+def _show_what_failed(project: Project, outcomes: Sequence[Outcome]) -> None:
+    """How many ended how; then each failure in one line, its report, and how to run it again."""
+    if len(outcomes) == 1 and outcomes[0].state.ok:
+        return
+    print(f"\n{totals(Counter(outcome.state for outcome in outcomes))}")
+    if all(outcome.state.ok for outcome in outcomes):
+        return
+    from research_jobs.orchestration.operations.overview import attention_of, same_cause
+
+    for group in same_cause(attention_of(outcomes)):
+        print()
+        show_group(project, group, None)
 
 
 def _count(rows: int | None) -> str:

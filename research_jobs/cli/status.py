@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from research_jobs.cli.attention import show_group, totals
 from research_jobs.cli.output import ago, duration, iso, print_json, print_table
 from research_jobs.errors import ParameterError
 from research_jobs.project import Project, find_project
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "parse_since", "run"]
 
-# How many notebooks of one cause are named before the rest is counted.
-NAMED = 3
 _MARKS = {"good": "●", "idle": "○", "busy": "…", "held": "◐", "bad": "✗", "none": "·"}
 
 
@@ -98,7 +97,7 @@ def _show(
     from research_jobs.orchestration.operations.overview import same_cause
 
     for group in same_cause(overview.attention):
-        _show_group(project, group, now.tzinfo)
+        show_group(project, group, now.tzinfo)
     if not overview.attention:
         print("Nothing needs attention.")
     print()
@@ -108,34 +107,8 @@ def _show(
     if unusual:
         print()
     _show_notebooks(overview.notebooks, now)
-    counts = ", ".join(
-        f"{count:,} {state.words}"
-        for state, count in sorted(overview.ended.items(), key=lambda item: item[0].order)
-    )
+    counts = totals(overview.ended)
     print(f"\nSince {since:%a %d %b %H:%M}: {counts or 'no runs'}. Times are of {zone}.")
-
-
-def _show_group(project: Project, group: Sequence[Attention], zone: tzinfo | None) -> None:
-    """What failed for one reason: who, how and since when; the reason; what to do."""
-    first = group[0]
-    names = [
-        one.notebook + (f" [{one.partition}]" if one.partition else "") for one in group[:NAMED]
-    ]
-    more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
-    oldest = min((one.since for one in group if one.since), default=None)
-    when = f" since {datetime.fromtimestamp(oldest, zone):%a %d %b %H:%M}" if oldest else ""
-    times = f", {first.times} times" if first.times > 1 and not first.partition else ""
-    print(f"{', '.join(names)}{more}: {first.state.words}{when}{times}")
-    if first.reason:
-        print(f"    {first.reason if len(group) == 1 else first.cause}")
-    if first.report and len(group) == 1:
-        print(f"    {project.display(first.report)}")
-    reruns = list(dict.fromkeys(one.rerun for one in group))
-    prefix = "research-jobs run "
-    if len(reruns) > 1 and all(rerun.startswith(prefix) for rerun in reruns):
-        reruns = [prefix + " ".join(rerun.removeprefix(prefix) for rerun in reruns)]
-    for rerun in reruns:
-        print(f"    {rerun}")
 
 
 def _show_notebooks(lines: Sequence[NotebookLine], now: datetime) -> None:

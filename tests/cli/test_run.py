@@ -278,3 +278,21 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         "n": "2",
         "empty": "",
     }
+
+
+def test_it_ends_with_what_failed(say: Any, project: Path) -> None:
+    """Totals come after the table, then each cause once: line, report, and a command that works."""
+    for name in ("first", "second"):
+        (project / "notebooks" / f"{name}.py").write_text("# %%\nraise OSError('no route')\n")
+    said = say("run", "numbers_table", "first", "second", "daily", "--partition", "2024-01-04")
+    assert said.code == 1
+    end = said.out[said.out.index("1 succeeded, 3 failed\n") :]
+    assert end.count("no route") == 1
+    assert "first, second: failed since" in end
+    assert "    research-jobs run first second\n" in end
+    assert "daily [2024-01-04]: failed since" in end
+    (report,) = (line.strip() for line in end.splitlines() if line.endswith(".html"))
+    assert (project / report).is_file()
+    assert "    research-jobs run daily --partition 2024-01-04\n" in end
+    quiet = say("run", "numbers_table")
+    assert "succeeded\n" not in quiet.out.partition("numbers_table  succeeded")[2]

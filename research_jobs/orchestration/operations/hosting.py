@@ -43,6 +43,7 @@ _NEEDED = (
     "research_jobs.orchestration.compat.storage",
     "research_jobs.orchestration.execution.notebook_run",
     "research_jobs.orchestration.operations.call",
+    "research_jobs.orchestration.operations.overview",
     "research_jobs.orchestration.operations.session",
     "research_jobs.store.backends.local",
     "upath.implementations.local",

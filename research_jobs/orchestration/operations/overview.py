@@ -7,6 +7,7 @@ all read from Dagster's history, the store and the manifest.
 from __future__ import annotations
 
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from research_jobs.orchestration.operations.history import (
 from research_jobs.outcome import Outcome, State
 from research_jobs.units import readable_size
 
-__all__ = ["Attention", "NotebookLine", "Overview", "read_overview", "same_cause"]
+__all__ = ["Attention", "NotebookLine", "Overview", "attention_of", "read_overview", "same_cause"]
 
 # How many runs a notebook's line shows, and among how many of the last of all they are looked for.
 STRIP = 14
@@ -181,6 +182,24 @@ def read_overview(
             ended[outcome.state] = ended.get(outcome.state, 0) + 1
     attention.sort(key=lambda one: (-one.state.order, one.notebook))
     return Overview(tuple(attention), tuple(lines), ended)
+
+
+def attention_of(outcomes: Iterable[Outcome]) -> list[Attention]:
+    """What needs attention of some runs that have just ended, but for those that were cancelled."""
+    return [
+        Attention(
+            outcome.notebook,
+            outcome.state,
+            partition=outcome.partition,
+            since=outcome.started_at or None,
+            reason=outcome.reason or _behind(outcome),
+            report=outcome.report,
+            rerun=f"research-jobs run {outcome.notebook}"
+            + (f" --partition {shlex.quote(outcome.partition)}" if outcome.partition else ""),
+        )
+        for outcome in outcomes
+        if not outcome.state.ok and outcome.state is not State.CANCELLED
+    ]
 
 
 def same_cause(attention: Iterable[Attention]) -> list[list[Attention]]:
