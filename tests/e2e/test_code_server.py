@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class CodeServer:
 
     def holder(self) -> int:
         """The process that holds the definitions; 0 while there is none."""
-        return next(iter(children_of(self.process.pid) or [0]))
+        return next(filter(_is_holder, children_of(self.process.pid) or []), 0)
 
     def answers(self) -> bool:
         try:
@@ -38,9 +39,15 @@ class CodeServer:
             return False
 
 
+def _is_holder(pid: int) -> bool:
+    with suppress(OSError):
+        return b"grpc" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
 @pytest.fixture
 def code_server(tmp_path: Path, e2e: Any) -> Iterator[CodeServer]:
-    """A code server over a small project."""
+    """A code server over a small project, which has just been started."""
     project = e2e.write_project(tmp_path / "project", {"one.py": "# %%\nx = 1\n"})
     (tmp_path / "home").mkdir()
     port, log = e2e.free_port(), tmp_path / "log"
@@ -53,15 +60,14 @@ def code_server(tmp_path: Path, e2e: Any) -> Iterator[CodeServer]:
         DAGSTER_HOME=str(tmp_path / "home"), RESEARCH_JOBS_PROJECT=str(project)
     )
     with e2e.service(command, cwd=project, env=environment, log=log) as process:
-        found = CodeServer(process, DagsterGrpcClient(port=port, host="127.0.0.1"), log)
-        e2e.wait_until("the definitions", found.answers)
-        yield found
+        yield CodeServer(process, DagsterGrpcClient(port=port, host="127.0.0.1"), log)
 
 
 def test_it_ends_with_the_process_that_holds_the_definitions(
     code_server: CodeServer, e2e: Any
 ) -> None:
     """When that is killed, the code server ends, to be started again. A reload does not end it."""
+    e2e.wait_until("the definitions", code_server.answers)
     first = code_server.holder()
     code_server.client.reload_code(timeout=60)
     second = e2e.wait_until(
@@ -70,5 +76,12 @@ def test_it_ends_with_the_process_that_holds_the_definitions(
     e2e.wait_until("the definitions", code_server.answers)
     assert code_server.process.poll() is None
     os.kill(second, signal.SIGKILL)
+    code_server.process.wait(60)
+    assert "has ended, so the code server ends" in code_server.log.read_text()
+
+
+def test_it_ends_also_when_that_never_served(code_server: CodeServer, e2e: Any) -> None:
+    """A child that is killed at its first moment is noticed too."""
+    os.kill(e2e.wait_until("the child", code_server.holder, interval=0.001), signal.SIGKILL)
     code_server.process.wait(60)
     assert "has ended, so the code server ends" in code_server.log.read_text()

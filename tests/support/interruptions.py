@@ -290,7 +290,10 @@ def interrupt(target: str, how: str, account: Account) -> None:
         if done.returncode:
             account.check(False, f"systemctl restart research-jobs-{target}: {done.stderr}")
         return
-    kill(wait_until(target, lambda: target_process(target), 60))
+    try:
+        kill(wait_until(target, lambda: target_process(target), 60))
+    except TimeoutError as error:
+        account.check(False, f"nothing to kill: {error}")
 
 
 def deploy(account: Account) -> None:

@@ -19,13 +19,15 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from research_jobs.runtime.processes import alive, descendants
 
 __all__ = ["main"]
 
-# Seconds between two looks while there is no child yet, and from a child's end to the look.
-_PAUSE = 0.5
+# Seconds from the start of the child to the first look, and from the end of one to the next look.
+_START = 3.0
+_PAUSE = 1.0
 # How long the server may take to end, seconds.
 _PATIENCE = 10.0
 
@@ -38,15 +40,25 @@ def main(arguments: Sequence[str]) -> None:
     arguments : sequence of str
     """
     if sys.platform == "linux":
-        threading.Thread(target=_end_with_children, name="children", daemon=True).start()
+        started = threading.Event()
+
+        def notice(event: str, details: tuple[Any, ...]) -> None:
+            # Libraries start and end other programs while they are imported.
+            if event == "subprocess.Popen" and "grpc" in details[1]:
+                started.set()
+
+        sys.addaudithook(notice)
+        threading.Thread(
+            target=_end_with_children, args=(started,), name="children", daemon=True
+        ).start()
     sys.argv[:] = ["dagster", "code-server", "start", *arguments]
     runpy.run_module("dagster", run_name="__main__", alter_sys=True)
 
 
-def _end_with_children() -> None:
-    while not _has_children():
-        time.sleep(_PAUSE)
-    while _has_children():
+def _end_with_children(started: threading.Event) -> None:
+    started.wait()
+    time.sleep(_START)
+    while any(map(alive, descendants(os.getpid()))):
         with suppress(ChildProcessError):
             # Returns when one has ended, and leaves its status to the server. A reload starts the
             # next one before it ends the last.
@@ -56,10 +68,6 @@ def _end_with_children() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_PATIENCE)
     os._exit(1)
-
-
-def _has_children() -> bool:
-    return any(map(alive, descendants(os.getpid())))
 
 
 if __name__ == "__main__":
