@@ -111,11 +111,11 @@ def test_a_field_of_the_pattern_is_the_partition(project, instance):
     assert watched.asked() == []
 
 
-def test_a_field_may_be_called_partition(project, instance):
-    """Of a notebook with one dimension, also where the key sets no parameter."""
-    watched = Watched(
-        project, instance, watch="in/{partition}.csv", partitions={"values": ["eu", "us"]}
-    )
+@pytest.mark.parametrize("parameter", [{}, {"parameter": "region"}])
+def test_a_field_may_be_called_partition(project, instance, parameter):
+    """Of a notebook with one dimension, whether or not the key sets a parameter."""
+    keys = {"values": ["eu", "us"], **parameter}
+    watched = Watched(project, instance, watch="in/{partition}.csv", partitions=keys)
     watched.look()
     (project.root / "in" / "us.csv").write_text("1")
     assert watched.asked() == ["us"]
