@@ -37,7 +37,7 @@ from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
 from research_jobs.report.templates import render
 
-__all__ = ["GalleryEntry", "NotebookCard", "apply_retention", "list_notebooks", "update_gallery"]
+__all__ = ["GalleryEntry", "NotebookCard", "list_notebooks", "update_gallery"]
 
 KEEP = 30
 _NOTEBOOK, _RUN, _CLOSE = "researchJobsNotebook(", "researchJobsRun(", ");\n"
@@ -105,7 +105,8 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
         The reports' folder.
     entry : GalleryEntry
     keep : int or None
-        As for `apply_retention`.
+        How many of the latest runs keep their report; None for all. The last report of each
+        partition stays besides.
     """
     report, name = entry.report, entry.header.outcome.notebook
     folder = reports / name
@@ -157,27 +158,6 @@ def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bo
     return reports / "index.html"
 
 
-def apply_retention(reports: Path, notebook: str, keep: int) -> tuple[Path, ...]:
-    """Remove a notebook's oldest reports.
-
-    Parameters
-    ----------
-    reports : Path
-        The reports' folder.
-    notebook : str
-    keep : int
-        How many of the latest runs keep their report. The last report of each partition stays
-        besides.
-
-    Returns
-    -------
-    tuple of Path
-        The folders that were removed.
-    """
-    with _locked(reports):
-        return _retain(reports / notebook, keep)
-
-
 def _retain_sometimes(folder: Path, keep: int) -> None:
     """Retention whose cost, over many runs, does not grow with their number."""
     size = (folder / "runs.js").stat().st_size
@@ -195,29 +175,23 @@ def _retain_sometimes(folder: Path, keep: int) -> None:
         _retain(folder, keep)
 
 
-def _retain(folder: Path, keep: int) -> tuple[Path, ...]:
+def _retain(folder: Path, keep: int) -> None:
     path = folder / "runs.js"
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return ()
+    lines = path.read_bytes().splitlines(keepends=True)
     runs = [(line, run) for line in lines if (run := _parsed(line, _RUN)) is not None]
     runs.sort(key=lambda item: item[1]["started"])
     latest = {run["partition"]: run["id"] for _, run in runs}
     kept_ids = {run["id"] for _, run in runs[max(0, len(runs) - max(keep, 1)) :]}
     kept_ids.update(run_id for partition, run_id in latest.items() if partition is not None)
     if len(kept_ids) == len(runs) == len(lines):
-        return ()
+        return
     # Out of the list before it goes from the disk: no page ever leads to nothing.
     write_atomically(path, b"".join(line for line, run in runs if run["id"] in kept_ids))
-    removed: list[Path] = []
     for _, run in runs:
         report = folder / RUNS / str(run["id"])
         inside = report.parent == folder / RUNS and report.name != ".."
         if run["id"] not in kept_ids and inside and report.is_dir():
             shutil.rmtree(report, ignore_errors=True)
-            removed.append(report)
-    return tuple(removed)
 
 
 def _line(function: str, record: Mapping[str, Any]) -> bytes:

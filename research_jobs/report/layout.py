@@ -42,27 +42,6 @@ class Report:
         """Path: the executed notebook."""
         return self.folder / "notebook.ipynb"
 
-    def address(self, reports: Path, base: str | None = None) -> str:
-        """Where the page is.
-
-        Parameters
-        ----------
-        reports : Path
-            The folder of all reports.
-        base : str, optional
-            Public address of that folder; without one the result is a ``file://`` address.
-
-        Returns
-        -------
-        str
-            With the failing cell's anchor.
-        """
-        if base is None:
-            address = self.html.resolve().as_uri()
-        else:
-            address = f"{base.rstrip('/')}/{self.html.relative_to(reports).as_posix()}"
-        return f"{address}#{self.anchor}" if self.anchor else address
-
 
 def report_folder(reports: Path, header: ReportHeader) -> Path:
     """The folder of one run's report: sorted by time, distinct for every attempt.

@@ -15,7 +15,6 @@ from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
     NotebookCard,
-    apply_retention,
     list_notebooks,
     update_gallery,
 )
@@ -113,15 +112,6 @@ def test_keeps_each_partitions_last(ran, reports):
         ran(number, keep=1, partition=f"p{number % 3}")
     assert sorted(run["partition"] for run in runs(reports)) == ["p0", "p1", "p2"]
     assert {run["started"] for run in runs(reports)} == {START + 3, START + 4, START + 5}
-
-
-def test_retention_on_demand(ran, reports):
-    """Retention can be asked for, and gives what it removed."""
-    made = [ran(number, keep=None) for number in range(4)]
-    removed = apply_retention(reports, "volatility/garch", 2)
-    assert set(removed) == {made[0].folder, made[1].folder}
-    assert apply_retention(reports, "volatility/garch", 2) == ()
-    assert apply_retention(reports, "never/ran", 2) == ()
 
 
 def test_cost_does_not_grow(ran, reports, monkeypatch):
@@ -247,11 +237,12 @@ def test_a_card_says_what_the_notebook_is_about(reports, prose, shown):
 
 def test_the_latest_is_what_began_last(ran, reports):
     """A run that is recorded late and began early goes first; one report always stays."""
-    first, late = ran(5), ran(1)
-    assert apply_retention(reports, "volatility/garch", 1) == (late.folder,)
+    first, late = ran(5), ran(1, keep=1)
+    assert not late.folder.exists()
     assert [run["id"] for run in runs(reports)] == [first.folder.name]
-    assert apply_retention(reports, "volatility/garch", 0) == ()
-    assert first.html.exists()
+    last = ran(6, keep=0)
+    assert [run["id"] for run in runs(reports)] == [last.folder.name]
+    assert last.html.exists()
 
 
 @pytest.mark.parametrize("name", ["../../other", "..", ".", "", "a/b", "/tmp/x"])
@@ -265,7 +256,7 @@ def test_retention_removes_reports_only(ran, reports, name):
     path = reports / "volatility" / "garch" / "runs.js"
     forged = {"id": name, "started": 1.0, "partition": None}
     path.write_text(f"researchJobsRun({json.dumps(forged)});\n" + path.read_text())
-    assert apply_retention(reports, "volatility/garch", 1) == ()
+    ran(6, keep=1)
     assert inside.exists()
     assert other.exists()
     assert (reports / "volatility" / "garch" / RUNS).exists()

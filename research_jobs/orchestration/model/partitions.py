@@ -32,7 +32,6 @@ __all__ = [
     "newest_keys",
     "parameter_values",
     "partition_key_of",
-    "partition_key_record",
     "partitioning",
     "time_dimension",
 ]
@@ -271,26 +270,6 @@ def _made_by(dimension: DimensionSpec) -> str:
     return f"{period}, {dimension.timezone or 'UTC'}, {dimension.key_format}"
 
 
-def partition_key_record(
-    definition: dg.PartitionsDefinition[Any], spec: NotebookSpec, key: str
-) -> PartitionKey:
-    """As `partition_key_of`, for a key that must exist in `definition` by now."""
-    record = partition_key_of(spec, key)
-    timed = time_dimension(definition)
-    if timed is not None:
-        name, window = timed
-        part = record.dimensions[name] if name is not None else key
-        if not window.has_partition_key(part):
-            raise PartitionError(
-                f"there is no partition '{part}'",
-                hint=(
-                    f"They run from {window.get_first_partition_key()}"
-                    f" to {window.get_last_partition_key()}."
-                ),
-            )
-    return record
-
-
 def _window_of(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[str, str]:
     hint = f"Write it as {example_key(definition)}."
     try:
@@ -322,7 +301,7 @@ def parameter_values(
     ----------
     spec : NotebookSpec
     partition : PartitionKey
-        As `partition_key_record` makes it.
+        As `partition_key_of` makes it.
     types : mapping of str to str
         The declared type of each of the notebook's parameters (``"date"``, ``"int"``...).
 
