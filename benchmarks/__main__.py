@@ -22,6 +22,7 @@ BENCHMARKS = {
     "memory": "memory of the run worker while a notebook publishes a frame of 2 GB",
     "backfill": "365 daily partitions, and the status of 5,000",
     "idle": "CPU of a run that waits",
+    "schedules": "one notebook a run, launched by the daemon, beside bare imports and Dagster",
     "timeline": "where the time of one run of 100 notebooks goes",
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
     "display": "what showing tables and charts costs, and their report",
