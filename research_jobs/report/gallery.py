@@ -128,7 +128,7 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
             _retain_sometimes(folder, keep)
 
 
-def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bool = True) -> Path:
+def list_notebooks(reports: Path, cards: Iterable[NotebookCard]) -> Path:
     """Let the gallery list notebooks, whether or not they have run.
 
     Parameters
@@ -136,8 +136,7 @@ def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bo
     reports : Path
         The reports' folder, made if missing.
     cards : iterable of NotebookCard
-    complete : bool
-        Whether these are all: others are then no longer listed (their reports stay).
+        All: others are no longer listed (their reports stay).
 
     Returns
     -------
@@ -148,7 +147,7 @@ def list_notebooks(reports: Path, cards: Iterable[NotebookCard], *, complete: bo
     with _locked(reports):
         _install_pages(reports, None)
         known = _read_gallery(reports)
-        listed: dict[str, Any] = {} if complete else dict(known)
+        listed: dict[str, Any] = {}
         for card in cards:
             before = known.get(card.name, {})
             kept = {key: before.get(key) for key in ("last", "thumbnail")}

@@ -121,26 +121,24 @@ class Catalog:
         return found
 
 
-def load_catalog(project: Project, *, use_cache: bool = True) -> Catalog:
+def load_catalog(project: Project) -> Catalog:
     """Read a project's notebooks and manifest.
 
     Parameters
     ----------
     project : Project
-    use_cache : bool
-        Whether what was read before of files that did not change may be used.
 
     Returns
     -------
     Catalog
         Never raises for what a notebook or the manifest says: mistakes are in the entries.
     """
-    scanned = scan(project, use_cache=use_cache)
+    scanned = scan(project)
     names = [notebook.name for notebook in scanned.notebooks]
     manifest = load_manifest(project, names, cron=check_cron)
     if manifest.defaults.sys_path:
         # Where imports are looked up is said by the manifest, which needs the names first.
-        scanned = scan(project, use_cache=use_cache, sys_path=manifest.defaults.sys_path)
+        scanned = scan(project, sys_path=manifest.defaults.sys_path)
     known = {notebook.name: notebook for notebook in scanned.notebooks}
     entries = {notebook.name: _entry(manifest, notebook, known) for notebook in scanned.notebooks}
     return Catalog(project, scanned, manifest, _break_cycles(entries))
