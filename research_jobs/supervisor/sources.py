@@ -64,14 +64,23 @@ class Sources:
     since : int
         When the template began to import, in nanoseconds. A newer file may differ from the one that
         was imported.
+    ignored : iterable of str
+        Paths in those folders that hold no code: one that appears is no change.
     """
 
-    def __init__(self, files: Iterable[str], folders: Iterable[str], since: int) -> None:
+    def __init__(
+        self,
+        files: Iterable[str],
+        folders: Iterable[str],
+        since: int,
+        ignored: Iterable[str] = (),
+    ) -> None:
         files = set(files)
+        self._ignored = frozenset(ignored)
         self._paths = tuple(sorted({*files, *folders, *map(os.path.dirname, files)}))
         self._watch = _watch(self._paths)
         self._lock = threading.Lock()
-        self._seen = tuple(map(_signature, self._paths))
+        self._seen = tuple(map(self._signature, self._paths))
         self._changed = next(
             (
                 path
@@ -91,7 +100,7 @@ class Sources:
         with self._lock:
             if self._changed is None and self._may_have_changed():
                 for path, seen in zip(self._paths, self._seen, strict=True):
-                    if _signature(path) != seen:
+                    if self._signature(path) != seen:
                         self._changed = path
                         break
             return self._changed
@@ -129,21 +138,23 @@ class Sources:
                 seen = True
         return seen
 
-
-def _signature(path: str) -> _Signature:
-    """A value that changes with a file, or with the names in a folder."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - thousands of them
-        if not stat.S_ISDIR(status.st_mode):
-            # Not the time of its inode: a new hard link elsewhere changes that.
-            return status.st_ino, status.st_size, status.st_mtime_ns
-        return frozenset(
-            name
-            for name in os.listdir(path)  # noqa: PTH208 - thousands of them
-            if name != "__pycache__" and name[0] != "." and _ending(name) in _FOUND_BY_IMPORTS
-        )
-    except OSError:
-        return None
+    def _signature(self, path: str) -> _Signature:
+        """A value that changes with a file, or with the names in a folder."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - thousands of them
+            if not stat.S_ISDIR(status.st_mode):
+                # Not the time of its inode: a new hard link elsewhere changes that.
+                return status.st_ino, status.st_size, status.st_mtime_ns
+            return frozenset(
+                name
+                for name in os.listdir(path)  # noqa: PTH208 - thousands of them
+                if name != "__pycache__"
+                and name[0] != "."
+                and _ending(name) in _FOUND_BY_IMPORTS
+                and f"{path}/{name}" not in self._ignored
+            )
+        except OSError:
+            return None
 
 
 def _ending(name: str) -> str:

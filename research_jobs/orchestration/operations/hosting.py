@@ -85,7 +85,9 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
             # Whatever is wrong with it, the run that needs it says so.
             with contextlib.suppress(ResearchJobsError, OSError):
                 supervisor.warm(project.root, python, sys_path=catalog.sys_path)
-    sources = Sources(_files(catalog), _folders(catalog), began)
+    # What runs write is no code, even where it lies beside the notebooks' folder.
+    written = (str(project.reports), project.store)
+    sources = Sources(_files(catalog), _folders(catalog), began, ignored=written)
 
     def changed() -> str | None:
         return sources.changed() or supervisor.outdated()
@@ -103,6 +105,7 @@ def _open_an_instance() -> None:
     """Import what any instance needs, and read the migrations' scripts once for all runs."""
     with (
         tempfile.TemporaryDirectory() as folder,
+        Path(folder, "none.yaml").open("w"),  # or Dagster says that it misses one
         compat.open_instance(Path(folder), config=default_config(folder)) as instance,
     ):
         instance.get_run_by_id("none")
