@@ -296,27 +296,28 @@ def interrupt(target: str, how: str, account: Account) -> None:
         account.check(False, f"nothing to kill: {error}")
 
 
-def deploy(account: Account) -> None:
-    """Bring new code: by `research-jobs deploy`, if there is such a command."""
-    helper = PROJECT / "notebooks" / "helper.py"
-    helper.write_text(f"VALUE = {time.time()}\n")
-    tool = f"{PROJECT}/.venv/bin/research-jobs"
-    as_user = f"set -a; . /etc/research-jobs.env; set +a; cd {PROJECT}; runuser -u research -- "
-    if " deploy" in shell(f"{tool} --help").stdout:
-        done = shell(f"{as_user}{tool} deploy", timeout=300)
-        account.check(done.returncode == 0, f"research-jobs deploy\n{done.stdout}{done.stderr}")
-        return
-    renew = (
-        "from research_jobs.project import find_project;"
-        "from research_jobs.resident.client import ask, connect;"
-        "print(ask(connect(find_project()), 'Renew'))"
-    )
-    wait_until(
-        "the host",
-        lambda: "Renewing" in shell(f'{as_user}{PROJECT}/.venv/bin/python -c "{renew}"').stdout,
-    )
+def deploy(account: Account, number: int) -> None:
+    """Bring a new notebook into service: by `research-jobs deploy`, if there is such a command."""
+    name = f"arrives_{number}"
+    (PROJECT / "notebooks" / f"{name}.py").write_text("# %%\nx = 1\n", encoding="utf-8")
+    # Nothing to install: the machine has no network.
+    (PROJECT / "requirements.txt").touch()
     wait_until("the UI", loaded)
-    account.check(ask(RELOAD), "the host is renewed, the location reloaded")
+    tool = f"{PROJECT}/.venv/bin"
+    as_user = f"set -a; . /etc/research-jobs.env; set +a; cd {PROJECT}; runuser -u research -- "
+    if " deploy" in shell(f"{tool}/research-jobs --help").stdout:
+        done = shell(f"{as_user} {tool}/research-jobs deploy", timeout=300)
+        if done.returncode:
+            account.check(False, f"research-jobs deploy: {done.stdout}{done.stderr}")
+    else:
+        wait_until("the reload", lambda: ask(RELOAD))
+
+    def served() -> bool:
+        found = ask("{ assetNodes { assetKey { path } } }")["assetNodes"]
+        return {"path": [name]} in [one["assetKey"] for one in found]
+
+    wait_until(name, served)
+    account.say(f"ok      a deployment: the UI shows {name}")
 
 
 def storm(account: Account, most: int, seed: int) -> list[str]:
@@ -340,7 +341,7 @@ def storm(account: Account, most: int, seed: int) -> list[str]:
             interrupt(target, how, account)
         wait_until("all services", lambda: all(map(main_process, UNITS)))
         if number in deployments:
-            deploy(account)
+            deploy(account, number)
         took = time.monotonic() - began
         grown = [run for run in wave if before[run] < seen_lines(run) or before[run] == LINES]
         text = f"{number + 1:3}/{len(orders)} {how:7} {' '.join(order)}: {took:.0f} s"
