@@ -7,9 +7,12 @@ from functools import partial
 import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from hosted import Hosted
+from sqlalchemy.pool import NullPool, StaticPool
 
 from research_jobs.orchestration.compat import run_worker
+from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.instance import open_instance
 from research_jobs.orchestration.compat.migrations import remember_migrations
 
@@ -50,3 +53,22 @@ def test_migrations_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     once = ScriptDirectory.from_config
     remember_migrations()
     assert ScriptDirectory.from_config is once
+
+
+def test_a_file_has_one_engine(own: Hosted) -> None:
+    """Questions about one file share an engine, which keeps what it has compiled; files do not."""
+    remember_engines()
+    made = sqlite_run_storage.create_engine
+    remember_engines()
+    assert sqlite_run_storage.create_engine is made
+    one, other = f"sqlite:///{own.root}/one.db", f"sqlite:///{own.root}/other.db"
+    engine = made(one, poolclass=NullPool)
+    assert made(one, poolclass=NullPool) is engine
+    assert made(one, poolclass=NullPool, connect_args={"timeout": 1}) is not engine
+    assert made(other, poolclass=NullPool) is not engine
+    assert made(one, poolclass=StaticPool) is not made(one, poolclass=StaticPool)
+    with open_instance(own.root / "home") as instance:
+        run = instance.create_run_for_job(dg.GraphDefinition("empty").to_job())
+        instance.report_run_failed(run, "on purpose")
+        assert instance.get_run_by_id(run.run_id) != run
+        assert len(instance.all_logs(run.run_id)) == 1

@@ -21,6 +21,7 @@ from typing import Any
 from dagster import DagsterRun, DefaultRunLauncher
 
 from research_jobs.errors import ProjectError
+from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.instance import worker_health
 from research_jobs.orchestration.compat.run_worker import instance_text, pointer_of
@@ -43,6 +44,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         ----------
         context : LaunchRunContext
         """
+        remember_engines()  # the daemon, which launches, asks the instance all the time
         run: DagsterRun = context.dagster_run
         try:
             start_run(_project_of(run), run.run_id, instance_text(self._instance))
