@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 from browser import open_browser
 
 BIN = Path(sys.executable).parent
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 NOTEBOOK = """
 # %% [markdown]
@@ -150,6 +153,18 @@ def running_ui(project: Path, folder: Path, **extra: str) -> Generator[Ui]:
         )
 
 
+def unit_command(unit: str, changes: Mapping[str, str]) -> list[str]:
+    """A unit's ExecStart, with the server's folders and ports replaced."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read(DEPLOY / unit, encoding="utf-8")
+    text = parser["Service"]["ExecStart"]
+    for old, new in changes.items():
+        assert old in text or old.startswith("--port"), f"{unit} does not say {old}"
+        text = text.replace(old, new)
+    return shlex.split(text)
+
+
 @pytest.fixture
 def wait_for() -> Callable[..., Any]:
     """``wait_for("the run", condition, timeout=60)``: what the condition gives once it is true."""
@@ -192,6 +207,7 @@ class Helpers:
     wait_until = staticmethod(wait_until)
     write_project = staticmethod(write_project)
     running_ui = staticmethod(running_ui)
+    unit_command = staticmethod(unit_command)
 
     @staticmethod
     def answers(port: int) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import configparser
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -80,18 +78,6 @@ class Server:
         )
 
 
-def unit_command(unit: str, changes: Mapping[str, str]) -> list[str]:
-    """A unit's ExecStart, with the server's folders and ports replaced."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[method-assign,assignment]
-    parser.read(DEPLOY / unit, encoding="utf-8")
-    text = parser["Service"]["ExecStart"]
-    for old, new in changes.items():
-        assert old in text or old.startswith("--port"), f"{unit} does not say {old}"
-        text = text.replace(old, new)
-    return shlex.split(text)
-
-
 @pytest.fixture(scope="module")
 def server(postgres: Any, tmp_path_factory: pytest.TempPathFactory, e2e: Any) -> Iterator[Server]:
     """All of deploy/, on free ports and a database of its own."""
@@ -118,13 +104,13 @@ def server(postgres: Any, tmp_path_factory: pytest.TempPathFactory, e2e: Any) ->
     )
     binaries = {"/srv/research-jobs/.venv/bin/": f"{BIN}/"}
     commands = {
-        "code": unit_command(
+        "code": e2e.unit_command(
             "research-jobs-code.service", {**binaries, "--port 4266": f"--port {code_port}"}
         ),
-        "webserver": unit_command(
+        "webserver": e2e.unit_command(
             "research-jobs-webserver.service", {**binaries, "--port 3000": f"--port {port}"}
         ),
-        "daemon": unit_command("research-jobs-daemon.service", binaries),
+        "daemon": e2e.unit_command("research-jobs-daemon.service", binaries),
     }
     found = Server(project, environment, f"http://127.0.0.1:{port}")
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.client
 import json
 from typing import Any
@@ -9,16 +10,34 @@ from urllib.parse import urlsplit
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.instance import LOCATION
+from research_jobs.orchestration.model.names import AssetNames
+from research_jobs.orchestration.model.snapshot import Snapshot, cron_text
 
-__all__ = ["NotServedError", "ask", "reload_definitions"]
+__all__ = ["NotServedError", "ask", "reload_definitions", "served_definitions"]
 
 # A new code server imports Dagster and builds all definitions, possibly on a busy machine.
 RELOAD_S = 300.0
+# One of the kinds of each notebook's asset.
+NOTEBOOK_KIND = "notebook"
 
 _LOCATIONS = """
 {
   workspaceOrError {
     ... on Workspace { locationEntries { name } }
+    ... on PythonError { message }
+  }
+}
+"""
+_DEFINITIONS = """
+{
+  repositoriesOrError {
+    ... on RepositoryConnection {
+      nodes {
+        location { name }
+        assetNodes { assetKey { path } opVersion kinds }
+        schedules { name cronSchedule executionTimezone }
+      }
+    }
     ... on PythonError { message }
   }
 }
@@ -115,3 +134,48 @@ def reload_definitions(url: str) -> None:
         if result["__typename"] != "RepositoryLocation":
             lines = str(result.get("message") or result["__typename"]).strip().splitlines()
             raise NotServedError(f"Dagster cannot load the code location '{name}': {lines[0]}")
+
+
+def served_definitions(url: str, names: AssetNames) -> Snapshot:
+    """The notebooks and schedules that the webserver shows.
+
+    Parameters
+    ----------
+    url : str
+        Where the webserver listens.
+    names : AssetNames
+        Of the project.
+
+    Returns
+    -------
+    Snapshot
+        Notebook to code version, and schedule to its times. Empty where the code location does not
+        load.
+
+    Raises
+    ------
+    NotServedError
+        When there is no answer.
+    """
+    nodes = ask(url, _DEFINITIONS)["repositoriesOrError"].get("nodes", [])
+    ours = [node for node in nodes if node["location"]["name"] == LOCATION] or nodes
+    return Snapshot(
+        {
+            names.notebook_at(asset["assetKey"]["path"]): str(asset["opVersion"] or "")
+            for node in ours
+            for asset in node["assetNodes"]
+            if NOTEBOOK_KIND in asset["kinds"]
+        },
+        {
+            schedule["name"]: cron_text(
+                _crons(schedule["cronSchedule"]), schedule["executionTimezone"]
+            )
+            for node in ours
+            for schedule in node["schedules"]
+        },
+    )
+
+
+def _crons(text: str) -> str | list[str]:
+    """Dagster writes several cron expressions as Python writes a list."""
+    return list(ast.literal_eval(text)) if text.startswith("[") else text

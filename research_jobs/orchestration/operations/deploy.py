@@ -1,0 +1,385 @@
+"""Put new code into service on a server, without interrupting what runs.
+
+First everything is checked, then changed: what would take down notebooks is refused while nothing
+has moved. A step that fails after that is undone, as far as this command has done it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import research_jobs
+from research_jobs.errors import ProjectError, ResearchJobsError
+from research_jobs.filesystem import write_atomically
+from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.instance import enter_project, open_instance
+from research_jobs.orchestration.model.names import AssetNames
+from research_jobs.orchestration.model.snapshot import Changes, Snapshot, compare
+from research_jobs.orchestration.operations.deploy_tree import Tree, read_tree
+from research_jobs.orchestration.operations.git import Repository
+from research_jobs.orchestration.operations.history import read_statuses
+from research_jobs.orchestration.operations.requirements import Requirements
+from research_jobs.orchestration.operations.served import reload_definitions, served_definitions
+from research_jobs.project import Project
+from research_jobs.resident.client import NoHostError, ask, connect
+
+__all__ = ["Deployment", "Refusal", "deploy"]
+
+# How long the webserver may take to show new definitions, and the host to load them: seconds.
+SERVED_S = 20.0
+HOST_S = 120.0
+
+Result: TypeAlias = Literal["deployed", "nothing new", "refused", "would deploy"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One reason not to deploy.
+
+    Parameters
+    ----------
+    name : str
+        The notebook, schedule or file.
+    reason : str
+        What is wrong with it, in one line.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What became of a deployment.
+
+    Parameters
+    ----------
+    result : {"deployed", "nothing new", "refused", "would deploy"}
+    before, after : str or None
+        Commits of the working tree; None without Git.
+    changes : Changes
+        Since the last deployment.
+    refusals : tuple of Refusal
+        What would be taken down, whether or not that was to be accepted.
+    requirements : str or None
+        The file that was, or would be, installed.
+    notes : tuple of str
+        What else a person should know.
+    """
+
+    result: Result
+    before: str | None
+    after: str | None
+    changes: Changes
+    refusals: tuple[Refusal, ...] = ()
+    requirements: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the last deployment put into service."""
+
+    notebooks: Mapping[str, str]
+    schedules: Mapping[str, str]
+    others: str
+    requirements: str | None
+    package: str
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.notebooks, self.schedules, self.others)
+
+
+def deploy(
+    project: Project,
+    url: str,
+    *,
+    pull: bool = False,
+    anyway: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Deployment:
+    """Put the working tree, or the upstream branch, into service.
+
+    Parameters
+    ----------
+    project : Project
+    url : str
+        Where Dagster's webserver listens.
+    pull : bool
+        Whether the working tree is fast-forwarded to its upstream branch.
+    anyway : bool
+        Whether notebooks may be taken down.
+    dry_run : bool
+        Whether to stop after the checks.
+    say : callable
+        Takes a line about each step.
+
+    Returns
+    -------
+    Deployment
+
+    Raises
+    ------
+    ResearchJobsError
+        When a step fails. The message says what was restored.
+    """
+    # The host is found by what it was started with, without the project's .env.
+    environment = dict(os.environ)
+    enter_project(project)
+    with _only_one(project):
+        steps = _Steps(project, url, environment, say)
+        plan = steps.plan(pull=pull)
+        if plan.refusals and not anyway:
+            return replace(plan, result="refused")
+        if dry_run or plan.result == "nothing new":
+            return plan
+        return steps.carry_out(plan)
+
+
+class _Steps:
+    """One deployment: what was found out about it, and what it has done so far."""
+
+    def __init__(
+        self,
+        project: Project,
+        url: str,
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._project = project
+        self._url = url
+        self._environment = environment
+        self._say = say
+        self._repository = Repository.of(project.root)
+        self._record = _read_record(project)
+        self._undo: list[Callable[[], str]] = []
+        self._notes: list[str] = []
+
+    # -- before anything changes ----------------------------------------------------------
+
+    def plan(self, *, pull: bool) -> Deployment:
+        """Find out what changes, and what speaks against it."""
+        catalog = load_catalog(self._project)
+        served = served_definitions(self._url, catalog.names)
+        head = self._repository.head() if self._repository else None
+        new = self._fetch() if pull else head
+        self._say(f"Checking {new[:10]}…" if new else "Checking…")
+        self._tree, wanted = self._look(new if new != head else None)
+        tree, record = self._tree, self._record
+        # Only a digest of ours tells every change; Dagster shows names, versions and times.
+        changes = (
+            compare(record.snapshot, tree.snapshot)
+            if record
+            else compare(served, Snapshot(tree.versions, tree.schedules))
+        )
+        self._digest = wanted.digest if wanted else None
+        install = self._digest is not None and self._digest != self._installed(pulled=new != head)
+        is_new = (
+            record is None
+            or new != head
+            or install
+            or bool(changes)
+            or record.package != _package_digest()
+            or not _serves(served, tree)
+        )
+        return Deployment(
+            "would deploy" if is_new else "nothing new",
+            before=head,
+            after=new,
+            changes=changes,
+            refusals=tuple(self._refusals(catalog, served)),
+            requirements=wanted.path.name if wanted and install else None,
+        )
+
+    def _fetch(self) -> str:
+        if self._repository is None:
+            raise ProjectError("--pull needs a Git repository", hint="There is none here.")
+        self._say("Fetching…")
+        return self._repository.fetch()
+
+    def _look(self, commit: str | None) -> tuple[Tree, Requirements | None]:
+        """What a commit, or the working tree, would be served as and needs."""
+        root, repository = self._project.root, self._repository
+        if commit is None or repository is None:
+            return read_tree(root), Requirements.of(root)
+        with repository.checkout(commit, self._project.notebooks) as folder:
+            tree = read_tree(root, repository=repository.root, tree=folder)
+            wanted = Requirements.of(folder / root.relative_to(repository.root))
+            return tree, wanted
+
+    def _installed(self, *, pulled: bool) -> str | None:
+        """The digest of the requirements that are installed, as far as that is known."""
+        if self._record is not None:
+            return self._record.requirements
+        here = Requirements.of(self._project.root)
+        return here.digest if here and pulled else None
+
+    def _refusals(self, catalog: Catalog, served: Snapshot) -> Iterator[Refusal]:
+        """What ran before, and would not any more."""
+        tree = self._tree
+        if tree.unreadable is not None:
+            yield Refusal(self._project.display(self._project.manifest), tree.unreadable)
+            return
+        known = [catalog.entries[name] for name in tree.errors if name in catalog.entries]
+        with open_instance(self._project) as instance:
+            statuses = read_statuses(instance, catalog, known)
+        for name, reason in tree.errors.items():
+            if name in statuses and statuses[name].last.state.ok:
+                yield Refusal(name, reason)
+        for name, reason in tree.broken_schedules.items():
+            if name in served.schedules:
+                yield Refusal(name, reason)
+
+    # -- and then -------------------------------------------------------------------------
+
+    def carry_out(self, plan: Deployment) -> Deployment:
+        """Move, install, reload, wait; undo it all if one of these fails."""
+        try:
+            self._move(plan)
+            self._install(plan)
+            self._renew_host()
+            self._reload()
+        except BaseException as error:
+            restored = self._restore()
+            if not isinstance(error, ResearchJobsError | OSError):
+                raise
+            what = error.headline if isinstance(error, ResearchJobsError) else str(error)
+            raise ProjectError(
+                what, hint=" ".join(restored) or "The working tree is as it was."
+            ) from error
+        package = _package_digest()
+        if self._record is not None and self._record.package != package:
+            self._notes.append(
+                "research_jobs itself has changed: restart research-jobs-webserver and "
+                "research-jobs-daemon"
+            )
+        tree = self._tree
+        _write_record(
+            self._project,
+            _Record(tree.notebooks, tree.schedules, tree.others, self._digest, package),
+        )
+        return replace(plan, result="deployed", notes=tuple(self._notes))
+
+    def _move(self, plan: Deployment) -> None:
+        repository, before, after = self._repository, plan.before, plan.after
+        if repository is None or before is None or after is None or before == after:
+            return
+        repository.fast_forward(after)
+
+        def move_back() -> str:
+            repository.move_back(before)
+            return f"The working tree is back at {before[:10]}."
+
+        self._undo.append(move_back)
+
+    def _install(self, plan: Deployment) -> None:
+        wanted = Requirements.of(self._project.root)
+        if plan.requirements is None or wanted is None:
+            return
+        self._say(f"Installing {wanted.path.name}…")
+        if self._undo:
+            # After the tree has moved back, which is undone later: in the order of doing.
+            self._undo.append(self._install_again)
+        wanted.install()
+
+    def _install_again(self) -> str:
+        before = Requirements.of(self._project.root)
+        if before is None:
+            return ""
+        before.install()
+        return f"{before.path.name} is installed as it was."
+
+    def _renew_host(self) -> None:
+        """Have the host load the new code now, rather than before its next run.
+
+        It does so before it answers any request.
+        """
+        try:
+            connection = connect(self._project, environment=self._environment)
+        except NoHostError as error:
+            self._notes.append(str(error))
+            return
+        with connection:
+            connection.settimeout(HOST_S)
+            ask(connection, "Status")
+
+    def _reload(self) -> None:
+        self._say("Reloading…")
+        if self._undo:
+            self._undo.append(self._reload_again)
+        reload_definitions(self._url)
+        names = AssetNames(self._tree.prefix)
+        deadline = time.monotonic() + SERVED_S
+        while not _serves(served_definitions(self._url, names), self._tree):
+            if time.monotonic() > deadline:
+                raise ProjectError(
+                    f"Dagster's UI at {self._url} serves other notebooks than these",
+                    hint="Does its code server read this folder?",
+                )
+            time.sleep(0.5)
+
+    def _reload_again(self) -> str:
+        reload_definitions(self._url)
+        return "The definitions of before are served."
+
+    def _restore(self) -> list[str]:
+        said: list[str] = []
+        for step in self._undo:
+            try:
+                said.append(step())
+            except (ResearchJobsError, OSError) as error:  # noqa: PERF203 - the others still count
+                what = error.headline if isinstance(error, ResearchJobsError) else str(error)
+                said.append(f"It could not all be undone: {what}.")
+        return [line for line in said if line]
+
+
+def _serves(served: Snapshot, tree: Tree) -> bool:
+    """Whether that is what the tree says. Others may have schedules of their own beside ours."""
+    return served.notebooks == dict(tree.versions) and all(
+        served.schedules.get(name) == cron for name, cron in tree.schedules.items()
+    )
+
+
+@contextlib.contextmanager
+def _only_one(project: Project) -> Generator[None]:
+    """Keep a second deployment out."""
+    lock = project.make_state_folder() / "deploy.lock"
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ProjectError("another deployment is under way", hint="Wait for its end.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _package_digest() -> str:
+    """Changes with the code of this package on disk, which long-lived processes have in memory."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(research_jobs.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read_record(project: Project) -> _Record | None:
+    try:
+        return _Record(**json.loads((project.state / "deploy.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None  # none yet, or one of another version
+
+
+def _write_record(project: Project, record: _Record) -> None:
+    text = json.dumps(asdict(record), indent=1)
+    write_atomically(project.state / "deploy.json", text.encode(), private=True)
