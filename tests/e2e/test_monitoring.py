@@ -258,8 +258,7 @@ def test_killed_command_is_noticed(watched: Watched) -> None:
 def test_killed_worker_is_noticed(watched: Watched) -> None:
     """So it does where a worker is killed, and the host that would have recorded it."""
     watched.launch()
-    tags = {tag["key"]: tag["value"] for tag in watched.last_run()["tags"]}
-    worker = psutil.Process(int(tags["research_jobs/process"].split(":")[2]))
+    worker = psutil.Process(_worker(watched.last_run()))
     server = worker.parent()
     assert server is not None
     assert "research_jobs.cli.main host" in " ".join(server.cmdline())
@@ -268,6 +267,40 @@ def test_killed_worker_is_noticed(watched: Watched) -> None:
     watched.wait_for("FAILURE")
     assert f"process {worker.pid}, which worked on it, is gone" in _messages(watched)
     watched.assert_nothing_is_left()
+
+
+def test_another_host_takes_the_place_of_one_that_was_killed(watched: Watched) -> None:
+    """The UI starts another host, which works on the next run; the one before it goes on."""
+    watched.launch()
+    (host,) = _hosts(watched)
+    host.kill()
+    watched.e2e.wait_until("another host", lambda: set(_hosts(watched)) - {host})
+    assert all(map(_alive, [*watched.pids(), _worker(watched.last_run())]))
+    _terminate(watched)
+    watched.launch()
+    (other,) = _hosts(watched)
+    assert psutil.Process(_worker(watched.last_run())).parent() == other
+    _terminate(watched)
+    watched.assert_nothing_is_left()
+
+
+def _terminate(watched: Watched) -> None:
+    run = watched.last_run()
+    assert watched.ask(TERMINATE, id=run["runId"])["terminateRun"]["__typename"].endswith("Success")
+    watched.wait_for("CANCELED")
+
+
+def _hosts(watched: Watched) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(watched.ui.process.pid).children()
+        if child.status() != psutil.STATUS_ZOMBIE and "host" in child.cmdline()
+    ]
+
+
+def _worker(run: dict[str, Any]) -> int:
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    return int(tags["research_jobs/process"].split(":")[2])
 
 
 def test_without_a_daemon_the_next_command_notices_it(
