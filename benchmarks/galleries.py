@@ -257,7 +257,7 @@ def tables(outcomes: list[Outcome], left_out: Counter[tuple[str, str]]) -> list[
     """What came of it: in sum, and every script whose three ways differ."""
     choice = Table(
         "Which scripts",
-        ["gallery", "percent scripts", "want the network", "want a screen", "run here"],
+        ["gallery", "percent scripts", "need the network", "need a screen", "run here"],
     )
     for library in sorted({outcome.library for outcome in outcomes}):
         online, screen = left_out[library, "online"], left_out[library, "screen"]
@@ -266,13 +266,13 @@ def tables(outcomes: list[Outcome], left_out: Counter[tuple[str, str]]) -> list[
             library, whole, online, screen, sum(item.library == library for item in outcomes)
         )
     summary = Table(
-        "In sum",
+        "Totals",
         [
             "gallery",
             "scripts",
-            "`python file.py`",
-            "a run",
-            "a kernel",
+            "script succeeds",
+            "run",
+            "kernel",
             "figures: script",
             "run",
             "kernel",
@@ -290,8 +290,8 @@ def tables(outcomes: list[Outcome], left_out: Counter[tuple[str, str]]) -> list[
             *(sum(getattr(item, way) or 0 for item in of) for way in ("plain", "run", "kernel")),
         )
     differing = Table(
-        "Scripts whose three ways differ",
-        ["script", "script's figures", "run's", "kernel's", "why"],
+        "Scripts with different results",
+        ["script", "figures: script", "run", "kernel", "why"],
         notes=["`-` is a failure."],
     )
     for outcome in sorted(outcomes, key=lambda item: (item.library, item.script)):
@@ -299,7 +299,7 @@ def tables(outcomes: list[Outcome], left_out: Counter[tuple[str, str]]) -> list[
         if len(set(ways)) > 1:
             shown = ("-" if way is None else way for way in ways)
             differing.add(f"{outcome.library}: {outcome.script}", *shown, explain(outcome))
-    failing = Table("Scripts that fail in all three ways", ["script", "how"])
+    failing = Table("Scripts that fail in all three ways", ["script", "error"])
     for outcome in outcomes:
         if outcome.plain is outcome.run is outcome.kernel is None:
             failing.add(f"{outcome.library}: {outcome.script}", outcome.why.replace("|", "\\|"))

@@ -1,7 +1,7 @@
 """``research-jobs``: find the command, call it, turn errors into one line and an exit code.
 
-Exit codes: 0 all went well; 1 a notebook did not succeed, or `check` found an error; 2 a wrong
-call (unknown notebook, bad parameter, no project); 130 interrupted.
+Exit codes: 0 success; 1 a notebook did not succeed, something needs attention, or `check` found an
+error; 2 an invalid call (unknown notebook, bad parameter, no project); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMMANDS = {
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",
-    "report": "a notebook's last report: print its path, open it, or write it as one file",
+    "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
@@ -122,8 +122,8 @@ def _parser(name: str, command: Command) -> Parser:
     parser.add_argument(
         "--project",
         metavar="DIR",
-        help="the folder that holds notebooks/ (default: RESEARCH_JOBS_PROJECT, "
-        "else the nearest folder above this one that does)",
+        help="the folder that contains notebooks/ (default: RESEARCH_JOBS_PROJECT, else the "
+        "working directory or the nearest folder above it that contains one)",
     )
     command.add_arguments(parser)
     if name in HOSTED:

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verbose",
         action="store_true",
-        help="print Dagster's output instead of writing it to a log",
+        help="print Dagster's output instead of writing it to a log file",
     )
 
 

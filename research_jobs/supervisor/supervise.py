@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
-from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import RunRequest
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project
@@ -214,13 +214,15 @@ class Supervisor:
         try:
             result = self._run(request, stdout, stderr, isolation, interpreter, cancel)
         except StartError as error:
-            return Outcome(
-                State.FAILED,
-                failure=Failure(
+            result = failed(
+                Failure(
                     headline=f"{shown_path(request)}: {error.headline}",
                     traceback=error.details or "",
                     exception="research_jobs.supervisor.interpreter.StartError",
-                ),
+                )
+            )
+            return replace(
+                result,
                 started_at=started_at,
                 duration_s=time.monotonic() - started,
                 isolation=isolation,
