@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -191,7 +191,7 @@ class _Steps:
             or install
             or bool(changes)
             or record.package != _package_digest()
-            or not _serves(served, tree)
+            or not tree.is_served(served)
         )
         return Deployment(
             "would deploy" if is_new else "nothing new",
@@ -249,7 +249,7 @@ class _Steps:
             self._move(plan)
             self._install(plan)
             self._renew_host()
-            self._reload()
+            self._reload(plan.changes.removed)
         except BaseException as error:
             restored = self._restore()
             if not isinstance(error, ResearchJobsError | OSError):
@@ -314,14 +314,14 @@ class _Steps:
             connection.settimeout(HOST_S)
             ask(connection, "Status")
 
-    def _reload(self) -> None:
+    def _reload(self, removed: Sequence[str]) -> None:
         self._say("Reloading…")
         if self._undo:
             self._undo.append(self._reload_again)
         reload_definitions(self._url)
         names = AssetNames(self._tree.prefix)
         deadline = time.monotonic() + SERVED_S
-        while not _serves(served_definitions(self._url, names), self._tree):
+        while not self._tree.is_served(served_definitions(self._url, names), without=removed):
             if time.monotonic() > deadline:
                 raise ProjectError(
                     f"Dagster's UI at {self._url} serves other notebooks than these",
@@ -342,13 +342,6 @@ class _Steps:
                 what = error.headline if isinstance(error, ResearchJobsError) else str(error)
                 said.append(f"It could not all be undone: {what}.")
         return [line for line in said if line]
-
-
-def _serves(served: Snapshot, tree: Tree) -> bool:
-    """Whether that is what the tree says. Others may have schedules of their own beside ours."""
-    return served.notebooks == dict(tree.versions) and all(
-        served.schedules.get(name) == cron for name, cron in tree.schedules.items()
-    )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,6 +61,22 @@ class Tree:
         """Snapshot: to compare with another tree's."""
         return Snapshot(self.notebooks, self.schedules, self.others)
 
+    def is_served(self, served: Snapshot, *, without: Collection[str] = ()) -> bool:
+        """Whether a webserver shows these definitions, beside others that a deployment may add.
+
+        Parameters
+        ----------
+        served : Snapshot
+            With code versions, as `research_jobs.orchestration.operations.served` reads it.
+        without : collection of str
+            Notebooks that it must no longer show.
+        """
+        return (
+            self.versions.items() <= served.notebooks.items()
+            and self.schedules.items() <= served.schedules.items()
+            and served.notebooks.keys().isdisjoint(without)
+        )
+
 
 def read_tree(root: Path, *, repository: Path | None = None, tree: Path | None = None) -> Tree:
     """Read a project's definitions in a new process.
@@ -81,24 +97,26 @@ def read_tree(root: Path, *, repository: Path | None = None, tree: Path | None =
     ProjectError
         When the process fails: that version of this package does not load.
     """
-    package = Path(research_jobs.__file__).resolve().parents[1]
+    environment = {
+        **os.environ,
+        # Nothing is to be written into a tree that may be read-only, or thrown away.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Digests of sets are the same in each process.
+        "PYTHONHASHSEED": "0",
+    }
     if repository is not None and tree is not None:
         root = tree / root.relative_to(repository)
         if not (root / "notebooks").is_dir():
             raise ProjectError("the new commit has no folder notebooks/")
+        package = Path(research_jobs.__file__).resolve().parent
         if package.is_relative_to(repository):
-            package = tree / package.relative_to(repository)
+            folder = tree / package.relative_to(repository)
+            if folder.is_dir():
+                path = (str(folder.parent), os.environ.get("PYTHONPATH"))
+                environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, str(root)],
-        env={
-            **os.environ,
-            "PYTHONPATH": _before_path(package),
-            # Nothing is to be written into a tree that may be read-only, or thrown away.
-            "PYTHONDONTWRITEBYTECODE": "1",
-            PROJECT_VARIABLE: str(root),
-            # Digests of sets are the same in each process.
-            "PYTHONHASHSEED": "0",
-        },
+        env={**environment, PROJECT_VARIABLE: str(root)},
         cwd=root,
         capture_output=True,
         text=True,
@@ -108,10 +126,6 @@ def read_tree(root: Path, *, repository: Path | None = None, tree: Path | None =
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ProjectError(f"the new code does not load: {lines[-1]}")
     return Tree(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _before_path(package: Path) -> str:
-    return os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
 
 
 def _read(root: str) -> Tree:
