@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -30,17 +31,21 @@ class Repository:
 
     @classmethod
     def of(cls, folder: Path) -> Self | None:
-        """The repository of a folder; None where there is none, or no Git."""
+        """The repository of a folder; None where there is none, or no Git.
+
+        Raises
+        ------
+        ProjectError
+            When Git refuses to use it, as it does where it belongs to another user.
+        """
         if shutil.which("git") is None:
             return None
-        done = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return cls(Path(done.stdout.strip())) if done.returncode == 0 else None
+        try:
+            return cls(Path(_git(folder, "rev-parse", "--show-toplevel")))
+        except ProjectError as error:
+            if "not a git repository" in error.what:
+                return None
+            raise
 
     def head(self) -> str:
         """The commit of the working tree."""
@@ -125,15 +130,22 @@ class Repository:
         }
 
     def _git(self, *words: str) -> str:
-        done = subprocess.run(
-            ["git", *words],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            command = next(word for word in words if word[0] != "-" and "=" not in word)
-            raise ProjectError(f"git {command}: {said[-1].removeprefix('fatal: ')}")
-        return done.stdout.strip()
+        return _git(self.root, *words)
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", *words],
+        cwd=folder,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # Advice follows after the line that counts.
+        line = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1])
+        command = next(word for word in words if word[0] != "-" and "=" not in word)
+        raise ProjectError(f"git {command}: {line.partition(': ')[2] or line}")
+    return done.stdout.strip()
