@@ -63,13 +63,14 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "config": {"base_dir": base},
         },
         "concurrency": {
-            "pools": {"granularity": "op"},
+            "pools": {"granularity": "op", "op_granularity_run_buffer": 4},
             "runs": {"max_concurrent_runs": 10},
         },
         "run_coordinator": {
             "module": "dagster.core.run_coordinator",
             "class": "QueuedRunCoordinator",
             "config": {
+                "dequeue_interval_seconds": 1,
                 "max_user_code_failure_retries": 20,
                 "user_code_failure_retry_delay": 15,
             },
