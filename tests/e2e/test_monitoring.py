@@ -245,6 +245,21 @@ def test_again_from_failure(watched: Watched) -> None:
     assert (watched.ui.project / "data" / "second" / "copy.parquet").exists()
 
 
+def test_another_host_takes_the_place_of_one_that_was_killed(watched: Watched) -> None:
+    """The UI starts another host, which works on the next run; the one before it goes on."""
+    watched.launch()
+    (host,) = _hosts(watched)
+    host.kill()
+    watched.e2e.wait_until("another host", lambda: set(_hosts(watched)) - {host})
+    assert all(map(_alive, [*watched.pids(), _worker(watched.last_run())]))
+    _terminate(watched)
+    watched.launch()
+    (other,) = _hosts(watched)
+    assert psutil.Process(_worker(watched.last_run())).parent() == other
+    _terminate(watched)
+    watched.assert_nothing_is_left()
+
+
 def test_killed_command_is_noticed(watched: Watched) -> None:
     """Run monitoring fails the run of a command that got SIGKILL; its notebook is gone."""
     process = watched.start_command("--no-host")
@@ -266,21 +281,6 @@ def test_killed_worker_is_noticed(watched: Watched) -> None:
     worker.kill()
     watched.wait_for("FAILURE")
     assert f"process {worker.pid}, which worked on it, is gone" in _messages(watched)
-    watched.assert_nothing_is_left()
-
-
-def test_another_host_takes_the_place_of_one_that_was_killed(watched: Watched) -> None:
-    """The UI starts another host, which works on the next run; the one before it goes on."""
-    watched.launch()
-    (host,) = _hosts(watched)
-    host.kill()
-    watched.e2e.wait_until("another host", lambda: set(_hosts(watched)) - {host})
-    assert all(map(_alive, [*watched.pids(), _worker(watched.last_run())]))
-    _terminate(watched)
-    watched.launch()
-    (other,) = _hosts(watched)
-    assert psutil.Process(_worker(watched.last_run())).parent() == other
-    _terminate(watched)
     watched.assert_nothing_is_left()
 
 

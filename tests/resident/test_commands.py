@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def test_a_command_is_as_without_a_host(hosted: Hosted) -> None:
 
 
 def _shape(text: str) -> list[str]:
-    """Lines without their times."""
+    """Lines without their times and run ids."""
+    text = re.sub(r"_runs/\S+/", "", text)
     return [line.split(" in ")[0].replace("0.1 s", "0.0 s") for line in text.splitlines()]
 
 

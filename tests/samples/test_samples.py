@@ -54,7 +54,7 @@ def stored(project: Project, notebook: str, output: str) -> Any:
 
 def test_all_samples_are_there_and_sound() -> None:
     """Four notebooks, nothing wrong with any, and the helper modules are no notebooks."""
-    catalog = load_catalog(Project(root=ROOT, store=str(ROOT / "data")), use_cache=False)
+    catalog = load_catalog(Project(root=ROOT, store=str(ROOT / "data")))
     assert sorted(catalog.entries) == sorted(NAMES)
     assert [entry.error for entry in catalog] == [None] * 4
     assert [entry.warnings for entry in catalog] == [()] * 4

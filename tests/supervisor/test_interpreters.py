@@ -191,11 +191,13 @@ def test_processes_of_other_versions(lab: Lab, version: str, method: str) -> Non
         pytest.skip(f"no Python {version} here")
     lab.write("processes", PROCESSES)
     outcome = lab.run("processes", python=python, environment={"METHOD": method}, timeout_s=120.0)
-    assert outcome.stdout == b"[0, 2, 4]\nhandler\n"
     if method:
+        # Where the interruption hits the pool's own code, Python ends without its exit handlers.
+        assert outcome.stdout in (b"[0, 2, 4]\nhandler\n", b"[0, 2, 4]\n")
         assert outcome.result.state is State.FAILED
         assert "a worker process tried to import this notebook" in outcome.headline
     else:
+        assert outcome.stdout == b"[0, 2, 4]\nhandler\n"
         assert outcome.result.state is State.SUCCEEDED, (outcome.headline, outcome.stderr)
 
 
