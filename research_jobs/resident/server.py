@@ -30,7 +30,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -51,11 +50,11 @@ from research_jobs.resident.address import (
     socket_address,
     socket_folder,
 )
+from research_jobs.resident.children import run_command, work_on_run
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
     as_text_mapping,
     receive_descriptors,
-    receive_message,
     send_message,
 )
 from research_jobs.runtime.fresh import default_signals, fresh_randomness
@@ -66,8 +65,6 @@ _logger = logging.getLogger("research_jobs")
 
 # How long a client may take to send its request, seconds.
 REQUEST_S = 2.0
-# After a client that was killed: INT at once, KILL after so many seconds.
-ORPHAN_GRACE_S = 10.0
 # The variables that definitions depend on; the others are a run's own.
 SETTINGS = frozenset(
     {
@@ -324,13 +321,14 @@ class Host:
                 case "Run":
                     self._check_settings(as_text_mapping(message["environment"]))
                     pid = self._fork(
-                        lambda: self._work_on_run(message, connection), {connection.fileno()}
+                        lambda: work_on_run(message, connection, self.project.root, self.work.run),
+                        {connection.fileno()},
                     )
                     self.runs[pid] = _Run(str(message["run_id"]), str(message["instance"]))
                     send_message(connection, "Started", pid=pid)
                 case "Command" if len(descriptors) == 3:
                     pid = self._fork(
-                        lambda: self._run_command(message, connection, descriptors),
+                        lambda: run_command(message, connection, descriptors, self.work.command),
                         {connection.fileno(), *descriptors},
                     )
                     self.commands.add(pid)
@@ -426,50 +424,6 @@ class Host:
         fresh_randomness()
         gc.enable()
 
-    def _enter(self, message: Mapping[str, Any], folder: Path) -> None:
-        environment = as_text_mapping(message["environment"])
-        for name in [name for name in os.environ if name not in environment]:
-            del os.environ[name]
-        os.environ.update(environment)
-        time.tzset()
-        os.umask(int(message["umask"]))
-        os.chdir(folder)
-
-    def _work_on_run(self, message: Mapping[str, Any], connection: socket.socket) -> int:
-        with connection:
-            if not _may_begin(connection):
-                return 0
-        processes.name_process("rj-run", f"research_jobs: run {message['run_id']}")
-        self._enter(message, self.project.root)
-        return self.work.run(message)
-
-    def _run_command(
-        self, message: Mapping[str, Any], connection: socket.socket, streams: Sequence[int]
-    ) -> int:
-        if not _may_begin(connection):
-            return 0
-        words = list(map(str, message["words"]))
-        processes.name_process("rj-command", f"research-jobs {' '.join(words)}")
-        self._enter(message, Path(str(message["folder"])))
-        connection.settimeout(None)
-        for number, descriptor in enumerate(streams):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        _open_streams(str(message["encoding"]))
-        sys.argv[1:] = words
-        ended = threading.Event()
-        threading.Thread(
-            target=_follow_client, args=(connection, ended), name="client", daemon=True
-        ).start()
-        status = self.work.command(words)
-        ended.set()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        with contextlib.suppress(OSError):
-            send_message(connection, "Exited", code=status)
-        return status
-
     def _reap(self) -> None:
         while True:
             try:
@@ -520,48 +474,11 @@ class Host:
         os.execve(sys.executable, [*self.again, kept.to_json()], self.environment)  # noqa: S606 - our own program
 
 
-def _may_begin(connection: socket.socket) -> bool:
-    """Whether the client still waits."""
-    with contextlib.suppress(OSError, ProtocolError):
-        message = receive_message(connection)
-        return message is not None and message.get("record") == "Go"
-    return False
-
-
 def _told(code: int) -> str:
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
-
-
-def _follow_client(connection: socket.socket, ended: threading.Event) -> None:
-    """Pass the client's signals on to this process, and end it when the client is gone."""
-    with contextlib.suppress(OSError, ProtocolError, ValueError):
-        while (message := receive_message(connection)) is not None:
-            if message.get("record") == "Signal":
-                os.kill(os.getpid(), int(message["number"]))
-    if not ended.is_set():
-        os.kill(os.getpid(), signal.SIGINT)
-        if not ended.wait(ORPHAN_GRACE_S):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _open_streams(encoding: str) -> None:
-    """Open the three standard streams as Python does when it starts."""
-    # What the terminal's encoding does not have is escaped, as `research_jobs.cli.main` does.
-    sys.stdin = sys.__stdin__ = open(0, encoding=encoding, closefd=False)  # noqa: SIM115 - they stay open
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        stream = open(  # noqa: SIM115 - they stay open
-            number,
-            "w",
-            encoding=encoding,
-            errors="backslashreplace",
-            buffering=1 if number == 2 or os.isatty(number) else -1,
-            closefd=False,
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
 
 
 def _descriptors() -> set[int]:
