@@ -29,6 +29,7 @@ from research_jobs.process import hands_down
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
+from research_jobs.runtime.processes import wait_or_kill
 
 __all__ = ["Listening", "ReportOrder", "close_maker", "make_report", "start_maker"]
 
@@ -329,11 +330,7 @@ class _Maker:
         if control is not None:
             control.close()
         if process is not None and not hands_down():
-            try:
-                process.wait(1)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait_or_kill(process, 1)
 
     def after_fork(self) -> None:
         """In a forked copy: the process belongs to the one that started it."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from research_jobs.project import Project
 
-__all__ = ["host_key", "host_lock", "peer_user", "socket_address", "socket_folder"]
+__all__ = ["host_key", "host_lock", "identity", "peer_user", "socket_address", "socket_folder"]
 
 # Variables that Python and the dynamic linker read once. Others are the run's own.
 _READ_AT_START = ("LD_", "MALLOC_", "PYTHON")
@@ -67,6 +67,11 @@ def socket_address(folder: Path, key: str) -> Generator[str]:
 def host_lock(folder: Path, key: str) -> Path:
     """The file that a host holds locked while it lives."""
     return folder / f"{key}.lock"
+
+
+def identity() -> dict[str, str]:
+    """What both sides must have in common, in case the socket's name is not enough to tell."""
+    return {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
 
 
 def peer_user(connection: socket.socket) -> int:

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from research_jobs.protocol import ProtocolError
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import as_text_mapping, receive_message, send_message
+from research_jobs.runtime.fresh import replace_environment
 
 __all__ = ["run_command", "work_on_run"]
 
@@ -108,11 +108,7 @@ def run_command(
 
 
 def _enter(message: Mapping[str, Any], folder: Path) -> None:
-    environment = as_text_mapping(message["environment"])
-    for name in [name for name in os.environ if name not in environment]:
-        del os.environ[name]
-    os.environ.update(environment)
-    time.tzset()
+    replace_environment(as_text_mapping(message["environment"]))
     os.umask(int(message["umask"]))
     os.chdir(folder)
 

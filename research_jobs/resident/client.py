@@ -17,7 +17,13 @@ from typing import Any
 from research_jobs.errors import ResearchJobsError
 from research_jobs.project import Project
 from research_jobs.protocol import ProtocolError
-from research_jobs.resident.address import host_key, peer_user, socket_address, socket_folder
+from research_jobs.resident.address import (
+    host_key,
+    identity,
+    peer_user,
+    socket_address,
+    socket_folder,
+)
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_descriptors, receive_message, send_message
 
@@ -109,10 +115,8 @@ def ask_for_descriptor(connection: socket.socket, kind: str, **fields: Any) -> t
 def _ask(
     connection: socket.socket, kind: str, fds: Sequence[int], fields: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[int]]:
-    # The interpreter and the package, in case the socket's name is not enough to tell them.
-    hello = {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
     try:
-        send_message(connection, kind, fds=fds, **hello, **fields)
+        send_message(connection, kind, fds=fds, **identity(), **fields)
         answer, descriptors = receive_descriptors(connection, 1)
     except (OSError, ProtocolError) as error:
         raise NoHostError(f"the host does not answer ({error})") from error

@@ -41,11 +41,12 @@ from typing import Any, NoReturn
 
 from research_jobs.errors import ProjectError
 from research_jobs.process import hand_down
-from research_jobs.project import Project
+from research_jobs.project import REPORTS_VARIABLE, STORE_VARIABLE, UI_VARIABLE, Project
 from research_jobs.protocol import ProtocolError
 from research_jobs.resident.address import (
     host_key,
     host_lock,
+    identity,
     peer_user,
     socket_address,
     socket_folder,
@@ -69,9 +70,9 @@ REQUEST_S = 2.0
 SETTINGS = frozenset(
     {
         "RESEARCH_JOBS_MAX_CONCURRENT",
-        "RESEARCH_JOBS_REPORTS_URL",
-        "RESEARCH_JOBS_STORE",
-        "RESEARCH_JOBS_UI_URL",
+        REPORTS_VARIABLE,
+        STORE_VARIABLE,
+        UI_VARIABLE,
     }
 )
 
@@ -313,7 +314,7 @@ class Host:
         try:
             if message is None:
                 return
-            mine = {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
+            mine = identity()
             other = next((name for name in mine if message.get(name) != mine[name]), None)
             if other is not None:
                 raise ValueError(f"its {other} is {mine[other]}")

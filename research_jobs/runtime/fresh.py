@@ -39,6 +39,7 @@ __all__ = [
     "modules_since_preload",
     "prepare",
     "remember_preloaded",
+    "replace_environment",
     "settings_file",
     "stop_native_pools",
 ]
@@ -115,7 +116,7 @@ def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | No
 
 def become_fresh(state: FreshState) -> None:
     """Apply the state of the run; the notebook can then be imported."""
-    _environment(state.environment)
+    replace_environment(state.environment)
     os.umask(state.umask)
     os.chdir(state.working_directory)
     sys.argv[:] = state.argv
@@ -175,7 +176,8 @@ def _standard_descriptors(stdout: int, stderr: int) -> None:
         os.close(descriptor)
 
 
-def _environment(environment: Mapping[str, str]) -> None:
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Make this process's variables these, and those that preloaded modules have added."""
     environment = {**_variables, **environment}
     for name in [name for name in os.environ if name not in environment]:
         del os.environ[name]

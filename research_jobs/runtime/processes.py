@@ -16,7 +16,10 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = [
     "LINUX",
@@ -40,6 +43,7 @@ __all__ = [
     "signal_group",
     "thread_names",
     "tree_memory",
+    "wait_or_kill",
 ]
 
 LINUX = sys.platform == "linux"
@@ -267,6 +271,17 @@ def current_umask() -> int:
     umask = os.umask(0o022)
     os.umask(umask)
     return umask
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Reap a child; one that takes longer than so many seconds to end is killed."""
+    from subprocess import TimeoutExpired  # the notebook's process does not need it
+
+    try:
+        process.wait(seconds)
+    except TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:

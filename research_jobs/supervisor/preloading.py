@@ -15,7 +15,7 @@ from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_message, send_message
 from research_jobs.supervisor.facts import Facts, PreloadReport
 from research_jobs.supervisor.interpreter import StartError, start_interpreter, startup_environment
-from research_jobs.supervisor.template import Template, TemplateUnfitError
+from research_jobs.supervisor.template import END_S, Template, TemplateUnfitError
 from research_jobs.supervisor.verdicts import Verdicts
 
 __all__ = ["start_template"]
@@ -129,7 +129,7 @@ class _Start:
             if ready is None:
                 ours.close()
                 if process is not None:
-                    _reap(process)
+                    processes.wait_or_kill(process, END_S)
         if ready is None:
             return None
         ours.settimeout(None)
@@ -213,11 +213,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         left.discard(pid)
     processes.signal_all(left, signal.SIGKILL)
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(2)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

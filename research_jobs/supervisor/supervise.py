@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import RunRequest
+from research_jobs.runtime import processes
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project
 from research_jobs.supervisor.connection import (
@@ -259,7 +259,7 @@ class Supervisor:
                 hint="Its error message is in the run's stderr.",
             ) from None
         finally:
-            _wait_for(process)
+            processes.wait_or_kill(process, GUARDIAN_SLACK)
 
     def _run_forked(
         self,
@@ -383,11 +383,3 @@ def resolve_interpreter(python: str | None, project: str) -> str | None:
     if os.sep not in python:
         return shutil.which(python) or python
     return str(Path(project) / Path(python).expanduser())
-
-
-def _wait_for(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(GUARDIAN_SLACK)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -21,6 +21,10 @@ from research_jobs.supervisor.sources import Sources
 __all__ = ["Template", "TemplateGoneError", "TemplateUnfitError", "borrowed_template"]
 
 
+# How long a template may take to end, seconds.
+END_S = 2.0
+
+
 class TemplateUnfitError(Exception):
     """The interpreter cannot be a template: something in it does not survive a fork."""
 
@@ -188,11 +192,7 @@ class Template:
             control.close()
         self._sources.close()
         if own and process is not None:
-            try:
-                process.wait(2)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            processes.wait_or_kill(process, END_S)
 
     def forget(self) -> None:
         """Forget a template that belongs to the process from which this one was forked."""
