@@ -127,6 +127,18 @@ def _descriptors(pid: int) -> list[str]:
     return places
 
 
+def test_a_variable_that_no_import_reads(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may set a variable that the template had too: it is forked unless an import read it."""
+    monkeypatch.setenv("RJ_OF_NOBODY", "before")
+    lab.write("prints", "# %%\nimport os\nprint(os.environ['RJ_OF_NOBODY'])\n")
+    with Supervisor(preload=("pandas",)) as supervisor:
+        lab.supervisor = supervisor
+        outcome = lab.run("prints", environment={"RJ_OF_NOBODY": "of the run"})
+    assert outcome.stdout == b"of the run\n"
+    assert outcome.result.isolation == "fork"
+    assert outcome.result.notes == ()
+
+
 def test_what_is_installed_meanwhile_is_found(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
