@@ -8,6 +8,7 @@ Standard library only, Python 3.10 and later: the fresh process imports it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
@@ -20,6 +21,7 @@ __all__ = [
     "StagedOutput",
     "State",
     "Tone",
+    "cause_of",
     "failed",
     "from_json",
     "to_json",
@@ -298,6 +300,14 @@ class Outcome:
         rest = self.failure.headline.strip().partition("\n")[2]
         parts = (rest, self.failure.traceback, self.failure.cell_source)
         return "\n".join(part for part in parts if part).strip()
+
+
+_PLACE = re.compile(r'^\S+\.py:\d+(?::\d+)?(?:, cell \d+(?: "[^"]*")?)?: ')
+
+
+def cause_of(reason: str | None) -> str:
+    """What is the same for failures of one cause: the reason without its place."""
+    return _PLACE.sub("", reason or "")
 
 
 def failed(failure: Failure, outcome: Outcome | None = None) -> Outcome:

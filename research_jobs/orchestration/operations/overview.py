@@ -6,7 +6,6 @@ all read from Dagster's history, the store and the manifest.
 
 from __future__ import annotations
 
-import re
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ from research_jobs.orchestration.operations.history import (
     read_histories,
     running_schedules,
 )
-from research_jobs.outcome import Outcome, State
+from research_jobs.outcome import Outcome, State, cause_of
 from research_jobs.units import readable_size
 
 __all__ = ["Attention", "NotebookLine", "Overview", "attention_of", "read_overview", "same_cause"]
@@ -43,8 +42,6 @@ MORE_SECONDS = 5.0
 MORE_BYTES = 100 * 2**20
 FEWEST = 5
 SPANS = 5
-
-_PLACE = re.compile(r'^\S+\.py:\d+(?::\d+)?(?:, cell \d+(?: "[^"]*")?)?: ')
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Attention:
     @property
     def cause(self) -> str:
         """str: what is the same for failures of one cause: the reason without its place."""
-        return _PLACE.sub("", self.reason or "")
+        return cause_of(self.reason)
 
 
 @dataclass(frozen=True)
