@@ -1,21 +1,21 @@
 """The manifest's schedules as Dagster's.
 
-At each tick a schedule requests what is missing: its unpartitioned notebooks in one run, and of its
-partitioned ones the newest partition and those missing within ``catch_up``, each once, oldest
-first. The only state between ticks is the instance, so a daemon that was down for a weekend catches
-up with its first tick, and two daemons in turn request nothing twice.
+`research_jobs.decisions.catch_up` decides what a tick requests; here are its facts. The only state
+between ticks is the instance, so a daemon that was down for a weekend catches up with its first
+tick, and two daemons in turn request nothing twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from research_jobs.decisions.catch_up import MOST_REQUESTS, DueTick, Member, requests
 from research_jobs.errors import (
     ManifestError,
     ParameterError,
@@ -31,7 +31,11 @@ from research_jobs.orchestration.definitions.jobs import (
     partition_groups,
 )
 from research_jobs.orchestration.model.partitions import keys_with, time_dimension
-from research_jobs.orchestration.model.status import failed_runs, partition_status
+from research_jobs.orchestration.model.status import (
+    PartitionStatus,
+    failed_runs,
+    partition_status,
+)
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -49,13 +53,6 @@ TICK_TAG = ".dagster/scheduled_execution_time"
 # The tag of a schedule's runs by which the next tick recognizes an edit.
 CRON_TAG = "research_jobs/cron"
 
-# A tick evaluated later than this counts as missed; a busy daemon is only minutes late.
-LATE = timedelta(minutes=10)
-# Without `catch_up`, how far back a schedule looks for partitions that it should have requested.
-LOOK_BACK = {"hour": 168, "cron": 168}
-LOOK_BACK_DAYS = 31
-# At most this many runs are requested per tick; the next one continues.
-MOST_REQUESTS = 250
 # With more scheduled notebooks than this, schedules have no job of their own.
 MOST_LISTED = 300
 
@@ -276,37 +273,18 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
     Returns
     -------
     list of dagster.RunRequest or str
-        Oldest partition first. Unpartitioned notebooks run together with the newest partition,
-        so that one that it loads runs before it. If there is nothing to do, the reason.
+        As `research_jobs.decisions.catch_up.requests` decides.
     """
-    late = tick.now - tick.at
-    if tick.spec.catch_up == "none" and late > LATE:
-        return f"due {tick.at:%Y-%m-%d %H:%M %Z}, {_length(late)} ago; catch_up: none"
-    if _edited_since(tick, instance):
-        return (
-            f"the schedule was edited after {tick.at:%Y-%m-%d %H:%M %Z};"
-            " an edit never triggers past runs"
-        )
-    plain = [n for n in tick.notebooks if n.partitions is None]
-    groups = partition_groups(tick.notebooks)
-    requests: list[dg.RunRequest] = []
-    share = MOST_REQUESTS // max(len(groups), 1)
+    due = DueTick(tick.at, tick.now, tick.cron, tick.spec.catch_up, tick.edited_at)
     with dg.partition_loading_context(tick.at, instance):
-        first_at = _first_tick(tick, instance) if groups else None
-        for number, (definition, members) in enumerate(groups):
-            wanted = _wanted(definition, members, tick, instance, first_at)
-            if len(wanted) > share:  # the newest in any case: the day's own work
-                wanted = [*wanted[: share - 1], wanted[-1]]
-            for position, (key, needing) in enumerate(wanted):
-                together: list[ScheduledNotebook] = []
-                if number == 0 and position == len(wanted) - 1:
-                    together, plain = plain, []
-                requests.append(_request(tick, [*together, *needing], key))
-    if plain:
-        requests.insert(0, _request(tick, plain, None))
-    if not requests:
-        return "every partition exists, is running, was skipped or has failed too often"
-    return requests
+        found = requests(due, _Facts(tick, instance))
+    if isinstance(found, str):
+        return found
+    notebooks = {notebook.name: notebook for notebook in tick.notebooks}
+    return [
+        _request(tick, [notebooks[name] for name in request.notebooks], request.partition)
+        for request in found
+    ]
 
 
 def _request(
@@ -324,140 +302,99 @@ def _request(
     )
 
 
-def _wanted(
-    definition: dg.PartitionsDefinition[Any],
-    members: Sequence[ScheduledNotebook],
-    tick: Tick,
-    instance: DagsterInstance,
-    first_at: datetime | None,
-) -> list[tuple[str, list[ScheduledNotebook]]]:
-    """Partitions to request, oldest first, each with the notebooks that miss it."""
-    timed = time_dimension(definition)
-    if timed is None:
-        return _all_keys(definition, members, instance)
-    name, window = timed
-    # newest last; of two dimensions, every key of each window
-    parts = _newest_windows(window, members[0], tick)
-    keys = {part: keys_with(definition, name, part) for part in parts}
-    wanted: dict[str, list[ScheduledNotebook]] = {key: [] for part in parts for key in keys[part]}
-    for member in members:
-        status = partition_status(instance, member.key, list(wanted), stored=member.stored())
-        begin = 0
-        if tick.spec.catch_up is None:
-            # what the schedule itself missed, not the history from before its start
-            since = _newest_at(window, first_at) if status.ever else None
-            begin = _position(window, parts, since)
-        missing = set(status.missing)
-        for part in parts[begin:]:
-            for key in keys[part]:
-                if key in missing and not _given_up(member, key, status.failed, instance):
-                    wanted[key].append(member)
-    return [(key, needing) for key, needing in wanted.items() if needing]
+# --- the facts, as the instance has them ----------------------------------------------------------
 
 
-def _all_keys(
-    definition: dg.PartitionsDefinition[Any],
-    members: Sequence[ScheduledNotebook],
-    instance: DagsterInstance,
-) -> list[tuple[str, list[ScheduledNotebook]]]:
-    """Without time there is no newest partition: each tick requests all of them.
+class _Facts:
+    """What a schedule did, and its notebooks by what partitions they share."""
 
-    If they are too many for one tick, those with the oldest data come first.
-    """
-    keys = [str(key) for key in definition.get_partition_keys()]
-    if len(keys) > MOST_REQUESTS:
-        made = instance.event_log_storage.get_latest_storage_id_by_partition(
-            members[0].key, dg.DagsterEventType.ASSET_MATERIALIZATION
-        )
-        keys.sort(key=lambda key: made.get(key, 0))
-    running = {m.name: partition_status(instance, m.key, keys).in_progress for m in members}
-    wanted = [(key, [m for m in members if key not in running[m.name]]) for key in keys]
-    return [(key, needing) for key, needing in wanted if needing]
+    def __init__(self, tick: Tick, instance: DagsterInstance) -> None:
+        self._schedule = tick.schedule
+        self._instance = instance
+        self.plain = [_member(n) for n in tick.notebooks if n.partitions is None]
+        self.groups = [
+            _Group(definition, members, instance)
+            for definition, members in partition_groups(tick.notebooks)
+        ]
 
+    def last_definition(self) -> str | None:
+        last = self._instance.get_runs(self._filter(), limit=1)
+        return last[0].tags.get(CRON_TAG) if last else None
 
-def _newest_windows(
-    window: dg.TimeWindowPartitionsDefinition, member: ScheduledNotebook, tick: Tick
-) -> list[str]:
-    """The partitions to check, newest last."""
-    if tick.spec.catch_up == "none":
-        back = 0
-    elif tick.spec.catch_up is None:
-        back = LOOK_BACK.get(member.by or "", LOOK_BACK_DAYS)
-    else:
-        back = tick.spec.catch_up
-    keys: list[str] = []
-    # One by one from the end: listing all is slow if there are many, and paging backwards ignores
-    # the definition's end.
-    current = window.get_last_partition_window()
-    while current is not None and len(keys) <= back:
-        keys.append(window.get_partition_key_for_timestamp(current.start.timestamp()))
-        current = window.get_prev_partition_window(current.start)
-    return keys[::-1]
+    def first_due(self) -> datetime | None:
+        records = self._instance.get_run_records(self._filter(), limit=1, ascending=True)
+        if not records:
+            return None
+        due = records[0].dagster_run.tags.get(TICK_TAG)
+        return datetime.fromisoformat(due) if due else records[0].create_timestamp
+
+    def _filter(self) -> dg.RunsFilter:
+        return dg.RunsFilter(tags={SCHEDULE_TAG: self._schedule})
 
 
-def _position(
-    window: dg.TimeWindowPartitionsDefinition, parts: Sequence[str], since: str | None
-) -> int:
-    """The index of the partition `since` in `parts`; of the newest one for None."""
-    if since is None:
-        return max(len(parts) - 1, 0)
-    return next(
-        (n for n, part in enumerate(parts) if not window.less_than(part, since)), len(parts)
-    )
+def _member(notebook: ScheduledNotebook) -> Member:
+    return Member(notebook.name, notebook.retries, notebook.by)
 
 
-def _given_up(
-    member: ScheduledNotebook,
-    key: str,
-    failed: frozenset[str],
-    instance: DagsterInstance,
-) -> bool:
-    if key not in failed:
-        return False
-    allowed = member.retries + 1
-    return failed_runs(instance, member.key, member.op, key, at_most=allowed) >= allowed
+class _Group:
+    """Notebooks that share a partitions definition."""
 
+    def __init__(
+        self,
+        definition: dg.PartitionsDefinition[Any],
+        notebooks: Sequence[ScheduledNotebook],
+        instance: DagsterInstance,
+    ) -> None:
+        self._definition = definition
+        self._notebooks = {notebook.name: notebook for notebook in notebooks}
+        self._instance = instance
+        self._time = time_dimension(definition)
+        self.members = [_member(notebook) for notebook in notebooks]
+        self.timed = self._time is not None
 
-# --- what the instance remembers ------------------------------------------------------------------
+    def windows(self, count: int) -> Sequence[str]:
+        _, window = self._timed()
+        keys: list[str] = []
+        # One by one from the end: listing all is slow if there are many, and paging backwards
+        # ignores the definition's end.
+        current = window.get_last_partition_window()
+        while current is not None and len(keys) < count:
+            keys.append(window.get_partition_key_for_timestamp(current.start.timestamp()))
+            current = window.get_prev_partition_window(current.start)
+        return keys[::-1]
 
+    def keys_of(self, window: str) -> Sequence[str]:
+        return keys_with(self._definition, self._timed()[0], window)
 
-def _edited_since(tick: Tick, instance: DagsterInstance) -> bool:
-    """Whether the tick is before an edit of the schedule.
+    def position(self, windows: Sequence[str], moment: datetime) -> int:
+        _, window = self._timed()
+        with dg.partition_loading_context(moment):
+            newest = window.get_last_partition_key() or window.get_first_partition_key()
+        if newest is None:
+            return max(len(windows) - 1, 0)
+        later = (n for n, key in enumerate(windows) if not window.less_than(key, newest))
+        return next(later, len(windows))
 
-    Dagster saves its progress once an hour. A daemon that restarts within that hour would fire
-    for a time that is in the new expression but was not in the old one.
-    """
-    if tick.edited_at is None or tick.at >= tick.edited_at:
-        return False
-    last = instance.get_runs(dg.RunsFilter(tags={SCHEDULE_TAG: tick.schedule}), limit=1)
-    before = last[0].tags.get(CRON_TAG) if last else None
-    return before is not None and before != tick.cron
+    def all_keys(self) -> Sequence[str]:
+        keys = [str(key) for key in self._definition.get_partition_keys()]
+        if len(keys) > MOST_REQUESTS:  # too many for one tick
+            made = self._instance.event_log_storage.get_latest_storage_id_by_partition(
+                next(iter(self._notebooks.values())).key,
+                dg.DagsterEventType.ASSET_MATERIALIZATION,
+            )
+            keys.sort(key=lambda key: made.get(key, 0))
+        return keys
 
+    def status(self, member: Member, keys: Sequence[str]) -> PartitionStatus:
+        notebook = self._notebooks[member.name]
+        # Without time, only what is running matters: the store is not asked.
+        stored = notebook.stored() if self.timed else None
+        return partition_status(self._instance, notebook.key, keys, stored=stored)
 
-def _first_tick(tick: Tick, instance: DagsterInstance) -> datetime | None:
-    """When the schedule first requested a run."""
-    if tick.spec.catch_up is not None:
-        return None
-    records = instance.get_run_records(
-        dg.RunsFilter(tags={SCHEDULE_TAG: tick.schedule}), limit=1, ascending=True
-    )
-    if not records:
-        return None
-    due = records[0].dagster_run.tags.get(TICK_TAG)
-    return datetime.fromisoformat(due) if due else records[0].create_timestamp
+    def failures(self, member: Member, key: str, at_most: int) -> int:
+        notebook = self._notebooks[member.name]
+        return failed_runs(self._instance, notebook.key, notebook.op, key, at_most=at_most)
 
-
-def _newest_at(window: dg.TimeWindowPartitionsDefinition, moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    with dg.partition_loading_context(moment):
-        return window.get_last_partition_key() or window.get_first_partition_key()
-
-
-def _length(span: timedelta) -> str:
-    minutes = int(span.total_seconds() // 60)
-    days, rest = divmod(minutes, 1440)
-    hours, minutes = divmod(rest, 60)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    def _timed(self) -> tuple[str | None, dg.TimeWindowPartitionsDefinition]:
+        assert self._time is not None
+        return self._time
