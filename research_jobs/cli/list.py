@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from research_jobs.cli.output import ago, complain, duration, iso, print_json, print_table
-from research_jobs.outcome import Outcome, State, to_json
+from research_jobs.cli.output import ago, complain, coverage, duration, iso, print_json, print_table
+from research_jobs.outcome import Outcome, to_json
 from research_jobs.project import find_project
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.model.status import PartitionStatus
 
 __all__ = ["add_arguments", "run"]
 
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         next_ticks,
         read_statuses,
         schedules_of,
+        state_of,
     )
 
     enter_project(project)
@@ -57,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
                     "outputs": list(entry.spec.outputs),
                     "schedules": schedules.get(entry.name, []),
                     "next_tick": ticks[entry.name].isoformat() if entry.name in ticks else None,
+                    "state": state_of(entry, statuses[entry.name].last),
                     "last": _last(statuses[entry.name].last),
-                    "partitions": _partitions(statuses[entry.name]),
+                    "partitions": _partitions(statuses[entry.name].partitions),
                     "problem": entry.error.headline if entry.error else None,
                 }
                 for entry in catalog
@@ -78,10 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
         rows.append(
             [
                 entry.name,
-                State.BLOCKED if entry.error else last.state,
+                state_of(entry, last),
                 ago(now - last.ended_at) if last.ended_at else "",
                 duration(last.duration_s or None),
-                "" if status.partitions is None else f"{status.materialized}/{status.partitions}",
+                coverage(status.partitions),
                 f"{tick:%a %d %b %H:%M}" if tick else "",
                 ", ".join(schedules.get(entry.name, [])),
                 ", ".join(entry.spec.outputs),
@@ -99,7 +104,7 @@ def _last(outcome: Outcome) -> dict[str, Any]:
     return to_json(outcome) | {"at": iso(outcome.ended_at)}
 
 
-def _partitions(status: Any) -> dict[str, int] | None:
-    if status.partitions is None:
+def _partitions(partitions: PartitionStatus | None) -> dict[str, int] | None:
+    if partitions is None:
         return None
-    return {"materialized": status.materialized, "total": status.partitions}
+    return {"materialized": len(partitions.with_data), "total": len(partitions.keys)}

@@ -6,13 +6,17 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from research_jobs.outcome import State, Tone
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.model.status import PartitionStatus
 
 __all__ = [
     "ago",
     "complain",
+    "coverage",
     "duration",
     "is_terminal",
     "iso",
@@ -69,6 +73,11 @@ def ago(seconds: float) -> str:
     if seconds < 2 * DAY:
         return f"{seconds // HOUR:.0f} h ago"
     return f"{seconds // DAY:.0f} days ago"
+
+
+def coverage(partitions: PartitionStatus | None) -> str:
+    """How many partitions have data, of how many: ``3/7``."""
+    return "" if partitions is None else f"{len(partitions.with_data)}/{len(partitions.keys)}"
 
 
 def state_style(state: State) -> str:

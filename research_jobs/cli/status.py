@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from research_jobs.cli.attention import show_group, totals
-from research_jobs.cli.output import ago, duration, iso, print_json, print_table
+from research_jobs.cli.output import ago, coverage, duration, iso, print_json, print_table
 from research_jobs.errors import ParameterError
 from research_jobs.project import Project, find_project
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     now = datetime.now(ZoneInfo(named)) if named else datetime.now().astimezone()
     since = parse_since(arguments.since, now)
     with open_instance(project) as instance:
-        overview = read_overview(instance, catalog, now, since.timestamp())
+        overview = read_overview(instance, catalog, now, since)
     if arguments.json:
         print_json([_json(one) for one in overview.attention])
     else:
@@ -118,10 +118,10 @@ def _show_notebooks(lines: Sequence[NotebookLine], now: datetime) -> None:
         rows.append(
             [
                 line.notebook,
-                last.state,
-                "".join(_MARKS[state.tone] for state in line.strip),
+                line.state,
+                "".join(_MARKS[outcome.state.tone] for outcome in line.strip),
                 duration(last.duration_s or None),
-                "" if line.partitions is None else f"{line.materialized}/{line.partitions}",
+                coverage(line.partitions),
                 ago(now.timestamp() - last.ended_at) if last.ended_at else "",
                 f"{line.next_tick.astimezone(now.tzinfo):%a %H:%M}" if line.next_tick else "",
                 str(line.used_by or ""),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from research_jobs.orchestration.model.catalog import load_catalog
-from research_jobs.orchestration.operations.history import RunningSchedule
+from research_jobs.orchestration.operations.history import Memory, RunningSchedule
 from research_jobs.orchestration.operations.overview import (
     Attention,
+    Overview,
     _unpartitioned,
     _unusual,
     read_overview,
@@ -99,8 +103,68 @@ def test_runs_since_are_all_counted(any_lab) -> None:
         any_lab.materialize("often")
     catalog = load_catalog(any_lab.project)
     now = datetime.now(UTC)
-    overview = read_overview(any_lab.instance, catalog, now, now.timestamp() - 3600)
+    overview = read_overview(any_lab.instance, catalog, now, now - timedelta(hours=1))
     assert overview.ended == {State.SUCCEEDED: 16}
     assert len(overview.notebooks[0].strip) == 14
-    later = read_overview(any_lab.instance, catalog, now, now.timestamp() + 60)
+    later = read_overview(any_lab.instance, catalog, now, now + timedelta(minutes=1))
     assert later.ended == {}
+
+
+DAILY = """
+notebooks:
+  daily: {outputs: [x], partitions: {by: day, start: 2026-01-01, end: 2026-01-06, parameter: day}}
+  plain: {outputs: [x]}
+"""
+DAY = '# %% tags=["parameters"]\nday: str = ""\n# %%\n'
+
+
+def test_a_look_with_memory_sees_the_same(any_lab) -> None:
+    """Whatever has happened since the last look, one that remembers it sees what a fresh one does.
+
+    Runs that succeed, fail and skip, outputs removed by hand; an asset wiped in the UI.
+    """
+    lab = any_lab.write({"daily": f"{DAY}x = 1\n", "plain": "# %%\nx = 1\n"}, DAILY)
+    catalog = load_catalog(lab.project)
+    memory = Memory()
+
+    def look(remembered: Memory | None = None) -> Overview:
+        since = NOW - timedelta(days=1)
+        return read_overview(lab.instance, catalog, NOW, since, memory=remembered)
+
+    def fail() -> None:
+        lab.write({"daily": f"{DAY}raise ValueError(day)\n", "plain": "# %%\n1 / 0\n"})
+        lab.materialize("daily", partition="2026-01-03")
+        lab.materialize("plain")
+
+    def skip() -> None:
+        text = f"{DAY}import research_jobs\nresearch_jobs.skip('none')\n"
+        lab.write({"daily": text, "plain": text})
+        lab.materialize("daily", partition="2026-01-04")
+        lab.materialize("plain")
+
+    def wipe() -> None:
+        lab.instance.wipe_assets([dg.AssetKey("daily")])
+
+    def remove() -> None:
+        shutil.rmtree(Path(lab.project.store) / "daily")
+
+    changes = [
+        lambda: None,
+        lambda: lab.materialize("daily", partition="2026-01-01"),
+        lambda: lab.materialize("daily", span=("2026-01-02", "2026-01-03")),
+        lambda: lab.materialize("plain"),
+        fail,
+        skip,
+        remove,
+    ]
+    seen: list[Overview] = []
+    for change in changes:
+        change()
+        assert look(memory) == look(memory) == look()
+        assert not seen or look() != seen[-1]
+        seen.append(look())
+    lab.materialize("daily", partition="2026-01-05")
+    look(memory)
+    wipe()
+    (mine, _), (theirs, _) = look(memory).notebooks, look().notebooks
+    assert mine.partitions == theirs.partitions

@@ -49,6 +49,8 @@ class PartitionStatus:
         ``failed``: the last attempt failed and nothing was made after it.
             ``skipped``: the notebook said that there is nothing to do, or one that it reads said
         so in the same run, and nothing happened since.
+    with_data : frozenset of str
+        Those that were made at any time and are stored, whatever became of a later attempt.
     ever : bool
         Whether any partition of the asset, of these or others, was made or tried.
     """
@@ -58,6 +60,7 @@ class PartitionStatus:
     failed: frozenset[str]
     in_progress: frozenset[str]
     skipped: frozenset[str]
+    with_data: frozenset[str] = frozenset()
     ever: bool = False
 
     @property
@@ -99,18 +102,18 @@ def partition_status(
     attempts = _attempts(instance, asset)
     failed, in_progress, idle = _endings(instance, attempts, inside)
     made = instance.get_materialized_partitions(asset)
-    materialized = (made & inside) - failed - in_progress
-    if stored is not None:
-        materialized &= stored
+    with_data = frozenset(made & inside if stored is None else made & inside & stored)
+    materialized = with_data - failed - in_progress
     # Those that failed too: Dagster knows of a run that failed, and not for which partitions.
     rest = [k for k in wanted if k not in materialized | in_progress]
     skipped = _skipped(instance, asset, rest, attempts) if rest else frozenset[str]()
     return PartitionStatus(
         keys=wanted,
-        materialized=frozenset(materialized),
+        materialized=materialized,
         failed=frozenset(failed - skipped),
         in_progress=frozenset(in_progress),
         skipped=skipped | (idle - materialized),
+        with_data=with_data,
         ever=bool(made or attempts),
     )
 

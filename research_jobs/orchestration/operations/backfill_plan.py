@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -27,6 +27,7 @@ __all__ = [
     "foresee",
     "in_order",
     "plan_backfill",
+    "spans_among",
     "spans_of",
 ]
 
@@ -263,16 +264,23 @@ def spans_of(
     definition: dg.PartitionsDefinition[Any], keys: Sequence[str], instance: dg.DagsterInstance
 ) -> list[str]:
     """Keys as spans ``first...last`` where they are adjacent."""
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return spans_among(definition, definition.get_partition_keys(), keys)
+
+
+def spans_among(
+    definition: dg.PartitionsDefinition[Any], every: Iterable[str], keys: Iterable[str]
+) -> list[str]:
+    """The same, where all keys of the definition are known."""
     if isinstance(definition, dg.MultiPartitionsDefinition):
         return list(keys)  # a span of those is a rectangle, not a stretch of the list
     wanted = set(keys)
     spans: list[str] = []
     run: list[str] = []
-    with dg.partition_loading_context(dynamic_partitions_store=instance):
-        for key in (*definition.get_partition_keys(), None):
-            if key is not None and key in wanted:
-                run.append(str(key))
-            elif run:
-                spans.append(run[0] if len(run) == 1 else f"{run[0]}...{run[-1]}")
-                run = []
+    for key in (*every, None):
+        if key is not None and key in wanted:
+            run.append(str(key))
+        elif run:
+            spans.append(run[0] if len(run) == 1 else f"{run[0]}...{run[-1]}")
+            run = []
     return spans

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -22,19 +23,24 @@ from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import run_failure_line
 from research_jobs.orchestration.model.metadata import read_failure, read_outcome
 from research_jobs.orchestration.model.partitions import build_partitions
+from research_jobs.orchestration.model.status import PartitionStatus, partition_status
 from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.orchestration.operations.launch import blocked
 from research_jobs.outcome import Failure, Outcome, State
 
 __all__ = [
+    "Memory",
     "RunningSchedule",
     "Status",
     "next_ticks",
     "read_histories",
     "read_history",
+    "read_partitions",
     "read_statuses",
     "running_schedules",
     "schedules_of",
+    "state_of",
+    "ticks_of",
 ]
 
 _GOING = {
@@ -47,6 +53,7 @@ _GOING = {
 _RANGE_TAGS = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
 RUNS_LOOKED_AT = 300
 SKIPS_LOOKED_AT = 100
+CLOCKS_DIFFER_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,12 @@ class Status:
     ----------
     last : Outcome
         Of its last run.
-    materialized : int or None
-        How many of its partitions have data; None where it has none.
-    partitions : int or None
-        How many there are by now.
+    partitions : PartitionStatus or None
+        None where it has none, or the manifest's cannot be made.
     """
 
     last: Outcome
-    materialized: int | None = None
-    partitions: int | None = None
+    partitions: PartitionStatus | None = None
 
 
 def read_statuses(
@@ -98,8 +102,16 @@ def read_statuses(
                 last.asset_materialization if last and last.run_id == record.last_run_id else None
             )
             outcome = endings.of(run, entry, made)
-        statuses[entry.name] = Status(outcome, *_count_partitions(instance, catalog, entry))
+        partitions = None
+        with suppress(PartitionError):
+            partitions = read_partitions(instance, catalog, entry)
+        statuses[entry.name] = Status(outcome, partitions)
     return statuses
+
+
+def state_of(entry: Entry, last: Outcome) -> State:
+    """A notebook's state: that of its last run, and blocked where it cannot run at all."""
+    return State.BLOCKED if entry.error is not None else last.state
 
 
 def read_history(
@@ -117,6 +129,7 @@ def read_histories(
     limit: int,
     looked_at: int = RUNS_LOOKED_AT,
     since: float | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, list[Outcome]]:
     """The last runs of each notebook by name, newest first.
 
@@ -131,34 +144,66 @@ def read_histories(
         Among how many of the last runs of all.
     since : float, optional
         Unix time, seconds: runs from then on are there although they are more than `limit`.
+    memory : Memory, optional
+        Of the reading before: runs that it knows are not read again.
     """
+    wanted = list(entries)
     endings = _Endings(instance, catalog)
-    records = instance.get_run_records(limit=looked_at)
+    runs = _runs_of(instance, catalog, wanted, looked_at)
+    known = memory.outcomes if memory is not None else {}
+    kept: dict[tuple[str, str], Outcome] = {}
     histories: dict[str, list[Outcome]] = {}
-    for entry in entries:
-        key = catalog.names.key(entry.name)
+    for entry in wanted:
         theirs = [
             record
-            for record in records
-            if record.dagster_run.asset_selection is None
-            or key in record.dagster_run.asset_selection
-        ]
-        theirs = [
-            record
-            for number, record in enumerate(theirs)
+            for number, record in enumerate(runs[entry.name])
             if number < limit
             or (since is not None and record.create_timestamp.timestamp() >= since)
         ]
-        made = {
-            record.run_id: record.asset_materialization
-            for record in (
-                instance.fetch_materializations(key, limit=RUNS_LOOKED_AT).records if theirs else ()
-            )
-        }
-        histories[entry.name] = [
-            endings.of(record, entry, made.get(record.dagster_run.run_id)) for record in theirs
-        ]
+        new = [run for run in theirs if (run.dagster_run.run_id, entry.name) not in known]
+        made = endings.materializations(entry, new)
+        histories[entry.name] = []
+        for record in theirs:
+            run_id = record.dagster_run.run_id
+            outcome = known.get((run_id, entry.name)) or endings.of(record, entry, made.get(run_id))
+            histories[entry.name].append(outcome)
+            if record.dagster_run.is_finished:
+                kept[run_id, entry.name] = outcome
+    if memory is not None:
+        memory.outcomes = kept
     return histories
+
+
+@dataclass
+class Memory:
+    """What has been read, for whoever reads the history again and again.
+
+    Parameters
+    ----------
+    outcomes : dict
+        Of runs that are over, by run ID and notebook. What a reading does not need is forgotten.
+    partitions : dict
+        What became of each notebook's partitions, with what tells that it has not changed.
+    """
+
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict[tuple[str, str], Outcome])
+    partitions: dict[str, tuple[tuple[object, ...], PartitionStatus]] = field(
+        default_factory=dict[str, tuple[tuple[object, ...], PartitionStatus]]
+    )
+
+
+def _runs_of(
+    instance: dg.DagsterInstance, catalog: Catalog, entries: Iterable[Entry], looked_at: int
+) -> dict[str, list[RunRecord]]:
+    """Among the last runs of all, those of each notebook by name, newest first."""
+    names = {catalog.names.key(entry.name): entry.name for entry in entries}
+    runs: dict[str, list[RunRecord]] = {name: [] for name in names.values()}
+    for record in instance.get_run_records(limit=looked_at):
+        selected = record.dagster_run.asset_selection
+        # Without a selection it is a run of all.
+        for key in names if selected is None else selected & names.keys():
+            runs[names[key]].append(record)
+    return runs
 
 
 class _Endings:
@@ -170,6 +215,22 @@ class _Endings:
         self._ops = op_names(catalog.entries)
         self._known: dict[str, tuple[dict[str, Outcome | None], str | None]] = {}
         self._skips: dict[str, dict[str, Outcome]] = {}
+
+    def materializations(
+        self, entry: Entry, runs: Sequence[RunRecord]
+    ) -> dict[str, dg.AssetMaterialization]:
+        """What runs, newest first, made of a notebook, by run ID."""
+        if not runs:
+            return {}
+        # A run's events come after it was created, by the clock of the database.
+        began = runs[-1].create_timestamp.timestamp() - CLOCKS_DIFFER_S
+        records = self._instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=self._catalog.names.key(entry.name), after_timestamp=began
+            ),
+            limit=RUNS_LOOKED_AT,
+        ).records
+        return {record.run_id: made for record in records if (made := record.asset_materialization)}
 
     def of(self, record: RunRecord, entry: Entry, made: dg.AssetMaterialization | None) -> Outcome:
         """What became of a notebook in a run, and of its last partition that was made there."""
@@ -266,22 +327,60 @@ class _Endings:
         return steps, run_error
 
 
-def _count_partitions(
-    instance: dg.DagsterInstance, catalog: Catalog, entry: Entry
-) -> tuple[int | None, int | None]:
-    if not entry.partitioned:
-        return None, None
-    try:
-        definition = build_partitions(entry.spec, cache=catalog.project.state / "cache")
-    except PartitionError:
-        return None, None
+def read_partitions(
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    entry: Entry,
+    *,
+    history: Sequence[Outcome] = (),
+    memory: Memory | None = None,
+) -> PartitionStatus | None:
+    """What became of a notebook's partitions; None where it has none.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    catalog : Catalog
+    entry : Entry
+    history : sequence of Outcome
+        Of its last runs.
+    memory : Memory, optional
+        Of the reading before, which is right while nothing has run or been recorded since.
+
+    Raises
+    ------
+    PartitionError
+        When the manifest's partitions cannot be made.
+    """
+    definition = build_partitions(entry.spec, cache=catalog.project.state / "cache")
     if definition is None:
-        return None, None
+        return None
     with dg.partition_loading_context(dynamic_partitions_store=instance):
-        keys = set(definition.get_partition_keys())
-    done = instance.get_materialized_partitions(catalog.names.key(entry.name))
+        keys = tuple(str(key) for key in definition.get_partition_keys())
     stored = stored_keys(catalog.project.store, entry)
-    return len(keys & done if stored is None else keys & done & stored), len(keys)
+    key = catalog.names.key(entry.name)
+    if memory is None:
+        return partition_status(instance, key, keys, stored=stored)
+    state = keys, stored, _recorded(instance, key, history)
+    before = memory.partitions.get(entry.name)
+    if before is not None and before[0] == state:
+        return before[1]
+    status = partition_status(instance, key, keys, stored=stored)
+    if not status.in_progress:  # how those end may change nothing else
+        memory.partitions[entry.name] = state, status
+    return status
+
+
+def _recorded(
+    instance: dg.DagsterInstance, key: dg.AssetKey, history: Sequence[Outcome]
+) -> tuple[object, ...]:
+    """What changes when an asset's partitions do: by runs, by a record or a wipe in the UI."""
+    events: list[object] = []
+    for record in instance.get_asset_records([key]):
+        asset = record.asset_entry
+        last = asset.last_materialization_record
+        events += [last.storage_id if last else None, asset.asset_details]
+    return (*events, *((outcome.run_id, outcome.state) for outcome in history))
 
 
 @dataclass(frozen=True)
@@ -334,10 +433,14 @@ def next_ticks(
     instance: dg.DagsterInstance, catalog: Catalog, now: datetime | None = None
 ) -> dict[str, datetime]:
     """When each notebook's schedules that are on fire next, by notebook."""
-    moment = (now or datetime.now(UTC)).timestamp()
+    return ticks_of(running_schedules(instance, catalog), now or datetime.now(UTC))
+
+
+def ticks_of(schedules: Iterable[RunningSchedule], now: datetime) -> dict[str, datetime]:
+    """When each notebook's schedules fire next, by notebook."""
     ticks: dict[str, datetime] = {}
-    for schedule in running_schedules(instance, catalog):
-        tick = schedule.tick_after(moment)
+    for schedule in schedules:
+        tick = schedule.tick_after(now.timestamp())
         for notebook in schedule.notebooks:
             if notebook not in ticks or tick < ticks[notebook]:
                 ticks[notebook] = tick

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import shlex
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import dagster as dg
 
-from research_jobs.errors import PartitionError
+from research_jobs.errors import PartitionError, ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.partitions import build_partitions
-from research_jobs.orchestration.model.status import partition_status
-from research_jobs.orchestration.model.stored import stored_keys
-from research_jobs.orchestration.operations.backfill_plan import spans_of
+from research_jobs.orchestration.model.status import PartitionStatus
+from research_jobs.orchestration.operations.backfill_plan import spans_among
 from research_jobs.orchestration.operations.history import (
+    Memory,
     RunningSchedule,
-    next_ticks,
     read_histories,
+    read_partitions,
     running_schedules,
+    state_of,
+    ticks_of,
 )
 from research_jobs.outcome import Outcome, State, cause_of
 from research_jobs.units import readable_size
@@ -89,27 +92,30 @@ class NotebookLine:
     Parameters
     ----------
     notebook : str
+    state : State
+        Of its last run; blocked where it cannot run at all.
     last : Outcome
         Of its last run.
-    strip : tuple of State
+    strip : tuple of Outcome
         What became of its last runs, the newest last.
-    materialized, partitions : int or None
-        How many of its partitions have data, of how many.
+    partitions : PartitionStatus or None
     next_tick : datetime or None
     used_by : int
         How many notebooks read it, directly or not.
     unusual : tuple of str
         What is slower or larger than usual, one line each.
+    group : str or None
     """
 
     notebook: str
+    state: State
     last: Outcome
-    strip: tuple[State, ...] = ()
-    materialized: int | None = None
-    partitions: int | None = None
+    strip: tuple[Outcome, ...] = ()
+    partitions: PartitionStatus | None = None
     next_tick: datetime | None = None
     used_by: int = 0
     unusual: tuple[str, ...] = ()
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,27 @@ class Overview:
     attention : tuple of Attention
         The worst state first.
     notebooks : tuple of NotebookLine
+    now : datetime
+        That moment, in the zone in which its times are shown.
+    since : datetime
     ended : mapping of State to int
-        How many runs of notebooks ended how since a moment.
+        How many runs of notebooks ended how since then.
     """
 
     attention: tuple[Attention, ...]
     notebooks: tuple[NotebookLine, ...]
+    now: datetime
+    since: datetime
     ended: Mapping[State, int] = field(default_factory=dict[State, int])
 
 
 def read_overview(
-    instance: dg.DagsterInstance, catalog: Catalog, now: datetime, since: float
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    now: datetime,
+    since: datetime,
+    *,
+    memory: Memory | None = None,
 ) -> Overview:
     """Look at all notebooks of a project.
 
@@ -139,46 +155,62 @@ def read_overview(
     ----------
     instance : DagsterInstance
     catalog : Catalog
-    now : datetime
-        With a time zone.
-    since : float
-        Unix time, seconds: endings from then on are counted.
+    now, since : datetime
+        With a time zone. Endings from `since` on are counted.
+    memory : Memory, optional
+        Of the look before, which makes this one cheaper.
     """
+    start = since.timestamp()
     histories = read_histories(
-        instance, catalog, catalog, limit=STRIP, looked_at=RUNS_LOOKED_AT, since=since
+        instance,
+        catalog,
+        catalog,
+        limit=STRIP,
+        looked_at=RUNS_LOOKED_AT,
+        since=start,
+        memory=memory,
     )
-    ticks = next_ticks(instance, catalog, now)
     schedules = running_schedules(instance, catalog)
+    ticks = ticks_of(schedules, now)
     used_by = _used_by(catalog)
     attention: list[Attention] = []
     lines: list[NotebookLine] = []
     for entry in catalog:
         history = histories[entry.name]
-        counts: tuple[int | None, int | None] = None, None
-        if entry.error is not None:
-            attention.append(_broken(entry, history))
-        elif entry.partitioned:
-            found, counts = _partitions(instance, catalog, entry, history)
-            attention += found
+        last = history[0] if history else Outcome(State.NEVER_RUN, notebook=entry.name)
+        error, partitions = entry.error, None
+        try:
+            partitions = read_partitions(instance, catalog, entry, history=history, memory=memory)
+        except PartitionError as wrong:
+            error = error or wrong
+        if error is not None:
+            attention.append(_broken(entry, error, history))
+        elif partitions is not None:
+            attention += _partitioned(catalog, entry, partitions, history)
         else:
             attention += _unpartitioned(entry, history, schedules, now)
         lines.append(
             NotebookLine(
                 entry.name,
-                history[0] if history else Outcome(State.NEVER_RUN, notebook=entry.name),
-                tuple(outcome.state for outcome in reversed(history[:STRIP])),
-                *counts,
+                state_of(entry, last),
+                last,
+                tuple(reversed(history[:STRIP])),
+                partitions,
                 next_tick=ticks.get(entry.name),
                 used_by=used_by[entry.name],
                 unusual=tuple(_unusual(history)),
+                group=entry.spec.group,
             )
         )
-    ended: dict[State, int] = {}
-    for outcome in (outcome for history in histories.values() for outcome in history):
-        if outcome.state.ended and (outcome.ended_at or 0) >= since:
-            ended[outcome.state] = ended.get(outcome.state, 0) + 1
-    attention.sort(key=lambda one: (-one.state.order, one.notebook))
-    return Overview(tuple(attention), tuple(lines), ended)
+    ended = Counter(
+        outcome.state
+        for history in histories.values()
+        for outcome in history
+        if outcome.state.ended and (outcome.ended_at or 0) >= start
+    )
+    # What a person cancelled is no surprise.
+    attention.sort(key=lambda one: (one.state is State.CANCELLED, -one.state.order, one.notebook))
+    return Overview(tuple(attention), tuple(lines), now, since, ended)
 
 
 def attention_of(outcomes: Iterable[Outcome]) -> list[Attention]:
@@ -209,13 +241,12 @@ def same_cause(attention: Iterable[Attention]) -> list[list[Attention]]:
     return list(groups.values())
 
 
-def _broken(entry: Entry, history: Sequence[Outcome]) -> Attention:
-    assert entry.error is not None
+def _broken(entry: Entry, error: ResearchJobsError, history: Sequence[Outcome]) -> Attention:
     return Attention(
         entry.name,
         State.BLOCKED,
         since=history[0].ended_at if history else None,
-        reason=entry.error.headline,
+        reason=error.headline,
         rerun=f"research-jobs run {entry.name}",
     )
 
@@ -271,31 +302,28 @@ def _behind(outcome: Outcome) -> str | None:
     return f"what it depends on failed: {names}" if names else None
 
 
-def _partitions(
-    instance: dg.DagsterInstance, catalog: Catalog, entry: Entry, history: Sequence[Outcome]
-) -> tuple[list[Attention], tuple[int | None, int | None]]:
-    """Failed partitions and holes between those that exist; how many of how many exist."""
-    try:
-        definition = build_partitions(entry.spec, cache=catalog.project.state / "cache")
-    except PartitionError as error:
-        broken = Attention(
-            entry.name,
-            State.BLOCKED,
-            reason=error.headline,
-            rerun=f"research-jobs run {entry.name}",
-        )
-        return [broken], (None, None)
-    if definition is None:
-        return [], (None, None)
-    with dg.partition_loading_context(dynamic_partitions_store=instance):
-        keys = [str(key) for key in definition.get_partition_keys()]
-    stored = stored_keys(catalog.project.store, entry)
-    status = partition_status(instance, catalog.names.key(entry.name), keys, stored=stored)
+def _partitioned(
+    catalog: Catalog,
+    entry: Entry,
+    status: PartitionStatus,
+    history: Sequence[Outcome],
+) -> list[Attention]:
+    """Failed partitions, and holes between those that exist."""
+    definition = build_partitions(entry.spec, cache=catalog.project.state / "cache")
+    assert definition is not None
+    keys = status.keys
     found: list[Attention] = []
-    known = [index for index, key in enumerate(keys) if key in status.materialized | status.failed]
-    due = keys[known[0] :] if known else []
-    missing = [key for key in due if key in set(status.missing) - status.failed]
-    failures = [outcome for outcome in history if not outcome.state.ok]
+    tried = status.materialized | status.failed
+    first = next((index for index, key in enumerate(keys) if key in tried), len(keys))
+    absent = set(status.missing) - status.failed
+    missing = [key for key in keys[first:] if key in absent]
+    # A run over a range names its first and last.
+    failures = [
+        outcome
+        for outcome in history
+        if not outcome.state.ok
+        and (outcome.partition in status.failed or "..." in (outcome.partition or ""))
+    ]
     last = failures[0] if failures else None
     for state, theirs, option in (
         (last.state if last else State.FAILED, [k for k in keys if k in status.failed], "failed"),
@@ -308,15 +336,15 @@ def _partitions(
             Attention(
                 entry.name,
                 state,
-                partition=_shown(spans_of(definition, theirs, instance)),
-                since=(last.started_at or None) if failed and last else None,
+                partition=_shown(spans_among(definition, keys, theirs)),
+                since=(failures[-1].started_at or None) if failed and last else None,
                 reason=(last.reason if last else None) if failed else _many(len(theirs)),
                 report=last.report if failed and last else None,
                 rerun=f"research-jobs backfill {entry.name} --{option}",
                 times=len(theirs),
             )
         )
-    return found, (len(status.materialized), len(keys))
+    return found
 
 
 def _many(count: int) -> str:
