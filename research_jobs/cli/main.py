@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "run notebooks now",
     "backfill": "run notebooks over many partitions",
     "status": "what needs attention, what is unusual, and all notebooks at a glance",
+    "account": "every tick that schedules owed, and what became of it",
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",

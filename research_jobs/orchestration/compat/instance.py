@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,15 @@ import dagster as dg
 
 from research_jobs.orchestration.compat.fallback import lacking
 
-__all__ = ["STATE_CLASSES", "capture_interrupts", "cron_ticks", "open_instance", "worker_health"]
+__all__ = [
+    "STATE_CLASSES",
+    "capture_interrupts",
+    "cron_ticks",
+    "open_instance",
+    "schedule_id",
+    "serves_definitions",
+    "worker_health",
+]
 
 # As a dagster.yaml names them.
 STATE_CLASSES = {
@@ -110,3 +119,21 @@ def _window_starts(cron: str, timezone: str, after: float) -> Iterator[datetime]
             return
         yield window.start
         start = window.end
+
+
+def serves_definitions() -> bool:
+    """Whether this process serves definitions to Dagster's daemon: ``dagster api grpc``."""
+    return sys.argv[1:3] == ["api", "grpc"]
+
+
+def schedule_id(location: str, repository: str, schedule: str) -> str | None:
+    """The id by which ticks of a schedule are found that the location no longer has."""
+    try:
+        from dagster._core.definitions.selector import InstigatorSelector
+
+        return InstigatorSelector(
+            location_name=location, repository_name=repository, name=schedule
+        ).get_id()
+    except (ImportError, AttributeError) as error:
+        lacking(error, "ticks of removed schedules are not found")
+        return None

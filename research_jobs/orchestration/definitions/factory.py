@@ -30,6 +30,7 @@ from research_jobs.errors import (
 )
 from research_jobs.manifest import FreshnessSpec, NotebookSpec, Problem, RetrySpec
 from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.orchestration.compat.instance import serves_definitions
 from research_jobs.orchestration.definitions.automation import automation_condition
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook, notebook_jobs, op_names
 from research_jobs.orchestration.definitions.schedules import BuiltSchedules, build_schedules
@@ -45,6 +46,7 @@ from research_jobs.orchestration.model.config import (
     partition_parameters,
     settable_parameters,
 )
+from research_jobs.orchestration.model.definition_log import record_manifest
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.partitions import build_partitions
@@ -138,6 +140,8 @@ def catalog_defs(
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
     for error in (*catalog.scan.problems, *(problem.error for problem in problems)):
         logger.warning("%s", error.headline)
+    if serves_definitions():
+        record_manifest(catalog, timed.problems)
     return dg.Definitions(
         assets=[*notebooks, *assets],
         asset_checks=list(asset_checks),

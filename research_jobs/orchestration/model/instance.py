@@ -52,6 +52,8 @@ def default_config(folder: str | Path) -> dict[str, Any]:
     """
     base = str(folder)
     kept = {"skipped": 7, "failure": 30, "success": 90}
+    # The account of ticks reads those of schedules.
+    accounted = {"skipped": 31, "failure": 90, "success": 90}
     return {
         "storage": {"sqlite": {"base_dir": base}},
         "compute_logs": {
@@ -90,8 +92,8 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "free_slots_after_run_end_seconds": 60,
         },
         "retention": {
-            "schedule": {"purge_after_days": kept},
-            "sensor": {"purge_after_days": dict(kept)},
+            "schedule": {"purge_after_days": accounted},
+            "sensor": {"purge_after_days": kept},
         },
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},

@@ -1,0 +1,179 @@
+"""How schedules were defined over time: an append-only log, and the ticks owed by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+__all__ = ["Definition", "OwedTick", "Ticks", "changes", "latest", "owed_ticks", "read_log"]
+
+Ticks: TypeAlias = Callable[[Sequence[str], str, float], Iterator[datetime]]
+"""``ticks(crons, zone, after)``: the ticks at or after a Unix time, in order. Dagster's own rules
+decide when a tick is due, so this is passed in."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A schedule as it stood from one moment on.
+
+    Parameters
+    ----------
+    schedule : str
+    at : float
+        Unix time, seconds: it is in force from then until the schedule's next definition.
+    crons : tuple of str
+    zone : str
+    notebooks : tuple of str
+    catch_up : int or "none" or None
+    enabled : bool
+        Whether it is on by the manifest.
+    switched : bool or None
+        Whether somebody switched it on or off in Dagster's UI.
+    removed : bool
+        Whether it is no longer in the manifest.
+    broken : str or None
+        What is wrong with it in the manifest: it is not served, and its ticks are owed still.
+    """
+
+    schedule: str
+    at: float
+    crons: tuple[str, ...]
+    zone: str
+    notebooks: tuple[str, ...] = ()
+    catch_up: int | Literal["none"] | None = None
+    enabled: bool = True
+    switched: bool | None = None
+    removed: bool = False
+    broken: str | None = None
+
+    @property
+    def on(self) -> bool:
+        """bool: whether it owes ticks."""
+        return not self.removed and (self.enabled if self.switched is None else self.switched)
+
+    @property
+    def line(self) -> str:
+        """str: its line of the log."""
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class OwedTick:
+    """A tick that a schedule owed.
+
+    Parameters
+    ----------
+    schedule : str
+    at : datetime
+    definition : Definition or None
+        The schedule as it stood; None for a tick that Dagster evaluated and the log does not know.
+    successor : Definition or None
+        The one that replaced it.
+    """
+
+    schedule: str
+    at: datetime
+    definition: Definition | None = None
+    successor: Definition | None = None
+
+
+def read_log(lines: Iterable[str]) -> list[Definition]:
+    """The definitions of a log, in order. Lines that are damaged, or cut off, are passed over."""
+    found = (_read(line) for line in lines)
+    return sorted((one for one in found if one is not None), key=lambda one: one.at)
+
+
+def _read(line: str) -> Definition | None:
+    try:
+        said: dict[str, Any] = json.loads(line)
+        return Definition(
+            schedule=str(said["schedule"]),
+            at=float(said["at"]),
+            crons=tuple(map(str, said["crons"])),
+            zone=str(said["zone"]),
+            notebooks=tuple(map(str, said["notebooks"])),
+            catch_up=said.get("catch_up"),
+            enabled=bool(said.get("enabled", True)),
+            switched=said.get("switched"),
+            removed=bool(said.get("removed")),
+            broken=said.get("broken"),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def latest(log: Iterable[Definition]) -> dict[str, Definition]:
+    """The last definition of each schedule."""
+    return {definition.schedule: definition for definition in log}
+
+
+def changes(
+    log: Iterable[Definition],
+    now: float,
+    stated: Mapping[str, Definition],
+    broken: Mapping[str, str],
+    *,
+    readable: str | None = None,
+) -> list[Definition]:
+    """What is to be added to the log after the manifest was read.
+
+    Parameters
+    ----------
+    log : iterable of Definition
+    now : float
+        Unix time, seconds.
+    stated : mapping of str to Definition
+        What the manifest says of each schedule without a mistake.
+    broken : mapping of str to str
+        The others, each with its mistake.
+    readable : str, optional
+        The mistake for which the manifest's schedules are not known at all.
+
+    Returns
+    -------
+    list of Definition
+        A schedule that is broken keeps its last sound definition; one that was switched in
+        Dagster's UI stays so.
+    """
+    before = latest(log)
+    after: dict[str, Definition] = {
+        name: replace(one, switched=before[name].switched if name in before else one.switched)
+        for name, one in stated.items()
+    }
+    for name, known in before.items():
+        if name in after:
+            continue
+        mistake = broken.get(name, readable)
+        after[name] = (
+            replace(known, broken=mistake)
+            if mistake is not None and not known.removed
+            else replace(known, removed=True, broken=None)
+        )
+    return [
+        replace(one, at=now)
+        for name, one in after.items()
+        if name not in before or replace(one, at=before[name].at) != before[name]
+    ]
+
+
+def owed_ticks(
+    log: Sequence[Definition], start: float, end: float, ticks: Ticks
+) -> Iterator[OwedTick]:
+    """The ticks that were due from one moment until before another, by schedule."""
+    by_schedule: dict[str, list[Definition]] = {}
+    for definition in log:
+        by_schedule.setdefault(definition.schedule, []).append(definition)
+    for name, theirs in by_schedule.items():
+        for number, definition in enumerate(theirs):
+            successor = theirs[number + 1] if number + 1 < len(theirs) else None
+            first = max(start, definition.at)
+            last = min(end, successor.at) if successor is not None else end
+            if not definition.on or first >= last:
+                continue
+            for at in ticks(definition.crons, definition.zone, first):
+                if at.timestamp() >= last:
+                    break
+                yield OwedTick(name, at, definition, successor)
