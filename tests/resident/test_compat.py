@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import closing
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from alembic.script import ScriptDirectory
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from hosted import Hosted
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
-from research_jobs.orchestration.compat import run_worker
+from research_jobs.orchestration.compat import engines, run_worker
 from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.instance import open_instance
 from research_jobs.orchestration.compat.migrations import remember_migrations
+from research_jobs.orchestration.compat.run_files import copy_run_files
+
+EMPTY = dg.GraphDefinition("empty").to_job()
+
+
+@pytest.fixture(autouse=True)
+def _undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is replaced in Dagster is there again for the other tests."""
+    for place, name in [
+        *((place, "create_engine") for place in engines._SQLITE),
+        *((place, "create_pg_engine") for place in engines._POSTGRES),
+    ]:
+        module = pytest.importorskip(place)
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(SqliteEventLogStorage, "_initdb", SqliteEventLogStorage._initdb)
 
 
 def test_an_instance_as_text(own: Hosted) -> None:
     """An instance that travels as text is the same one: a run stored in one is in the other."""
     home = own.root / "home"
     with open_instance(home) as instance:
-        run = instance.create_run_for_job(dg.GraphDefinition("empty").to_job())
+        run = instance.create_run_for_job(EMPTY)
         text = run_worker.instance_text(instance)
     with run_worker.instance_from_text(text) as other:
         assert other.get_run_by_id(run.run_id) == run
@@ -68,7 +90,68 @@ def test_a_file_has_one_engine(own: Hosted) -> None:
     assert made(other, poolclass=NullPool) is not engine
     assert made(one, poolclass=StaticPool) is not made(one, poolclass=StaticPool)
     with open_instance(own.root / "home") as instance:
-        run = instance.create_run_for_job(dg.GraphDefinition("empty").to_job())
+        run = instance.create_run_for_job(EMPTY)
         instance.report_run_failed(run, "on purpose")
         assert instance.get_run_by_id(run.run_id) != run
         assert len(instance.all_logs(run.run_id)) == 1
+
+
+def test_a_run_file_is_a_copy(own: Hosted) -> None:
+    """A copied file has the tables, journal and revision of Dagster's own, and nothing is left."""
+    files = own.root / "home" / "history" / "runs"
+    with open_instance(own.root / "home") as instance:
+        first = instance.create_run_for_job(EMPTY)
+        instance.report_engine_event("made by Dagster", first)
+        copy_run_files()
+        replaced = SqliteEventLogStorage._initdb
+        copy_run_files()
+        assert SqliteEventLogStorage._initdb is replaced
+        runs = [first, *(instance.create_run_for_job(EMPTY) for _ in range(2))]
+        for run in runs[1:]:
+            instance.report_engine_event("copied", run)
+        kinds = {run.run_id: _described(files / f"{run.run_id}.db") for run in runs}
+        assert len(set(kinds.values())) == 1, kinds
+        assert [entry.message for entry in instance.all_logs(runs[2].run_id)] == ["copied"]
+        known = instance.event_log_storage.get_all_run_ids()
+        assert sorted(known) == sorted(run.run_id for run in runs)
+    assert not [file for file in files.iterdir() if ".new" in file.name]
+
+
+def _described(file: Path) -> tuple[Any, ...]:
+    with closing(sqlite3.connect(file)) as connection:
+        return (
+            tuple(connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name")),
+            tuple(connection.execute("PRAGMA journal_mode")),
+            tuple(connection.execute("SELECT version_num FROM alembic_version")),
+        )
+
+
+def test_storages_on_postgres_share_connections(own: Hosted, postgres: Any) -> None:
+    """Three storages ask over one connection, in an instance opened before or after."""
+    home = own.root / "home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"storage": postgres.storage()}))
+    with open_instance(home) as early:
+        run = early.create_run_for_job(EMPTY)
+        remember_engines(early)
+        with open_instance(home) as late:
+            made: set[Any] = set()
+            for instance in (early, late):
+                storages: list[Any] = [
+                    instance.run_storage, instance.event_log_storage, instance.schedule_storage
+                ]  # fmt: skip
+                instance.report_engine_event("asked", run)
+                assert instance.get_run_by_id(run.run_id) == run
+                made |= {storage._engine for storage in storages}
+            (engine,) = made
+            assert isinstance(engine.pool, QueuePool)
+            assert engine.pool.checkedin() == 1
+            _in_a_fork(lambda: engine.pool.checkedin() == 0 and late.all_logs(run.run_id))
+            assert len(late.all_logs(run.run_id)) == 2
+
+
+def _in_a_fork(holds: Any) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if holds() else 1)
+    assert os.waitpid(child, 0)[1] == 0

@@ -37,7 +37,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.sql import create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from research_jobs.orchestration.compat.outages import wait_for_server
 
@@ -239,6 +239,9 @@ def held_postgres(storage: Any) -> Generator[None]:
 
         make = partial(create_pg_engine, token_provider=storage._token_provider)
     opens: Engine = storage._engine
+    if not isinstance(opens.pool, NullPool):  # it keeps connections already, as the host's do
+        yield
+        return
     query = opens.url.query.get("options")
     held = make(
         storage.postgres_url,

@@ -1,42 +1,91 @@
-"""One engine for each SQLite file of Dagster's, in processes that ask it much.
+"""One engine for each database of Dagster's, in processes that ask it much.
 
-Dagster's SQLite storages make an engine for each question. An engine keeps the statements that it
-has compiled, so each question compiles its statement again. Sharing them saves a tenth of the CPU
-time of a small run's worker. They keep no connection, so threads and forks can share them.
+Dagster's storages make an engine for each question (SQLite) or connect for each (Postgres). An
+engine keeps the statements that it has compiled, so each question compiles its statement again; a
+connection to Postgres costs 3 ms of CPU, and a small run opened some forty.
+
+- SQLite: engines of one file are one. They keep no connection, so threads and forks share them.
+- Postgres: the storages of one database share one engine, which keeps as many connections as
+  threads use it at once, tries each before use and opens more at need. A forked process begins
+  with none.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["remember_engines"]
+from sqlalchemy.pool import NullPool, QueuePool
 
-_STORAGES = (
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+__all__ = ["remember_engines", "share_engine"]
+
+_SQLITE = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
+)
+_POSTGRES = (
+    "dagster_postgres.event_log.event_log",
+    "dagster_postgres.run_storage.run_storage",
+    "dagster_postgres.schedule_storage.schedule_storage",
 )
 # A run's events are in a file of its own: those of runs that are over are forgotten.
 _MOST = 16
+# An idle connection may be cut by what lies between, so it is tried before use, and renewed.
+_RECYCLE_S = 300
+_KEPT_CONNECTIONS = 4
+_AS_DAGSTER_OPENS = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
 
 
-def remember_engines() -> None:
-    """Have Dagster's SQLite storages share engines, where they make them as we know it."""
-    for place in _STORAGES:
-        try:
-            module = importlib.import_module(place)
-            original = module.create_engine
-        except (ImportError, AttributeError):
-            continue
-        if not hasattr(original, "remembers"):
-            module.create_engine = _remembering(original)  # type: ignore[attr-defined]
+def remember_engines(instance: DagsterInstance | None = None) -> None:
+    """Have Dagster's storages share engines, where they make them as we know it.
+
+    Parameters
+    ----------
+    instance : DagsterInstance, optional
+        One that is open already.
+    """
+    for place in _SQLITE:
+        _replace(place, "create_engine", _shared_sqlite)
+    for place in _POSTGRES:
+        _replace(place, "create_pg_engine", _shared_postgres)
+    if instance is not None:
+        for storage in (
+            instance.run_storage,
+            instance.event_log_storage,
+            instance.schedule_storage,
+        ):
+            share_engine(storage)
 
 
-def _remembering(original: Any) -> Any:
-    from sqlalchemy.pool import NullPool
+def share_engine(storage: Any) -> None:
+    """Have a storage on Postgres that is open already use the shared engine of its database."""
+    engine, url = getattr(storage, "_engine", None), getattr(storage, "postgres_url", None)
+    if engine is None or url is None or getattr(storage, "_token_provider", None) is not None:
+        return
+    if isinstance(engine.pool, NullPool):
+        storage._engine = _postgres_engine(url)  # noqa: SLF001 - the storage's only part of this
 
+
+def _replace(place: str, name: str, shared: Any) -> None:
+    try:
+        module = importlib.import_module(place)
+        original = getattr(module, name)
+    except (ImportError, AttributeError):
+        return
+    if not hasattr(original, "remembers"):
+        made = shared(original)
+        made.remembers = True
+        setattr(module, name, made)
+
+
+def _shared_sqlite(original: Any) -> Any:
     @lru_cache(_MOST)
     def make(url: str, connecting: tuple[tuple[str, Any], ...]) -> Any:
         return original(url, poolclass=NullPool, connect_args=dict(connecting))
@@ -49,5 +98,31 @@ def _remembering(original: Any) -> Any:
             return original(url, connect_args=connecting, **options)
         return make(url, tuple(sorted(connecting.items())))
 
-    create_engine.remembers = True  # type: ignore[attr-defined]
     return create_engine
+
+
+def _shared_postgres(original: Any) -> Any:
+    def create_pg_engine(url: str, token_provider: Any = None, **options: Any) -> Any:
+        if token_provider is not None or options != _AS_DAGSTER_OPENS:
+            return original(url, token_provider, **options)
+        return _postgres_engine(url)
+
+    return create_pg_engine
+
+
+@lru_cache(None)
+def _postgres_engine(url: str) -> Any:
+    from dagster._core.storage.sql import create_engine
+
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",
+        poolclass=QueuePool,
+        pool_size=_KEPT_CONNECTIONS,
+        max_overflow=-1,
+        pool_pre_ping=True,
+        pool_recycle=_RECYCLE_S,
+        pool_use_lifo=True,
+    )
+    os.register_at_fork(after_in_child=partial(engine.dispose, close=False))
+    return engine

@@ -24,7 +24,7 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.manifest import Problem, ScheduleSpec
-from research_jobs.orchestration.compat.migrations import remember_migrations
+from research_jobs.orchestration.compat.remembering import remember
 from research_jobs.orchestration.definitions.jobs import (
     ALL_ASSETS_JOB,
     ScheduledNotebook,
@@ -176,7 +176,7 @@ def _schedule(
     def evaluate(
         context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        remember_migrations()  # the code server opens an instance for each tick
+        remember()  # the code server opens an instance for each tick
         now = datetime.now(timezone.utc)
         tick = Tick(
             schedule=name,

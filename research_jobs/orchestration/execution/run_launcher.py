@@ -21,9 +21,9 @@ from typing import Any
 from dagster import DagsterRun, DefaultRunLauncher
 
 from research_jobs.errors import ProjectError
-from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.instance import worker_health
+from research_jobs.orchestration.compat.remembering import remember
 from research_jobs.orchestration.compat.run_worker import instance_text, pointer_of
 from research_jobs.orchestration.model.workers import worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project, find_project, find_project_above
@@ -44,7 +44,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         ----------
         context : LaunchRunContext
         """
-        remember_engines()  # the daemon, which launches, asks the instance all the time
+        remember(self._instance)  # the daemon, which launches, asks it all the time
         run: DagsterRun = context.dagster_run
         try:
             start_run(_project_of(run), run.run_id, instance_text(self._instance))

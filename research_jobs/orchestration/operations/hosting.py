@@ -13,8 +13,7 @@ from pathlib import Path
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.compat import instance as compat
-from research_jobs.orchestration.compat.engines import remember_engines
-from research_jobs.orchestration.compat.migrations import remember_migrations
+from research_jobs.orchestration.compat.remembering import remember
 from research_jobs.orchestration.execution.run_worker import conclude_run, work_on_run
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.instance import default_config, enter_project
@@ -77,8 +76,7 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
         # A name that this version of a library lacks costs the runs a few milliseconds.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    remember_migrations()
-    remember_engines()
+    remember()
     _open_an_instance()
     catalog = load_catalog(project)
     supervisor = shared_supervisor(catalog.preload)
