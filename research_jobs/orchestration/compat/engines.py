@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, QueuePool
 
 if TYPE_CHECKING:
@@ -112,9 +113,7 @@ def _shared_postgres(original: Any) -> Any:
 
 @lru_cache(None)
 def _postgres_engine(url: str) -> Any:
-    from dagster._core.storage.sql import create_engine
-
-    engine = create_engine(
+    engine = sa.create_engine(
         url,
         isolation_level="AUTOCOMMIT",
         poolclass=QueuePool,

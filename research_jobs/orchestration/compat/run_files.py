@@ -21,6 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from research_jobs.orchestration.compat.fallback import lacking
+
 __all__ = ["copy_run_files"]
 
 
@@ -30,7 +32,8 @@ def copy_run_files() -> None:
         from dagster._core.storage.event_log import SqliteEventLogStorage
 
         original: Any = SqliteEventLogStorage._initdb
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        lacking(error, "each run's file is made anew")
         return
     if hasattr(original, "copies"):
         return
