@@ -1,7 +1,7 @@
 """`notebooks/manifest.yaml` -> `Manifest`: every mistake has a location and disables one thing.
 
-Each entry is validated on its own. A mistake in a notebook disables that notebook, a mistake in a
-schedule disables that schedule, and a default with a mistake is ignored.
+Each entry is validated on its own. A mistake in a notebook, schedule or channel disables that one,
+and a default with a mistake is ignored.
 """
 
 from __future__ import annotations
@@ -9,23 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
+from research_jobs.manifest.alerts import (
+    ChannelSpec,
+    HeartbeatSpec,
+    NotebookAlerts,
+    read_heartbeat,
+)
 from research_jobs.manifest.cron import CronCheck
-from research_jobs.manifest.document import Document, Node, read_document
+from research_jobs.manifest.document import Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
 from research_jobs.manifest.messages import (
-    SECTION_EXAMPLES,
-    as_written,
-    describe,
-    example_of,
     is_plain_name,
-    keys_of,
-    model_at,
     suggest_key,
-    unknown_key,
 )
 from research_jobs.manifest.models import (
     Defaults,
@@ -34,13 +32,15 @@ from research_jobs.manifest.models import (
     ReportsSpec,
     ScheduleSpec,
 )
-from research_jobs.manifest.values import RefusedValueError, is_variable
+from research_jobs.manifest.reading import Reader
+from research_jobs.manifest.values import is_variable
 from research_jobs.project import Project, notebook_name
 
 __all__ = ["load_manifest"]
 
-SEARCH_LIMIT = 20
-SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports")
+SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports", "alerts", "heartbeat")
+_SYNONYMS = {"notebook": "notebooks", "schedule": "schedules", "alert": "alerts"}
+_ENTRIES = ("notebooks", "schedules", "alerts")  # sections of entries that stand alone
 TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
 
 
@@ -70,17 +70,11 @@ def load_manifest(
     return _Loader(document, frozenset(notebooks), cron).load()
 
 
-class _Loader:
+class _Loader(Reader):
     """One manifest being read."""
 
-    def __init__(self, document: Document, known: frozenset[str], cron: CronCheck | None) -> None:
-        self.document = document
-        self.known = known
-        self.context = {"cron": cron}
-        self.problems: list[Problem] = []
-        self.unreadable: Problem | None = None
-        self.broken_defaults: frozenset[str] = frozenset()
-        self.searches = 0
+    unreadable: Problem | None = None
+    broken_defaults: frozenset[str] = frozenset()
 
     def load(self) -> Manifest:
         root = self.document.root
@@ -99,10 +93,14 @@ class _Loader:
         schedules = self._schedules(root.children.get("schedules"), defaults)
         secrets = self._secrets(root.children.get("secrets"))
         reports = self._lenient(ReportsSpec, root.children.get("reports"), "reports")[0]
+        alerts = self._alerts(root, defaults, notebooks)
+        heartbeat = self._heartbeat(root.children.get("heartbeat"))
         project = self._project(root)
         if self.unreadable is not None:
             notebooks, schedules = {}, {}
-        return self._finish(defaults, notebooks, schedules, secrets, reports, project)
+        return self._finish(
+            defaults, notebooks, schedules, secrets, reports, alerts, heartbeat, project
+        )
 
     def _finish(self, *parts: Any) -> Manifest:
         names = (*SECTIONS, "project")
@@ -123,7 +121,7 @@ class _Loader:
 
     def _sections(self, root: Node) -> None:
         for defect in self.document.defects:
-            if len(defect.path) < 2 or defect.path[0] not in ("notebooks", "schedules"):
+            if len(defect.path) < 2 or defect.path[0] not in _ENTRIES:
                 where = self.document.where(defect.mark)
                 if defect.path[:1] == ("notebooks",):
                     self._block(defect.what, where, defect.hint)
@@ -133,7 +131,7 @@ class _Loader:
             if key in TOP_LEVEL:
                 continue
             where = self.document.where(root.keys.get(key, child.mark))
-            hint = suggest_key(key, TOP_LEVEL, {"notebook": "notebooks", "schedule": "schedules"})
+            hint = suggest_key(key, TOP_LEVEL, _SYNONYMS)
             what = f"unknown section '{key}'"
             if "'notebooks'" in hint and "notebooks" not in root.children:
                 self._block(what, where, hint)
@@ -366,107 +364,63 @@ class _Loader:
                 )
         return tuple(dict.fromkeys(variables))
 
-    # --- one entry -----------------------------------------------------------------------------
+    # --- alerts --------------------------------------------------------------------------------
 
-    def _no_defects(self, scope: Scope, name: str, path: tuple[str, ...]) -> bool:
-        fine = True
-        for defect in self.document.defects:
-            if defect.path[:2] == path:
-                fine = False
-                self._problem(
-                    scope,
-                    name,
-                    f"{scope} {name}: {defect.what}",
-                    self.document.where(defect.mark),
-                    defect.hint,
-                )
-        return fine
+    def _alerts(
+        self, root: Node, defaults: Defaults, notebooks: Mapping[str, NotebookSpec]
+    ) -> dict[str, ChannelSpec]:
+        node = root.children.get("alerts")
+        if node is not None and node.data is not None and not isinstance(node.data, dict):
+            self._wrong_shape("channel", None, "alerts", node)
+            return {}
+        valid: dict[str, ChannelSpec] = {}
+        written = dict(node.items()) if node is not None else {}
+        for name, child in written.items():
+            path = ("alerts", name)
+            fine = self._no_defects("channel", name, path)
+            spec = self._validate(ChannelSpec, "channel", name, path, child)
+            if spec is None or not fine:
+                continue
+            valid[name] = spec.in_timezone(defaults.timezone)
+            for index, notebook in enumerate(spec.audience.notebooks if spec.audience else ()):
+                if not any(c in notebook for c in "*?[") and notebook not in self.known:
+                    what = f"channel {name}, for: there is no notebook '{notebook}'"
+                    where = self.document.locate((*path, "for", "notebooks", index))
+                    self._problem("manifest", None, what, where, self._close(notebook))
+        self._channels_in(("defaults",), defaults.alerts, written)
+        entries = root.children.get("notebooks")
+        for name, _ in entries.items() if entries is not None else ():
+            spec = notebooks.get(notebook_name(name))
+            if spec is not None and spec.alerts is not defaults.alerts:
+                self._channels_in(("notebooks", name), spec.alerts, written)
+        return valid
 
-    def _validate(
-        self, model: type[Any], scope: Scope, name: str, path: tuple[str, ...], node: Node
-    ) -> Any:
-        data = {} if node.data is None else node.data
-        if not isinstance(data, dict):
-            if model is NotebookSpec and isinstance(data, (list, str)):
-                what, hint = "is not a mapping", "Write {outputs: [...]}."
-            else:
-                what, hint = "is not a mapping", f"Its keys are {keys_of(model)}."
-            self._problem(
-                scope, name, f"{scope} {name} {what}", self.document.where(node.mark), hint
-            )
+    def _channels_in(
+        self, path: tuple[str, ...], said: NotebookAlerts | None, channels: Iterable[str]
+    ) -> None:
+        """Check that the channels that an entry names exist; an unknown one changes nothing."""
+        for name in (said.channels or ()) if said is not None else ():
+            if name not in channels:
+                what = f"{' '.join(path).replace('notebooks', 'notebook')}, alerts: "
+                what += f"there is no channel '{name}'"
+                where = self.document.locate_quoted((*path, "alerts"), f"'{name}'")
+                hint = did_you_mean(name, channels, label="Channels") or "Add it under alerts."
+                self._problem("manifest", None, what, where, hint)
+
+    def _heartbeat(self, node: Node | None) -> HeartbeatSpec | None:
+        if node is None or node.data is None:
             return None
         try:
-            return model.model_validate(data, context=self.context)
+            return HeartbeatSpec.model_validate(read_heartbeat(node.data))
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._explain(scope, name, model, path, detail)
+                self._explain("manifest", None, HeartbeatSpec, ("heartbeat",), detail)
             return None
 
-    def _explain(
-        self,
-        scope: Scope,
-        name: str | None,
-        model: type[BaseModel],
-        path: tuple[str, ...],
-        detail: ErrorDetails,
-    ) -> None:
-        loc = as_written(detail["loc"])
-        full = (*path, *loc)
-        place = ".".join(part for part in loc if isinstance(part, str))
-        above = ".".join(part for part in loc[:-1] if isinstance(part, str))
-        inside = f" in {above}" if above else ""
-        refusal = detail.get("ctx", {}).get("error")
-        if detail["type"] == "extra_forbidden":
-            what, hint = unknown_key(model_at(model, loc[:-1]) or model, str(loc[-1]))
-            what, place = f"{what}{inside}", ""
-            where = self.document.locate(full, key=True)
-        elif detail["type"] == "missing":
-            what, hint = f"'{loc[-1]}' is missing{inside}", example_of(str(loc[-1]))
-            where, place = self.document.locate(full[:-1], key=True), ""
-        elif isinstance(refusal, RefusedValueError):
-            what, hint = refusal.what, refusal.hint
-            # Point at a name in a list rather than at the list.
-            where = self.document.locate_quoted(full, what)
-        else:
-            what, hint = describe(detail)
-            where = self.document.locate(full)
-        label = f"{scope} {name}" if name is not None else "".join(path[:1])
-        prefix = ", ".join(filter(None, (label, place)))
-        self._problem(scope, name, f"{prefix}: {what}", where, hint)
-
-    def _close(self, name: str) -> str:
-        """Similar names, for the first mistakes of a manifest only: each costs a search."""
-        self.searches += 1
-        if self.searches > SEARCH_LIMIT:
-            return "Correct its name."
-        return did_you_mean(name, self.known, label="Notebooks")
-
-    # --- problems ------------------------------------------------------------------------------
-
-    def _problem(
-        self,
-        scope: Scope,
-        name: str | None,
-        what: str,
-        where: SourceLocation,
-        hint: str | None,
-    ) -> Problem:
-        problem = Problem(scope, name, ManifestError(what, where=where, hint=hint or None))
-        self.problems.append(problem)
-        return problem
+    # --- what several sections need ------------------------------------------------------------
 
     def _block(self, what: str, where: SourceLocation, hint: str) -> None:
         self.unreadable = self._problem("manifest", None, what, where, hint)
-
-    def _wrong_shape(self, scope: Scope, name: str | None, section: str, node: Node) -> None:
-        kind = "list of names" if section == "secrets" else "mapping"
-        self._problem(
-            scope,
-            name,
-            f"{section} is not a {kind}",
-            self.document.where(node.mark),
-            f"Write {SECTION_EXAMPLES[section]}",
-        )
 
     def _needs_timezone(self, scope: Scope, name: str, where: SourceLocation) -> None:
         self._problem(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from research_jobs.errors import ManifestError, SourceLocation
+from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec
 from research_jobs.manifest.document import Document
 from research_jobs.manifest.models import (
     Defaults,
@@ -20,7 +21,7 @@ from research_jobs.project import notebook_name
 
 __all__ = ["Manifest", "Problem", "Scope", "with_defaults"]
 
-Scope: TypeAlias = Literal["manifest", "notebook", "schedule"]
+Scope: TypeAlias = Literal["manifest", "notebook", "schedule", "channel"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Problem:
 
     Parameters
     ----------
-    scope : {"manifest", "notebook", "schedule"}
+    scope : {"manifest", "notebook", "schedule", "channel"}
         ``"manifest"`` disables only what it names (a default falls back), unless
         `Manifest.unreadable` is set.
     name : str or None
-        The notebook's or schedule's name.
+        The notebook's, schedule's or channel's name; None for the whole section `alerts`.
     error : ManifestError
     """
 
@@ -56,6 +57,9 @@ class Manifest:
     secrets : tuple of str
         Environment variables whose values are masked.
     reports : ReportsSpec
+    alerts : mapping of str to ChannelSpec
+        The channels without a mistake, the quiet hours with their time zone filled in.
+    heartbeat : HeartbeatSpec or None
     project : ProjectSpec
         ``prefix`` and ``group``.
     problems : tuple of Problem
@@ -71,6 +75,8 @@ class Manifest:
     schedules: Mapping[str, ScheduleSpec] = field(default_factory=dict[str, ScheduleSpec])
     secrets: tuple[str, ...] = ()
     reports: ReportsSpec = field(default_factory=ReportsSpec)
+    alerts: Mapping[str, ChannelSpec] = field(default_factory=dict[str, ChannelSpec])
+    heartbeat: HeartbeatSpec | None = None
     project: ProjectSpec = field(default_factory=ProjectSpec)
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None

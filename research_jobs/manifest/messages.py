@@ -56,6 +56,8 @@ _EXAMPLES = {
     "within": "Write within: 24h.",
     "output": "Write output: tickers.",
     "notebook": "Write notebook: universe.",
+    "to": "Write to: [ops@example.com].",
+    "url": "Write url: https://... or ${HEARTBEAT_URL}.",
 }
 
 
@@ -69,6 +71,7 @@ SECTION_EXAMPLES = {
     "schedules": "every_morning: {cron: ..., notebooks: [...]}",
     "reports": "keep: 30",
     "secrets": "[DB_PASSWORD]",
+    "alerts": "ops: {email: ops@example.com}",
 }
 
 _KINDS = {

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from research_jobs.errors import ParameterError
+from research_jobs.manifest.alerts import NotebookAlerts, read_notebook_alerts
 from research_jobs.manifest.fields import (
     KIND,
     STRING,
@@ -162,6 +163,12 @@ class SharedSpec(Spec):
         Mapping[str, StrictStr],
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | float | bool]),
     ] = Field(default_factory=dict, description="Variables set for the notebook's process.")
+    alerts: Annotated[
+        NotebookAlerts | None,
+        BeforeValidator(
+            read_notebook_alerts, json_schema_input_type=NotebookAlerts | str | list[str] | None
+        ),
+    ] = Field(default=None, description="Who is told of it: none, channels, or more.")
 
     _check_owners = field_validator("owners")(check_owners)
     _check_group = field_validator("group")(check_group)
@@ -208,6 +215,7 @@ class NotebookSpec(SharedSpec):
         "checks": "Checks belong under an output.",
         "concurrency": "concurrency belongs to defaults.",
         "secrets": "secrets is a section of its own.",
+        "heartbeat": "heartbeat is a section of its own.",
     }
 
     outputs: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec
 from research_jobs.manifest.fields import Texts
 from research_jobs.manifest.models import (
     Defaults,
@@ -32,6 +33,12 @@ class ManifestModel(ProjectSpec):
         Field(description="Environment variables whose values are masked everywhere."),
     ] = ()
     reports: ReportsSpec = Field(default_factory=ReportsSpec)
+    alerts: Annotated[
+        Mapping[str, ChannelSpec], Field(description="Channels by name, and what each tells.")
+    ] = Field(default_factory=dict)
+    heartbeat: Annotated[
+        HeartbeatSpec | str | None, Field(description="Told regularly that all is well.")
+    ] = None
 
 
 def manifest_schema() -> dict[str, Any]:

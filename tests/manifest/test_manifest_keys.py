@@ -17,6 +17,14 @@ from research_jobs.manifest import (
     RetrySpec,
     ScheduleSpec,
 )
+from research_jobs.manifest.alerts import (
+    Audience,
+    ChannelSpec,
+    EmailSpec,
+    HeartbeatSpec,
+    NotebookAlerts,
+    QuietSpec,
+)
 from research_jobs.manifest.models import Defaults, ProjectSpec
 
 SHARED: dict[str, Any] = {
@@ -33,6 +41,7 @@ SHARED: dict[str, Any] = {
     "group": "desk",
     "kinds": ["pandas"],
     "environment": {"SEED": 7},
+    "alerts": "none",
 }
 NOTEBOOK = SHARED | {
     "outputs": ["prices"],
@@ -83,6 +92,24 @@ DIMENSION: dict[str, Any] = {
     "calendar": "XNYS",
     "parameter": "run_date",
 }
+EMAIL: dict[str, Any] = {
+    "to": ["ops@example.com"],
+    "from": "a@example.com",
+    "host": "mail.example.com",
+    "port": 2525,
+    "user": "ops",
+    "password": "${SMTP_PASSWORD}",
+    "encryption": "tls",
+}
+CHANNEL: dict[str, Any] = {
+    "email": "ops@example.com",
+    "url": "${SLACK_URL}",
+    "kinds": ["failed", "late"],
+    "severity": "warning",
+    "for": {"tags": {"desk": "rates"}},
+    "quiet": "22:00-07:00",
+    "remind": "none",
+}
 TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] = [
     (NotebookSpec, NOTEBOOK, ["notebooks", "market_data"], {}),
     (OutputSpec, OUTPUT, ["notebooks", "market_data", "outputs", "x"], {}),
@@ -117,6 +144,37 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         {},
     ),
     (ProjectSpec, {"prefix": "desk", "group": "research"}, [], {}),
+    (EmailSpec, EMAIL, ["alerts", "ops", "email"], {"to": "a@b.ch"}),
+    (ChannelSpec, CHANNEL, ["alerts", "ops"], {}),
+    (
+        Audience,
+        {
+            "notebooks": ["volatility/*"],
+            "tags": ["nightly"],
+            "groups": ["desk"],
+            "owners": ["a@b.ch"],
+        },
+        ["alerts", "ops", "for"],
+        {"notebooks": ["market_data"]},
+    ),
+    (
+        QuietSpec,
+        {"from": "21:00", "to": "6:30", "timezone": "Asia/Tokyo"},
+        ["alerts", "ops", "quiet"],
+        {"from": "22:00", "to": "07:00"},
+    ),
+    (
+        NotebookAlerts,
+        {"channels": ["ops"], "kinds": ["failed"], "severity": "critical"},
+        ["notebooks", "market_data", "alerts"],
+        {},
+    ),
+    (
+        HeartbeatSpec,
+        {"url": "https://b.example.com", "every": "1m"},
+        ["heartbeat"],
+        {"url": "https://a.example.com"},
+    ),
 ]
 CASES = [
     (path, key, value, beside)
@@ -128,9 +186,16 @@ ELSEWHERE = {"cron", "values", "dynamic"}
 
 
 def write(path: list[str], entry: dict[str, Any]) -> str:
-    """An entry of a manifest at its place."""
+    """An entry of a manifest at its place, with what a channel cannot be without."""
+    if path[-1:] == ["email"] and not {"user", "password"}.isdisjoint(entry):
+        entry = {"user": "x", "password": "${X}"} | entry
+    entry = dict(entry)
     for part in reversed(path):
         entry = {part: entry}
+    if path[:1] == ["alerts"] and "url" not in (channel := entry["alerts"]["ops"]):
+        channel.setdefault("email", "a@b.ch")
+    elif path[-1:] == ["alerts"]:
+        entry["alerts"] = {"ops": {"email": "a@b.ch"}}
     return yaml.safe_dump(entry)
 
 
@@ -182,6 +247,15 @@ OTHER_NAMES = {
     PARTITIONS: "from=start to=end until=end tz=timezone fmt=format schedule=cron keys=values",
     OUTPUT: "notnull=not_null non_null=not_null",
     "defaults: {KEY: x}": "retry=retries env=environment",
+    "alerts: {ops: {KEY: x}}": "on=kinds when=kinds kind=kinds events=kinds mail=email smtp=email"
+    " apprise=url webhook=url quiet_hours=quiet reminder=remind level=severity only=for",
+    "alerts: {ops: {email: {KEY: x}}}": "sender=from recipients=to server=host username=user"
+    " login=user tls=encryption starttls=encryption ssl=encryption",
+    "alerts: {ops: {quiet: {KEY: x}}}": "start=from end=to tz=timezone",
+    "alerts: {ops: {for: {KEY: x}}}": "notebook=notebooks tag=tags group=groups owner=owners",
+    "notebooks: {market_data: {alerts: {KEY: x}}}": "channel=channels to=channels on=kinds"
+    " kind=kinds level=severity",
+    "heartbeat: {KEY: x}": "interval=every",
 }
 
 

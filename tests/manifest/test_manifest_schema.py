@@ -70,6 +70,12 @@ def test_the_schema_is_a_schema():
         "schedules: {s: {cron: '0 6 * * *', notebooks: a, catch_up: none}}",
         "schedules: {s: {cron: ['0 6 * * *'], notebooks: [a], catch_up: 7, enabled: false}}",
         "secrets: [A]\nreports: {url: 'https://x', keep: 3}",
+        "alerts: {ops: {email: a@b.ch, quiet: '22:00-07:00', kinds: failed, remind: none}}",
+        "alerts: {ops: {email: {to: [a@b.ch], from: b@b.ch}, for: {tags: [x]}, remind: 12h}}",
+        "alerts: {ops: {url: '${X}', kinds: [late], quiet: {from: '22:00', to: '07:00'}}}",
+        "notebooks: {a: {alerts: none}, b: {alerts: [ops]}, c: {alerts: {severity: critical}}}",
+        "heartbeat: https://x",
+        "heartbeat: {url: '${X}', every: 5m}",
     ],
 )
 def test_an_editor_accepts_what_loads(text):
@@ -85,6 +91,9 @@ def test_an_editor_accepts_what_loads(text):
         ("schedules: {s: {cron: '0 6 * * *'}}", "$.schedules.s"),
         ("defaults: {concurrency: many}", "$.defaults"),
         ("notebooks: {a: {isolation: forc}}", "$.notebooks.a"),
+        ("alerts: {ops: {kinds: [faild]}}", "$.alerts.ops"),
+        ("alerts: {ops: {email: {host: x}}}", "$.alerts.ops"),
+        ("heartbeat: {every: 5m}", "$.heartbeat"),
     ],
 )
 def test_an_editor_marks_what_does_not_load(text, place):

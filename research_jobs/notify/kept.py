@@ -1,0 +1,65 @@
+"""What is kept between two looks, in ``.research_jobs/alerts/book.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from research_jobs.filesystem import write_atomically
+from research_jobs.notify.deciding import AlertBook
+from research_jobs.notify.outbox import Outbox
+from research_jobs.notify.rules import Rules
+from research_jobs.project import Project
+
+__all__ = ["Kept", "kept_path", "read_kept", "write_kept"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rules, what was said and what waits.
+
+    Parameters
+    ----------
+    rules : Rules
+        The last that were good.
+    book : AlertBook
+    outbox : Outbox
+    mistakes : mapping of str to float
+        The mistakes in the manifest, and when each was seen first.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    book: AlertBook = field(default_factory=AlertBook)
+    outbox: Outbox = field(default_factory=Outbox)
+    mistakes: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+_KEPT = TypeAdapter(Kept)
+
+
+def kept_path(project: Project) -> Path:
+    """The file; only the project's user can read it."""
+    return project.state / "alerts" / "book.json"
+
+
+def read_kept(project: Project) -> Kept:
+    """What was kept; nothing where there is no file, or none that can be read."""
+    try:
+        return _KEPT.validate_json(kept_path(project).read_bytes())
+    except (OSError, ValidationError):
+        return Kept()
+
+
+def write_kept(project: Project, kept: Kept) -> None:
+    """Replace what was kept.
+
+    Raises
+    ------
+    OSError
+        When the disk is full, for example.
+    """
+    project.make_state_folder("alerts")
+    write_atomically(kept_path(project), _KEPT.dump_json(kept, by_alias=True), private=True)

@@ -1,0 +1,166 @@
+"""A message as text: a first line that says it all, then what each line behind it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from research_jobs.notify.condition import Condition, Kind
+from research_jobs.notify.deciding import Incident, Message
+
+__all__ = ["body_of", "title_of"]
+
+LISTED = 20
+_WHAT = {
+    Kind.DISK: "the disk {}",
+    Kind.CLOCK: "the clock of {}",
+    Kind.CODE: "the code location {}",
+    Kind.SERVICE: "the service {}",
+    Kind.TICK_FAILED: "{}",
+    Kind.CHANNEL: "the alert channel {}",
+    Kind.MISSED_TICK: "the schedule {}",
+}
+_MANY = {
+    Kind.DISK: "disks",
+    Kind.SERVICE: "services",
+    Kind.TICK_FAILED: "schedules and sensors",
+    Kind.CHANNEL: "alert channels",
+    Kind.MISSED_TICK: "schedules",
+    Kind.CODE: "code locations",
+}
+_PLURALS = {
+    "was": "were", "is": "are", "has": "have", "does": "do", "misses": "miss", "runs": "run",
+    "fails": "fail", "loads": "load", "answers": "answer", "works": "work", "delivers": "deliver",
+}  # fmt: skip
+_PAST = {
+    "is": "was", "are": "were", "has": "had", "have": "had", "does": "did", "do": "did",
+    "misses": "missed", "miss": "missed", "fails": "failed", "fail": "failed",
+}  # fmt: skip
+_LONGEST = 160
+
+
+def title_of(message: Message, project: str) -> str:
+    """The one line: ``research: 3 notebooks failed: KeyError: 'Close'``.
+
+    Parameters
+    ----------
+    message : Message
+    project : str
+        The project's name.
+    """
+    incident = message.incident
+    line = f"{project}: {_subject(incident)} {_said(message)}"
+    lasted = _span((incident.over or message.at) - _since(incident))
+    if message.event == "over":
+        line += f" (after {lasted})"
+    elif message.event == "still":
+        line += f" (for {lasted})"
+    elif message.event == "was":
+        line += f", over after {lasted}"
+    reason = _reason(incident)
+    if message.event != "over" and reason:
+        line += f": {reason}"
+    line = " ".join(line.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def body_of(message: Message, timezone: str) -> str:
+    """The lines behind it: since when, where, the report and the command, for each condition.
+
+    Parameters
+    ----------
+    message : Message
+    timezone : str
+        Of the times shown.
+    """
+    incident, zone = message.incident, ZoneInfo(timezone)
+    parts = [_round(message, zone)] if message.event != "new" else []
+    for one in incident.conditions[:LISTED]:
+        lines = [f"{_name(one)}: {one.reason}" if one.reason else _name(one)]
+        if message.event not in ("over", "was"):
+            lines.append(f"  since {_moment(one.since, zone)}")
+        lines += [f"  report: {one.report}"] if one.report else []
+        lines += [f"  rerun: {one.rerun}"] if one.rerun and message.event != "over" else []
+        lines += [f"  run: {one.run_id}"] if one.run_id else []
+        parts.append("\n".join(lines))
+    if (more := len(incident.conditions) - LISTED) > 0:
+        parts.append(f"... and {more} more: research-jobs status")
+    parts.append(f"Times are of {zone.key}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _round(message: Message, zone: ZoneInfo) -> str:
+    """What this message adds to those before it."""
+    incident = message.incident
+    new = len({one.subject for one in incident.conditions} - set(incident.subjects))
+    since = _moment(incident.began, zone)
+    return {
+        "new": "",
+        "more": f"{new} more since the last message." if new else "The reason is another one now.",
+        "still": "It lasts: a reminder.",
+        "over": f"It is over. It began {since}.",
+        "again": "It is back."
+        if incident.returns < 2
+        else f"It came back {incident.returns} times since the last message.",
+        "was": f"It began {since} and is over.",
+    }[message.event]
+
+
+def _subject(incident: Incident) -> str:
+    """Who: ``volatility/garch``, ``3 notebooks``."""
+    subjects = list(dict.fromkeys(one.subject for one in incident.conditions))
+    if incident.kind is Kind.MANIFEST:
+        return "the manifest"
+    if len(subjects) == 1:
+        return _WHAT.get(incident.kind, "{}").format(_name(incident.conditions[0]))
+    return f"{len(subjects)} {_MANY.get(incident.kind, 'notebooks')}"
+
+
+def _said(message: Message) -> str:
+    """What of it: ``failed``, ``does not answer``, ``runs again``."""
+    incident = message.incident
+    several = len({one.subject for one in incident.conditions}) > 1
+    words = incident.kind.over if message.event == "over" else incident.kind.words
+    if incident.kind is Kind.MANIFEST:
+        words = (
+            words.replace("a mistake", f"{len(incident.conditions)} mistakes") if several else words
+        )
+    elif several:
+        first, _, rest = words.partition(" ")
+        words = f"{_PLURALS.get(first, first)} {rest}".strip()
+    if message.event == "was":
+        words = " ".join(_PAST.get(word, word) for word in words.split())
+    after = " again" if message.event == "again" else ""
+    return f"{'still ' * (message.event == 'still')}{words}{after}"
+
+
+def _reason(incident: Incident) -> str:
+    if len(incident.conditions) == 1:
+        return incident.conditions[0].reason
+    causes: Sequence[str] = list(dict.fromkeys(one.cause for one in incident.conditions))
+    return causes[0] if len(causes) == 1 else ""
+
+
+def _name(one: Condition) -> str:
+    return f"{one.subject} [{one.partition}]" if one.partition else one.subject
+
+
+def _since(incident: Incident) -> float:
+    return min((one.since for one in incident.conditions), default=incident.began)
+
+
+def _moment(seconds: float, zone: ZoneInfo) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, zone):%a %d %b %H:%M}"
+    except (OverflowError, ValueError, OSError):
+        return "an unknown time"
+
+
+def _span(seconds: float) -> str:
+    """A span as a sentence says it: ``40 s``, ``12 min``, ``3 h``, ``2 days``."""
+    span = max(timedelta(0), timedelta(seconds=min(seconds, 1e9)))
+    for size, word in ((86400, "days"), (3600, "h"), (60, "min")):
+        if span.total_seconds() >= 2 * size:
+            return f"{span.total_seconds() / size:.0f} {word}"
+    return f"{span.total_seconds():.0f} s"

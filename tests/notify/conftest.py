@@ -1,0 +1,244 @@
+"""Real servers to deliver to: an SMTP server, HTTP endpoints that answer, lie, hang or are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from research_jobs.manifest import Manifest, load_manifest
+from research_jobs.project import Project, find_project
+
+
+@dataclass
+class Mailbox:
+    """What an SMTP server does with a letter, and what it got."""
+
+    answer: str = "250 Message accepted for delivery"
+    refused: tuple[str, ...] = ()
+    port: int = 0
+    encryption: str = "none"
+    letters: list[EmailMessage] = field(default_factory=list)
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        if address in self.refused:
+            return "550 No such user here"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.answer.startswith("250"):
+            letter = message_from_bytes(envelope.content, policy=policy.default)
+            self.letters.append(letter)
+        return self.answer
+
+
+class _Controller(Controller):
+    """One that leaves no connection open."""
+
+    def factory(self):
+        self.sessions = [*getattr(self, "sessions", ()), server := super().factory()]
+        return server
+
+    def hang_up(self) -> None:
+        async def close() -> None:
+            for session in self.sessions:
+                if session.transport is not None:
+                    session.transport.abort()
+            await asyncio.sleep(0.05)
+
+        asyncio.run_coroutine_threadsafe(close(), self.loop).result(10)
+
+
+def serve_mail(**options: Any) -> Iterator[Mailbox]:
+    """An SMTP server on a free port of this machine."""
+    mailbox = Mailbox()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    controller = _Controller(mailbox, hostname="127.0.0.1", port=port, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        controller.start()
+    mailbox.port = port
+    yield mailbox
+    controller.hang_up()
+    controller.stop()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    """An SMTP server that accepts."""
+    yield from serve_mail()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of this machine, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("certificate") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture(params=["starttls", "tls"])
+def locked_mailbox(
+    request: pytest.FixtureRequest, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mailbox]:
+    """An SMTP server that wants encryption and a password."""
+
+    def check(server, session, envelope, mechanism, data):
+        assert isinstance(data, LoginPassword)
+        return AuthResult(success=(data.login, data.password) == (b"ops", b"sesame-open-9"))
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    options: dict[str, Any] = {"authenticator": check, "auth_required": True}
+    if request.param == "tls":
+        # What is encrypted from the first byte counts for it as not encrypted.
+        options |= {"ssl_context": context, "auth_require_tls": False}
+    else:
+        options |= {"tls_context": context, "require_starttls": True}
+    for mailbox in serve_mail(**options):
+        mailbox.encryption = request.param
+        yield mailbox
+
+
+@dataclass
+class Hook:
+    """An HTTP endpoint: what it answers, and what it got."""
+
+    port: int = 0
+    status: int = 200
+    got: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """As apprise writes a webhook that gets JSON."""
+        return f"json://127.0.0.1:{self.port}/hook"
+
+
+@pytest.fixture
+def hooks() -> Iterator[Callable[..., Hook]]:
+    """Make HTTP endpoints."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def make(status: int = 200) -> Hook:
+        hook = Hook(status=status)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.paths.append(self.path)
+                hook.got.append(json.loads(content))
+                self.send_response(hook.status)
+                self.end_headers()
+                self.wfile.write(b"It works!")
+
+            def do_GET(self) -> None:
+                hook.paths.append(self.path)
+                self.send_response(hook.status)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        hook.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return hook
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Callable[[str], int]]:
+    """Ports behind which somebody accepts and then hangs, or breaks off."""
+    listening: list[socket.socket] = []
+    accepted: list[socket.socket] = []
+
+    def make(way: str) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listening.append(listener)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                if way == "break":
+                    connection.close()
+                else:
+                    accepted.append(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return listener.getsockname()[1]
+
+    yield make
+    for one in (*listening, *accepted):
+        one.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with two notebooks and no manifest."""
+    for name in ("RESEARCH_JOBS_STORE", "RESEARCH_JOBS_REPORTS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "research" / "notebooks"
+    folder.mkdir(parents=True)
+    return find_project(folder.parent)
+
+
+@pytest.fixture
+def write(project: Project) -> Callable[[str], Manifest]:
+    """Write the project's manifest, and load it."""
+
+    def write_text(text: str) -> Manifest:
+        project.manifest.write_text(text, encoding="utf-8")
+        return load_manifest(project, ("garch", "risk/var", "risk/limits"))
+
+    return write_text
