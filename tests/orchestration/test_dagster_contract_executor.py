@@ -12,6 +12,7 @@ import inspect
 import io
 import logging
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -302,6 +303,40 @@ def test_claims_see_slots_of_other_runs(pool: DagsterInstance) -> None:
         assert ours.next_look() <= time.time() + 1.0
         ours._look_at = 0.0
         assert ours.claim("narrow", "step")
+
+
+def test_who_frees_a_slot_tells_the_next_in_line(any_instance: DagsterInstance) -> None:
+    """The run that comes next is told, not the one after it, and nobody who holds a slot.
+
+    On SQLite and on Postgres.
+    """
+    any_instance.event_log_storage.set_concurrency_slots("narrow", 2)
+    told: list[str] = []
+    with ExitStack() as stack:
+        first, other, second, third = (
+            stack.enter_context(
+                private.BatchedPoolClaims(
+                    any_instance,
+                    DagsterRun(job_name="job", run_id=name),
+                    width=2,
+                    interval_s=60.0,
+                    tell=told.extend,
+                )
+            )
+            for name in ("first", "other", "second", "third")
+        )
+        assert first.claim("narrow", "step")
+        assert other.claim("narrow", "step")
+        assert not second.claim("narrow", "step", 1)
+        assert not third.claim("narrow", "step")
+        assert second.waits
+        first.free_step("step")
+        first.settle()
+        assert told == ["second"]
+        assert not second.claim("narrow", "step")
+        second.look_now()
+        assert second.claim("narrow", "step")
+        assert not second.waits
 
 
 def holders(instance: DagsterInstance) -> tuple[int, list[str], list[str]]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["hand_over_slot", "held_postgres", "held_sqlite", "lacks"]
+__all__ = ["hand_over_slot", "held_postgres", "held_sqlite", "lacks", "runs_in_turn"]
 
 # An idle connection may be cut by what lies between, so it is tried before use, and renewed.
 POSTGRES_RECYCLE_S = 300
@@ -105,6 +105,27 @@ def hand_over_slot(
             raise
         return False
     return True
+
+
+_IN_TURN = (
+    sa.select(_steps.run_id)
+    .distinct()
+    .where(
+        _steps.concurrency_key == sa.bindparam("pool"),
+        _steps.assigned_timestamp.is_not(None),
+        ~sa.exists().where(
+            _slots.concurrency_key == sa.bindparam("pool"),
+            _slots.run_id == _steps.run_id,
+            _slots.step_key == _steps.step_key,
+        ),
+    )
+)
+
+
+def runs_in_turn(storage: Any, pool: str) -> set[str]:
+    """Do what `storage.runs_in_turn` says, by one question of Dagster's tables."""
+    with storage.index_connection() as connection:
+        return set(connection.execute(_IN_TURN, {"pool": pool}).scalars())
 
 
 _SQLITE_PARTS = (

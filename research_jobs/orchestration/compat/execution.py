@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -189,12 +189,23 @@ class BatchedPoolClaims(InstanceConcurrencyContext):
         How many steps the run can run at once.
     interval_s : float
         Seconds between two looks at the pools that steps wait for.
+    tell : callable
+        Tells runs, given their ids, that a slot is theirs: they need not wait for their next look.
     """
 
-    def __init__(self, instance: Any, dagster_run: Any, *, width: int, interval_s: float) -> None:
+    def __init__(
+        self,
+        instance: Any,
+        dagster_run: Any,
+        *,
+        width: int,
+        interval_s: float,
+        tell: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:
         super().__init__(instance, dagster_run)
         self._width = width
         self._interval_s = interval_s
+        self._tell = tell
         self._held: dict[str, str] = {}  # step to pool, like the next two
         self._left: dict[str, str] = {}  # free, and not given back yet
         self._waiting: dict[str, str] = {}
@@ -233,9 +244,14 @@ class BatchedPoolClaims(InstanceConcurrencyContext):
 
     def settle(self) -> None:
         """Give back the slots that no step has taken over, and look at the pools at once."""
+        from research_jobs.orchestration.compat.storage import runs_in_turn
+
+        freed = set(self._left.values())
         while self._left:
             super().free_step(self._left.popitem()[0])
             self._look_at = 0.0
+        for pool in freed:
+            self._tell(runs_in_turn(self._instance.event_log_storage, pool))
 
     def __exit__(
         self,
@@ -246,6 +262,15 @@ class BatchedPoolClaims(InstanceConcurrencyContext):
         """Leave nothing behind of the steps that wait or have left a slot."""
         self.settle()
         super().__exit__(kind, error, traceback)
+
+    @property
+    def waits(self) -> bool:
+        """bool: whether a step waits for a slot."""
+        return bool(self._waiting)
+
+    def look_now(self) -> None:
+        """Look at the pools when next asked: a slot may have come."""
+        self._look_at = 0.0
 
     def next_look(self) -> float:
         """When to ask for steps again for the sake of those that wait, Unix time."""

@@ -13,7 +13,7 @@ from dagster import DagsterInstance
 
 from research_jobs.orchestration.compat.fallback import lacking
 
-__all__ = ["hand_over_slot", "held_connections"]
+__all__ = ["hand_over_slot", "held_connections", "runs_in_turn"]
 
 _SLOWER = "each event opens a database connection of its own"
 
@@ -79,3 +79,26 @@ def hand_over_slot(
         lacking(error, "each step frees its pool's slot and claims one")
         return False
     return connections.hand_over_slot(storage, pool, run_id, from_step, to_step, priority)
+
+
+def runs_in_turn(storage: Any, pool: str) -> set[str]:
+    """The runs to whose steps a slot of a pool is assigned that they have not taken yet.
+
+    Parameters
+    ----------
+    storage : EventLogStorage
+    pool : str
+
+    Returns
+    -------
+    set of str
+        Ids. Empty where the storage is not one of Dagster's on SQL.
+    """
+    if not hasattr(storage, "index_connection"):
+        return set()
+    try:
+        from research_jobs.orchestration.compat import connections
+    except ImportError as error:
+        lacking(error, "a run that waits for a slot of another asks each second")
+        return set()
+    return connections.runs_in_turn(storage, pool)

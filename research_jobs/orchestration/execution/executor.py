@@ -30,6 +30,7 @@ from research_jobs.orchestration.execution.attempts import (
 from research_jobs.orchestration.execution.logs import RunLogs
 from research_jobs.orchestration.execution.run_loop import RunLoop
 from research_jobs.orchestration.execution.step_log import LogStreams, route_output
+from research_jobs.orchestration.execution.turns import Turns
 from research_jobs.orchestration.model.names import NOTEBOOKS_POOL, AssetNames
 from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
@@ -59,7 +60,8 @@ T = TypeVar("T")
 
 MAX_CONCURRENT_VARIABLE = "RESEARCH_JOBS_MAX_CONCURRENT"
 
-# How often a step that waits for a slot of a pool looks whether another run has left one.
+# How often a step that waits for a slot of a pool looks whether another run has left one, should
+# nobody tell it (`Turns`).
 CLAIM_INTERVAL_S = 1.0
 CANCEL_GRACE_S = 30.0
 
@@ -187,12 +189,14 @@ class NotebookExecutor(private.Executor):
                     )
                 )
             )
+            turns = stack.enter_context(Turns(job_context.run_id))
             claims = stack.enter_context(
                 private.BatchedPoolClaims(
                     job_context.instance,
                     job_context.dagster_run,
                     width=self.max_concurrent,
                     interval_s=CLAIM_INTERVAL_S,
+                    tell=turns.tell,
                 )
             )
             active = stack.enter_context(
@@ -205,7 +209,9 @@ class NotebookExecutor(private.Executor):
                     step_dependency_config=self.step_dependency_config,
                 )
             )
-            yield from RunLoop(self, plan_context, job_context, active, claims, logs).events()
+            yield from RunLoop(
+                self, plan_context, job_context, active, claims, logs, turns
+            ).events()
 
     def _owns_pool(self, instance: DagsterInstance) -> bool:
         """Whether no other project has the name; if one has, each step fails and says so."""

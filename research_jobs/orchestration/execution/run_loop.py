@@ -22,6 +22,7 @@ from research_jobs.errors import ProjectError
 from research_jobs.orchestration.compat import execution as private
 from research_jobs.orchestration.execution.attempts import Attempt, running, running_attempt
 from research_jobs.orchestration.execution.logs import RunLogs
+from research_jobs.orchestration.execution.turns import Turns
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.compat.execution import (
@@ -68,7 +69,12 @@ class _Ended:
     error: SerializableErrorInfo | None
 
 
-_Message = _Happened | _Released | _Ended
+@dataclass(frozen=True)
+class _Turn:
+    """Another run says that it has left a slot to this one."""
+
+
+_Message = _Happened | _Released | _Ended | _Turn
 
 
 class RunLoop:
@@ -82,6 +88,7 @@ class RunLoop:
         active: ActiveExecution,
         claims: private.BatchedPoolClaims,
         logs: RunLogs,
+        turns: Turns,
     ) -> None:
         self._executor = executor
         self._plan_context = plan_context
@@ -89,6 +96,7 @@ class RunLoop:
         self._active = active
         self._claims = claims
         self._logs = logs
+        self._turns = turns
         self._queue: SimpleQueue[_Message] = SimpleQueue()
         self._running: dict[str, Attempt] = {}
         self._unsettled: set[str] = set()  # running, and neither succeeded nor failed yet
@@ -152,6 +160,8 @@ class RunLoop:
             return  # when a step ends the plan is looked at again
         self._looked_at = time.time()
         steps = self._active.get_steps_to_execute(limit=free)
+        if self._claims.waits:
+            self._turns.listen(partial(self._queue.put, _Turn()))
         self._claims.settle()
         yield from self._active.concurrency_event_iterator(self._job_context)
         for step in steps:
@@ -208,6 +218,10 @@ class RunLoop:
     def _handle(self, message: _Message) -> Iterator[DagsterEvent]:
         if isinstance(message, _Ended):
             yield from self._handle_end(message)
+            return
+        if isinstance(message, _Turn):
+            self._claims.look_now()
+            self._plan_changed = True
             return
         if isinstance(message, _Released):
             if message.step_key in self._running:
