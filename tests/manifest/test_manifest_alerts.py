@@ -68,7 +68,7 @@ def test_names_that_do_not_exist_are_told_and_disable_nothing(load):
         "1:49: channel ops, for: there is no notebook 'market_dat'. Did you mean 'market_data'?",
         "2:20: defaults, alerts: there is no channel 'opss'. Did you mean 'ops'?",
         "4:31: notebook market_data, alerts: there is no channel 'op'. Did you mean 'ops'?",
-        "5:42: notebook volatility.garch, alerts: there is no channel 'desk'. Channels: ops.",
+        "5:41: notebook volatility.garch, alerts: there is no channel 'desk'. Channels: ops.",
     ]
 
 
