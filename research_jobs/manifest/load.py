@@ -403,7 +403,7 @@ class _Loader(Reader):
             if name not in channels:
                 what = f"{' '.join(path).replace('notebooks', 'notebook')}, alerts: "
                 what += f"there is no channel '{name}'"
-                where = self.document.locate_quoted((*path, "alerts"), f"'{name}'")
+                where = self.document.locate_quoted((*path, "alerts", "channels"), f"'{name}'")
                 hint = did_you_mean(name, channels, label="Channels") or "Add it under alerts."
                 self._problem("manifest", None, what, where, hint)
 
