@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sqlite3
 from contextlib import closing
@@ -18,11 +19,12 @@ from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from hosted import Hosted
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
-from research_jobs.orchestration.compat import engines, run_worker
+from research_jobs.orchestration.compat import engines, run_worker, schema
 from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.instance import open_instance
 from research_jobs.orchestration.compat.migrations import remember_migrations
 from research_jobs.orchestration.compat.run_files import copy_run_files
+from research_jobs.orchestration.compat.schema import remember_schema
 
 EMPTY = dg.GraphDefinition("empty").to_job()
 
@@ -124,6 +126,31 @@ def _described(file: Path) -> tuple[Any, ...]:
             tuple(connection.execute("PRAGMA journal_mode")),
             tuple(connection.execute("SELECT version_num FROM alembic_version")),
         )
+
+
+def test_tables_are_asked_for_once(own: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A yes is remembered for a storage, a no is asked again, and the answers stay right."""
+    from dagster._core.storage.schedules import SqlScheduleStorage
+
+    asked: list[str] = []
+    answers = [False, True]
+
+    def has(self: Any) -> bool:
+        asked.append(type(self).__name__)
+        return answers.pop(0)
+
+    for place, kind, name in schema._QUESTIONS:
+        storage = getattr(importlib.import_module(place), kind)
+        monkeypatch.setattr(storage, name, getattr(storage, name))
+    with open_instance(own.root / "home") as instance:
+        monkeypatch.setattr(SqlScheduleStorage, "has_instigators_table", has)
+        remember_schema()
+        remember_schema()
+        ticks: Any = instance.schedule_storage
+        assert [ticks.has_instigators_table() for _ in range(3)] == [False, True, True]
+        assert len(asked) == 2
+        runs: Any = instance.run_storage
+        assert [runs.has_run_stats_index_cols() for _ in range(2)] == [True, True]
 
 
 def test_storages_on_postgres_share_connections(own: Hosted, postgres: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.migrations import remember_migrations
 from research_jobs.orchestration.compat.run_files import copy_run_files
+from research_jobs.orchestration.compat.schema import remember_schema
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -23,5 +24,6 @@ def remember(instance: DagsterInstance | None = None) -> None:
         One that is open already.
     """
     remember_migrations()
+    remember_schema()
     copy_run_files()
     remember_engines(instance)

@@ -187,7 +187,7 @@ def _schedule(
             config=config,
             edited_at=_changed_at(manifest),
         )
-        result = requests_at(tick, context.instance)
+        result = requests_at(tick, lambda: context.instance)
         # Dagster takes several requests from a generator, not from a list
         if isinstance(result, str):
             yield dg.SkipReason(result)
@@ -261,14 +261,17 @@ class Tick:
         return f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}"
 
 
-def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | str:
+def requests_at(
+    tick: Tick, instance: DagsterInstance | Callable[[], DagsterInstance]
+) -> list[dg.RunRequest] | str:
     """The runs that a schedule requests at a tick.
 
     Parameters
     ----------
     tick : Tick
-    instance : dagster.DagsterInstance
-        Only read.
+    instance : dagster.DagsterInstance or callable
+        Only read. A callable opens it, which costs more than all the rest: unpartitioned notebooks
+        need it only after an edit.
 
     Returns
     -------
@@ -276,8 +279,10 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
         As `research_jobs.decisions.catch_up.requests` decides.
     """
     due = DueTick(tick.at, tick.now, tick.cron, tick.spec.catch_up, tick.edited_at)
-    with dg.partition_loading_context(tick.at, instance):
-        found = requests(due, _Facts(tick, instance))
+    opened = instance if callable(instance) else lambda: instance
+    groups = partition_groups(tick.notebooks)
+    with dg.partition_loading_context(tick.at, opened() if groups else None):
+        found = requests(due, _Facts(tick, groups, opened))
     if isinstance(found, str):
         return found
     notebooks = {notebook.name: notebook for notebook in tick.notebooks}
@@ -308,21 +313,23 @@ def _request(
 class _Facts:
     """What a schedule did, and its notebooks by what partitions they share."""
 
-    def __init__(self, tick: Tick, instance: DagsterInstance) -> None:
+    def __init__(
+        self,
+        tick: Tick,
+        groups: Sequence[tuple[dg.PartitionsDefinition[Any], Sequence[ScheduledNotebook]]],
+        opened: Callable[[], DagsterInstance],
+    ) -> None:
         self._schedule = tick.schedule
-        self._instance = instance
+        self._opened = opened
         self.plain = [_member(n) for n in tick.notebooks if n.partitions is None]
-        self.groups = [
-            _Group(definition, members, instance)
-            for definition, members in partition_groups(tick.notebooks)
-        ]
+        self.groups = [_Group(definition, members, opened()) for definition, members in groups]
 
     def last_definition(self) -> str | None:
-        last = self._instance.get_runs(self._filter(), limit=1)
+        last = self._opened().get_runs(self._filter(), limit=1)
         return last[0].tags.get(CRON_TAG) if last else None
 
     def first_due(self) -> datetime | None:
-        records = self._instance.get_run_records(self._filter(), limit=1, ascending=True)
+        records = self._opened().get_run_records(self._filter(), limit=1, ascending=True)
         if not records:
             return None
         due = records[0].dagster_run.tags.get(TICK_TAG)
