@@ -25,6 +25,7 @@ __all__ = [
     "failed",
     "from_json",
     "to_json",
+    "totals",
 ]
 
 
@@ -308,6 +309,12 @@ _PLACE = re.compile(r'^\S+\.py:\d+(?::\d+)?(?:, cell \d+(?: "[^"]*")?)?: ')
 def cause_of(reason: str | None) -> str:
     """What is the same for failures of one cause: the reason without its place."""
     return _PLACE.sub("", reason or "")
+
+
+def totals(counts: Mapping[State, int]) -> str:
+    """Numbers of endings, the best first: ``92 succeeded, 2 failed``."""
+    ordered = sorted(counts.items(), key=lambda item: item[0].order)
+    return ", ".join(f"{count:,} {state.words}" for state, count in ordered)
 
 
 def failed(failure: Failure, outcome: Outcome | None = None) -> Outcome:

@@ -93,7 +93,12 @@ def run(arguments: argparse.Namespace) -> int:
             ]
         )
     columns = ["notebook", "ending", "when", "took", "partitions", "next", "schedule", "outputs"]
-    print_table(columns, rows, right=["took", "partitions"])
+    print_table(
+        columns,
+        rows,
+        right=["took", "partitions"],
+        optional=["outputs", "schedule", "took", "next", "partitions"],
+    )
     broken = [entry for entry in catalog if entry.error]
     for entry in broken:
         complain(f"{entry.name}: {entry.error.headline if entry.error else ''}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,6 +25,8 @@ __all__ = [
     "iso",
     "print_json",
     "print_table",
+    "print_wrapped",
+    "screen_width",
     "state_style",
 ]
 
@@ -91,7 +96,11 @@ def iso(moment: float | None) -> str | None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
     """Print rows in columns: with colours on a terminal, in full and plain where piped.
 
@@ -103,21 +112,82 @@ def print_table(
         A cell that is a `State` is shown in its words and colour.
     right : sequence of str
         Headings whose column is set to the right.
+    optional : sequence of str
+        Headings whose columns are left out where the screen is too narrow, the first one first.
+        If that does not suffice, the first column is shortened: no line of the table is wrapped.
     """
+    if optional:
+        columns, rows = _fitted(columns, rows, optional)
     if is_terminal():
-        _print_rich(columns, rows, right)
+        _print_rich(columns, rows, right, fold=not optional)
         return
-    rows = [[_text(cell) for cell in row] for row in rows]
-    widths = [
-        max(len(column), *(len(row[index]) for row in rows)) if rows else len(column)
-        for index, column in enumerate(columns)
-    ]
+    widths = _widths(columns, rows)
     for row in (columns, *rows):
         cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
+            _text(cell).rjust(width) if column in right else _text(cell).ljust(width)
             for cell, width, column in zip(row, widths, columns, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def screen_width() -> int | None:
+    """The columns of the screen; None where piped, unless COLUMNS says how many there are."""
+    if is_terminal() or os.environ.get("COLUMNS", "").isdigit():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def print_wrapped(text: str, *, indent: str = "", hang: str = "") -> None:
+    """Print a sentence within the width of the screen; its further lines begin with `hang`."""
+    width = screen_width()
+    if width is None or len(indent) + len(text) <= width:
+        print(f"{indent}{text}")
+        return
+    print(
+        textwrap.fill(
+            text,
+            max(width, 20),
+            initial_indent=indent,
+            subsequent_indent=hang,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [
+        max(len(column), *(len(_text(row[index])) for row in rows)) if rows else len(column)
+        for index, column in enumerate(columns)
+    ]
+
+
+def _fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    width = screen_width()
+    dropped = list(reversed(optional))
+    while width is not None:
+        used = _widths(columns, rows)
+        excess = sum(used) + 2 * (len(used) - 1) - width
+        if excess <= 0:
+            break
+        if not dropped:
+            longest = max(used[0] - excess, 8)
+            rows = [[_shortened(row[0], longest), *row[1:]] for row in rows]
+            break
+        gone = columns.index(dropped.pop())
+        columns = [*columns[:gone], *columns[gone + 1 :]]
+        rows = [[*row[:gone], *row[gone + 1 :]] for row in rows]
+    return columns, rows
+
+
+def _shortened(text: str, longest: int) -> str:
+    """A name without its middle: folder and end are what tells names apart."""
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 3
+    return f"{text[:head]}…{text[len(text) - (longest - 1 - head) :]}"
 
 
 def _text(cell: str) -> str:
@@ -125,16 +195,19 @@ def _text(cell: str) -> str:
 
 
 def _print_rich(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], *, fold: bool
 ) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD if fold else None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify = "right" if column in right else "left"
+        table.add_column(
+            column, justify=justify, overflow="fold" if fold else "ellipsis", no_wrap=not fold
+        )
     for row in rows:
         table.add_row(
             *(

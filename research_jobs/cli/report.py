@@ -1,4 +1,4 @@
-"""``research-jobs report``: a notebook's last report, or the gallery of all of them."""
+"""``research-jobs report``: a notebook's last report, or the page of all of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class StoredReport:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "notebook", nargs="?", metavar="NOTEBOOK", help="default: the gallery of all notebooks"
+        "notebook",
+        nargs="?",
+        metavar="NOTEBOOK",
+        help="default: write the page of all notebooks anew",
     )
     parser.add_argument("--partition", metavar="KEY", help="show the last report of this partition")
     parser.add_argument(
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Find it, then print where it is, open it or make one file of it."""
     project = find_project(arguments.project)
     if arguments.notebook is None:
-        return _gallery(project, arguments)
+        return _morning_page(project, arguments)
 
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.operations.entries import find_entries
@@ -110,10 +113,14 @@ def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
             yield StoredReport(path / "report.html", outcome)
 
 
-def _gallery(project: Project, arguments: argparse.Namespace) -> int:
-    index = project.reports / "index.html"
-    if not index.is_file():
-        raise ResearchJobsError("there is no report yet", hint="research-jobs run --all")
+def _morning_page(project: Project, arguments: argparse.Namespace) -> int:
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.model.instance import enter_project, open_instance
+    from research_jobs.orchestration.operations.morning import look_and_write
+
+    enter_project(project)
+    with open_instance(project) as instance:
+        index = look_and_write(instance, load_catalog(project))
     if arguments.json:
         print_json({"gallery": str(index)})
     else:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from research_jobs.cli.attention import show_group, totals
+from research_jobs.cli.attention import show_group
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.progress import Progress
 from research_jobs.errors import ParameterError
-from research_jobs.outcome import Outcome, to_json
+from research_jobs.outcome import Outcome, to_json, totals
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:

@@ -7,11 +7,19 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
-from research_jobs.cli.attention import show_group, totals
-from research_jobs.cli.output import ago, coverage, duration, iso, print_json, print_table
+from research_jobs.cli.attention import show_group
+from research_jobs.cli.output import (
+    ago,
+    coverage,
+    duration,
+    iso,
+    print_json,
+    print_table,
+    print_wrapped,
+)
 from research_jobs.errors import ParameterError
+from research_jobs.outcome import totals
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -38,20 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Print it."""
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.model.instance import enter_project, open_instance
-    from research_jobs.orchestration.operations.overview import read_overview
+    from research_jobs.orchestration.operations.overview import local_now, read_overview
 
     project = find_project(arguments.project)
     enter_project(project)
     catalog = load_catalog(project)
-    named = catalog.manifest.defaults.timezone
-    now = datetime.now(ZoneInfo(named)) if named else datetime.now().astimezone()
+    now = local_now(catalog)
     since = parse_since(arguments.since, now)
     with open_instance(project) as instance:
         overview = read_overview(instance, catalog, now, since)
     if arguments.json:
         print_json([_json(one) for one in overview.attention])
     else:
-        _show(project, overview, now, since, zone=named or now.strftime("%Z"))
+        _show(project, overview)
     return 1 if overview.attention else 0
 
 
@@ -91,24 +98,24 @@ def _json(one: Attention) -> dict[str, str | int | None]:
     }
 
 
-def _show(
-    project: Project, overview: Overview, now: datetime, since: datetime, *, zone: str
-) -> None:
-    from research_jobs.orchestration.operations.overview import same_cause
+def _show(project: Project, overview: Overview) -> None:
+    from research_jobs.orchestration.operations.overview import same_cause, zone_name
 
     for group in same_cause(overview.attention):
-        show_group(project, group, now.tzinfo)
+        show_group(project, group, overview.now.tzinfo)
     if not overview.attention:
         print("Nothing needs attention.")
     print()
     unusual = [line for line in overview.notebooks if line.unusual]
     for line in unusual:
-        print(f"{line.notebook} {'; '.join(line.unusual)}")
+        print_wrapped(f"{line.notebook} {'; '.join(line.unusual)}", hang="  ")
     if unusual:
         print()
-    _show_notebooks(overview.notebooks, now)
-    counts = totals(overview.ended)
-    print(f"\nSince {since:%a %d %b %H:%M}: {counts or 'no runs'}. Times are of {zone}.")
+    _show_notebooks(overview.notebooks, overview.now)
+    ended = totals(overview.ended) or "no runs"
+    zone = zone_name(overview.now)
+    print()
+    print_wrapped(f"Since {overview.since:%a %d %b %H:%M}: {ended}. Times are of {zone}.")
 
 
 def _show_notebooks(lines: Sequence[NotebookLine], now: datetime) -> None:
@@ -128,4 +135,7 @@ def _show_notebooks(lines: Sequence[NotebookLine], now: datetime) -> None:
             ]
         )
     columns = ["notebook", "state", "last runs", "took", "partitions", "when", "next", "used by"]
-    print_table(columns, rows, right=["took", "partitions", "used by"])
+    right = ["took", "partitions", "used by"]
+    print_table(
+        columns, rows, right=right, optional=["used by", "took", "next", "partitions", "when"]
+    )

@@ -233,12 +233,14 @@ def _dagster(
 
 def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> ReportServer:
     """Serve the reports from a thread of this process: they are files with few readers."""
-    from research_jobs.orchestration.execution.gallery import list_catalog
     from research_jobs.orchestration.model.addresses import public_addresses
     from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.model.instance import open_instance
+    from research_jobs.orchestration.operations.morning import look_and_write
     from research_jobs.report.server import ReportServer
 
-    list_catalog(load_catalog(project))
+    with open_instance(project) as instance:
+        look_and_write(instance, load_catalog(project))
     ui, reports = public_addresses(project)
     public = (reports,) if reports else ()
     return ReportServer(project.reports, host, port, public=public, ui=ui or ui_port)

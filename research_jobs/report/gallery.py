@@ -1,17 +1,16 @@
-"""The gallery: every notebook at a glance, and the runs of each, as static files.
+"""What runs write of the gallery: each its line, and the page of its notebook, as static files.
 
 ::
 
-    reports/index.html            the page of all notebooks
-    reports/gallery.js            a line for each run: its notebook's group, tags, owners, last run
+    reports/index.html            the morning page (see `research_jobs.report.morning`)
+    reports/gallery.js            a line for each run that has ended since it was written
     reports/<notebook>/index.html the page of one notebook
     reports/<notebook>/runs.js    one line for each run, appended
     reports/<notebook>/_runs/...  the reports
 
 Data are scripts that call a function, so the pages work from ``file://`` too. A run appends a line
 to ``gallery.js`` and one to ``runs.js``: what it costs depends neither on the runs before it nor on
-the number of notebooks. ``gallery.js`` is rewritten, with one line for each notebook, when it
-has doubled.
+the number of notebooks. Whoever writes the morning page drops the lines that it holds.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,45 +34,39 @@ from research_jobs.outcome import Outcome, State
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import RUNS, Report
+from research_jobs.report.morning import DATA, MorningPage, render_morning
 from research_jobs.report.templates import render
 
-__all__ = ["GalleryEntry", "NotebookCard", "list_notebooks", "update_gallery"]
+__all__ = ["GalleryEntry", "NotebookCard", "plain", "update_gallery", "write_page"]
 
 KEEP = 30
-_NOTEBOOK, _RUN, _CLOSE = "researchJobsNotebook(", "researchJobsRun(", ");\n"
+_RAN, _RUN, _CLOSE = "researchJobsRan(", "researchJobsRun(", ");\n"
 # Below this size the list of runs is read whole at each run; above, now and then.
 _SMALL = 16 * 1024
-# How much the gallery's list may grow before it is looked at, however short it was.
-_GROWTH = 64 * 1024
+# Where nobody writes the morning page, the list beside it is cut at this size: bytes.
+_LONGEST = 256 * 1024
+# Lines of runs that ended so long before the page stay: Dagster records an ending last.
+_MARGIN_S = 600.0
 _LOCK = ".lock"
 _COMPACTED = ".compacted"
 
 
 @dataclass(frozen=True)
 class NotebookCard:
-    """What the gallery says of a notebook, beside its runs.
+    """What the page of a notebook says of it, beside its runs.
 
     Parameters
     ----------
     name : str
     description : str
-    group : str or None
-    tags : mapping of str to str
-    owners : tuple of str
-    next_ticks : tuple of float
-        Unix times at which it will run next; the page shows the first that is still ahead.
     schedule : str or None
-        When it runs, in words or as cron.
+        The names of its schedules.
     url : str or None
         Its page in Dagster: an address, or a path in the UI.
     """
 
     name: str
     description: str = ""
-    group: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    owners: tuple[str, ...] = ()
-    next_ticks: tuple[float, ...] = ()
     schedule: str | None = None
     url: str | None = None
 
@@ -112,49 +105,71 @@ def update_gallery(reports: Path, entry: GalleryEntry, *, keep: int | None = KEE
     folder = reports / name
     run = _run_record(reports, entry.header.outcome, report)
     with _locked(reports):
-        for path in (reports / "gallery.js", folder / "runs.js"):
+        for path in (reports / DATA, folder / "runs.js"):
             _make_way(path)
-        _install_pages(reports, name)
-        with (folder / "runs.js").open("a+b") as file:
-            if file.tell():  # a line that a power cut left half does not take this one along
-                file.seek(-1, os.SEEK_END)
-                file.write(b"" if file.read() == b"\n" else b"\n")
-            file.write(_line(_RUN, run))
-        thumbnail = _thumbnail(reports, folder, report)
-        _append_to_gallery(
-            reports, _card_record(entry.card) | {"last": run, "thumbnail": thumbnail}
-        )
+        _install_pages(reports, entry.card)
+        _append(folder / "runs.js", _line(_RUN, run))
+        thumbnail = _keep_thumbnail(reports, folder, report)
+        line = {"name": name} | run | {"thumbnail": thumbnail}
+        whole = _append(reports / DATA, _line(_RAN, line))
+        if not whole or (reports / DATA).stat().st_size > _LONGEST:
+            _mend(reports)
         if keep is not None:
             _retain_sometimes(folder, keep)
 
 
-def list_notebooks(reports: Path, cards: Iterable[NotebookCard]) -> Path:
-    """Let the gallery list notebooks, whether or not they have run.
+def write_page(reports: Path, page: MorningPage) -> Path:
+    """Write the morning page, and drop the lines of the runs that it holds.
+
+    Safe to call from several processes at once.
 
     Parameters
     ----------
     reports : Path
         The reports' folder, made if missing.
-    cards : iterable of NotebookCard
-        All: others are no longer listed (their reports stay).
+    page : MorningPage
 
     Returns
     -------
     Path
-        The gallery's page.
+        The page.
     """
-    make_folder(reports)
+    index = reports / "index.html"
+    began = (page.now.timestamp() if page.now is not None else 0.0) - _MARGIN_S
     with _locked(reports):
-        _install_pages(reports, None)
-        known = _read_gallery(reports)
-        listed: dict[str, Any] = {}
-        for card in cards:
-            before = known.get(card.name, {})
-            kept = {key: before.get(key) for key in ("last", "thumbnail")}
-            listed[card.name] = _card_record(card) | kept
-        if listed != known or not (reports / "gallery.js").exists():
-            _write_gallery(reports, listed)
-    return reports / "index.html"
+        _write_if_changed(index, render_morning(reports, page).encode("utf-8", "replace"))
+        kept = [
+            line for line, run in _read_ran(reports) if run["started"] + run["duration"] > began
+        ]
+        _write_if_changed(reports / DATA, b"".join(kept))
+    return index
+
+
+def _append(path: Path, line: bytes) -> bool:
+    """Add a line; whether the one before it, which a power cut may have left half, is whole."""
+    with path.open("a+b") as file:
+        file.seek(max(0, file.tell() - len(_CLOSE)))
+        end = file.read()
+        file.write(line if not end or end.endswith(b"\n") else b"\n" + line)
+    return not end or end == _CLOSE.encode()
+
+
+def _read_ran(reports: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """The lines of runs beside the morning page; whatever else is there is left out."""
+    try:
+        lines = (reports / DATA).read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [(line, run) for line in lines if (run := _parsed(line, _RAN)) is not None]
+
+
+def _mend(reports: Path) -> None:
+    """Leave out broken lines and, of a list that is too long, all but each notebook's last."""
+    lines = sorted(_read_ran(reports), key=lambda item: item[1]["started"])
+    text = b"".join(line for line, _ in lines)
+    if len(text) > _LONGEST:
+        text = b"".join({run["name"]: line for line, run in lines}.values())
+    write_atomically(reports / DATA, text if len(text) < _LONGEST else b"")
 
 
 def _retain_sometimes(folder: Path, keep: int) -> None:
@@ -221,28 +236,7 @@ def _run_record(reports: Path, outcome: Outcome, report: Report) -> dict[str, An
     }
 
 
-def _card_record(card: NotebookCard) -> dict[str, Any]:
-    return {
-        "name": card.name,
-        "description": _plain(card.description)[:500],
-        "group": card.group,
-        "tags": dict(card.tags),
-        "owners": list(card.owners),
-        "next": [round(tick) for tick in card.next_ticks[:100]],
-        "schedule": card.schedule,
-        "url": card.url,
-    }
-
-
-def _plain(prose: str) -> str:
-    """Prose without its headings, which would repeat the notebook's name, and without marks."""
-    lines = [line.strip() for line in prose.splitlines()]
-    body = [line for line in lines if not line.startswith("#")]
-    text = " ".join(line for line in body if line) or " ".join(line.lstrip("# ") for line in lines)
-    return re.sub(r"(\*{1,3}|`)(\S[^*`]*)\1", r"\2", text)
-
-
-def _thumbnail(reports: Path, folder: Path, report: Report) -> str | None:
+def _keep_thumbnail(reports: Path, folder: Path, report: Report) -> str | None:
     """The run's picture, kept beside the notebook's page: it outlives the run's report."""
     if report.thumbnail is None:
         return None
@@ -253,76 +247,32 @@ def _thumbnail(reports: Path, folder: Path, report: Report) -> str | None:
     return None
 
 
-def _append_to_gallery(reports: Path, record: Mapping[str, Any]) -> None:
-    line = _line(_NOTEBOOK, record)
-    with contextlib.suppress(FileNotFoundError), (reports / "gallery.js").open("r+b") as file:
-        written = file.readline().removeprefix(b"// ").strip()
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - len(_CLOSE)))
-        whole = file.read() == _CLOSE.encode()
-        if whole and written.isdigit() and end < 2 * int(written) + _GROWTH:
-            file.write(line)
-            return
-    notebooks = _read_gallery(reports)
-    _merge(notebooks, dict(record))
-    _write_gallery(reports, notebooks)
+def plain(prose: str) -> str:
+    """Prose without its headings, which would repeat the notebook's name, and without marks."""
+    lines = [line.strip() for line in prose.splitlines()]
+    body = [line for line in lines if not line.startswith("#")]
+    text = " ".join(line for line in body if line) or " ".join(line.lstrip("# ") for line in lines)
+    return re.sub(r"(\*{1,3}|`)(\S[^*`]*)\1", r"\2", text)
 
 
-def _read_gallery(reports: Path) -> dict[str, Any]:
-    notebooks: dict[str, Any] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in (reports / "gallery.js").read_bytes().splitlines(keepends=True):
-            record = _parsed(line, _NOTEBOOK)
-            if record is not None:
-                _merge(notebooks, record)
-    return notebooks
-
-
-def _merge(notebooks: dict[str, Any], record: dict[str, Any]) -> None:
-    """Add a line's record to what the lines before it said; the page does the same."""
-    known = notebooks.get(record["name"])
-    if known is not None:
-        last, before = record["last"], known["last"]
-        # A partition that is filled in later does not hide what ran after it began.
-        late = before is not None and (last is None or before["started"] > last["started"])
-        first, second = (known, record) if late else (record, known)
-        record = record | {
-            "last": first["last"],
-            "thumbnail": first["thumbnail"] or second["thumbnail"],
-        }
-    notebooks[record["name"]] = record
-
-
-def _write_gallery(reports: Path, notebooks: Mapping[str, Any]) -> None:
-    """Write the list with one line for each notebook, and before them how long these are."""
-    lines = b"".join(_line(_NOTEBOOK, notebooks[name]) for name in sorted(notebooks))
-    write_atomically(reports / "gallery.js", b"// %d\n" % len(lines) + lines)
-
-
-def _install_pages(reports: Path, notebook: str | None) -> None:
-    script = install_asset(reports, "gallery.js")
-    _install_page(reports / "index.html", "Notebooks", "", script, "gallery.js")
-    if notebook is not None:
-        up = "../" * (notebook.count("/") + 1)
-        _install_page(reports / notebook / "index.html", notebook, up, up + script, "runs.js")
-
-
-def _install_page(path: Path, title: str, up: str, script: str, data: str) -> None:
-    policy = (
-        "default-src 'none'; script-src 'self' file:; style-src 'unsafe-inline'; "
-        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
-    )
-    scripts = [script, *([f"{up}gallery.js"] if up else []), f"{up}{UI_SCRIPT}", data]
+def _install_pages(reports: Path, card: NotebookCard) -> None:
+    if not (reports / "index.html").is_file():
+        page = render_morning(reports, MorningPage())
+        _write_if_changed(reports / "index.html", page.encode())
+    up = "../" * (card.name.count("/") + 1)
+    script = install_asset(reports, "notebook.js")
     text = render(
-        "gallery.html",
-        title=title,
+        "notebook.html",
+        card=replace(card, description=plain(card.description)[:500]),
         up=up,
         states=json.dumps({state.value: [state.heading, state.tone.value] for state in State}),
-        scripts=scripts,
-        policy=Markup(policy),  # noqa: S704 - ours
+        scripts=[up + script, f"{up}{UI_SCRIPT}", "runs.js"],
         style=Markup(asset_text("gallery.css")),  # noqa: S704 - ours
     )
-    content = text.encode()
+    _write_if_changed(reports / card.name / "index.html", text.encode("utf-8", "replace"))
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
     _make_way(path)
     with contextlib.suppress(OSError):
         if path.read_bytes() == content:

@@ -90,7 +90,7 @@ def test_notebooks_come_and_go(ui: Any, e2e: Any) -> None:
     (folder / "arrival.py").write_text("# %%\ny = 2\n")
     e2e.wait_until("the new notebook", lambda: "new/arrival" in served(ui)[0])
     e2e.wait_until("a line", lambda: reloads(ui)[-1:] == ["Reloaded: 1 notebook added"])
-    gallery = ui.project / "reports" / "gallery.js"
+    gallery = ui.project / "reports" / "index.html"
     e2e.wait_until("the gallery", lambda: "new/arrival" in gallery.read_text())
     (folder / "arrival.py").unlink()
     e2e.wait_until("the deletion", lambda: "new/arrival" not in served(ui)[0])

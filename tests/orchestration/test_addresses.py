@@ -93,7 +93,7 @@ def test_a_run_leads_to_its_report_and_back(lab: Any) -> None:
     page = project.reports / said["report"].removeprefix(REPORT_LINKS)
     assert page == Path(said["report_file"])
     assert f'data-ui="/runs/{run.run_id}?logs=step%3Achart"' in page.read_text()
-    gallery = (project.reports / "gallery.js").read_text()
-    assert '"url":"/assets/chart"' in gallery
+    gallery = (project.reports / "chart" / "index.html").read_text()
+    assert 'data-asset="/assets/chart"' in gallery
     for text in (page.read_text(), gallery, str(said)):
         assert not re.search(r"(?:127\.0\.0\.1|localhost):\d", text)

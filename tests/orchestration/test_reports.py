@@ -14,9 +14,9 @@ import pytest
 from permissions import expected, permissions, second_group, umask
 
 from research_jobs.orchestration.execution import reports
-from research_jobs.orchestration.execution.gallery import list_catalog
 from research_jobs.orchestration.execution.reports import run_folder
 from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.morning import look_and_write
 from research_jobs.project import Project
 from research_jobs.report.making import close_maker, make_report
 
@@ -133,7 +133,7 @@ def test_who_may_read(lab: Any, mask: int, named: bool) -> None:
     with umask(mask):
         assert lab.materialize("deep/market").success
         assert not lab.materialize("bad").success
-        list_catalog(load_catalog(lab.project))
+        look_and_write(lab.instance, load_catalog(lab.project))
     for folder in (lab.root / "data", lab.root / "reports"):
         gid = group.gr_gid if group is not None else None
         assert permissions(folder) == expected(folder, mask, gid)
@@ -152,4 +152,4 @@ def test_unknown_group(lab: Any) -> None:
     assert not run.success
     assert "there is no group 'no-such-group'" in run.errors
     assert endings(lab.root) == ["failed"]
-    assert list_catalog(load_catalog(lab.project)).is_file()
+    assert look_and_write(lab.instance, load_catalog(lab.project)).is_file()

@@ -11,17 +11,19 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import open_browser
 
-from research_jobs.outcome import Failure
+from research_jobs.outcome import Failure, State
 from research_jobs.report.assets import install_plotly
 from research_jobs.report.build import build_report, standalone
-from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery, write_page
 from research_jobs.report.layout import report_folder
+from research_jobs.report.morning import MorningPage, Problem, Row, Trouble
 from research_jobs.report.server import ReportServer
 
 pytestmark = pytest.mark.browser
@@ -183,9 +185,12 @@ def make_reports(captures: Any, header: Any, folder: Path, canary: str) -> tuple
     )
     capture = captures.write(source, hostile(canary), status={3: "error"}, end="failed")
     report = build_report(capture, run, report_folder(folder, run), reports=folder)
-    card = NotebookCard(
-        "volatility/garch", bad, bad, {bad: bad}, (bad,), schedule=bad, url=f"javascript:{bad}"
-    )
+    card = NotebookCard("volatility/garch", bad, schedule=bad, url=f"javascript:{bad}")
+    moment = datetime(2024, 6, 1, tzinfo=timezone.utc)
+    trouble = Trouble("volatility/garch", bad, report.html.relative_to(folder).as_posix())
+    row = Row("volatility/garch", State.FAILED, bad, bad, (bad,), (bad,), unusual=(bad,))
+    problem = Problem(State.FAILED, (trouble,) * 9, bad, reruns=(bad,), groups=(bad,))
+    write_page(folder, MorningPage(moment, bad, bad, bad, (problem,), (row,), {bad: 1}))
     update_gallery(folder, GalleryEntry(card, run, report))
     return folder, report.html
 
@@ -285,34 +290,6 @@ def test_standalone(browser, canary, captures, header, tmp_path):
     page.close()
 
 
-def test_gallery_search(browser, captures, header, tmp_path):
-    """The gallery finds notebooks by words, group, tag and owner, from a file."""
-    folder = tmp_path / "reports"
-    for name, group, owner in (("alpha", "one", "ana"), ("beta/gamma", "two", "ivo")):
-        run = header(notebook=name)
-        report = build_report(
-            captures.write("# %%\nx = 1\n"), run, report_folder(folder, run), reports=folder
-        )
-        card = NotebookCard(name, f"About {name}", group, {"daily": ""}, (owner,))
-        update_gallery(folder, GalleryEntry(card, run, report))
-    page = browser.new_page()
-    page.goto((folder / "index.html").as_uri())
-    page.locator(".rg-card").first.wait_for()
-    assert page.locator(".rg-card").count() == 2
-    page.fill("input[type=search]", "about GAMMA")
-    assert page.locator(".rg-title").all_inner_texts() == ["beta/gamma"]
-    page.fill("input[type=search]", "")
-    page.select_option("select[aria-label='Any owner']", "ana")
-    assert page.locator(".rg-title").all_inner_texts() == ["alpha"]
-    page.click(".rg-title")
-    page.locator(".rg-runs tbody tr").first.wait_for()
-    assert page.locator(".rg-runs tbody tr").count() == 1
-    page.click(".rg-runs tbody a")
-    assert page.locator("h1").inner_text() == "alpha"
-    assert json.loads(page.evaluate("JSON.stringify(document.title)")) == "alpha"
-    page.close()
-
-
 @pytest.mark.parametrize("way", ["served", "file"])
 def test_gallery_draws_figures(browser, canary, captures, header, tmp_path, way):
     """A figure of plotly is drawn with its own script, inside its card, and acts on nothing."""
@@ -339,14 +316,14 @@ def test_gallery_draws_figures(browser, canary, captures, header, tmp_path, way)
         update_gallery(folder, GalleryEntry(NotebookCard(name), run, report))
     with ReportServer(folder, port=0) as server:
         page = browser.new_page()
-        page.goto(f"{server.url if way == 'served' else folder.as_uri()}/index.html")
+        page.goto(f"{server.url if way == 'served' else folder.as_uri()}/index.html#view=charts")
         page.locator(".rg-plot .plot-container").first.wait_for()
         page.wait_for_load_state("networkidle")
         assert_untouched(page, canary)
         cards = page.locator(".rg-card")
         drawn = [cards.nth(index).locator(".bars path").count() for index in range(3)]
-        assert drawn == [0, 0, 3]
-        chart, card = page.locator(".main-svg").first.bounding_box(), cards.nth(2).bounding_box()
+        assert drawn == [3, 0, 0]
+        chart, card = page.locator(".main-svg").first.bounding_box(), cards.nth(0).bounding_box()
         assert chart["width"] <= card["width"]
         # Cards are made again when the reader searches, and so are their charts.
         page.fill("input[type=search]", "good")

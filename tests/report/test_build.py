@@ -10,8 +10,9 @@ import pytest
 
 from research_jobs.outcome import Failure, StagedOutput
 from research_jobs.report.build import build_report, standalone
-from research_jobs.report.gallery import list_notebooks
+from research_jobs.report.gallery import write_page
 from research_jobs.report.layout import report_folder
+from research_jobs.report.morning import MorningPage
 
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a") + b"x").decode()
 JPEG = bytes.fromhex("ffd8ffe000040000ffc20011080190") + (800).to_bytes(2) + bytes(9)
@@ -508,7 +509,7 @@ class TestStandalone:
         report = built(captures, header, tmp_path, shows={2: show("text/html", "<b>x</b>")})
         for page, more in (
             (report.html, {"img-src": "data: blob:", "frame-src": "'self' file:"}),
-            (list_notebooks(tmp_path / "reports", []), {"img-src": "'self' file: data:"}),
+            (write_page(tmp_path / "reports", MorningPage()), {"img-src": "'self' file: data:"}),
         ):
             [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', page.read_text())
             parts = [part.strip().partition(" ") for part in unescape(policy).split(";")]

@@ -380,7 +380,7 @@ def test_figure_in_the_gallery(browser, captures, header, tmp_path):
         report = build_report(capture, run, report_folder(folder, run), reports=folder)
         update_gallery(folder, GalleryEntry(NotebookCard(name), run, report))
     page = browser.new_page()
-    page.goto((folder / "index.html").as_uri())
+    page.goto((folder / "index.html").as_uri() + "#view=charts")
     page.locator(".rg-plot .bars path").first.wait_for(timeout=10_000)
     page.wait_for_timeout(300)
     assert page.locator(".rg-plot .main-svg .bars").count() == 2

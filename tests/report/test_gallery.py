@@ -6,6 +6,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import pytest
 
@@ -15,13 +16,13 @@ from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
     NotebookCard,
-    list_notebooks,
     update_gallery,
+    write_page,
 )
 from research_jobs.report.layout import RUNS, report_folder
+from research_jobs.report.morning import MorningPage, Row
 
 START = 1717400000.0
-CARD = NotebookCard("volatility/garch")
 
 
 @pytest.fixture
@@ -38,9 +39,7 @@ def ran(captures, header, show, reports):
         shows = {1: show("image/png", "iVBORw0KGgo=")} if chart else {}
         capture = captures.write("# %%\nx = 1\n", shows)
         report = build_report(capture, run, report_folder(reports, run), reports=reports)
-        card = NotebookCard(
-            run.outcome.notebook, "About it", "risk", {"daily": ""}, ("ana",), (START,)
-        )
+        card = NotebookCard(run.outcome.notebook, "# It\n\nAbout *it*", "mornings", "/assets/it")
         update_gallery(reports, GalleryEntry(card, run, report), keep=keep)
         return report
 
@@ -48,10 +47,14 @@ def ran(captures, header, show, reports):
 
 
 def listed(reports):
-    """Notebooks by name, later lines over earlier ones (test_browser has what the page makes)."""
-    lines = (reports / "gallery.js").read_text().splitlines()[1:]
-    records = [json.loads(line.removeprefix("researchJobsNotebook(")[:-2]) for line in lines]
-    return {record["name"]: record for record in records}
+    """The lines beside the morning page (test_morning has what the page makes of them)."""
+    lines = (reports / "gallery.js").read_text().splitlines()
+    return [json.loads(line.removeprefix("researchJobsRan(")[:-2]) for line in lines]
+
+
+def page_at(unix):
+    """A page that somebody wrote at a time."""
+    return MorningPage(now=datetime.fromtimestamp(unix, timezone.utc), rows=(Row("new"),))
 
 
 def runs(reports, notebook="volatility/garch"):
@@ -60,43 +63,57 @@ def runs(reports, notebook="volatility/garch"):
 
 
 def test_entry(ran, reports):
-    """A notebook's entry has its last run, what it is about, and its chart."""
+    """A run is listed with its report and its chart; its notebook's page says what it is about."""
     report = ran(chart=True)
-    entry = listed(reports)["volatility/garch"]
-    assert entry["last"]["ending"] == "succeeded"
-    assert (reports / entry["last"]["report"]) == report.html
-    assert entry["thumbnail"].startswith("volatility/garch/thumbnail.png?")
-    assert (entry["group"], entry["tags"], entry["owners"]) == ("risk", {"daily": ""}, ["ana"])
-    assert entry["next"] == [START]
+    (line,) = listed(reports)
+    assert (line["name"], line["ending"]) == ("volatility/garch", "succeeded")
+    assert (reports / line["report"]) == report.html
+    assert line["thumbnail"].startswith("volatility/garch/thumbnail.png?")
+    page = (reports / "volatility" / "garch" / "index.html").read_text()
+    assert "About it" in page
+    assert "mornings" in page
+    assert 'data-asset="/assets/it"' in page
     assert (reports / "index.html").exists()
-    assert (reports / "volatility" / "garch" / "index.html").exists()
 
 
 def test_last_chart_stays(ran, reports):
     """A run without a chart does not take the last one away, nor does its report's removal."""
     ran(0, chart=True)
     ran(1, keep=1)
-    list_notebooks(reports, [CARD, NotebookCard("new")])
-    entry = listed(reports)["volatility/garch"]
-    assert entry["last"]["started"] == START + 1
-    assert (reports / entry["thumbnail"].split("?")[0]).exists()
-
-
-def test_late_partition(ran, reports):
-    """A run that began earlier does not hide the last one."""
-    ran(5)
-    ran(3)
-    list_notebooks(reports, [CARD, NotebookCard("new")])
-    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 5
-    assert len(runs(reports)) == 2
+    assert (reports / "volatility" / "garch" / "thumbnail.png").exists()
+    assert listed(reports)[-1]["thumbnail"] is None
 
 
 def test_pages_are_written_once(ran, reports):
     """Pages do not change from run to run: data do."""
     ran(0)
-    before = (reports / "index.html").stat().st_mtime_ns
+    pages = [reports / "index.html", reports / "volatility" / "garch" / "index.html"]
+    before = [page.stat().st_mtime_ns for page in pages]
     ran(1)
-    assert (reports / "index.html").stat().st_mtime_ns == before
+    assert [page.stat().st_mtime_ns for page in pages] == before
+
+
+def test_the_page_takes_the_lines_that_it_holds(ran, reports):
+    """A page that is written drops the runs that ended well before it, and no others."""
+    ran(0)
+    ran(5000)
+    page = write_page(reports, page_at(START + 5000))
+    assert page == reports / "index.html"
+    assert [run["started"] for run in listed(reports)] == [START + 5000]
+    assert ">new</a>" in page.read_text()
+    ran(9000)
+    assert len(listed(reports)) == 2
+    write_page(reports, page_at(START + 90000))
+    assert listed(reports) == []
+
+
+def test_lines_of_an_earlier_version_are_dropped(ran, reports):
+    """The list that an earlier version wrote goes when the page is written; runs stay."""
+    reports.mkdir()
+    (reports / "gallery.js").write_text('// 10\nresearchJobsNotebook({"name":"x"});\n')
+    ran(5)
+    write_page(reports, page_at(START))
+    assert [run["started"] for run in listed(reports)] == [START + 5]
 
 
 def test_keeps_the_latest(ran, reports):
@@ -116,8 +133,6 @@ def test_keeps_each_partitions_last(ran, reports):
 
 def test_cost_does_not_grow(ran, reports, monkeypatch):
     """With thousands of partitions behind it, a run reads the list of runs rarely."""
-    from research_jobs.report import gallery
-
     ran(0, partition="p0")
     path = reports / "volatility/garch/runs.js"
     line = json.loads(path.read_text().removeprefix("researchJobsRun(").removesuffix(");\n"))
@@ -134,34 +149,24 @@ def test_cost_does_not_grow(ran, reports, monkeypatch):
     assert len(runs(reports)) == 3011
 
 
-def test_list_is_appended_to(ran, reports, monkeypatch):
-    """A run adds a line to the gallery's list, which is read and shortened when it has doubled."""
-    from research_jobs.report import gallery
-
-    monkeypatch.setattr(gallery, "_GROWTH", 0)
-    list_notebooks(reports, [CARD, *(NotebookCard(f"n{number}") for number in range(20))])
-    reads = []
-    whole = gallery._read_gallery
-    monkeypatch.setattr(gallery, "_read_gallery", lambda place: reads.append(1) or whole(place))
-    sizes = []
-    for number in range(30):
+def test_list_is_cut(ran, reports, monkeypatch):
+    """Where nobody writes the page, its list keeps each notebook's last run and stays short."""
+    monkeypatch.setattr(gallery, "_LONGEST", 4000)
+    ran(0, notebook="other")
+    for number in range(1, 40):
         ran(number)
-        sizes.append(len((reports / "gallery.js").read_text().splitlines()))
-    assert 1 < len(reads) < 10
-    assert max(sizes) < 60
-    assert len(listed(reports)) == 21
-    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 29
+        assert (reports / "gallery.js").stat().st_size <= 4000
+    last = {run["name"]: run["started"] for run in listed(reports)}
+    assert last == {"other": START, "volatility/garch": START + 39}
 
 
-def test_torn_list_is_repaired(ran, reports):
-    """A line that a power cut left half written would break the page: the next run removes it."""
+def test_torn_list(ran, reports):
+    """A line that a power cut left half would break the page: the next run removes it."""
     ran(0)
     with (reports / "gallery.js").open("a") as file:
-        file.write('researchJobsNotebook({"name": "x"')
+        file.write('researchJobsRan({"name": "x"')
     ran(1)
-    lines = (reports / "gallery.js").read_text().splitlines()
-    assert all(line.endswith(");") for line in lines[1:])
-    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 1
+    assert [run["started"] for run in listed(reports)] == [START, START + 1]
 
 
 def test_broken_lines_do_not_stop_it(ran, reports):
@@ -170,22 +175,8 @@ def test_broken_lines_do_not_stop_it(ran, reports):
     with (reports / "volatility/garch/runs.js").open("a") as file:
         file.write('researchJobsRun({"id": "x')
         file.write("\n")
-    (reports / "gallery.js").write_text("nonsense")
     ran(1)
     assert [run["started"] for run in runs(reports)] == [START, START + 1]
-    assert listed(reports)["volatility/garch"]["last"]["started"] == START + 1
-
-
-def test_all_notebooks_are_listed(ran, reports):
-    """Notebooks that have not run are listed too; those that are gone are not."""
-    ran(0)
-    page = list_notebooks(reports, [NotebookCard("volatility/garch"), NotebookCard("new")])
-    assert page == reports / "index.html"
-    assert set(listed(reports)) == {"volatility/garch", "new"}
-    assert listed(reports)["volatility/garch"]["last"] is not None
-    assert listed(reports)["new"]["last"] is None
-    list_notebooks(reports, [NotebookCard("new")])
-    assert set(listed(reports)) == {"new"}
 
 
 def test_several_processes_at_once(captures, reports):
@@ -215,7 +206,7 @@ for number in range(10):
         for number in range(4)
     ]
     assert [worker.wait(timeout=60) for worker in workers] == [0] * 4
-    assert set(listed(reports)) == {"shared", *(f"nb{number}" for number in range(4))}
+    assert len(listed(reports)) == 80
     assert len(runs(reports, "shared")) == 40
 
 
@@ -227,10 +218,9 @@ for number in range(10):
         ("Keeps `perf_df`, not run_date_x.", "Keeps perf_df, not run_date_x."),
     ],
 )
-def test_a_card_says_what_the_notebook_is_about(reports, prose, shown):
-    """A card shows the prose below the headings, as plain text, names with underscores whole."""
-    list_notebooks(reports, [NotebookCard("nb", prose)])
-    assert listed(reports)["nb"]["description"] == shown
+def test_a_page_says_what_the_notebook_is_about(prose, shown):
+    """A page shows the prose below the headings, as plain text, names with underscores whole."""
+    assert gallery.plain(prose) == shown
 
 
 def test_the_latest_is_what_began_last(ran, reports):
@@ -261,14 +251,9 @@ def test_retention_removes_reports_only(ran, reports, name):
 
 
 def test_records_are_bounded(ran, reports):
-    """However much a run or a notebook says, its line holds the beginning of it."""
+    """However much a run says, its line holds the beginning of it."""
     ran(1, ending="failed", failure=Failure("h" * 1000))
     assert runs(reports)[-1]["headline"] == "h" * 300
-    ticks = tuple(START + n for n in range(200))
-    list_notebooks(reports, [NotebookCard("n", "d" * 2000, next_ticks=ticks)])
-    entry = listed(reports)["n"]
-    assert entry["description"] == "d" * 500
-    assert entry["next"] == list(ticks[:100])
 
 
 def test_one_at_a_time(reports):

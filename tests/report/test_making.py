@@ -39,7 +39,7 @@ def order(captures, header, tmp_path):
             reports=reports,
             capture=capture,
             notebook=tmp_path / "garch.py",
-            card=asdict(NotebookCard(run.outcome.notebook, owners=("ana",), tags={"a": "b"})),
+            card=asdict(NotebookCard(run.outcome.notebook, "about it")),
             keep=100,
         )
 
@@ -99,7 +99,8 @@ def test_made_elsewhere(captures, order, show):
         assert part in page
     assert report.anchor == "cell-2"
     assert json.loads(report.ipynb.read_text())["metadata"]["research_jobs"]["ending"] == "failed"
-    assert '"owners":["ana"]' in (made.reports / "gallery.js").read_text()
+    assert '"headline":"it failed here"' in (made.reports / "gallery.js").read_text()
+    assert "about it" in (made.reports / "volatility" / "garch" / "index.html").read_text()
 
 
 def test_many_at_once(captures, order):

@@ -65,14 +65,14 @@ def test_every_text_is_escaped(pages):
 def test_a_name_that_is_missing_is_an_error():
     """A template that names what it is not given fails: nothing is silently left out."""
     with pytest.raises(UndefinedError):
-        templates.render("gallery.html", title="x")
+        templates.render("notebook.html", up="x")
 
 
 def test_all_templates_compile_and_are_shipped():
     """Each template is compiled ahead where pages are made, and is part of the package."""
     templates.compile_templates()
     found = {path.name for path in Path(templates.__file__).parent.glob("*.html")}
-    assert found == {"page.html", "header.html", "cell.html", "gallery.html"}
+    assert found == {"page.html", "header.html", "cell.html", "notebook.html", "morning.html"}
 
 
 def test_templates_are_loaded_when_a_page_is_made():

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -32,7 +33,17 @@ from research_jobs.orchestration.operations.history import (
 from research_jobs.outcome import Outcome, State, cause_of
 from research_jobs.units import readable_size
 
-__all__ = ["Attention", "NotebookLine", "Overview", "attention_of", "read_overview", "same_cause"]
+__all__ = [
+    "Attention",
+    "NotebookLine",
+    "Overview",
+    "attention_of",
+    "local_now",
+    "read_overview",
+    "reruns_of",
+    "same_cause",
+    "zone_name",
+]
 
 # How many runs a notebook's line shows, and among how many of the last of all they are looked for.
 STRIP = 14
@@ -239,6 +250,28 @@ def same_cause(attention: Iterable[Attention]) -> list[list[Attention]]:
         key = (one.state, one.cause or f"{one.notebook}\0{one.partition}")
         groups.setdefault(key, []).append(one)
     return list(groups.values())
+
+
+def reruns_of(group: Sequence[Attention]) -> list[str]:
+    """The commands that run a group again: one where one can name them all."""
+    reruns = list(dict.fromkeys(one.rerun for one in group))
+    prefix = "research-jobs run "
+    if len(reruns) > 1 and all(rerun.startswith(prefix) for rerun in reruns):
+        names = [rerun.removeprefix(prefix) for rerun in reruns]
+        if not any(" " in name for name in names):  # a partition is one notebook's
+            return [prefix + " ".join(names)]
+    return reruns
+
+
+def local_now(catalog: Catalog) -> datetime:
+    """The moment in the zone in which times are shown: the manifest's, else the machine's."""
+    named = catalog.manifest.defaults.timezone
+    return datetime.now(ZoneInfo(named)) if named else datetime.now().astimezone()
+
+
+def zone_name(moment: datetime) -> str:
+    """What the zone of a moment is called."""
+    return getattr(moment.tzinfo, "key", None) or moment.strftime("%Z")
 
 
 def _broken(entry: Entry, error: ResearchJobsError, history: Sequence[Outcome]) -> Attention:

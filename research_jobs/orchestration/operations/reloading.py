@@ -28,9 +28,10 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from research_jobs.errors import ResearchJobsError
-from research_jobs.orchestration.execution.gallery import list_catalog
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.model.snapshot import Snapshot, compare
+from research_jobs.orchestration.operations.morning import look_and_write
 from research_jobs.orchestration.operations.served import reload_definitions
 from research_jobs.project import Project
 
@@ -118,7 +119,8 @@ class CodeWatch:
         reload_definitions(self._url)
         self._served = snapshot
         self._say(f"Reloaded: {changes}")
-        list_catalog(catalog)
+        with open_instance(self._project) as instance:
+            look_and_write(instance, catalog)
 
     def _watch(self, catalog: Catalog) -> bool:
         """Watch the folders that this catalog is read from; whether that is a change."""
