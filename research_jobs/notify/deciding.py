@@ -63,6 +63,8 @@ class Incident:
         Those that last; once it is over, the last ones.
     began, grew : float
         When its first and its newest condition were seen.
+    thread : str
+        The same for as long as it lasts, whatever its cause becomes.
     over : float or None
         When none was left.
     said : {"", "open", "over"}
@@ -85,6 +87,7 @@ class Incident:
     conditions: tuple[Condition, ...]
     began: float
     grew: float
+    thread: str = ""
     over: float | None = None
     said: Literal["", "open", "over"] = ""
     said_at: float = 0.0
@@ -210,25 +213,38 @@ def _followed(
         if _trouble(one) not in everyone:
             groups.setdefault(incident.key, []).append((one, incident.severity))
     followed: list[Incident] = []
-    moved: dict[_Trouble, Incident] = {}
+    moved: list[Incident] = []
     for incident in before:
-        troubles = {_trouble(one) for one in incident.conditions}
         if (group := groups.pop(incident.key, None)) is not None:
-            followed.append(_lasting(incident, group, now))
+            followed.append(_lasting(incident, group, now, incident.key))
         elif incident.over is not None:
             followed.append(incident)
-        elif troubles & everyone:  # for another reason, or no longer for this channel
-            moved |= dict.fromkeys(troubles, incident)
+        elif any(_trouble(one) in everyone for one in incident.conditions):
+            moved.append(incident)  # for another reason, or no longer for this channel
         else:
             followed.append(replace(incident, over=now))
-    for (kind, cause), group in groups.items():
-        fresh = Incident(kind, cause, Severity.INFO, (), began=now, grew=now)
-        former = next((moved[t] for one, _ in group if (t := _trouble(one)) in moved), None)
+    for key, group in groups.items():
+        former = _former(moved, group)
         if former is not None:
-            moved = {trouble: one for trouble, one in moved.items() if one is not former}
-            fresh = replace(former, kind=kind, cause=cause)
-        followed.append(_lasting(fresh, group, now))
-    return followed
+            moved.remove(former)
+        followed.append(_lasting(former or _fresh(key, now), group, now, key))
+    # Nobody is told that these are over. If they come back soon they are nothing new.
+    return followed + [replace(one, over=now, said="over") for one in moved if one.said == "open"]
+
+
+def _former(
+    moved: Sequence[Incident], group: Sequence[tuple[Condition, Severity]]
+) -> Incident | None:
+    """The incident that goes on as this group, for another reason."""
+    troubles = {_trouble(one) for one, _ in group}
+    return next(
+        (one for one in moved if any(_trouble(c) in troubles for c in one.conditions)), None
+    )
+
+
+def _fresh(key: tuple[Kind, str], now: float) -> Incident:
+    thread = _digest(*key, f"{now:.3f}")
+    return Incident(*key, Severity.INFO, (), began=now, grew=now, thread=thread)
 
 
 def _hidden(
@@ -261,7 +277,10 @@ def _no_later(incident: Incident, now: float) -> Incident:
 
 
 def _lasting(
-    incident: Incident, group: Sequence[tuple[Condition, Severity]], now: float
+    incident: Incident,
+    group: Sequence[tuple[Condition, Severity]],
+    now: float,
+    key: tuple[Kind, str],
 ) -> Incident:
     conditions = tuple(sorted((one for one, _ in group), key=lambda one: (one.since, one.subject)))
     worst = max((incident.severity, *(s for _, s in group)), key=lambda severity: severity.order)
@@ -270,6 +289,8 @@ def _lasting(
     came_back = incident.over is not None
     return replace(
         incident,
+        kind=key[0],
+        cause=key[1],
         severity=worst,
         conditions=conditions,
         grew=now if joined or came_back else incident.grew,
@@ -332,7 +353,7 @@ def _forgotten(incident: Incident, now: float) -> bool:
 
 
 def _message(channel: str, event: Event, incident: Incident, now: float) -> Message:
-    thread = _digest(channel, incident.kind, incident.cause, f"{incident.began:.3f}")
+    thread = _digest(channel, incident.thread)
     return Message(_digest(thread, event, f"{now:.3f}"), thread, channel, event, incident, now)
 
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from research_jobs.notify.condition import Condition, Kind
-from research_jobs.notify.deciding import Incident, Message
+from research_jobs.notify.deciding import Event, Incident, Message
 
-__all__ = ["body_of", "title_of"]
+__all__ = ["body_of", "line_of", "title_of"]
 
 LISTED = 20
 _WHAT = {
@@ -49,18 +49,25 @@ def title_of(message: Message, project: str) -> str:
     project : str
         The project's name.
     """
-    incident = message.incident
-    line = f"{project}: {_subject(incident)} {_said(message)}"
+    incident, event = message.incident, message.event
+    line = f"{project}: {_subject(incident, event)} {_said(incident, event)}"
     lasted = _span((incident.over or message.at) - _since(incident))
-    if message.event == "over":
-        line += f" (after {lasted})"
-    elif message.event == "still":
-        line += f" (for {lasted})"
-    elif message.event == "was":
-        line += f", over after {lasted}"
-    reason = _reason(incident)
-    if message.event != "over" and reason:
-        line += f": {reason}"
+    line += {
+        "over": f" (after {lasted})",
+        "still": f" (for {lasted})",
+        "was": f", over after {lasted}",
+    }.get(event, "")
+    reason = _reason(incident) if event != "over" else ""
+    return _cut(f"{line}: {reason}" if reason else line)
+
+
+def line_of(incident: Incident) -> str:
+    """What is open, in one line: ``3 notebooks failed: KeyError: 'Close'``."""
+    line, reason = f"{_subject(incident, 'new')} {_said(incident, 'new')}", _reason(incident)
+    return _cut(f"{line}: {reason}" if reason else line)
+
+
+def _cut(line: str) -> str:
     line = " ".join(line.split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
@@ -76,15 +83,17 @@ def body_of(message: Message, timezone: str) -> str:
     """
     incident, zone = message.incident, ZoneInfo(timezone)
     parts = [_round(message, zone)] if message.event != "new" else []
-    for one in incident.conditions[:LISTED]:
+    if message.event == "over":
+        parts.append("\n".join(_subjects(incident, "over")[:LISTED]))
+    for one in incident.conditions[:LISTED] if message.event != "over" else ():
         lines = [f"{_name(one)}: {one.reason}" if one.reason else _name(one)]
-        if message.event not in ("over", "was"):
+        if message.event != "was":
             lines.append(f"  since {_moment(one.since, zone)}")
         lines += [f"  report: {one.report}"] if one.report else []
-        lines += [f"  rerun: {one.rerun}"] if one.rerun and message.event != "over" else []
+        lines += [f"  rerun: {one.rerun}"] if one.rerun else []
         lines += [f"  run: {one.run_id}"] if one.run_id else []
         parts.append("\n".join(lines))
-    if (more := len(incident.conditions) - LISTED) > 0:
+    if (more := len(_subjects(incident, message.event)) - LISTED) > 0:
         parts.append(f"... and {more} more: research-jobs status")
     parts.append(f"Times are of {zone.key}.")
     return "\n\n".join(parts) + "\n"
@@ -107,9 +116,15 @@ def _round(message: Message, zone: ZoneInfo) -> str:
     }[message.event]
 
 
-def _subject(incident: Incident) -> str:
+def _subjects(incident: Incident, event: Event) -> list[str]:
+    """Whom it concerns; when it is over, all of whom it was said."""
+    told = incident.subjects if event == "over" else ()
+    return list(dict.fromkeys((*told, *(one.subject for one in incident.conditions))))
+
+
+def _subject(incident: Incident, event: Event) -> str:
     """Who: ``volatility/garch``, ``3 notebooks``."""
-    subjects = list(dict.fromkeys(one.subject for one in incident.conditions))
+    subjects = _subjects(incident, event)
     if incident.kind is Kind.MANIFEST:
         return "the manifest"
     if len(subjects) == 1:
@@ -117,11 +132,10 @@ def _subject(incident: Incident) -> str:
     return f"{len(subjects)} {_MANY.get(incident.kind, 'notebooks')}"
 
 
-def _said(message: Message) -> str:
+def _said(incident: Incident, event: Event) -> str:
     """What of it: ``failed``, ``does not answer``, ``runs again``."""
-    incident = message.incident
-    several = len({one.subject for one in incident.conditions}) > 1
-    words = incident.kind.over if message.event == "over" else incident.kind.words
+    several = len(_subjects(incident, event)) > 1
+    words = incident.kind.over if event == "over" else incident.kind.words
     if incident.kind is Kind.MANIFEST:
         words = (
             words.replace("a mistake", f"{len(incident.conditions)} mistakes") if several else words
@@ -129,10 +143,10 @@ def _said(message: Message) -> str:
     elif several:
         first, _, rest = words.partition(" ")
         words = f"{_PLURALS.get(first, first)} {rest}".strip()
-    if message.event == "was":
+    if event == "was":
         words = " ".join(_PAST.get(word, word) for word in words.split())
-    after = " again" if message.event == "again" else ""
-    return f"{'still ' * (message.event == 'still')}{words}{after}"
+    after = " again" if event == "again" else ""
+    return f"{'still ' * (event == 'still')}{words}{after}"
 
 
 def _reason(incident: Incident) -> str:

@@ -47,9 +47,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt command is one line with a suggestion and exit code 2."""
-    assert main(["lits"]) == 2
+    assert main(["backfil"]) == 2
     error = capsys.readouterr().err
-    assert error == "research-jobs: no command 'lits'. Did you mean 'list'?\n"
+    assert error == "research-jobs: no command 'backfil'. Did you mean 'backfill'?\n"
 
 
 def test_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
