@@ -40,8 +40,12 @@ test-fast: $(VENV)/.installed-dev  ## Run the tests that need no server, browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
 
 .PHONY: verify
-verify: test bench  ## Run what takes too long for each change: all tests, the oldest Dagster, benchmarks
+verify: test bench simulate  ## Run what takes too long for each change: all tests, the oldest Dagster, benchmarks
 	@$(PYTHON) tests/support/other_dagster.py 1.12.0
+
+.PHONY: simulate
+simulate: $(VENV)/.installed-dev  ## Simulate 1,000 years of a server (YEARS=...), or replay one (SEED=17)
+	@PYTHONPATH=tests/support $(BIN)/python -m simulator --years $(or $(YEARS),1000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-dagster
 test-dagster:  ## Run the tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration

@@ -61,8 +61,6 @@ class DueTick:
         When it was due.
     now : datetime
         When it is evaluated: much later if the daemon was down.
-    definition : str
-        The schedule's expression and zone.
     catch_up : int or "none" or None
     edited_at : datetime or None
         When the manifest was last changed.
@@ -70,7 +68,6 @@ class DueTick:
 
     at: datetime
     now: datetime
-    definition: str
     catch_up: int | Literal["none"] | None = None
     edited_at: datetime | None = None
 
@@ -164,8 +161,8 @@ class Facts(Protocol):
         """Sequence of Group: the others."""
         ...
 
-    def last_definition(self) -> str | None:
-        """The schedule's definition when it last requested a run; None if it never did."""
+    def was_owed(self, moment: datetime) -> bool:
+        """Whether the schedule had a tick at a past moment, as it was defined then."""
         ...
 
     def first_due(self) -> datetime | None:
@@ -266,15 +263,14 @@ def _given_up(group: Group, member: Member, key: str, failed: frozenset[str]) ->
 
 
 def _edited_since(tick: DueTick, facts: Facts) -> bool:
-    """Whether the tick is before an edit of the schedule.
+    """Whether the tick is before an edit that brought it about.
 
     Dagster saves its progress once an hour. A daemon that restarts within that hour would fire
     for a time that is in the new expression but was not in the old one.
     """
     if tick.edited_at is None or tick.at >= tick.edited_at:
         return False
-    before = facts.last_definition()
-    return before is not None and before != tick.definition
+    return not facts.was_owed(tick.at)
 
 
 def _length(span: timedelta) -> str:

@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Definition", "OwedTick", "Ticks", "changes", "latest", "owed_ticks", "read_log"]
+__all__ = [
+    "Definition",
+    "OwedTick",
+    "Ticks",
+    "changes",
+    "latest",
+    "owed_at",
+    "owed_ticks",
+    "read_log",
+    "switches",
+]
 
 Ticks: TypeAlias = Callable[[Sequence[str], str, float], Iterator[datetime]]
 """``ticks(crons, zone, after)``: the ticks at or after a Unix time, in order. Dagster's own rules
@@ -81,9 +91,12 @@ class OwedTick:
 
 
 def read_log(lines: Iterable[str]) -> list[Definition]:
-    """The definitions of a log, in order. Lines that are damaged, or cut off, are passed over."""
+    """The definitions of a log, in order. Lines that are damaged, or cut off, are passed over.
+
+    Not by time: a later line is the newer one although the clock was set back between them.
+    """
     found = (_read(line) for line in lines)
-    return sorted((one for one in found if one is not None), key=lambda one: one.at)
+    return [one for one in found if one is not None]
 
 
 def _read(line: str) -> Definition | None:
@@ -108,6 +121,17 @@ def _read(line: str) -> Definition | None:
 def latest(log: Iterable[Definition]) -> dict[str, Definition]:
     """The last definition of each schedule."""
     return {definition.schedule: definition for definition in log}
+
+
+def owed_at(log: Iterable[Definition], schedule: str, moment: float, ticks: Ticks) -> bool | None:
+    """Whether a schedule had a tick at a moment, as it was defined then; None if unknown."""
+    last = None
+    for definition in log:
+        if definition.schedule == schedule and definition.at <= moment:
+            last = definition
+    if last is None:
+        return None
+    return last.on and next(ticks(last.crons, last.zone, moment)).timestamp() == moment
 
 
 def changes(
@@ -157,6 +181,32 @@ def changes(
         for name, one in after.items()
         if name not in before or replace(one, at=before[name].at) != before[name]
     ]
+
+
+def switches(
+    log: Iterable[Definition],
+    now: float,
+    states: Mapping[str, tuple[bool | None, float | None]],
+) -> list[Definition]:
+    """What is to be added to the log for the switches of Dagster's UI.
+
+    Parameters
+    ----------
+    log : iterable of Definition
+    now : float
+        Unix time, seconds.
+    states : mapping of str to pair
+        How each schedule was switched (None: not at all), and since when it is on. Dagster stores
+        when a schedule was switched on, and only that it is off.
+    """
+    found: list[Definition] = []
+    for name, known in latest(log).items():
+        said, since = states.get(name, (None, None))
+        if known.removed or said == known.switched:
+            continue
+        at = since if said and since is not None and since > known.at else now
+        found.append(replace(known, at=at, switched=said))
+    return found
 
 
 def owed_ticks(

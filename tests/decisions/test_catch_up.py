@@ -55,10 +55,10 @@ class World:
 
     plain: list[Member]
     groups: list[Numbers]
-    before: str | None = None
+    owed: bool = True
 
-    def last_definition(self) -> str | None:
-        return self.before
+    def was_owed(self, moment: datetime) -> bool:
+        return self.owed
 
     def first_due(self) -> datetime | None:
         return DUE - timedelta(days=30)
@@ -67,7 +67,7 @@ class World:
 def test_what_is_missing_is_requested_and_a_plain_notebook_goes_with_the_newest() -> None:
     """Within catch_up, oldest first; the notebook without partitions runs once."""
     world = World([Member("plain")], [Numbers([Member("daily")], {"1", "3", "5"})])
-    assert requests(DueTick(DUE, DUE, "x", catch_up=3), world) == [
+    assert requests(DueTick(DUE, DUE, catch_up=3), world) == [
         Request(("daily",), "3"),
         Request(("plain", "daily"), "5"),
     ]
@@ -76,17 +76,15 @@ def test_what_is_missing_is_requested_and_a_plain_notebook_goes_with_the_newest(
 def test_a_partition_is_given_up_after_its_retries() -> None:
     """Two retries make three runs; then nothing is requested and the reason says so."""
     group = Numbers([Member("daily", retries=2)], {"5"}, {"5": 2})
-    assert requests(DueTick(DUE, DUE, "x", catch_up=0), World([], [group])) == [
-        Request(("daily",), "5")
-    ]
+    assert requests(DueTick(DUE, DUE, catch_up=0), World([], [group])) == [Request(("daily",), "5")]
     group.failed["5"] = 3
-    assert "failed too often" in requests(DueTick(DUE, DUE, "x", catch_up=0), World([], [group]))
+    assert "failed too often" in requests(DueTick(DUE, DUE, catch_up=0), World([], [group]))
 
 
 def test_an_edit_and_a_late_tick_request_nothing() -> None:
     """Each gives its reason."""
-    world = World([Member("plain")], [], before="other")
-    edited = DueTick(DUE, DUE, "x", edited_at=DUE + timedelta(seconds=1))
+    world = World([Member("plain")], [], owed=False)
+    edited = DueTick(DUE, DUE, edited_at=DUE + timedelta(seconds=1))
     assert "edited" in requests(edited, world)
-    late = DueTick(DUE, DUE + timedelta(hours=2), "x", catch_up="none")
+    late = DueTick(DUE, DUE + timedelta(hours=2), catch_up="none")
     assert requests(late, world) == "due 2026-03-10 01:30 UTC, 2 h 0 min ago; catch_up: none"

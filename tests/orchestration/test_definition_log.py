@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from dagster._core.scheduler.instigation import InstigatorStatus
@@ -17,6 +18,7 @@ from research_jobs.orchestration.model.definition_log import (
     read_definitions,
     record_manifest,
     record_switches,
+    was_owed,
 )
 
 SCHEDULE = 'schedules: {{nightly: {{cron: "{cron}", notebooks: [good]}}}}'
@@ -108,3 +110,13 @@ def test_a_log_that_cannot_be_written_stops_nothing(project) -> None:
     log_file(project.project).mkdir(parents=True)
     record_manifest(load_catalog(project.project))
     assert read_definitions(project.project) == []
+
+
+def test_the_log_knows_which_ticks_were_owed(project) -> None:
+    """From its first line on; before that nothing is known."""
+    record(project)
+    tomorrow = datetime.now(UTC).replace(hour=1, minute=0, second=0, microsecond=0)
+    tomorrow += timedelta(days=1)
+    assert was_owed(project.project, "nightly", tomorrow) is True
+    assert was_owed(project.project, "nightly", tomorrow + timedelta(hours=1)) is False
+    assert was_owed(project.project, "nightly", tomorrow - timedelta(days=3)) is None

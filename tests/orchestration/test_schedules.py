@@ -381,6 +381,19 @@ def test_an_edit_of_something_else_keeps_a_missed_tick(instance):
     assert len(asked(requests_at(tick_, instance))) == 1
 
 
+def test_the_log_of_definitions_says_whether_a_tick_is_from_before_an_edit(instance):
+    """Edited days ago and saved again in an outage: the missed tick is made up for all the same."""
+    _scheduled_run(instance, "2026-03-01 06:00", cron="0 6 * * * Europe/Zagreb")
+    missed = tick(schedule(), PLAIN, due="2026-03-10 01:30", late=timedelta(hours=8))
+    saved = {**vars(missed), "edited_at": at("2026-03-10 09:00")}
+    owed = Tick(
+        **saved | {"owed_at": lambda name, moment: (name, moment) == ("nightly", missed.at)}
+    )
+    assert len(asked(requests_at(owed, instance))) == 1
+    brought_about = Tick(**saved | {"owed_at": lambda name, moment: False})
+    assert "edited" in str(requests_at(brought_about, instance))
+
+
 @dg.asset(name="momentum_signals", partitions_def=DAILY)
 def failing(context) -> None:
     """A notebook that fails on one day."""

@@ -46,7 +46,7 @@ from research_jobs.orchestration.model.config import (
     partition_parameters,
     settable_parameters,
 )
-from research_jobs.orchestration.model.definition_log import record_manifest
+from research_jobs.orchestration.model.definition_log import record_manifest, was_owed
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.partitions import build_partitions
@@ -205,6 +205,7 @@ def _schedules(
         op_config=op_config,
         locate=catalog.manifest.locate,
         manifest=catalog.project.manifest,
+        owed_at=partial(was_owed, catalog.project),
     )
 
 

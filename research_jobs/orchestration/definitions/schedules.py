@@ -72,6 +72,7 @@ class BuiltSchedules:
 
 
 OpConfig = Callable[[str, Mapping[str, Any], str | None], Mapping[str, Any]]
+OwedAt = Callable[[str, datetime], bool | None]
 
 
 def build_schedules(
@@ -81,6 +82,7 @@ def build_schedules(
     op_config: OpConfig | None = None,
     locate: Callable[..., Any] | None = None,
     manifest: Path | None = None,
+    owed_at: OwedAt = lambda _schedule, _moment: None,
 ) -> BuiltSchedules:
     """Build the schedules of a manifest.
 
@@ -99,6 +101,8 @@ def build_schedules(
         `Manifest.locate`, for messages.
     manifest : Path, optional
         The manifest, whose modification time tells when a schedule was edited.
+    owed_at : callable, optional
+        ``owed_at(schedule, moment)``: whether a schedule had a tick then, None if unknown.
 
     Returns
     -------
@@ -118,7 +122,7 @@ def build_schedules(
             problem = ManifestError(f"schedule {name}: {error.what}", where=where, hint=error.hint)
             problems.append(Problem("schedule", name, problem))
             continue
-        made.append(_schedule(name, spec, members, config, manifest, listed=listed))
+        made.append(_schedule(name, spec, members, config, manifest, owed_at, listed=listed))
     return BuiltSchedules(tuple(made), tuple(problems))
 
 
@@ -170,6 +174,7 @@ def _schedule(
     members: Sequence[ScheduledNotebook],
     config: Mapping[str, Mapping[str, Any]],
     manifest: Path | None,
+    owed_at: OwedAt,
     *,
     listed: bool,
 ) -> dg.ScheduleDefinition:
@@ -186,6 +191,7 @@ def _schedule(
             now=now,
             config=config,
             edited_at=_changed_at(manifest),
+            owed_at=owed_at,
         )
         result = requests_at(tick, lambda: context.instance)
         # Dagster takes several requests from a generator, not from a list
@@ -244,6 +250,8 @@ class Tick:
         Op name to config.
     edited_at : datetime or None
         When the manifest was last changed.
+    owed_at : callable
+        ``owed_at(schedule, moment)``: whether it had a tick then, None if unknown.
     """
 
     schedule: str
@@ -253,6 +261,7 @@ class Tick:
     now: datetime
     config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     edited_at: datetime | None = None
+    owed_at: OwedAt = lambda _schedule, _moment: None
 
     @property
     def cron(self) -> str:
@@ -278,7 +287,7 @@ def requests_at(
     list of dagster.RunRequest or str
         As `research_jobs.decisions.catch_up.requests` decides.
     """
-    due = DueTick(tick.at, tick.now, tick.cron, tick.spec.catch_up, tick.edited_at)
+    due = DueTick(tick.at, tick.now, tick.spec.catch_up, tick.edited_at)
     opened = instance if callable(instance) else lambda: instance
     groups = partition_groups(tick.notebooks)
     with dg.partition_loading_context(tick.at, opened() if groups else None):
@@ -319,14 +328,19 @@ class _Facts:
         groups: Sequence[tuple[dg.PartitionsDefinition[Any], Sequence[ScheduledNotebook]]],
         opened: Callable[[], DagsterInstance],
     ) -> None:
-        self._schedule = tick.schedule
+        self._tick = tick
         self._opened = opened
         self.plain = [_member(n) for n in tick.notebooks if n.partitions is None]
         self.groups = [_Group(definition, members, opened()) for definition, members in groups]
 
-    def last_definition(self) -> str | None:
+    def was_owed(self, moment: datetime) -> bool:
+        known = self._tick.owed_at(self._tick.schedule, moment)
+        if known is not None:
+            return known
+        # Without a log: as it was when it last requested a run.
         last = self._opened().get_runs(self._filter(), limit=1)
-        return last[0].tags.get(CRON_TAG) if last else None
+        before = last[0].tags.get(CRON_TAG) if last else None
+        return before is None or before == self._tick.cron
 
     def first_due(self) -> datetime | None:
         records = self._opened().get_run_records(self._filter(), limit=1, ascending=True)
@@ -336,7 +350,7 @@ class _Facts:
         return datetime.fromisoformat(due) if due else records[0].create_timestamp
 
     def _filter(self) -> dg.RunsFilter:
-        return dg.RunsFilter(tags={SCHEDULE_TAG: self._schedule})
+        return dg.RunsFilter(tags={SCHEDULE_TAG: self._tick.schedule})
 
 
 def _member(notebook: ScheduledNotebook) -> Member:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from research_jobs.decisions.definitions import Definition, changes, latest, read_log
+from research_jobs.decisions.definitions import Definition, changes, owed_at, read_log, switches
 from research_jobs.filesystem import open_private
 from research_jobs.manifest import Manifest, Problem, ScheduleSpec
+from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.project import Project
 
@@ -29,7 +30,8 @@ __all__ = [
     "record_manifest",
     "record_switches",
     "stated_definitions",
-    "switched",
+    "switch_states",
+    "was_owed",
 ]
 
 logger = logging.getLogger("research_jobs")
@@ -50,6 +52,11 @@ def read_definitions(project: Project) -> list[Definition]:
     except OSError:
         return []
     return read_log(text.splitlines())
+
+
+def was_owed(project: Project, schedule: str, moment: datetime) -> bool | None:
+    """Whether a schedule had a tick at a moment, by the log; None if unknown."""
+    return owed_at(read_definitions(project), schedule, moment.timestamp(), cron_ticks)
 
 
 def record_manifest(catalog: Catalog, problems: Iterable[Problem] = ()) -> None:
@@ -98,25 +105,19 @@ def _definition(name: str, spec: ScheduleSpec, now: float) -> Definition:
 
 def record_switches(project: Project, instance: dg.DagsterInstance) -> None:
     """Add that somebody switched schedules on or off in Dagster's UI since the last look."""
-    states = {state.instigator_name: state for state in instance.all_instigator_state()}
-    _add(project, lambda log: switched(log, states, time.time()))
+    states = switch_states(instance.all_instigator_state())
+    _add(project, lambda log: switches(log, time.time(), states))
 
 
-def switched(log: Iterable[Definition], states: Mapping[str, Any], now: float) -> list[Definition]:
-    """What is to be added to a log for the switches of Dagster's UI.
-
-    Dagster stores when a schedule was switched on, and only that it is off.
-    """
-    found: list[Definition] = []
-    for name, known in latest(log).items():
-        state = states.get(name)
-        said = None if state is None else _SWITCHED.get(state.status.value)
-        if known.removed or said == known.switched:
-            continue
-        since = getattr(state.instigator_data, "start_timestamp", None) if state and said else None
-        at = since if since is not None and since > known.at else now
-        found.append(replace(known, at=at, switched=said))
-    return found
+def switch_states(states: Iterable[Any]) -> dict[str, tuple[bool | None, float | None]]:
+    """How each schedule was switched in Dagster's UI, and since when it is on."""
+    return {
+        state.instigator_name: (
+            _SWITCHED.get(state.status.value),
+            getattr(state.instigator_data, "start_timestamp", None),
+        )
+        for state in states
+    }
 
 
 def _add(project: Project, more: Callable[[list[Definition]], list[Definition]]) -> None:

@@ -25,7 +25,7 @@ from research_jobs.decisions.account import (
     TickRun,
     account,
 )
-from research_jobs.decisions.definitions import Definition, Ticks, changes, latest
+from research_jobs.decisions.definitions import Definition, Ticks, latest, switches
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.compat.assets import PARTITION_NAME_TAG
 from research_jobs.orchestration.compat.instance import cron_ticks, schedule_id
@@ -35,7 +35,7 @@ from research_jobs.orchestration.model.causes import error_line, run_failure_lin
 from research_jobs.orchestration.model.definition_log import (
     read_definitions,
     stated_definitions,
-    switched,
+    switch_states,
 )
 from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import read_failure
@@ -153,15 +153,13 @@ class _Facts:
         log = read_definitions(self._catalog.project)
         known = latest(log)
         stated = stated_definitions(self._catalog.manifest, self.now)
-        new = {name: one for name, one in stated.items() if name not in known}
-        for one in changes([], self.now, new, {}):
+        for one in (one for name, one in stated.items() if name not in known):
             # Dagster knows since when it has been running one that is older than the log.
             data = getattr(self._states.get(one.schedule), "instigator_data", None)
             since = getattr(data, "start_timestamp", None)
             if since is not None:
                 log.append(replace(one, at=since))
-        log += switched(log, self._states, self.now)
-        return sorted(log, key=lambda one: one.at)
+        return log + switches(log, self.now, switch_states(self._states.values()))
 
     def evaluations(self) -> Iterable[Evaluation]:
         for name, (origin, selector) in self._ids().items():

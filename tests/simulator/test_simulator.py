@@ -1,0 +1,79 @@
+"""Years of schedules in a simulated world; and that the simulator finds what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from simulator.checks import check
+from simulator.world import World
+
+from research_jobs.decisions import account, catch_up, definitions
+
+YEARS_EACH = 5
+
+
+@pytest.mark.parametrize("first", range(0, 20, YEARS_EACH))
+def test_nothing_is_lost_in_many_years(first: int) -> None:
+    """Every owed tick is accounted for once, nothing is requested twice, no hole stays."""
+    wrong = {seed: check(seed) for seed in range(first, first + YEARS_EACH)}
+    assert {seed: lines for seed, lines in wrong.items() if lines} == {}
+
+
+def test_one_number_replays_a_world() -> None:
+    """The same seed gives the same ticks, runs and outages."""
+    first, second = World(3).live(), World(3).live()
+    assert first.evaluated == second.evaluated
+    assert (first.runs, first.outages, first.log) == (second.runs, second.outages, second.log)
+
+
+def _without_last(found: Callable[..., Any]) -> Callable[..., Any]:
+    def owed_ticks(*given: Any) -> Any:
+        return [tick for tick in found(*given) if tick.at.minute != 30]
+
+    return owed_ticks
+
+
+def _ignoring_what_is_running(
+    group: Any, tick: Any, first_due: Any
+) -> list[tuple[str, list[catch_up.Member]]]:
+    windows = group.windows(2) if group.timed else []
+    return [(key, list(group.members)) for one in windows for key in group.keys_of(one)]
+
+
+def _without_removals(found: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: [one for one in found(*given) if not one.removed]
+
+
+BROKEN = {
+    "ticks that the account forgets": (
+        account, "owed_ticks", _without_last(definitions.owed_ticks), "is not accounted for",
+    ),
+    "a missed tick that is called failed": (
+        account._Judge, "_lost",
+        lambda self, tick: account._told(tick, account.Became.FAILED, None), "and not",
+    ),
+    "ticks that are healed by nothing": (
+        account._Judge, "_healing", lambda self, tick: account._Healing(1.0, ()), "by nothing",
+    ),
+    "partitions that run already": (
+        catch_up, "_wanted", _ignoring_what_is_running, "is asked for twice at once",
+    ),
+    "no look back": (catch_up, "_look_back", lambda tick, member: 0, "without a reason"),
+    "every late tick edited away": (
+        catch_up, "_edited_since", lambda tick, facts: tick.now - tick.at > catch_up.LATE / 2,
+        "as if it had been edited away",
+    ),
+    "a log without removals": (
+        definitions, "changes", _without_removals(definitions.changes), "nobody owed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each decision broken on purpose: some world of a few says so."""
+    place, attribute, broken, said = BROKEN[name]
+    monkeypatch.setattr(place, attribute, broken)
+    assert any(said in line for seed in range(4) for line in check(seed))
