@@ -50,7 +50,7 @@ def _try(project: Project, manifest: Manifest, *, as_json: bool) -> int:
     from research_jobs.notify.trying import try_channels
 
     broken = [problem for problem in manifest.problems if problem.scope == "channel"]
-    tried = try_channels(project, manifest.alerts, masker_of(manifest, [*manifest.alerts.values()]))
+    tried = try_channels(project, manifest.alerts, masker_of(manifest, manifest.alerts))
     if as_json:
         found = [asdict(one) for one in tried]
         found += [

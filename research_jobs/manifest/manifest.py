@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from research_jobs.errors import ManifestError, SourceLocation
-from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec
+from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec, variables_in
 from research_jobs.manifest.document import Document
 from research_jobs.manifest.models import (
     Defaults,
@@ -81,6 +81,14 @@ class Manifest:
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None
     document: Document | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Tuple of str: `secrets`, and the variables that channels and the heartbeat need."""
+        said: list[str | None] = [self.heartbeat.url if self.heartbeat is not None else None]
+        for channel in self.alerts.values():
+            said += [channel.url, channel.email.password if channel.email is not None else None]
+        return tuple(dict.fromkeys((*self.secrets, *variables_in(said))))
 
     def spec(self, name: str) -> NotebookSpec:
         """A notebook's settings: its entry with defaults merged in, or the defaults alone.

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from research_jobs.errors import ProjectError
@@ -160,10 +161,19 @@ def describe(spec: ChannelSpec) -> str:
 
 
 def _job(spec: ChannelSpec, project: str, letters: Sequence[Letter]) -> dict[str, Any]:
-    job: dict[str, Any] = {"letters": [asdict(letter) for letter in letters]}
+    job: dict[str, Any] = {"letters": [asdict(_dated(letter)) for letter in letters]}
     if spec.email is not None:
         return job | {"email": _email(spec.email, project)}
     return job | {"url": resolved(spec.url or "")}
+
+
+def _dated(letter: Letter) -> Letter:
+    """A letter that says so if it comes late."""
+    if not letter.attempts:
+        return letter
+    written = datetime.fromtimestamp(letter.at).astimezone()
+    late = f"Written {written:%a %d %b %H:%M %Z}, and not delivered before.\n"
+    return replace(letter, body=f"{letter.body}{late}")
 
 
 def _email(email: EmailSpec, project: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec, variables_in
+from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec
 from research_jobs.manifest.manifest import Manifest
 from research_jobs.notify.condition import Condition, Kind
 from research_jobs.notify.deciding import Message, decide
@@ -91,7 +91,7 @@ class Notifier:
             What was decided to be said.
         """
         rules = rules_of(manifest, self.kept.rules)
-        self._masker = masker = masker_of(manifest, [*rules.channels.values()], rules.heartbeat)
+        self._masker = masker = masker_of(manifest, rules.channels)
         outbox = self._settled(now)
         mistakes = {
             problem.error.headline: self.kept.mistakes.get(problem.error.headline, now)
@@ -239,14 +239,10 @@ def heartbeat_due(spec: HeartbeatSpec, last: float | None, now: float) -> bool:
     return last is None or now - last >= spec.every or now < last
 
 
-def masker_of(
-    manifest: Manifest, channels: Sequence[ChannelSpec], heartbeat: HeartbeatSpec | None = None
-) -> Masker:
-    """A masker of all that is secret: to the project, to the channels, to the heartbeat."""
-    named = [*manifest.secrets]
+def masker_of(manifest: Manifest, channels: Mapping[str, ChannelSpec]) -> Masker:
+    """A masker of all that is secret to the project and to these channels."""
+    named = [*manifest.masked]
     for spec in manifest.notebooks.values():
         named += spec.secret_parameters.values()
-    if heartbeat is not None:
-        named += variables_in(heartbeat.url)
     values = [os.environ.get(name, "") for name in named]
-    return Masker([*values, *(value for spec in channels for value in secrets_in(spec))])
+    return Masker([*values, *(value for spec in channels.values() for value in secrets_in(spec))])

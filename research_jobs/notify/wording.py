@@ -12,6 +12,7 @@ from research_jobs.notify.deciding import Event, Incident, Message
 __all__ = ["body_of", "line_of", "title_of"]
 
 LISTED = 20
+LONGEST_REASON = 500
 _WHAT = {
     Kind.DISK: "the disk {}",
     Kind.CLOCK: "the clock of {}",
@@ -86,7 +87,8 @@ def body_of(message: Message, timezone: str) -> str:
     if message.event == "over":
         parts.append("\n".join(_subjects(incident, "over")[:LISTED]))
     for one in incident.conditions[:LISTED] if message.event != "over" else ():
-        lines = [f"{_name(one)}: {one.reason}" if one.reason else _name(one)]
+        reason = one.reason[:LONGEST_REASON]
+        lines = [f"{_name(one)}: {reason}" if reason else _name(one)]
         if message.event != "was":
             lines.append(f"  since {_moment(one.since, zone)}")
         lines += [f"  report: {one.report}"] if one.report else []

@@ -113,7 +113,7 @@ def build_request(
         environment=dict(spec.environment),
         secrets={
             name: value
-            for name in (*manifest.secrets, *spec.secret_parameters.values())
+            for name in (*manifest.masked, *spec.secret_parameters.values())
             if (value := _variable(spec, name))
         },
         metadata=metadata,

@@ -9,6 +9,7 @@ import ssl
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -196,7 +197,8 @@ def hooks() -> Iterator[Callable[..., Hook]]:
 
 @pytest.fixture
 def silent() -> Iterator[Callable[[str], int]]:
-    """Ports behind which somebody accepts and then hangs, or breaks off."""
+    """Ports behind which somebody accepts and then hangs, breaks off, or is endlessly slow."""
+    done = threading.Event()
     listening: list[socket.socket] = []
     accepted: list[socket.socket] = []
 
@@ -212,13 +214,22 @@ def silent() -> Iterator[Callable[[str], int]]:
                     return
                 if way == "break":
                     connection.close()
-                else:
-                    accepted.append(connection)
+                    continue
+                accepted.append(connection)
+                if way == "drip":
+                    threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+        def drip(connection: socket.socket) -> None:
+            with suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                while not done.wait(0.2):
+                    connection.sendall(b"x")
 
         threading.Thread(target=serve, daemon=True).start()
         return listener.getsockname()[1]
 
     yield make
+    done.set()
     for one in (*listening, *accepted):
         one.close()
 

@@ -109,7 +109,7 @@ alerts:
     assert "sesame" not in kept_path(project).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("way", ["down", "lying", "break", "hang", "unset", "unknown"])
+@pytest.mark.parametrize("way", ["down", "lying", "break", "hang", "drip", "unset", "unknown"])
 def test_a_channel_that_fails_is_told_through_the_others(
     looks, write, mailbox, hooks, silent, monkeypatch, way
 ):
@@ -121,6 +121,7 @@ def test_a_channel_that_fails_is_told_through_the_others(
         "lying": (hooks(500).url, "500"),
         "break": (f"json://127.0.0.1:{silent('break')}/x", "onnection"),
         "hang": (f"json://127.0.0.1:{silent('hang')}/x?rto=60", "did not end in time"),
+        "drip": (f"json://127.0.0.1:{silent('drip')}/x?rto=60", "did not end in time"),
         "unset": ("${HOOK}", "HOOK is not set"),
         "unknown": ("ntfys://?", "URL"),
     }[way]
@@ -133,6 +134,47 @@ def test_a_channel_that_fails_is_told_through_the_others(
     assert subjects[1].startswith("research: the alert channel chat does not deliver: ")
     assert said in mailbox.letters[1].get_content()
     assert "research-jobs alerts --test" in mailbox.letters[1].get_content()
+
+
+@pytest.mark.parametrize("way", ["down", "lying", "break", "hang"])
+def test_a_mail_server_that_fails_is_told_through_the_others(
+    looks, write, mailbox, hooks, silent, monkeypatch, way
+):
+    """The same for e-mail: gone, refusing each letter, breaking off, never greeting."""
+    monkeypatch.setattr(delivery, "SECONDS", 4.0)
+    mailbox.answer = "554 No thanks"
+    port = {"down": 9, "lying": mailbox.port}.get(way) or silent(way)
+    said = {"down": "refused", "lying": "554 No thanks", "hang": "did not end in time"}
+    hook = hooks()
+    manifest = write(f"""
+alerts:
+  chat: {{url: "{hook.url}"}}
+  ops: {{email: {{to: ops@example.com, host: 127.0.0.1, port: {port}}}}}
+""")
+    for after in (10, 10, 10, 20, 20, 20):
+        looks.look(manifest, failed("garch"), after=after)
+    assert [one["title"].partition(": ")[2][:12] for one in hook.got] == [
+        "garch failed", "the alert ch"
+    ]  # fmt: skip
+    assert said.get(way, "ops does not deliver: ") in hook.got[1]["message"] + hook.got[1]["title"]
+
+
+def test_a_look_does_not_wait_and_a_killed_watch_loses_nothing(
+    looks, write, hooks, silent, project
+):
+    """Looks go on beside a delivery that hangs; whoever looks after a kill delivers the letter."""
+    hook = hooks()
+    manifest = write(f"alerts: {{chat: {{url: 'json://127.0.0.1:{silent('hang')}/x?rto=60'}}}}")
+    killed = Notifier(project)
+    for step in range(4):
+        killed.look([failed("garch")], START + 10 * step, manifest)
+    assert "chat" in killed._deliveries
+    manifest = write(f"alerts: {{chat: {{url: '{hook.url}'}}}}")
+    looks.restart()
+    looks.look(manifest, failed("garch"), after=60)
+    looks.look(manifest, failed("garch"))
+    assert [one["title"].partition(":")[0] for one in hook.got] == ["research"]
+    killed._deliveries.close()
 
 
 def test_what_was_not_delivered_is_delivered_later_once(looks, write, hooks, project):
@@ -153,6 +195,7 @@ def test_what_was_not_delivered_is_delivered_later_once(looks, write, hooks, pro
     looks.restart()
     looks.look(manifest, failed("garch"), after=900)
     assert len(hook.got) == 1
+    assert "and not delivered before." in hook.got[0]["message"]
     assert read_kept(project).outbox.waiting == ()
     assert [sent.delivered for sent in read_kept(project).outbox.sent] == [True]
 
