@@ -21,6 +21,7 @@ from typing import Any
 from dagster import DagsterRun, DefaultRunLauncher
 
 from research_jobs.errors import ProjectError
+from research_jobs.failpoints import failpoint
 from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.instance import worker_health
 from research_jobs.orchestration.compat.remembering import remember
@@ -46,6 +47,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
         """
         remember(self._instance)  # the daemon, which launches, asks it all the time
         run: DagsterRun = context.dagster_run
+        failpoint("launch.begin")
         try:
             start_run(_project_of(run), run.run_id, instance_text(self._instance))
         except ImportError as error:
@@ -58,6 +60,7 @@ class WorkerRunLauncher(DefaultRunLauncher):
                     f"Launched by the code server: {error.headline}.", run
                 )
         else:
+            failpoint("launch.begun")
             return
         super().launch_run(context)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dagster import DagsterRunStatus
+
 from research_jobs.orchestration.compat import run_worker as private
-from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
+from research_jobs.orchestration.model.workers import PROCESS_TAG, claim_run, process_tag
 
 __all__ = ["conclude_run", "work_on_run"]
+
+_NOT_THIS_LAUNCH = (DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED)
 
 
 def work_on_run(message: Mapping[str, Any]) -> int:
@@ -24,9 +28,14 @@ def work_on_run(message: Mapping[str, Any]) -> int:
     int
         0 when the run's ending is on record.
     """
-    with private.instance_from_text(str(message["instance"])) as instance:
-        run = instance.get_run_by_id(str(message["run_id"]))
-        if run is None or run.is_finished:
+    run_id = str(message["run_id"])
+    claim = claim_run(run_id)
+    if claim is None:
+        return 0  # it was launched a second time; the first goes on
+    with claim, private.instance_from_text(str(message["instance"])) as instance:
+        run = instance.get_run_by_id(run_id)
+        # This launch came late: the run has ended, goes on elsewhere, or is to be launched again.
+        if run is None or run.is_finished or run.status in _NOT_THIS_LAUNCH:
             return 0
         tag = {PROCESS_TAG: process_tag(run.run_id)}
         private.work_on_run(instance, run, lambda: instance.add_run_tags(run.run_id, tag))

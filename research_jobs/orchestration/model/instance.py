@@ -69,8 +69,8 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "runs": {"max_concurrent_runs": 10},
         },
         "run_coordinator": {
-            "module": "dagster.core.run_coordinator",
-            "class": "QueuedRunCoordinator",
+            "module": "research_jobs.orchestration.execution.run_queue",
+            "class": "NotebookRunQueue",
             "config": {
                 "dequeue_interval_seconds": 1,
                 "max_user_code_failure_retries": 20,

@@ -11,12 +11,22 @@ from pathlib import Path
 
 from dagster import DagsterRun
 
-__all__ = ["PROCESS_TAG", "Worker", "command_tags", "process_tag", "worker_of"]
+__all__ = [
+    "PROCESS_TAG",
+    "Worker",
+    "claim_run",
+    "command_tags",
+    "is_begun",
+    "process_tag",
+    "worker_of",
+]
 
 PROCESS_TAG = "research_jobs/process"
 """Tag that says which process works on a run: run, machine, pid, and when that started."""
 
 _MAX_RETRIES_TAG = "dagster/max_retries"
+# Dagster's, on a run that a code server was asked to work on.
+_SERVER_TAG = ".dagster/grpc_info"
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,42 @@ def worker_of(run: DagsterRun) -> Worker | None:
         return None
     # A pid is used again: the same one started at another time is another process.
     return Worker(int(pid), alive=_start_of(int(pid)) == started)
+
+
+def claim_run(run_id: str) -> socket.socket | None:
+    """Become the one process of this machine that the host has work on a run.
+
+    Parameters
+    ----------
+    run_id : str
+
+    Returns
+    -------
+    socket or None
+        Holds the claim until it is closed, at the latest with the process. None where another
+        process has it.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        # A name in Linux's abstract namespace: it leaves nothing behind, whatever ends the process.
+        claim.bind(b"\0research_jobs/run/%d/%s" % (os.getuid(), run_id.encode()))
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def is_begun(run: DagsterRun) -> bool:
+    """Whether a process works on a run that is starting, or a code server was asked for one."""
+    if _SERVER_TAG in run.tags or run.tags.get(PROCESS_TAG, "").startswith(run.run_id[:8]):
+        return True
+    if sys.platform != "linux":
+        return False  # no host there
+    claim = claim_run(run.run_id)
+    if claim is None:
+        return True
+    claim.close()
+    return False
 
 
 def _machine() -> str:
