@@ -328,9 +328,9 @@ class _Judge:
     ) -> None:
         self._facts = facts
         self._signs = sorted(one.when for one in evaluated.values() if one.when is not None)
-        self._last: dict[str, float] = {}
-        for schedule, at in evaluated:
-            self._last[schedule] = max(at, self._last.get(schedule, at))
+        self._evaluated: dict[str, list[float]] = {}
+        for schedule, at in sorted(evaluated):
+            self._evaluated.setdefault(schedule, []).append(at)
 
     def judge(self, tick: OwedTick, evaluation: Evaluation | None) -> AccountedTick | None:
         """What became of a tick; None where it is too early to say."""
@@ -446,20 +446,25 @@ class _Judge:
                 return _told(tick, Became.MISSED, why)
         if tick.definition is not None and tick.definition.broken:
             return _told(tick, Became.MISSED, f"it was broken: {tick.definition.broken}")
-        seen_later = self._last.get(tick.schedule, 0.0) > at
-        after = tick.successor
-        if after is not None and after.switched is False and not seen_later:
-            why = f"it was switched off by {_moment(after.at, tick)}"
+        following = self._next_evaluated(tick.schedule, at)
+        if tick.off_at is not None and (following is None or following >= tick.off_at):
+            why = f"it was switched off by {_moment(tick.off_at, tick)}"
             return _told(tick, Became.NOTHING_TO_DO, why)
         number = bisect.bisect_right(self._signs, at)
-        following = self._signs[number] if number < len(self._signs) else None
-        if following is None or following - at > LATE_S:
+        sign = self._signs[number] if number < len(self._signs) else None
+        if sign is None or sign - at > LATE_S:
             since = f"from {_moment(self._signs[number - 1], tick)} " if number else ""
-            until = f"to {_moment(following, tick)}" if following is not None else "until now"
+            until = f"to {_moment(sign, tick)}" if sign is not None else "until now"
             return _told(tick, Became.MISSED, f"nothing was evaluated {since}{until}")
-        if seen_later:
+        if following is not None:
             return _told(tick, Became.MISSED, "Dagster went on with a later tick")
         return _told(tick, Became.UNACCOUNTED, "the daemon was there and did not evaluate it")
+
+    def _next_evaluated(self, schedule: str, at: float) -> float | None:
+        """The next tick of a schedule that was evaluated."""
+        known = self._evaluated.get(schedule, [])
+        number = bisect.bisect_right(known, at)
+        return known[number] if number < len(known) else None
 
 
 def _first(times: Sequence[Made], since: float) -> Made | None:

@@ -80,14 +80,14 @@ class OwedTick:
     at : datetime
     definition : Definition or None
         The schedule as it stood; None for a tick that Dagster evaluated and the log does not know.
-    successor : Definition or None
-        The one that replaced it.
+    off_at : float or None
+        When it was next seen to be switched off in Dagster's UI, Unix time in seconds.
     """
 
     schedule: str
     at: datetime
     definition: Definition | None = None
-    successor: Definition | None = None
+    off_at: float | None = None
 
 
 def read_log(lines: Iterable[str]) -> list[Definition]:
@@ -217,13 +217,15 @@ def owed_ticks(
     for definition in log:
         by_schedule.setdefault(definition.schedule, []).append(definition)
     for name, theirs in by_schedule.items():
-        for number, definition in enumerate(theirs):
-            successor = theirs[number + 1] if number + 1 < len(theirs) else None
-            first = max(start, definition.at)
-            last = min(end, successor.at) if successor is not None else end
-            if not definition.on or first >= last:
-                continue
-            for at in ticks(definition.crons, definition.zone, first):
-                if at.timestamp() >= last:
-                    break
-                yield OwedTick(name, at, definition, successor)
+        off_at: float | None = None
+        later = end
+        for definition in reversed(theirs):
+            first, last = max(start, definition.at), min(end, later)
+            if definition.on and first < last:
+                for at in ticks(definition.crons, definition.zone, first):
+                    if at.timestamp() >= last:
+                        break
+                    yield OwedTick(name, at, definition, off_at)
+            later = definition.at
+            if definition.switched is not None:
+                off_at = None if definition.switched else definition.at

@@ -6,18 +6,24 @@ import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from zoneinfo import available_timezones
 
 import pytest
 from dagster._core.scheduler.instigation import TickStatus
+from dagster._utils.schedules import schedule_execution_time_iterator
 from scheduler import Scheduler
 
 from research_jobs.cli.main import main
 from research_jobs.decisions.account import Became
-from research_jobs.decisions.definitions import Definition
+from research_jobs.decisions.definitions import Definition, owed_ticks
 from research_jobs.orchestration.definitions.schedules import SCHEDULE_TAG, TICK_TAG
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.model.definition_log import log_file
-from research_jobs.orchestration.operations.account import read_account, read_outages
+from research_jobs.orchestration.operations.account import (
+    _local_ticks,
+    read_account,
+    read_outages,
+)
 
 MINUTE = 60.0
 MANIFEST = """
@@ -165,6 +171,20 @@ def test_ticks_are_owed_by_the_schedule_as_it_stood(project) -> None:
     every_fifth = [n for n in (8, 7, 6) if (last / 60 - n) % 5 == 0]
     assert minutes == [10, 9, *every_fifth, 3, 2]
     assert found.ticks[-1].reason == "it was broken: no such notebook"
+
+
+def test_ticks_are_dagsters_in_every_zone() -> None:
+    """What is owed is what the scheduler keeps, in each zone over a change of clocks."""
+    start = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
+    for zone in sorted(available_timezones()):
+        for crons in (["30 2 * * *"], ["0 0 * * 0", "15 1 1 * *"]):
+            owed = owed_ticks(
+                [Definition("nightly", start, tuple(crons), zone)],
+                start, start + 40 * 86400, _local_ticks,
+            )  # fmt: skip
+            dagsters = schedule_execution_time_iterator(start, crons, zone)
+            for tick in owed:
+                assert tick.at == next(dagsters), zone
 
 
 def test_the_command_prints_the_sum_and_says_whether_all_is_well(

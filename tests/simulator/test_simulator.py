@@ -10,13 +10,14 @@ from simulator.checks import check
 from simulator.world import World
 
 from research_jobs.decisions import account, catch_up, definitions
+from research_jobs.notify import deciding
 
 YEARS_EACH = 5
 
 
 @pytest.mark.parametrize("first", range(0, 20, YEARS_EACH))
 def test_nothing_is_lost_in_many_years(first: int) -> None:
-    """Every owed tick is accounted for once, nothing is requested twice, no hole stays."""
+    """Ticks accounted for, nothing requested twice, no hole stays, alerts once and in time."""
     wrong = {seed: check(seed) for seed in range(first, first + YEARS_EACH)}
     assert {seed: lines for seed, lines in wrong.items() if lines} == {}
 
@@ -26,6 +27,7 @@ def test_one_number_replays_a_world() -> None:
     first, second = World(3).live(), World(3).live()
     assert first.evaluated == second.evaluated
     assert (first.runs, first.outages, first.log) == (second.runs, second.outages, second.log)
+    assert first.watch.messages == second.watch.messages > 0
 
 
 def _without_last(found: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,6 +46,16 @@ def _ignoring_what_is_running(
 
 def _without_removals(found: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: [one for one in found(*given) if not one.removed]
+
+
+def _alerts(said: Callable[[str], bool], **changes: Any) -> Callable[..., Any]:
+    real = deciding._due
+
+    def due(incident: Any, spec: Any, now: float) -> Any:
+        event = real(incident, spec.model_copy(update=changes), now)
+        return event if event is not None and said(event) else None
+
+    return due
 
 
 BROKEN = {
@@ -67,6 +79,19 @@ BROKEN = {
     ),
     "a log without removals": (
         definitions, "changes", _without_removals(definitions.changes), "nobody owed",
+    ),
+    "alerts that are forgotten as soon as they are said": (
+        deciding, "_told", lambda incident, event, now: incident, "was said although",
+    ),
+    "alerts that nobody sends": (
+        deciding, "_due", lambda incident, spec, now: None, "and not told",
+    ),
+    "alerts without an end": (deciding, "_due", _alerts(lambda event: event != "over"), "is over"),
+    "alerts without reminders": (
+        deciding, "_due", _alerts(lambda event: event != "still"), "not told of for a day",
+    ),
+    "alerts in quiet hours": (
+        deciding, "_due", _alerts(lambda event: True, quiet=None), "in quiet hours",
     ),
 }  # fmt: skip
 

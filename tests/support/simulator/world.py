@@ -15,6 +15,7 @@ from research_jobs.decisions import catch_up, definitions
 from research_jobs.decisions.account import Evaluated, Made, Outage
 from research_jobs.decisions.definitions import Definition
 from simulator import plan
+from simulator.alerts import Watch
 from simulator.facts import TickFacts
 from simulator.times import STARTS, YEAR, tick_table
 
@@ -109,13 +110,16 @@ class World:
         self.ever: set[str] = set()
         self.outages: list[Outage] = []
         self.wrong: list[str] = []
+        self.failing: dict[str, float] = {}
+        self.set_at = 0.0
         self.runs = 0
-        self._down = {"machine": 0, "daemon": 0, "code": 0}
+        self.down = {"machine": 0, "daemon": 0, "code": 0}
         self._queue: deque[Run] = deque()
         self._running: dict[str, Run] = {}
         self._looking = False
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
+        self.watch = Watch(self)
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -126,11 +130,11 @@ class World:
 
     @property
     def daemon(self) -> bool:
-        return not (self._down["machine"] or self._down["daemon"])
+        return not (self.down["machine"] or self.down["daemon"])
 
     @property
     def code(self) -> bool:
-        return not (self._down["machine"] or self._down["code"])
+        return not (self.down["machine"] or self.down["code"])
 
     def after(self, seconds: float, do: Callable[..., None], *arguments: Any) -> None:
         """Have something happen."""
@@ -148,6 +152,7 @@ class World:
         for day in range(365):
             self.after(day * DAY + random.uniform(8, 18) * HOUR, self._person)
         self._load()
+        self.watch.begin()
         while self._events and self._events[0][0] < self.end:
             self.now, _, do, arguments = heapq.heappop(self._events)
             do(*arguments)
@@ -278,6 +283,8 @@ class World:
                 run.well = False
                 self._failed(one)
             else:
+                if self.failing.pop(one[0], None) is not None:
+                    self.watch.changed()
                 skipped = chance > 1 - notebook.skips
                 self.states[one] = "skipped" if skipped else "made"
                 self.failed.pop(one, None)
@@ -289,6 +296,9 @@ class World:
         self.failures[one] = self.failures.get(one, 0) + 1
         self.states[one] = "failed"
         self.failed[one] = None
+        if one[0] not in self.failing:
+            self.failing[one[0]] = self.wall
+            self.watch.changed()
 
     def _find_lost(self) -> None:
         """Run monitoring fails the runs that a machine took with it, and has them run again."""
@@ -332,7 +342,8 @@ class World:
                 if one.latest is None or not self._again(one):
                     one.persisted = max(one.persisted, noted if one.memory else 0.0)
                 one.memory = 0.0
-        self._down[kind] += 1
+        self.down[kind] += 1
+        self.watch.changed()
         if kind == "machine":
             for run in self._running.values():
                 run.lost = True
@@ -345,7 +356,8 @@ class World:
         return one.latest is not None and self.evaluated[name, one.latest].again
 
     def _bring_up(self, kind: str, number: int) -> None:
-        self._down[kind] -= 1
+        self.down[kind] -= 1
+        self.watch.changed()
         if kind != "code":
             known = self.outages[number]
             self.outages[number] = Outage(known.start, self.wall, known.reason)
@@ -357,6 +369,7 @@ class World:
 
     def _set_clock(self) -> None:
         """Somebody sets the clock, or NTP does."""
+        self.set_at = self.now
         self.offset += self.random.choice((-1, 1)) * self.random.choice(
             (2.0, 120.0, 3600.0, 5000.0)
         )
