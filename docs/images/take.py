@@ -73,7 +73,8 @@ def main() -> None:
                     if "Ctrl-C" in line:
                         break
                 # In another terminal, as it were. One of them fails.
-                subprocess.run([COMMAND, "run", "--all"], env=environment, cwd=folder, check=False)
+                for words in (["run", "--all"], ["report"]):
+                    subprocess.run([COMMAND, *words], env=environment, cwd=folder, check=False)
                 with sync_playwright() as playwright:
                     browser = playwright.chromium.launch(
                         executable_path=chromium, args=["--no-sandbox"]

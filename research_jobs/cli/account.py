@@ -6,7 +6,6 @@ import argparse
 from collections import Counter
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from research_jobs.cli.output import duration, print_json, print_table
 from research_jobs.cli.status import parse_since
@@ -48,12 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.orchestration.model.definition_log import record_switches
     from research_jobs.orchestration.model.instance import enter_project, open_instance
     from research_jobs.orchestration.operations.account import read_account
+    from research_jobs.orchestration.operations.overview import local_now, zone_name
 
     project = find_project(arguments.project)
     enter_project(project)
     catalog = load_catalog(project)
-    named = catalog.manifest.defaults.timezone
-    now = datetime.now(ZoneInfo(named)) if named else datetime.now().astimezone()
+    now = local_now(catalog)
     start, end = (parse_since(text, now) for text in (arguments.from_, arguments.to_))
     with open_instance(project) as instance:
         record_switches(project, instance)
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(account.as_dict())
     else:
-        _show(account, now.tzinfo, zone=named or now.strftime("%Z"), every=arguments.all)
+        _show(account, now.tzinfo, zone=zone_name(now), every=arguments.all)
     return 0 if account.good else 1
 
 

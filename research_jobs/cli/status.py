@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print it."""
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.model.instance import enter_project, open_instance
+    from research_jobs.orchestration.operations.account import read_account
     from research_jobs.orchestration.operations.overview import local_now, read_overview
 
     project = find_project(arguments.project)
@@ -55,10 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
     since = parse_since(arguments.since, now)
     with open_instance(project) as instance:
         overview = read_overview(instance, catalog, now, since)
+        account = None
+        if not arguments.json:
+            account = read_account(instance, catalog, since.timestamp(), now.timestamp())
     if arguments.json:
         print_json([_json(one) for one in overview.attention])
     else:
         _show(project, overview)
+        if account is not None and account.owed:
+            from research_jobs.cli.account import account_line
+
+            print_wrapped(f"{account_line(account)} (research-jobs account).")
     return 1 if overview.attention else 0
 
 

@@ -93,6 +93,26 @@ def test_partitions_behind_a_green_one(say: Callable[..., object], project: Path
     assert [one["state"] for one in say("status", "--json").json] == ["failed"]
 
 
+@pytest.mark.parametrize("width", [80, 60])
+def test_narrow_screens(
+    say: Callable[..., object], project: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """No line of a table is wider than the screen, and of the text only what must not be cut."""
+    name = "volatility_surface_calibration_with_a_name_that_is_longer_than_others"
+    _write(project, name, f"# %%\nraise ValueError('{'not enough quotes ' * 8}')\n")
+    say("run", name, "numbers_table", "daily")
+    monkeypatch.setenv("COLUMNS", str(width))
+    for command in ("status", "list"):
+        said = say(command).out.splitlines()
+        wide = [line.strip() for line in said if len(line) > width]
+        assert not [line for line in wide if " " in line and not line.startswith("research-jobs")]
+        assert command == "status" or not wide
+        head = next(line for line in said if line.startswith("notebook"))
+        rows = said[said.index(head) + 1 :][:5]
+        assert [row.split()[0][:3] for row in rows] == ["bro", "dai", "num", "rep", "vol"]
+        assert all("…" in row for row in rows[4:])
+
+
 @pytest.mark.parametrize(
     ("text", "moment"),
     [

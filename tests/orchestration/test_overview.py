@@ -18,6 +18,7 @@ from research_jobs.orchestration.operations.overview import (
     _unpartitioned,
     _unusual,
     read_overview,
+    reruns_of,
     same_cause,
 )
 from research_jobs.outcome import Failure, Outcome, State
@@ -93,6 +94,26 @@ def test_same_cause() -> None:
         ["n0", "n1"],
         ["n2"],
         ["n3"],
+    ]
+
+
+def test_one_command_runs_a_group_again() -> None:
+    """What the same options run again is one command; a partition is one notebook's."""
+    reruns = [
+        "research-jobs run a",
+        "research-jobs backfill b --failed",
+        "research-jobs run c --partition 'x y'",
+        "research-jobs run d",
+        "research-jobs backfill e --failed",
+        "research-jobs run f --partition 'x y'",
+        "research-jobs run a",
+    ]
+    group = [Attention("n", State.FAILED, rerun=rerun) for rerun in reruns]
+    assert reruns_of(group) == [
+        "research-jobs run a d",
+        "research-jobs backfill b e --failed",
+        "research-jobs run c --partition 'x y'",
+        "research-jobs run f --partition 'x y'",
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from browser import open_browser
 from every_state import every_state
 
+from research_jobs.decisions.account import Account, AccountedTick, Became
 from research_jobs.orchestration.operations.morning import write_morning_page
 from research_jobs.orchestration.operations.overview import Overview
 from research_jobs.outcome import State
@@ -20,7 +22,8 @@ from research_jobs.report.server import ReportServer
 
 pytestmark = pytest.mark.browser
 
-ACCOUNT = {"owed": 212, "ran": 210, "missed": 2, "unaccounted": 0}
+TICK = AccountedTick("mornings", datetime(2026, 11, 27, 6, tzinfo=UTC), Became.RAN)
+ACCOUNT = Account(0.0, 1.0, (*[TICK] * 210, *[replace(TICK, became=Became.MISSED)] * 2))
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +103,8 @@ def test_what_else_is_asked_in_the_morning(opened: Any) -> None:
     assert unused == ["nobody"] * 9
     assert "(4 min ago)" in page.locator(".rg-asof").first.inner_text()
     assert "Times are of Europe/Zagreb" in page.locator(".rg-asof").first.inner_text()
-    assert page.locator("#account").inner_text().split() == (
-        ["Ticks", "of", "schedules", "owed", "212", "ran", "210", "missed", "2", "unaccounted", "0"]
-    )
+    numbers = page.locator("#account dl").inner_text().split()
+    assert numbers == ["owed", "212", "ran", "210", "missed", "2", "unaccounted", "0"]
     groups = page.locator(".rg-group th:visible").all_inner_texts()
     assert [group.split()[0] for group in groups] == (
         ["market_data", "reports", "signals", "volatility", "default"]

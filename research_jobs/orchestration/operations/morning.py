@@ -14,8 +14,10 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from research_jobs.decisions.account import Account
 from research_jobs.orchestration.execution.gallery import share_pages
 from research_jobs.orchestration.model.catalog import Catalog
+from research_jobs.orchestration.operations.account import read_account
 from research_jobs.orchestration.operations.history import Memory
 from research_jobs.orchestration.operations.overview import (
     Attention,
@@ -54,11 +56,12 @@ def look_and_write(
     now = local_now(catalog)
     yesterday = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     overview = read_overview(instance, catalog, now, yesterday, memory=memory)
-    return write_morning_page(catalog, overview)
+    account = read_account(instance, catalog, yesterday.timestamp(), now.timestamp())
+    return write_morning_page(catalog, overview, account)
 
 
 def write_morning_page(
-    catalog: Catalog, overview: Overview, account: Mapping[str, int] | None = None
+    catalog: Catalog, overview: Overview, account: Account | None = None
 ) -> Path:
     """Write the reports' first page.
 
@@ -66,8 +69,8 @@ def write_morning_page(
     ----------
     catalog : Catalog
     overview : Overview
-    account : mapping of str to int, optional
-        What became of the ticks that schedules owed.
+    account : Account, optional
+        Of the ticks since the overview's `since`.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def write_morning_page(
 
 
 def morning_page(
-    catalog: Catalog, overview: Overview, account: Mapping[str, int] | None = None
+    catalog: Catalog, overview: Overview, account: Account | None = None
 ) -> MorningPage:
     """An overview as the page shows it."""
     groups = {line.notebook: _group(line) for line in overview.notebooks}
@@ -100,8 +103,18 @@ def morning_page(
             _row(catalog, line, overview.now, attention=line.notebook in failing)
             for line in overview.notebooks
         ),
-        account=dict(account or {}),
+        account=_numbers(account) if account is not None else {},
     )
+
+
+def _numbers(account: Account) -> dict[str, int]:
+    """What became of the ticks; what no tick became is left out, but for the unaccounted."""
+    if not account.owed:
+        return {}
+    counts = {became.value: count for became, count in account.counts.items()}
+    return {"owed": account.owed} | {
+        name: count for name, count in counts.items() if count or name == "unaccounted"
+    }
 
 
 def _group(line: NotebookLine) -> str:

@@ -253,14 +253,16 @@ def same_cause(attention: Iterable[Attention]) -> list[list[Attention]]:
 
 
 def reruns_of(group: Sequence[Attention]) -> list[str]:
-    """The commands that run a group again: one where one can name them all."""
-    reruns = list(dict.fromkeys(one.rerun for one in group))
-    prefix = "research-jobs run "
-    if len(reruns) > 1 and all(rerun.startswith(prefix) for rerun in reruns):
-        names = [rerun.removeprefix(prefix) for rerun in reruns]
-        if not any(" " in name for name in names):  # a partition is one notebook's
-            return [prefix + " ".join(names)]
-    return reruns
+    """The commands that run a group again: one for all that the same options run again."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for one in group:
+        program, verb, name, *options = one.rerun.split(" ", 3)
+        own = [name] if options and "--partition" in options[0] else []
+        names.setdefault((program, verb, *options, *own), []).append(name)
+    return [
+        " ".join([program, verb, *dict.fromkeys(some), *options[:1]])
+        for (program, verb, *options), some in names.items()
+    ]
 
 
 def local_now(catalog: Catalog) -> datetime:
