@@ -46,10 +46,6 @@ def deliver(job: Mapping[str, Any]) -> Iterator[Answer]:
             yield from _by_smtp(job["email"], job["letters"])
         else:
             yield from _by_apprise(job["url"], job["letters"])
-    except ModuleNotFoundError as error:
-        yield _answer(
-            None, False, f"{error.name} is not installed. Install it: pip install apprise."
-        )
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
         yield _answer(None, False, _said(error))
 
