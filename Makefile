@@ -60,6 +60,10 @@ test-cgroup: $(VENV)/.installed-dev  ## Test the kernel's memory limits (needs u
 test-systemd:  ## Boot a systemd, interrupt every service in every order (root, debootstrap; half an hour)
 	@$(PYTHON) tests/support/in_systemd.py $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 minutes: ARGS="--minutes N --seed N"
+	@$(BIN)/python tests/support/soak.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Benchmark against other tools, on this machine
 	@$(BIN)/python -m benchmarks

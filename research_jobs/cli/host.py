@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from research_jobs.cli.main import main
     from research_jobs.orchestration.operations.hosting import prepare
-    from research_jobs.resident.manager import notify_ready
+    from research_jobs.resident.manager import Manager
+    from research_jobs.resident.services import register
 
     host = Host(
         project,
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         patience_s=arguments.patience,
         with_stdin=arguments.with_stdin,
     )
+    register(project, "host")
     print(f"research-jobs host: ready ({project.root})", flush=True)
-    notify_ready()
+    Manager().tell("READY=1")
     return host.serve()

@@ -35,6 +35,7 @@ COMMANDS = {
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
     "host": "a process that is ready to run notebooks, for a server",
+    "watch": "restart services that are dead, and have somebody told what is wrong",
     "deploy": "check new code and put it into service, on a server",
 }
 """Command to summary, in the order of the help."""

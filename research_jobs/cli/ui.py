@@ -17,10 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, NoReturn, Self
 
 from research_jobs.cli.output import complain
 from research_jobs.errors import ProjectError
@@ -43,7 +44,10 @@ __all__ = ["add_arguments", "choose_port", "run"]
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
-HOST_PAUSE_S = 5.0
+PAUSE_S = 5.0
+# A Dagster that ends sooner than this, seconds, so often in a row, would only end again.
+SHORT_S = 30.0
+MOST_SHORT = 3
 LAST_PORT = 65535
 
 
@@ -91,10 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
             print("Starting…", flush=True)
             stack.enter_context(_serve_reports(project, host, reports_port, port))
             environment = _environment(project, reports_port)
-            stack.enter_context(_WorkerHost(project, environment, sink))
+            command = _Command(project, environment, sink)
+            stack.enter_context(_Kept(command, "host", "--patience", str(STOP_TIMEOUT_S)))
             code_watch = _code_watch(project, address(_reachable(host), port))
-            dagster = stack.enter_context(_dagster(project, host, port, environment, sink))
-            _wait_until_up(host, port, dagster)
+            dagster = stack.enter_context(_Dagster(command, host, port))
+            dagster.wait_until_up()
             print(f"Dagster's UI   {address(host, port)}")
             print(f"Reports        {address(host, reports_port)}")
             if sink is not None:
@@ -102,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
             print("Ctrl-C stops both.", flush=True)
             gc_resume()
             stack.enter_context(code_watch)
-            dagster.wait()
-            raise _died(dagster)
+            stack.enter_context(_Kept(command, "watch"))
+            dagster.keep()
         except (KeyboardInterrupt, _StopError):
             print("Stopping…", flush=True)
             return 0
@@ -136,19 +141,43 @@ def _environment(project: Project, reports_port: int) -> dict[str, str]:
     }
 
 
-class _WorkerHost:
-    """The process that forks run workers, while the context lasts; started again if it ends.
+@dataclass(frozen=True)
+class _Command:
+    """How the processes below this one are started; each ends when its stdin closes."""
 
-    It ends when our end of its standard input closes, as it does when we die. On a system without
-    hosts, and where another one runs for this project, there is none.
+    project: Project
+    environment: Mapping[str, str]
+    sink: IO[bytes] | None
+
+    def start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            cwd=self.project.root,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=self.sink,
+            stderr=self.sink,
+            # Ctrl-C goes to this process, which passes it on.
+            start_new_session=True,
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
+
+
+class _Kept:
+    """One of our long-lived commands, while the context lasts; started again if it ends.
+
+    It ends when our end of its standard input closes, as it does when we die. There are none on a
+    system without hosts. A host ends at once where another one runs for this project.
     """
 
-    def __init__(
-        self, project: Project, environment: Mapping[str, str], sink: IO[bytes] | None
-    ) -> None:
-        self._project = project
-        self._environment = environment
-        self._sink = sink
+    def __init__(self, command: _Command, *words: str) -> None:
+        self._command = command
+        self._words = words
         self._stopping = threading.Event()
         # With this held, either no process is there to be stopped, or one that is known.
         self._starting = threading.Lock()
@@ -156,7 +185,7 @@ class _WorkerHost:
 
     def __enter__(self) -> Self:
         if sys.platform == "linux":
-            threading.Thread(target=self._keep, name="worker-host", daemon=True).start()
+            threading.Thread(target=self._keep, name=self._words[0], daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,71 +193,103 @@ class _WorkerHost:
         with self._starting:
             process = self._process
         if process is not None:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait()
+            _end(process)
 
     def _keep(self) -> None:
         """Start it, and again some seconds after each end."""
+        root = str(self._command.project.root)
+        name, *options = self._words
+        words = (name, "--with-stdin", "--project", root, *options)
         while True:
             with self._starting:
                 if self._stopping.is_set():
                     return
-                self._process = process = self._start()
+                process = self._command.start("research_jobs.cli.main", *words)
+                self._process = process
             process.wait()
-            self._stopping.wait(HOST_PAUSE_S)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "research_jobs.cli.main", "host", "--with-stdin"),
-                *("--project", str(self._project.root), "--patience", str(STOP_TIMEOUT_S)),
-            ],
-            cwd=self._project.root,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=self._sink,
-            stderr=self._sink,
-            start_new_session=True,
-        )
+            self._stopping.wait(PAUSE_S)
 
 
-@contextlib.contextmanager
-def _dagster(
-    project: Project,
-    host: str,
-    port: int,
-    environment: Mapping[str, str],
-    sink: IO[bytes] | None,
-) -> Generator[subprocess.Popen[bytes]]:
+class _Dagster:
     """``dagster dev`` on the project's instance and workspace, while the context lasts.
 
     Its guard ends it when our end of the pipe closes, as it does when we die.
     """
-    from research_jobs.orchestration.model.instance import workspace_file
-    from research_jobs.orchestration.operations import webserver
 
-    guard = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "research_jobs.cli.dev_server_guard", str(STOP_TIMEOUT_S)),
-            *(sys.executable, "-m", webserver.__name__, "dev"),
-            *("--workspace", str(workspace_file(project))),
-            *("--host", host, "--port", str(port), "--log-level", "warning"),
-        ],
-        cwd=project.root,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=sink,
-        stderr=sink,
-        # Ctrl-C goes to this process, which passes it on.
-        start_new_session=True,
-    )
-    try:
-        yield guard
-    finally:
-        assert guard.stdin is not None
-        guard.stdin.close()
-        guard.wait()
+    def __init__(self, command: _Command, host: str, port: int) -> None:
+        self._command = command
+        self._host = host
+        self._port = port
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _end(self._process)
+
+    def _start(self) -> None:
+        from research_jobs.orchestration.model.instance import workspace_file
+        from research_jobs.orchestration.operations import webserver
+
+        self._started = time.monotonic()
+        self._process = self._command.start(
+            "research_jobs.cli.dev_server_guard",
+            *(str(STOP_TIMEOUT_S), sys.executable, "-m", webserver.__name__, "dev"),
+            *("--workspace", str(workspace_file(self._command.project))),
+            *("--host", self._host, "--port", str(self._port), "--log-level", "warning"),
+        )
+
+    def keep(self) -> NoReturn:
+        """Wait; start it again when it ends, as when one of its parts was killed.
+
+        Raises
+        ------
+        _DiedError
+            When it does not last.
+        """
+        short = 0
+        while True:
+            self._process.wait()
+            # Killed while it starts, it may still be well; what ends each time is not.
+            short = short + 1 if time.monotonic() - self._started < SHORT_S else 0
+            if short == MOST_SHORT:
+                raise self._died()
+            print(f"{self._died()}; it is started again", flush=True)
+            self._start()
+
+    def wait_until_up(self) -> None:
+        """Wait until the webserver answers.
+
+        Raises
+        ------
+        _DiedError
+            When it ends instead, or does not answer in time, or is not guarded.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise self._died()
+            connection = http.client.HTTPConnection(_reachable(self._host), self._port, timeout=5)
+            try:
+                connection.request("GET", "/server_info")
+                guarded = connection.getresponse().headers["X-Frame-Options"] is not None
+            except OSError:
+                time.sleep(0.2)
+            else:
+                if guarded:
+                    return
+                raise _DiedError(
+                    "this version of Dagster cannot be guarded; run `dagster dev` without the guard"
+                )
+            finally:
+                connection.close()
+        raise _DiedError(
+            f"nothing answers on port {self._port} after {START_TIMEOUT_S:.0f} seconds"
+        )
+
+    def _died(self) -> _DiedError:
+        return _DiedError(f"Dagster ended with exit code {self._process.returncode}")
 
 
 def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> ReportServer:
@@ -255,10 +316,6 @@ def _code_watch(project: Project, url: str) -> CodeWatch:
 
 class _DiedError(Exception):
     """Dagster ended, or is not what we started."""
-
-
-def _died(dagster: subprocess.Popen[bytes]) -> _DiedError:
-    return _DiedError(f"Dagster ended with exit code {dagster.returncode}")
 
 
 def _raise_stop(number: int, frame: FrameType | None) -> None:
@@ -307,28 +364,6 @@ def _try(host: str, port: int) -> str | None:
 def _reachable(host: str) -> str:
     """A name under which this machine reaches a server that listens there."""
     return "localhost" if is_everywhere(host) else host
-
-
-def _wait_until_up(host: str, port: int, dagster: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if dagster.poll() is not None:
-            raise _died(dagster)
-        connection = http.client.HTTPConnection(_reachable(host), port, timeout=5)
-        try:
-            connection.request("GET", "/server_info")
-            guarded = connection.getresponse().headers["X-Frame-Options"] is not None
-        except OSError:
-            time.sleep(0.2)
-        else:
-            if guarded:
-                return
-            raise _DiedError(
-                "this version of Dagster cannot be guarded; run `dagster dev` without the guard"
-            )
-        finally:
-            connection.close()
-    raise _DiedError(f"nothing answers on port {port} after {START_TIMEOUT_S:.0f} seconds")
 
 
 def _tail(path: Path, lines: int = 15) -> str:

@@ -41,6 +41,7 @@ __all__ = [
     "shared_memory",
     "signal_all",
     "signal_group",
+    "start_of",
     "thread_names",
     "tree_memory",
     "wait_or_kill",
@@ -214,6 +215,33 @@ def is_zombie(pid: int) -> bool:
     """Whether the process is a zombie."""
     fields = _stat_fields(pid)
     return not fields or fields[0] in (b"Z", b"X")
+
+
+def start_of(pid: int) -> str | None:
+    """What tells a process from a later one of that pid; None when it is gone.
+
+    Not a time of day: a clock that is set would make every process look like another one.
+    """
+    if not LINUX:
+        return _time_of_start(pid)
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read(8)
+    except OSError:
+        return None
+    fields = _stat_fields(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else f"{boot}-{int(fields[19])}"
+
+
+def _time_of_start(pid: int) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return None if ended else f"{process.create_time():.0f}"
+    except psutil.Error:
+        return None
 
 
 def session_members(session: int) -> list[int]:

@@ -47,31 +47,42 @@ def test_dagsters_webserver_is_wrapped(tmp_path) -> None:
     assert said[-4:] == ["wrapped", "Starlette", "localhost", "served"]
 
 
-def test_dagster_dev_starts_our_webserver(tmp_path) -> None:
-    """``dagster dev`` starts its webserver as a module, in whose place ours is started."""
+def test_dagster_dev_starts_our_programs(tmp_path) -> None:
+    """Webserver, daemon and code server of ``dagster dev`` are modules; ours take their place."""
+    (tmp_path / "one.py").write_text("import dagster as dg\ndefs = dg.Definitions()\n")
     said = run(
         f"""
         import os, runpy, subprocess
         os.environ["DAGSTER_HOME"] = {str(tmp_path)!r}
         start = subprocess.Popen.__init__
         def record(self, args, *rest, **options):
-            if "-m" in args:
-                print(args[args.index("-m") + 1])
+            ours = args[2:3]
+            if ours in (["ours.web"], ["ours.daemon"]):
                 args = [sys.executable, "-c", "pass"]
+            elif ours == ["ours.code"]:
+                args = [*args[:2], "dagster", "code-server", "start", *args[3:]]
+            print(*ours)
             start(self, args, *rest, **options)
         subprocess.Popen.__init__ = record
-        webserver.replace_webserver("research_jobs.ours")
-        sys.argv = ["dagster", "dev", "--empty-workspace", "--log-level", "critical"]
+        webserver.replace_programs({{
+            webserver.WEBSERVER: "ours.web",
+            webserver.DAEMON: "ours.daemon",
+            webserver.CODE_SERVER: "ours.code",
+        }})
+        sys.argv = ["dagster", "dev", "-f", "one.py", "--log-level", "critical"]
+        os.chdir({str(tmp_path)!r})
         runpy.run_module("dagster", run_name="__main__", alter_sys=True)
         """
     )
-    assert "research_jobs.ours" in said
-    assert "dagster_webserver" not in said
+    assert [word for word in said if "ours." in word] == ["ours.code", "ours.web", "ours.daemon"]
 
 
-@pytest.mark.parametrize("words", [["a", "dagster_webserver"], "true", ("a", "b")])
+@pytest.mark.parametrize(
+    "words",
+    [["a", "dagster_webserver"], ["python", "-m", "dagster_webserver"], "true", ("a", "b")],
+)
 def test_other_programs_are_started_as_they_are(words) -> None:
-    """Only the webserver's name among the words of a program is replaced."""
+    """Only a module that this very interpreter runs is replaced."""
     said = run(
         f"""
         import subprocess
@@ -79,8 +90,8 @@ def test_other_programs_are_started_as_they_are(words) -> None:
             print(args)
         subprocess.Popen.__init__ = start
         subprocess.Popen.__del__ = lambda self: None
-        webserver.replace_webserver("ours")
+        webserver.replace_programs({{webserver.WEBSERVER: "ours"}})
         subprocess.Popen({words!r})
         """
     )
-    assert "".join(said) == str(words).replace("dagster_webserver", "ours").replace(" ", "")
+    assert "".join(said) == str(words).replace(" ", "")

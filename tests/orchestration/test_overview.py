@@ -29,7 +29,7 @@ GOOD = Outcome(State.SUCCEEDED, duration_s=10.0, peak_memory_bytes=200 * 2**20)
 
 def _schedule(**changes: object) -> RunningSchedule:
     since = (NOW - timedelta(days=30)).timestamp()
-    schedule = RunningSchedule(("0 6 * * *",), "UTC", frozenset({"prices"}), since)
+    schedule = RunningSchedule("daily", ("0 6 * * *",), "UTC", frozenset({"prices"}), since)
     return replace(schedule, **changes)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Where Dagster's webserver is wrapped, and where ``dagster dev`` is given another one.
+"""Where Dagster's webserver is wrapped, and where ``dagster dev`` is given other programs.
 
 Dagster offers neither. Both are caught where they must pass whatever Dagster's own code looks
 like: an application at uvicorn's configuration, a program at the start of its process. No name of
@@ -10,12 +10,15 @@ Dagster still goes this way.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["replace_webserver", "wrap_applications"]
+__all__ = ["replace_programs", "wrap_applications"]
 
-WEBSERVER = "dagster_webserver"
+WEBSERVER = ("dagster_webserver",)
+DAEMON = ("dagster._daemon",)
+CODE_SERVER = ("dagster", "code-server", "start")
 
 
 def wrap_applications(wrap: Callable[[Any, str], Any]) -> None:
@@ -38,13 +41,24 @@ def wrap_applications(wrap: Callable[[Any, str], Any]) -> None:
     uvicorn.Config.__init__ = configure_wrapped
 
 
-def replace_webserver(module: str) -> None:
-    """Let ``dagster dev``, run in this process, start `module` where it starts its webserver."""
+def replace_programs(modules: Mapping[Sequence[str], str]) -> None:
+    """Let ``dagster dev``, run in this process, start other modules where it starts its own.
+
+    Parameters
+    ----------
+    modules : mapping
+        The words behind ``python -m`` of a program of Dagster's (`WEBSERVER` and so on), and the
+        module that takes their place.
+    """
     start = subprocess.Popen.__init__
 
     def start_ours(self: subprocess.Popen[Any], args: Any, *rest: Any, **options: Any) -> None:
         if isinstance(args, list):
-            args = [module if word == WEBSERVER else word for word in args]
+            for words, module in modules.items():
+                end = 2 + len(words)
+                # A location in another environment lacks our modules.
+                if args[:end] == [sys.executable, "-m", *words]:
+                    args = [*args[:2], module, *args[end:]]
         start(self, args, *rest, **options)
 
     subprocess.Popen.__init__ = start_ours

@@ -7,9 +7,10 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from dagster import DagsterRun
+
+from research_jobs.runtime.processes import start_of
 
 __all__ = [
     "PROCESS_TAG",
@@ -45,7 +46,7 @@ class Worker:
 
 def process_tag(run_id: str) -> str:
     """The value of `PROCESS_TAG` for a run that the calling process works on."""
-    return f"{run_id[:8]}:{_machine()}:{os.getpid()}:{_start_of(os.getpid())}"
+    return f"{run_id[:8]}:{_machine()}:{os.getpid()}:{start_of(os.getpid())}"
 
 
 def command_tags(run_id: str) -> dict[str, str]:
@@ -71,7 +72,7 @@ def worker_of(run: DagsterRun) -> Worker | None:
     if mine != run.run_id[:8] or machine != _machine() or not pid.isdigit():
         return None
     # A pid is used again: the same one started at another time is another process.
-    return Worker(int(pid), alive=_start_of(int(pid)) == started)
+    return Worker(int(pid), alive=start_of(int(pid)) == started)
 
 
 def claim_run(run_id: str) -> socket.socket | None:
@@ -116,30 +117,3 @@ def _machine() -> str:
     with suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - of no use as a Path
     return f"{socket.gethostname()}/{namespace}"
-
-
-def _start_of(pid: int) -> str | None:
-    """What tells a process from a later one of that pid; None when it is gone.
-
-    Not a time of day: a clock that is set would make every process look like another one.
-    """
-    if sys.platform != "linux":
-        return _time_of_start(pid)
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-        # The command, in brackets, may hold anything, blanks and brackets included.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in (b"Z", b"X") else f"{boot}-{int(fields[19])}"
-
-
-def _time_of_start(pid: int) -> str | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        ended = process.status() == psutil.STATUS_ZOMBIE
-        return None if ended else f"{process.create_time():.0f}"
-    except psutil.Error:
-        return None

@@ -11,6 +11,7 @@ child. If the child is killed, it answers every request with an error until some
 
 from __future__ import annotations
 
+import argparse
 import os
 import runpy
 import signal
@@ -21,9 +22,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from research_jobs.errors import ResearchJobsError
+from research_jobs.project import find_project
+from research_jobs.resident.services import register
 from research_jobs.runtime.processes import alive, descendants
 
 __all__ = ["main"]
+
+DEFINITIONS = "research_jobs.definitions"
 
 # Seconds from the start of the child to the first look, and from the end of one to the next look.
 _START = 3.0
@@ -51,8 +57,24 @@ def main(arguments: Sequence[str]) -> None:
         threading.Thread(
             target=_end_with_children, args=(started,), name="children", daemon=True
         ).start()
+    _register(arguments)
     sys.argv[:] = ["dagster", "code-server", "start", *arguments]
     runpy.run_module("dagster", run_name="__main__", alter_sys=True)
+
+
+def _register(arguments: Sequence[str]) -> None:
+    """Say where the project's own definitions are served."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--host", "-h", default="localhost")
+    parser.add_argument("--port", "-p")
+    parser.add_argument("--socket", "-s")
+    parser.add_argument("--module-name", "-m")
+    known, _ = parser.parse_known_args(arguments)
+    if known.module_name != DEFINITIONS:
+        return
+    with suppress(ResearchJobsError):
+        address = f"unix:{known.socket}" if known.socket else f"{known.host}:{known.port}"
+        register(find_project(), "code server", address)
 
 
 def _end_with_children(started: threading.Event) -> None:

@@ -261,8 +261,8 @@ class _Steps:
         package = _package_digest()
         if self._record is not None and self._record.package != package:
             self._notes.append(
-                "research_jobs itself has changed: restart research-jobs-webserver and "
-                "research-jobs-daemon"
+                "research_jobs itself has changed: restart research-jobs-webserver, "
+                "research-jobs-daemon and research-jobs-watch"
             )
         tree = self._tree
         _write_record(

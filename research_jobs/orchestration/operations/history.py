@@ -389,6 +389,7 @@ class RunningSchedule:
 
     Parameters
     ----------
+    name : str
     crons : tuple of str
     timezone : str
     notebooks : frozenset of str
@@ -396,6 +397,7 @@ class RunningSchedule:
         When it was switched on, Unix time in seconds; None where no daemon has seen it yet.
     """
 
+    name: str
     crons: tuple[str, ...]
     timezone: str
     notebooks: frozenset[str]
@@ -420,6 +422,7 @@ def running_schedules(instance: dg.DagsterInstance, catalog: Catalog) -> list[Ru
             data = state.instigator_data if state is not None else None
             running.append(
                 RunningSchedule(
+                    name,
                     crons,
                     schedule.timezone or "UTC",
                     frozenset(schedule.notebooks),

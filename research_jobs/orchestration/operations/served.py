@@ -13,7 +13,13 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.model.snapshot import Snapshot, cron_text
 
-__all__ = ["NotServedError", "ask", "reload_definitions", "served_definitions"]
+__all__ = [
+    "NotServedError",
+    "ask",
+    "reload_definitions",
+    "served_definitions",
+    "unloaded_locations",
+]
 
 # A new code server imports Dagster and builds all definitions, possibly on a busy machine.
 RELOAD_S = 300.0
@@ -23,7 +29,9 @@ NOTEBOOK_KIND = "notebook"
 _LOCATIONS = """
 {
   workspaceOrError {
-    ... on Workspace { locationEntries { name } }
+    ... on Workspace {
+      locationEntries { name locationOrLoadError { __typename ... on PythonError { message } } }
+    }
     ... on PythonError { message }
   }
 }
@@ -62,7 +70,7 @@ class NotServedError(ResearchJobsError):
     """Dagster's webserver does not answer, or cannot load the code."""
 
 
-def ask(url: str, query: str, **variables: Any) -> Any:
+def ask(url: str, query: str, *, timeout_s: float = RELOAD_S, **variables: Any) -> Any:
     """What the webserver answers to a GraphQL document.
 
     Parameters
@@ -70,6 +78,7 @@ def ask(url: str, query: str, **variables: Any) -> Any:
     url : str
         Where the webserver listens: ``http://127.0.0.1:3000``, with its path prefix if it has one.
     query : str
+    timeout_s : float
     **variables
         Of the document.
 
@@ -86,7 +95,7 @@ def ask(url: str, query: str, **variables: Any) -> Any:
     place = urlsplit(url)
     # Not urllib: it would send this through a proxy that the environment names.
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
-    connection = kind(place.hostname or "localhost", place.port, timeout=RELOAD_S)
+    connection = kind(place.hostname or "localhost", place.port, timeout=timeout_s)
     try:
         connection.request(
             "POST",
@@ -134,6 +143,28 @@ def reload_definitions(url: str) -> None:
         if result["__typename"] != "RepositoryLocation":
             lines = str(result.get("message") or result["__typename"]).strip().splitlines()
             raise NotServedError(f"Dagster cannot load the code location '{name}': {lines[0]}")
+
+
+def unloaded_locations(url: str, timeout_s: float) -> dict[str, str]:
+    """The code locations that the webserver cannot show, and the first line of why.
+
+    Parameters
+    ----------
+    url : str
+        Where the webserver listens.
+    timeout_s : float
+
+    Raises
+    ------
+    NotServedError
+        When there is no answer in time.
+    """
+    workspace = ask(url, _LOCATIONS, timeout_s=timeout_s)["workspaceOrError"]
+    return {
+        str(entry["name"]): str(error.get("message", "")).strip().partition("\n")[0]
+        for entry in workspace.get("locationEntries", [])
+        if (error := entry["locationOrLoadError"]) and error["__typename"] == "PythonError"
+    }
 
 
 def served_definitions(url: str, names: AssetNames) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Dagster's webserver behind our guard, and ``dagster dev`` with that webserver.
+"""Dagster's webserver behind our guard, and ``dagster dev`` with our programs.
 
 ::
 
@@ -10,6 +10,7 @@ Both take the arguments of Dagster's own programs.
 
 from __future__ import annotations
 
+import argparse
 import os
 import runpy
 import sys
@@ -21,11 +22,19 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
 
 from research_jobs.errors import ResearchJobsError
-from research_jobs.hosts import Authority, KnownHosts, address
-from research_jobs.orchestration.compat.webserver import replace_webserver, wrap_applications
+from research_jobs.hosts import Authority, KnownHosts, address, is_everywhere
+from research_jobs.orchestration.compat.webserver import (
+    CODE_SERVER,
+    DAEMON,
+    WEBSERVER,
+    replace_programs,
+    wrap_applications,
+)
 from research_jobs.orchestration.model.addresses import REPORT_LINKS, public_addresses
+from research_jobs.orchestration.operations import code_server, daemon
 from research_jobs.orchestration.operations.guard import Application, Guard, Receive, Scope, Send
-from research_jobs.project import Project, find_project
+from research_jobs.project import UI_PORT, Project, find_project
+from research_jobs.resident.services import OWNER_VARIABLE, register
 
 __all__ = ["REPORTS_PORT_VARIABLE", "ReportLinks", "main"]
 
@@ -81,6 +90,15 @@ def _project() -> Project | None:
         return None
 
 
+def _address(words: Sequence[str]) -> str:
+    """Where the webserver listens, as its arguments say."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--host", "-h", default="127.0.0.1")
+    parser.add_argument("--port", "-p", type=int, default=UI_PORT)
+    known, _ = parser.parse_known_args(words)
+    return address("localhost" if is_everywhere(known.host) else known.host, known.port)
+
+
 def main(words: Sequence[str]) -> None:
     """Run Dagster's program with these arguments, guarded.
 
@@ -90,11 +108,17 @@ def main(words: Sequence[str]) -> None:
         ``dev`` first for ``dagster dev``.
     """
     if words[:1] == ["dev"]:
-        replace_webserver(__spec__.name)
+        os.environ[OWNER_VARIABLE] = str(os.getpid())
+        replace_programs(
+            {WEBSERVER: __spec__.name, DAEMON: daemon.__name__, CODE_SERVER: code_server.__name__}
+        )
         sys.argv = ["dagster", *words]
         runpy.run_module("dagster", run_name="__main__", alter_sys=True)
         return
-    ui, reports = public_addresses(_project())
+    project = _project()
+    if project is not None:
+        register(project, "webserver", _address(words))
+    ui, reports = public_addresses(project)
     port = os.environ.pop(REPORTS_PORT_VARIABLE, None)
 
     def wrap(app: Application, host: str) -> Guard:
