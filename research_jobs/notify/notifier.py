@@ -127,6 +127,8 @@ class Notifier:
     def heartbeat(self, now: float, *, well: bool) -> bool:
         """Tell the service outside that all is well, if it is and if it is time to.
 
+        It is not well either if no channel delivers.
+
         Parameters
         ----------
         now : float
@@ -147,11 +149,20 @@ class Notifier:
         spec = self.kept.rules.heartbeat
         if spec is None:
             self._beat_trouble = None
-        if self._beats or spec is None or not well or not heartbeat_due(spec, self._beaten, now):
+        if self._beats or spec is None or not heartbeat_due(spec, self._beaten, now):
+            return False
+        if not well or self._mute():
             return False
         self._beaten = now
         self._beats.beat(HEARTBEAT, spec.url)
         return True
+
+    def _mute(self) -> bool:
+        """Whether no channel delivers: then only the heartbeat's absence can tell anybody."""
+        troubles, channels = self.kept.outbox.troubles, self.kept.rules.channels
+        return bool(channels) and all(
+            name in troubles and troubles[name].failures >= TROUBLE_AFTER for name in channels
+        )
 
     def wait(self, seconds: float) -> None:
         """Wait for the deliveries that are under way, at most so long."""

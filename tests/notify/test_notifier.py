@@ -277,6 +277,23 @@ def test_a_heartbeat_is_sent_while_all_is_well(looks, write, hooks):
     assert hook.paths == ["/ping"] * 3
 
 
+def test_a_heartbeat_stops_when_nobody_can_be_told(looks, write, hooks):
+    """While no channel delivers it is not sent, so that somebody outside notices."""
+    hook, beats = hooks(500), hooks()
+    manifest = write(
+        f"alerts: {{ops: {{url: '{hook.url}'}}}}\nheartbeat: http://127.0.0.1:{beats.port}/ping"
+    )
+    sent = []
+    for status in (500, 500, 500, 500, 500, 500, 200, 200, 200, 200):
+        hook.status = status
+        looks.look(manifest, failed("garch"), after=400)
+        sent.append(looks.notifier.heartbeat(looks.now, well=True))
+        looks.notifier.wait(60)
+    assert sent[:2] == [True, True]
+    assert sent[5:7] == [False, False]
+    assert sent[-1]
+
+
 def test_a_heartbeat_that_is_not_accepted_is_told(looks, write, hooks, mailbox):
     """Two refusals in a row are a message through the channels."""
     hook = hooks(404)
