@@ -169,6 +169,11 @@ class AccountFacts(Protocol):
         """Sequence of Outage: those that somebody wrote down."""
         ...
 
+    @property
+    def kept_since(self) -> float:
+        """float: Unix time, seconds: of ticks due before it, records may have been deleted."""
+        ...
+
     def evaluations(self) -> Iterable[Evaluation]:
         """What Dagster evaluated, of the ticks due in the account's time and after it."""
         ...
@@ -444,6 +449,8 @@ class _Judge:
                 until = f"to {_moment(outage.end, tick)}" if outage.end else "and still"
                 why = f"{outage.reason} from {_moment(outage.start, tick)} {until}"
                 return _told(tick, Became.MISSED, why)
+        if at < self._facts.kept_since:
+            return _told(tick, Became.UNACCOUNTED, "Dagster no longer keeps its record, if any")
         if tick.definition is not None and tick.definition.broken:
             return _told(tick, Became.MISSED, f"it was broken: {tick.definition.broken}")
         following = self._next_evaluated(tick.schedule, at)

@@ -41,6 +41,7 @@ class Known:
     )
     now: float = START + 24 * HOUR
     ticks = staticmethod(hourly)
+    kept_since: float = 0.0
     outages: tuple[Outage, ...] = ()
     evaluated: list[Evaluation] = field(default_factory=list)
     of_ticks: dict[float, list[TickRun]] = field(default_factory=dict)
@@ -105,6 +106,10 @@ def run(well: bool | None, created: float = 5.0) -> TickRun:
             Became.UNACCOUNTED, "its runs were deleted",
         ),
         (Known(), Became.MISSED, "nothing was evaluated until now"),
+        (
+            Known(kept_since=START + 1),
+            Became.UNACCOUNTED, "Dagster no longer keeps its record, if any",
+        ),
         (
             Known(evaluated=[evaluation(1, Evaluated.SKIPPED)]),
             Became.MISSED, "nothing was evaluated to 2026-03-10 01:00 UTC",

@@ -173,6 +173,19 @@ def test_ticks_are_owed_by_the_schedule_as_it_stood(project) -> None:
     assert found.ticks[-1].reason == "it was broken: no such notebook"
 
 
+def test_what_dagster_no_longer_keeps_is_unaccounted_for(project, monkeypatch) -> None:
+    """A tick older than the shortest retention may have been evaluated, and its record deleted."""
+    last = last_minute()
+    defined(project, Definition("nightly", last, ("* * * * *",), "UTC", ("good",)))
+    Scheduler(project, "nightly", last)
+    kept = dict.fromkeys(TickStatus, 1)
+    instance = type(project.instance)
+    monkeypatch.setattr(instance, "get_tick_retention_settings", lambda self, kind: kept)
+    monkeypatch.setattr(time, "time", lambda: last + 2 * 86400)
+    (tick,) = account(project, last, last + 1).ticks
+    assert tick.became is Became.UNACCOUNTED
+
+
 def test_ticks_are_dagsters_in_every_zone() -> None:
     """What is owed is what the scheduler keeps, in each zone over a change of clocks."""
     start = datetime(2026, 3, 1, tzinfo=UTC).timestamp()

@@ -141,6 +141,7 @@ class _Facts:
         }
         self.definitions = self._read_definitions()
         self._names = sorted({one.schedule for one in self.definitions})
+        self.kept_since = self._kept_since()
         self._made: dict[str, dict[str | None, list[Made]]] = {}
         self._definitions_of: dict[str, dg.PartitionsDefinition[Any] | None] = {}
         self._owed: dict[tuple[str, float], Owes] = {}
@@ -148,6 +149,18 @@ class _Facts:
     @property
     def ticks(self) -> Ticks:
         return _local_ticks
+
+    def _kept_since(self) -> float:
+        """Since when Dagster has deleted no tick of these schedules."""
+        states = [state for name, state in self._states.items() if name in self._names]
+        kinds = {state.instigator_type for state in states}
+        days = [
+            day
+            for kind in kinds
+            for day in self._instance.get_tick_retention_settings(kind).values()
+            if day > 0
+        ]
+        return self.now - min(days) * 86400 if days else 0.0
 
     def _read_definitions(self) -> Sequence[Definition]:
         log = read_definitions(self._catalog.project)

@@ -113,6 +113,7 @@ class WorldFacts:
     def __init__(self, world: World) -> None:
         self._world = world
         self.now = world.wall
+        self.kept_since = 0.0
         self.definitions: Sequence[Definition] = world.log
         self.ticks: Ticks = ticks_of(world.start)
         self.outages: Sequence[Outage] = world.outages if world.watched else ()
