@@ -90,7 +90,7 @@ def take(browser: Browser) -> None:
     page = opened(browser, 1440, 900)
     page.goto(REPORTS)
     page.get_by_text("performance_report").first.wait_for()
-    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.set_viewport_size({"width": 1280, "height": 660})
     keep(page, "gallery")
     page.set_viewport_size({"width": 1440, "height": 900})
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from research_jobs.cli.output import duration, print_json, print_table
+from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import Outcome, from_json, to_json
 from research_jobs.project import Project, find_project
@@ -119,8 +119,14 @@ def _morning_page(project: Project, arguments: argparse.Namespace) -> int:
     from research_jobs.orchestration.operations.morning import look_and_write
 
     enter_project(project)
-    with open_instance(project) as instance:
-        index = look_and_write(instance, load_catalog(project))
+    index = project.reports / "index.html"
+    try:
+        with open_instance(project) as instance:
+            look_and_write(instance, load_catalog(project))
+    except OSError as error:
+        if not index.is_file():
+            raise
+        complain(f"The page is not written anew: {error}")
     if arguments.json:
         print_json({"gallery": str(index)})
     else:

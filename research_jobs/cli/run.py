@@ -12,9 +12,10 @@ from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.cli.progress import Progress
 from research_jobs.errors import ParameterError
 from research_jobs.outcome import Outcome, to_json, totals
-from research_jobs.project import Project, find_project
+from research_jobs.project import find_project
 
 if TYPE_CHECKING:
+    from research_jobs.orchestration.model.catalog import Catalog
     from research_jobs.orchestration.operations.call import RunCommand
 
 __all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
@@ -111,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([to_json(outcome) for outcome in outcomes])
     else:
-        _show(project, outcomes, everything=arguments.all)
+        _show(session.catalog, outcomes, everything=arguments.all)
     return max((outcome.state.exit_code for outcome in outcomes), default=0)
 
 
@@ -145,7 +146,8 @@ def read_parameters(words: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) -> None:
+def _show(catalog: Catalog, outcomes: Sequence[Outcome], *, everything: bool) -> None:
+    project = catalog.project
     if not outcomes:
         print(UP_TO_DATE)
         return
@@ -165,25 +167,31 @@ def _show(project: Project, outcomes: Sequence[Outcome], *, everything: bool) ->
     print_table(
         ["notebook", "ending", "time", "output", "rows", "path"], rows, right=["time", "rows"]
     )
-    _show_what_failed(project, outcomes)
+    _show_what_failed(catalog, outcomes)
     if everything:
         print()
         command = "make ui" if (project.root / "Makefile").is_file() else "research-jobs ui"
         print(f"See them, their history and their reports:  {command}")
 
 
-def _show_what_failed(project: Project, outcomes: Sequence[Outcome]) -> None:
+def _show_what_failed(catalog: Catalog, outcomes: Sequence[Outcome]) -> None:
     """How many ended how; then each failure in one line, its report, and how to run it again."""
     if len(outcomes) == 1 and outcomes[0].state.ok:
         return
     print(f"\n{totals(Counter(outcome.state for outcome in outcomes))}")
     if all(outcome.state.ok for outcome in outcomes):
         return
-    from research_jobs.orchestration.operations.overview import attention_of, same_cause
+    from research_jobs.orchestration.operations.overview import (
+        attention_of,
+        local_now,
+        same_cause,
+    )
+
+    zone = local_now(catalog).tzinfo
 
     for group in same_cause(attention_of(outcomes)):
         print()
-        show_group(project, group, None)
+        show_group(catalog.project, group, zone)
 
 
 def _count(rows: int | None) -> str:

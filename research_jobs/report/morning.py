@@ -196,11 +196,10 @@ class MorningPage:
             "never": "never run",
         }
         flags = [row.flags.split() for row in self.rows]
-        return [
-            (name, said, count)
-            for name, said in words.items()
-            if (count := sum(name in flag for flag in flags))
-        ]
+        counts = {name: sum(name in flag for flag in flags) for name in words}
+        if counts["attention"] == 1:
+            words["attention"] = "needs attention"
+        return [(name, said, counts[name]) for name, said in words.items() if counts[name]]
 
 
 def render_morning(reports: Path, page: MorningPage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from research_jobs.cli.status import parse_since
 from research_jobs.errors import ParameterError
+from research_jobs.outcome import State
 
 ZAGREB = ZoneInfo("Europe/Zagreb")
 
@@ -91,6 +93,27 @@ def test_partitions_behind_a_green_one(say: Callable[..., object], project: Path
     assert found["missing"]["reason"] == "3 partitions have no data"
     say(*found["missing"]["rerun"].split()[1:])
     assert [one["state"] for one in say("status", "--json").json] == ["failed"]
+
+
+def test_the_morning_page_says_the_same(say: Callable[..., object], project: Path) -> None:
+    """`report` writes a page with each reason and each command that `status` has, and no others."""
+    _write(project, "spelt_wrong", "# %%\nif True print(1)\n")
+    say("run", "broken", "numbers_table")
+    for day in (2, 4, 7):
+        say("run", "daily", "--partition", f"2024-01-0{day}")
+    said = say("status", "--json").json
+    page = Path(say("report").out.strip()).read_text()
+    items = [html.unescape(item) for item in page.split('<li class="rg-problem')[1:-1]]
+    assert len(items) == len(said) == 4
+    for one, item in zip(said, items, strict=True):
+        assert State(one["state"]).heading in item
+        assert one["reason"] in item
+        assert f"<code>{one['rerun']}</code>" in item
+        assert one["partition"] is None or one["partition"] in item
+        if one["report"]:
+            assert Path(one["report"]).relative_to(project / "reports").as_posix() in item
+    assert "2/7" in page
+    assert "1 failed" in page
 
 
 @pytest.mark.parametrize("width", [80, 60])
