@@ -337,8 +337,7 @@ class _History:
         )
         record_switches(self._project, instance)
         account = read_account(instance, catalog, now - DAY_S, now)
-        counts = {became.value: count for became, count in account.counts.items()}
-        write_morning_page(catalog, overview, {"owed": account.owed, **counts})
+        write_morning_page(catalog, overview, account)
         # One that failed has not recovered while it runs again.
         active = {
             line.notebook
