@@ -69,6 +69,9 @@ BROKEN = {
     "ticks that are healed by nothing": (
         account._Judge, "_healing", lambda self, tick: account._Healing(1.0, ()), "by nothing",
     ),
+    "ticks that are healed by what was there before": (
+        account, "_first", lambda times, since: times[0] if times else None, "is missing",
+    ),
     "partitions that run already": (
         catch_up, "_wanted", _ignoring_what_is_running, "is asked for twice at once",
     ),

@@ -9,7 +9,7 @@ from datetime import datetime
 from research_jobs.decisions import account as accounts
 from research_jobs.decisions.account import Account, AccountedTick, Became, Evaluated
 from research_jobs.decisions.catch_up import LOOK_BACK, LOOK_BACK_DAYS
-from simulator.facts import Windows, WorldFacts
+from simulator.facts import VALUES, Windows, WorldFacts
 from simulator.times import tick_table
 from simulator.world import World
 
@@ -64,6 +64,10 @@ def _truth(world: World, found: Account) -> Iterator[str]:
         wanted = _possible(world, key)
         if tick.became not in wanted:
             yield f"{_told(tick)}, and not {' or '.join(wanted)}"
+        if evaluated is None and not world.tick_runs.get(key):
+            there = _all_made(world, tick)
+            if there != (tick.became is not Became.MISSED) and "off by" not in (tick.reason or ""):
+                yield f"{_told(tick)}, and what it owed is {'there' if there else 'missing'}"
         edited = evaluated is not None and "edited" in (evaluated.reason or "")
         if edited and key in _owed(world, key[1], key[1] + 1):
             yield f"{_told(tick)}: it was owed, and skipped as if it had been edited away"
@@ -92,6 +96,25 @@ def _possible(world: World, key: tuple[str, float]) -> tuple[Became, ...]:
             return Became.NOTHING_TO_DO, Became.MISSED, Became.HEALED
         return (Became.NOTHING_TO_DO,)
     return Became.HEALED, Became.FAILED, Became.MISSED, Became.NOTHING_TO_DO
+
+
+def _all_made(world: World, tick: AccountedTick) -> bool:
+    """Whether each notebook made what a tick owed, whenever it was."""
+    at = tick.at.timestamp()
+    specs = [spec for since, spec, _ in world.stood[tick.schedule] if since <= at and spec]
+    for notebook in (world.notebooks[name] for name in specs[-1].notebooks):
+        keys: list[str | None] = [None]
+        if notebook.by == "values":
+            keys = list(VALUES)
+        elif notebook.by:
+            group = Windows(world, [notebook], tick.at)
+            keys = [key for window in group.windows(1) for key in group.keys_of(window)]
+        for key in keys:
+            made = [one.at for one in world.made.get((notebook.name, key), ())]
+            once = notebook.by not in (None, "values")
+            if not made or (not once and made[-1] < at):
+                return False
+    return True
 
 
 def _told(tick: AccountedTick) -> str:

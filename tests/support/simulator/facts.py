@@ -62,14 +62,20 @@ class Windows:
 
     def status(self, member: Member, keys: Sequence[str]) -> KnownStatus:
         name, world = member.name, self._world
-        going = frozenset(key for key in keys if world.going.get((name, key)))
-        states = [(key, world.states.get((name, key))) for key in keys]
-        return KnownStatus(
-            tuple(key for key, state in states if state in (None, "failed") and key not in going),
-            frozenset(key for key, state in states if state == "failed") - going,
-            going,
-            name in world.ever,
-        )
+        states, going = world.states, world.going
+        missing: list[str] = []
+        failed: list[str] = []
+        active: list[str] = []
+        for key in keys:
+            one = name, key
+            state = states.get(one)
+            if going.get(one):
+                active.append(key)
+            elif state is None or state == "failed":
+                missing.append(key)
+                if state is not None:
+                    failed.append(key)
+        return KnownStatus(tuple(missing), frozenset(failed), frozenset(active), name in world.ever)
 
     def failures(self, member: Member, key: str, at_most: int) -> int:
         return min(self._world.failures.get((member.name, key), 0), at_most)
