@@ -42,7 +42,9 @@ HOUR = 3600.0
 DAY = 86400.0
 
 # The reason of these is measured or is another for each subject, so their cause is their kind...
-_ONE_CAUSE = (Kind.LATE, Kind.MISSING, Kind.MISSED_TICK, Kind.SLOW, Kind.LARGE, Kind.MANIFEST)
+_ONE_CAUSE = (
+    Kind.LATE, Kind.MISSING, Kind.MISSED_TICK, Kind.SLOW, Kind.LARGE, Kind.MANIFEST, Kind.CODE
+)  # fmt: skip
 # ... or their kind and subject.
 _OWN_CAUSE = (Kind.DISK, Kind.CLOCK, Kind.SERVICE, Kind.CHANNEL)
 # A notebook that fails otherwise than before has not recovered.
@@ -282,11 +284,21 @@ def _lasting(
     now: float,
     key: tuple[Kind, str],
 ) -> Incident:
-    conditions = tuple(sorted((one for one, _ in group), key=lambda one: (one.since, one.subject)))
+    came_back = incident.over is not None
+    # Whoever only sees that something is wrong now says so at each look.
+    since = (
+        {}
+        if came_back
+        else {(one.subject, one.partition): one.since for one in incident.conditions}
+    )
+    found = [
+        replace(one, since=min(one.since, since.get((one.subject, one.partition), one.since)))
+        for one, _ in group
+    ]
+    conditions = tuple(sorted(found, key=lambda one: (one.since, one.subject)))
     worst = max((incident.severity, *(s for _, s in group)), key=lambda severity: severity.order)
     known = {one.subject for one in incident.conditions}
     joined = any(one.subject not in known for one in conditions)
-    came_back = incident.over is not None
     return replace(
         incident,
         kind=key[0],

@@ -16,19 +16,19 @@ LONGEST_REASON = 500
 _WHAT = {
     Kind.DISK: "the disk {}",
     Kind.CLOCK: "the clock of {}",
-    Kind.CODE: "the code location {}",
     Kind.SERVICE: "the service {}",
     Kind.TICK_FAILED: "{}",
     Kind.CHANNEL: "the alert channel {}",
     Kind.MISSED_TICK: "the schedule {}",
 }
+# Of these a project has one.
+_ALONE = {Kind.MANIFEST: "the manifest", Kind.CODE: "the code"}
 _MANY = {
     Kind.DISK: "disks",
     Kind.SERVICE: "services",
     Kind.TICK_FAILED: "schedules and sensors",
     Kind.CHANNEL: "alert channels",
     Kind.MISSED_TICK: "schedules",
-    Kind.CODE: "code locations",
 }
 _PLURALS = {
     "was": "were", "is": "are", "has": "have", "does": "do", "misses": "miss", "runs": "run",
@@ -51,7 +51,8 @@ def title_of(message: Message, project: str) -> str:
         The project's name.
     """
     incident, event = message.incident, message.event
-    line = f"{project}: {_subject(incident, event)} {_said(incident, event)}"
+    before = f"{event}: " if event in ("still", "again") else ""
+    line = f"{project}: {before}{_subject(incident, event)} {_said(incident, event)}"
     lasted = _span((incident.over or message.at) - _since(incident))
     line += {
         "over": f" (after {lasted})",
@@ -127,10 +128,11 @@ def _subjects(incident: Incident, event: Event) -> list[str]:
 def _subject(incident: Incident, event: Event) -> str:
     """Who: ``volatility/garch``, ``3 notebooks``."""
     subjects = _subjects(incident, event)
-    if incident.kind is Kind.MANIFEST:
-        return "the manifest"
+    if incident.kind in _ALONE:
+        return _ALONE[incident.kind]
     if len(subjects) == 1:
-        return _WHAT.get(incident.kind, "{}").format(_name(incident.conditions[0]))
+        name = _name(incident.conditions[0])
+        return name if name.startswith("the ") else _WHAT.get(incident.kind, "{}").format(name)
     return f"{len(subjects)} {_MANY.get(incident.kind, 'notebooks')}"
 
 
@@ -142,17 +144,16 @@ def _said(incident: Incident, event: Event) -> str:
         words = (
             words.replace("a mistake", f"{len(incident.conditions)} mistakes") if several else words
         )
-    elif several:
+    elif several and incident.kind not in _ALONE:
         first, _, rest = words.partition(" ")
         words = f"{_PLURALS.get(first, first)} {rest}".strip()
     if event == "was":
         words = " ".join(_PAST.get(word, word) for word in words.split())
-    after = " again" if event == "again" else ""
-    return f"{'still ' * (event == 'still')}{words}{after}"
+    return words
 
 
 def _reason(incident: Incident) -> str:
-    if len(incident.conditions) == 1:
+    if len(incident.conditions) == 1 or incident.kind is Kind.CODE:
         return incident.conditions[0].reason
     causes: Sequence[str] = list(dict.fromkeys(one.cause for one in incident.conditions))
     return causes[0] if len(causes) == 1 else ""

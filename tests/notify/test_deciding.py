@@ -114,6 +114,26 @@ def test_another_reason_is_no_recovery():
     assert title_of(history.last[0], "p").startswith("p: a is published again (after ")
 
 
+def test_what_lasts_is_since_its_first_look():
+    """Who says at each look that it is so now is told of with the time of the first."""
+    history = History(rules(ops={"remind": "1h"}))
+    for _ in range(14):
+        disk = wrong("the disk of /data", "little is free", Kind.DISK, since=history.now + 300)
+        history.look(300, disk)
+    assert title_of(history.last[0], "p") == (
+        "p: still: the disk of /data is nearly full (for 65 min): little is free"
+    )
+    assert len(history.last) == 1
+
+
+def test_code_that_does_not_load_is_one_cause():
+    """Whether the code server or the webserver says so, it is the project's code."""
+    history = History(rules(ops={}))
+    said = [wrong(name, f"{name}: no", Kind.CODE) for name in ("code server", "webserver")]
+    assert history.looks(0, 10, of=tuple(said)) == ["new 2"]
+    assert title_of(history.last[0], "p") == "p: the code does not load: code server: no"
+
+
 def test_a_reason_that_is_measured_is_one_cause():
     """A disk that fills further is no new message, nor are other late notebooks' other ticks."""
     history = History(rules(ops={}))
