@@ -20,8 +20,9 @@ from hosted import Hosted
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from research_jobs.orchestration.compat import engines, run_worker, schema
+from research_jobs.orchestration.compat import instance as instances
 from research_jobs.orchestration.compat.engines import remember_engines
-from research_jobs.orchestration.compat.instance import open_instance
+from research_jobs.orchestration.compat.instance import open_instance, share_instance
 from research_jobs.orchestration.compat.migrations import remember_migrations
 from research_jobs.orchestration.compat.run_files import copy_run_files
 from research_jobs.orchestration.compat.schema import remember_schema
@@ -151,6 +152,47 @@ def test_tables_are_asked_for_once(own: Hosted, monkeypatch: pytest.MonkeyPatch)
         assert len(asked) == 2
         runs: Any = instance.run_storage
         assert [runs.has_run_stats_index_cols() for _ in range(2)] == [True, True]
+
+
+def test_files_that_all_runs_share_are_held(own: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are held open without a lock in the way of those who write, and once."""
+    monkeypatch.setattr(engines, "_held", {})
+    home = own.root / "home"
+    with open_instance(home) as instance:
+        remember_engines(instance)
+        remember_engines(instance)
+        assert sorted(Path(file).name for file in engines._held) == [
+            "index.db", "runs.db", "schedules.db"
+        ]  # fmt: skip
+        run = instance.create_run_for_job(EMPTY)
+        with open_instance(home) as other:
+            other.report_run_failed(run, "on purpose")
+            assert other.get_run_by_id(run.run_id) == instance.get_run_by_id(run.run_id)
+        # The journal stays where it was last folded back when the last connection was closed.
+        assert (home / "history" / "runs.db-wal").exists()
+    for connection in engines._held.values():
+        connection.close()
+    assert not (home / "history" / "runs.db-wal").exists()
+
+
+def test_ticks_share_an_instance(own: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick has the instance of the tick before it, and another where the reference differs."""
+    monkeypatch.setattr(instances, "_shared", [])
+    (own.root / "other").mkdir()
+    with open_instance(own.root / "home") as first, open_instance(own.root / "other") as second:
+        seen: list[dg.DagsterInstance] = []
+        for reference in (first.get_ref(), first.get_ref(), second.get_ref()):
+            with dg.ScheduleEvaluationContext(reference, None) as context:
+                share_instance(context)
+                seen.append(context.instance)
+        assert seen[0] is seen[1]
+        assert seen[0] is not seen[2]
+        # It outlives the ticks.
+        assert seen[0].get_run_by_id("none") is None
+        without = dg.build_schedule_context()
+        share_instance(without)
+        with pytest.raises(dg.DagsterInvariantViolationError):
+            _ = without.instance
 
 
 def test_storages_on_postgres_share_connections(own: Hosted, postgres: Any) -> None:

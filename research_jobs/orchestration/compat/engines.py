@@ -5,6 +5,8 @@ engine keeps the statements that it has compiled, so each question compiles its 
 connection to Postgres costs 3 ms of CPU, and a small run opened some forty.
 
 - SQLite: engines of one file are one. They keep no connection, so threads and forks share them.
+  The daemon holds each file that all runs share open, without reading or writing there: whoever
+  closes the last connection to a file has to fold its journal back, which syncs the disk.
 - Postgres: the storages of one database share one engine, which keeps as many connections as
   threads use it at once, tries each before use and opens more at need. A forked process begins
   with none.
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +67,7 @@ def remember_engines(instance: DagsterInstance | None = None) -> None:
             instance.schedule_storage,
         ):
             share_engine(storage)
+        _hold_files(instance)
 
 
 def share_engine(storage: Any) -> None:
@@ -72,6 +77,27 @@ def share_engine(storage: Any) -> None:
         return
     if isinstance(engine.pool, NullPool):
         storage._engine = _postgres_engine(url)  # noqa: SLF001 - the storage's only part of this
+
+
+_held: dict[str, sqlite3.Connection] = {}
+
+
+def _hold_files(instance: DagsterInstance) -> None:
+    """Hold the files open that all runs share."""
+    storages: list[Any] = [instance.run_storage, instance.schedule_storage]
+    urls = [getattr(storage, "_conn_string", "") for storage in storages]
+    shard = getattr(instance.event_log_storage, "conn_string_for_shard", None)
+    if shard is not None:
+        urls.append(shard("index"))
+    for url in urls:
+        file = sa.make_url(url).database if url.startswith("sqlite") else None
+        if not file or file in _held or not os.path.isfile(file):  # noqa: PTH113 - any text
+            continue
+        connection = sqlite3.connect(file, check_same_thread=False)
+        with suppress(sqlite3.Error):
+            # SQLite opens a file only when it is asked for something.
+            connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+        _held[file] = connection
 
 
 def _replace(place: str, name: str, shared: Any) -> None:

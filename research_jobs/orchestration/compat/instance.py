@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ __all__ = [
     "open_instance",
     "schedule_id",
     "serves_definitions",
+    "share_instance",
     "worker_health",
 ]
 
@@ -137,3 +139,30 @@ def schedule_id(location: str, repository: str, schedule: str) -> str | None:
     except (ImportError, AttributeError) as error:
         lacking(error, "ticks of removed schedules are not found")
         return None
+
+
+_shared: list[tuple[Any, dg.DagsterInstance]] = []
+_sharing = threading.Lock()
+
+
+def share_instance(context: dg.ScheduleEvaluationContext) -> None:
+    """Have a tick use the instance of the ticks before it, where each tick would open its own.
+
+    For the code server, which to open one costs more than all else that it does for a tick.
+
+    Parameters
+    ----------
+    context : dagster.ScheduleEvaluationContext
+    """
+    private: Any = context
+    if getattr(private, "_instance", private) is not None:
+        return  # it is given one, or lacks what is needed here
+    reference = context.instance_ref
+    if reference is None:
+        return
+    with _sharing:
+        found = next((instance for known, instance in _shared if known == reference), None)
+        if found is None:
+            found = dg.DagsterInstance.from_ref(reference)
+            _shared[:] = [*_shared[-1:], (reference, found)]
+    private._instance = found  # noqa: SLF001 - a property of the context opens it otherwise

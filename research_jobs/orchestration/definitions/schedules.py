@@ -24,6 +24,7 @@ from research_jobs.errors import (
     did_you_mean,
 )
 from research_jobs.manifest import Problem, ScheduleSpec
+from research_jobs.orchestration.compat.instance import share_instance
 from research_jobs.orchestration.compat.remembering import remember
 from research_jobs.orchestration.definitions.jobs import (
     ALL_ASSETS_JOB,
@@ -181,7 +182,8 @@ def _schedule(
     def evaluate(
         context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        remember()  # the code server opens an instance for each tick
+        remember()
+        share_instance(context)
         now = datetime.now(timezone.utc)
         tick = Tick(
             schedule=name,
@@ -193,7 +195,7 @@ def _schedule(
             edited_at=_changed_at(manifest),
             owed_at=owed_at,
         )
-        result = requests_at(tick, lambda: context.instance)
+        result = requests_at(tick, context.instance)
         # Dagster takes several requests from a generator, not from a list
         if isinstance(result, str):
             yield dg.SkipReason(result)
@@ -270,17 +272,14 @@ class Tick:
         return f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}"
 
 
-def requests_at(
-    tick: Tick, instance: DagsterInstance | Callable[[], DagsterInstance]
-) -> list[dg.RunRequest] | str:
+def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | str:
     """The runs that a schedule requests at a tick.
 
     Parameters
     ----------
     tick : Tick
-    instance : dagster.DagsterInstance or callable
-        Only read. A callable opens it, which costs more than all the rest: unpartitioned notebooks
-        need it only after an edit.
+    instance : dagster.DagsterInstance
+        Only read.
 
     Returns
     -------
@@ -288,10 +287,8 @@ def requests_at(
         As `research_jobs.decisions.catch_up.requests` decides.
     """
     due = DueTick(tick.at, tick.now, tick.spec.catch_up, tick.edited_at)
-    opened = instance if callable(instance) else lambda: instance
-    groups = partition_groups(tick.notebooks)
-    with dg.partition_loading_context(tick.at, opened() if groups else None):
-        found = requests(due, _Facts(tick, groups, opened))
+    with dg.partition_loading_context(tick.at, instance):
+        found = requests(due, _Facts(tick, instance))
     if isinstance(found, str):
         return found
     notebooks = {notebook.name: notebook for notebook in tick.notebooks}
@@ -322,28 +319,26 @@ def _request(
 class _Facts:
     """What a schedule did, and its notebooks by what partitions they share."""
 
-    def __init__(
-        self,
-        tick: Tick,
-        groups: Sequence[tuple[dg.PartitionsDefinition[Any], Sequence[ScheduledNotebook]]],
-        opened: Callable[[], DagsterInstance],
-    ) -> None:
+    def __init__(self, tick: Tick, instance: DagsterInstance) -> None:
         self._tick = tick
-        self._opened = opened
+        self._instance = instance
         self.plain = [_member(n) for n in tick.notebooks if n.partitions is None]
-        self.groups = [_Group(definition, members, opened()) for definition, members in groups]
+        self.groups = [
+            _Group(definition, members, instance)
+            for definition, members in partition_groups(tick.notebooks)
+        ]
 
     def was_owed(self, moment: datetime) -> bool:
         known = self._tick.owed_at(self._tick.schedule, moment)
         if known is not None:
             return known
         # Without a log: as it was when it last requested a run.
-        last = self._opened().get_runs(self._filter(), limit=1)
+        last = self._instance.get_runs(self._filter(), limit=1)
         before = last[0].tags.get(CRON_TAG) if last else None
         return before is None or before == self._tick.cron
 
     def first_due(self) -> datetime | None:
-        records = self._opened().get_run_records(self._filter(), limit=1, ascending=True)
+        records = self._instance.get_run_records(self._filter(), limit=1, ascending=True)
         if not records:
             return None
         due = records[0].dagster_run.tags.get(TICK_TAG)

@@ -65,8 +65,8 @@ def default_config(folder: str | Path) -> dict[str, Any]:
             "config": {"base_dir": base},
         },
         "concurrency": {
-            "pools": {"granularity": "op", "op_granularity_run_buffer": 4},
-            "runs": {"max_concurrent_runs": 10},
+            "pools": {"granularity": "op", "op_granularity_run_buffer": 12},
+            "runs": {"max_concurrent_runs": 16},
         },
         "run_coordinator": {
             "module": "research_jobs.orchestration.execution.run_queue",
@@ -77,6 +77,7 @@ def default_config(folder: str | Path) -> dict[str, Any]:
                 "user_code_failure_retry_delay": 15,
             },
         },
+        "schedules": {"use_threads": True, "num_workers": 4},
         "run_retries": {
             "enabled": True,
             "max_retries": 2,
