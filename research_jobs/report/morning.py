@@ -163,6 +163,8 @@ class MorningPage:
     rows : tuple of Row
     account : mapping of str to int
         What became of the ticks that schedules owed; empty where nobody knows.
+    accounted : str
+        From when on ticks are accounted for.
     """
 
     now: datetime | None = None
@@ -172,6 +174,7 @@ class MorningPage:
     problems: tuple[Problem, ...] = ()
     rows: tuple[Row, ...] = ()
     account: Mapping[str, int] = field(default_factory=dict[str, int])
+    accounted: str = ""
 
     @property
     def unusual(self) -> list[Row]:

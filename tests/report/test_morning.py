@@ -23,7 +23,9 @@ from research_jobs.report.server import ReportServer
 pytestmark = pytest.mark.browser
 
 TICK = AccountedTick("mornings", datetime(2026, 11, 27, 6, tzinfo=UTC), Became.RAN)
-ACCOUNT = Account(0.0, 1.0, (*[TICK] * 210, *[replace(TICK, became=Became.MISSED)] * 2))
+ACCOUNT = Account(
+    TICK.at.timestamp(), 2e9, (*[TICK] * 210, *[replace(TICK, became=Became.MISSED)] * 2)
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,7 @@ def test_what_else_is_asked_in_the_morning(opened: Any) -> None:
     assert "(4 min ago)" in page.locator(".rg-asof").first.inner_text()
     assert "Times are of Europe/Zagreb" in page.locator(".rg-asof").first.inner_text()
     numbers = page.locator("#account dl").inner_text().split()
+    assert "since Fri 27 Nov 07:00" in page.locator("#account h2").inner_text()
     assert numbers == ["owed", "212", "ran", "210", "missed", "2", "unaccounted", "0"]
     groups = page.locator(".rg-group th:visible").all_inner_texts()
     assert [group.split()[0] for group in groups] == (

@@ -70,7 +70,7 @@ def write_morning_page(
     catalog : Catalog
     overview : Overview
     account : Account, optional
-        Of the ticks since the overview's `since`.
+        Of the ticks that schedules owed.
 
     Returns
     -------
@@ -104,6 +104,7 @@ def morning_page(
             for line in overview.notebooks
         ),
         account=_numbers(account) if account is not None else {},
+        accounted=f"{_moment(account.start, overview.now):%a %d %b %H:%M}" if account else "",
     )
 
 
