@@ -69,8 +69,10 @@ BROKEN = {
     "ticks that are healed by nothing": (
         account._Judge, "_healing", lambda self, tick: account._Healing(1.0, ()), "by nothing",
     ),
-    "ticks that are healed by what was there before": (
-        account, "_first", lambda times, since: times[0] if times else None, "is missing",
+    "ticks that nothing heals after an hour": (
+        account, "_first",
+        lambda times, since: next((one for one in times if 0 <= one.at - since < 3600), None),
+        "is there",
     ),
     "partitions that run already": (
         catch_up, "_wanted", _ignoring_what_is_running, "is asked for twice at once",
