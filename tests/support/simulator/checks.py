@@ -157,5 +157,10 @@ def _hole(world: World, schedule: str, notebook: str, key: str, retries: int) ->
 
 
 def _last_tick(world: World, schedule: str) -> datetime | None:
-    ticks = [tick for (name, _), tick in world.evaluated.items() if name == schedule]
-    return max((tick.at for tick in ticks), default=None)
+    """The last that had partitions to request; one that an edit brought about had not."""
+    ticks = [
+        tick.at
+        for (name, _), tick in world.evaluated.items()
+        if name == schedule and "edited" not in (tick.reason or "")
+    ]
+    return max(ticks, default=None)
