@@ -32,7 +32,7 @@ _HERE = Path(__file__).parent / "assets"
 
 @lru_cache(maxsize=8)
 def asset_text(name: str) -> str:
-    """One of our own files: ``page.css``, ``page.js``, ``gallery.css``, ``gallery.js``."""
+    """One of our own files: ``page.css``, ``gallery.css``, ``page.js``, ``morning.js``."""
     return (_HERE / name).read_text(encoding="utf-8")
 
 
