@@ -394,6 +394,17 @@ def test_the_log_of_definitions_says_whether_a_tick_is_from_before_an_edit(insta
     assert "edited" in str(requests_at(brought_about, instance))
 
 
+def test_schedules_that_are_evaluated_at_once_do_not_request_the_same(instance):
+    """No run shows yet what the first has requested; its own tick, again, requests the same."""
+    first = replace(tick(schedule(), SIGNALS, due="2026-06-10 01:30"), schedule="first")
+    second = replace(first, schedule="second")
+    assert asked(requests_at(first, instance)) == ["2026-06-09"]
+    assert asked(requests_at(second, instance)) == []
+    assert asked(requests_at(first, instance)) == ["2026-06-09"]
+    later = replace(second, now=second.now + timedelta(minutes=9))
+    assert asked(requests_at(later, instance)) == ["2026-06-09"]
+
+
 @dg.asset(name="momentum_signals", partitions_def=DAILY)
 def failing(context) -> None:
     """A notebook that fails on one day."""

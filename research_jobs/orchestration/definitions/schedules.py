@@ -7,8 +7,10 @@ tick, and two daemons in turn request nothing twice.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from research_jobs.decisions.catch_up import MOST_REQUESTS, DueTick, Member, requests
+from research_jobs.decisions.promises import Promises
 from research_jobs.errors import (
     ManifestError,
     ParameterError,
@@ -71,6 +74,10 @@ class BuiltSchedules:
     schedules: tuple[dg.ScheduleDefinition, ...]
     problems: tuple[Problem, ...] = ()
 
+
+# Ticks that this process has evaluated, in several threads.
+_EVALUATING = threading.Lock()
+_PROMISES = Promises()
 
 OpConfig = Callable[[str, Mapping[str, Any], str | None], Mapping[str, Any]]
 OwedAt = Callable[[str, datetime], bool | None]
@@ -287,10 +294,14 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
         As `research_jobs.decisions.catch_up.requests` decides.
     """
     due = DueTick(tick.at, tick.now, tick.spec.catch_up, tick.edited_at)
-    with dg.partition_loading_context(tick.at, instance):
+    # One at a time: what one has requested, the next one must not.
+    partitioned = any(notebook.partitions is not None for notebook in tick.notebooks)
+    alone = _EVALUATING if partitioned else nullcontext()
+    with alone, dg.partition_loading_context(tick.at, instance):
         found = requests(due, _Facts(tick, instance))
-    if isinstance(found, str):
-        return found
+        if isinstance(found, str):
+            return found
+        _PROMISES.note(tick.schedule, found, tick.now.timestamp())
     notebooks = {notebook.name: notebook for notebook in tick.notebooks}
     return [
         _request(tick, [notebooks[name] for name in request.notebooks], request.partition)
@@ -324,7 +335,7 @@ class _Facts:
         self._instance = instance
         self.plain = [_member(n) for n in tick.notebooks if n.partitions is None]
         self.groups = [
-            _Group(definition, members, instance)
+            _Group(definition, members, tick, instance)
             for definition, members in partition_groups(tick.notebooks)
         ]
 
@@ -359,8 +370,10 @@ class _Group:
         self,
         definition: dg.PartitionsDefinition[Any],
         notebooks: Sequence[ScheduledNotebook],
+        tick: Tick,
         instance: DagsterInstance,
     ) -> None:
+        self._tick = tick
         self._definition = definition
         self._notebooks = {notebook.name: notebook for notebook in notebooks}
         self._instance = instance
@@ -405,7 +418,10 @@ class _Group:
         notebook = self._notebooks[member.name]
         # Without time, only what is running matters: the store is not asked.
         stored = notebook.stored() if self.timed else None
-        return partition_status(self._instance, notebook.key, keys, stored=stored)
+        status = partition_status(self._instance, notebook.key, keys, stored=stored)
+        tick = self._tick
+        promised = _PROMISES.of_others(tick.schedule, member.name, keys, tick.now.timestamp())
+        return replace(status, in_progress=status.in_progress | promised) if promised else status
 
     def failures(self, member: Member, key: str, at_most: int) -> int:
         notebook = self._notebooks[member.name]
