@@ -9,7 +9,7 @@ import pytest
 from simulator.checks import check
 from simulator.world import World
 
-from research_jobs.decisions import account, catch_up, definitions
+from research_jobs.decisions import account, catch_up, definitions, promises
 from research_jobs.notify import deciding
 
 YEARS_EACH = 5
@@ -76,6 +76,9 @@ BROKEN = {
     ),
     "partitions that run already": (
         catch_up, "_wanted", _ignoring_what_is_running, "is asked for twice at once",
+    ),
+    "partitions that another schedule is about to request": (
+        promises.Promises, "of_others", lambda *given: frozenset(), "is asked for twice at once",
     ),
     "no look back": (catch_up, "_look_back", lambda tick, member: 0, "without a reason"),
     "every late tick edited away": (

@@ -35,8 +35,11 @@ class KnownStatus:
 class Windows:
     """Notebooks of a schedule with the same partitions, at the time of a tick."""
 
-    def __init__(self, world: World, notebooks: Sequence[Notebook], at: datetime) -> None:
+    def __init__(
+        self, world: World, notebooks: Sequence[Notebook], at: datetime, schedule: str = ""
+    ) -> None:
         self._world = world
+        self._schedule = schedule
         self._by, self._zone = notebooks[0].by or "", notebooks[0].zone
         self._at = at.timestamp()
         self.members: Sequence[Member] = [notebook.member for notebook in notebooks]
@@ -63,13 +66,14 @@ class Windows:
     def status(self, member: Member, keys: Sequence[str]) -> KnownStatus:
         name, world = member.name, self._world
         states, going = world.states, world.going
+        promised = world.promises.of_others(self._schedule, name, keys, world.wall)
         missing: list[str] = []
         failed: list[str] = []
         active: list[str] = []
         for key in keys:
             one = name, key
             state = states.get(one)
-            if going.get(one):
+            if going.get(one) or key in promised:
                 active.append(key)
             elif state is None or state == "failed":
                 missing.append(key)
@@ -93,7 +97,7 @@ class TickFacts:
         self._schedule = schedule
         notebooks = [world.notebooks[name] for name in names]
         self.plain = [one.member for one in notebooks if one.by is None]
-        self.groups = [Windows(world, group, at) for group in _grouped(tuple(notebooks))]
+        self.groups = [Windows(world, group, at, schedule) for group in _grouped(tuple(notebooks))]
 
     def was_owed(self, moment: datetime) -> bool:
         world = self._world

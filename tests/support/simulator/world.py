@@ -14,6 +14,7 @@ from typing import Any
 from research_jobs.decisions import catch_up, definitions
 from research_jobs.decisions.account import Evaluated, Made, Outage
 from research_jobs.decisions.definitions import Definition
+from research_jobs.decisions.promises import Promises
 from simulator import plan
 from simulator.alerts import Watch
 from simulator.facts import TickFacts
@@ -73,6 +74,7 @@ class Served:
     memory: float = 0.0
     planned: float = 0.0
     generation: int = 0
+    busy: bool = False
 
     @property
     def running(self) -> bool:
@@ -119,6 +121,8 @@ class World:
         self._looking = False
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
+        self._boots = 0
+        self.promises = Promises()
         self.watch = Watch(self)
 
     # --- time -------------------------------------------------------------------------------------
@@ -167,6 +171,9 @@ class World:
         if not self.daemon or generation != one.generation or not one.running:
             return
         assert one.spec is not None
+        if one.busy:
+            self.after(30, self._iterate, name, generation)
+            return
         if one.since is None:
             one.since = self.wall
         begin = max(one.since, one.persisted, one.memory)
@@ -177,25 +184,24 @@ class World:
         due = bisect_right(stamps, self.wall)
         if bisect_left(stamps, begin) < due:
             one.memory = stamps[due - 1]
-            if not self._evaluate(name, one, moments[due - 1]):
-                return  # the daemon is gone
+            self._evaluate(name, one, moments[due - 1])
         else:
             one.memory = self.wall
         one.planned = stamps[due]
         wait = stamps[due] - self.wall + self.random.uniform(0, 20)
         self.after(wait, self._iterate, name, generation)
 
-    def _evaluate(self, name: str, one: Served, at: datetime) -> bool:
+    def _evaluate(self, name: str, one: Served, at: datetime) -> None:
         stamp = at.timestamp()
         tick = self.evaluated.setdefault((name, stamp), Tick(at))
         one.latest = max(one.latest or 0.0, stamp)
         tick.when = self.wall
         if not self.code:
             tick.ended, tick.reason = Evaluated.FAILED, "the code server is away"
-            return True
+            return
         if self._trouble(0.0005):
             tick.ended, tick.reason, tick.tried = Evaluated.FAILED, "an exception", 1
-            return True
+            return
         spec = one.spec
         assert spec is not None
         due = catch_up.DueTick(
@@ -205,20 +211,28 @@ class World:
             datetime.fromtimestamp(self.edited, at.tzinfo),
         )
         found = catch_up.requests(due, TickFacts(self, name, spec.notebooks, at))
+        one.memory = self.wall
         if isinstance(found, str):
             tick.ended, tick.reason = Evaluated.SKIPPED, found
-        else:
-            last = self.random.randrange(len(found) + 1) if self._trouble(0.002) else None
-            for number, request in enumerate(found):
-                if number != last:
-                    self._submit(name, tick, request)
-            if last is not None:
-                tick.ended, tick.when = Evaluated.INTERRUPTED, None
-                self._take_down("daemon", self.random.uniform(10, 7200))
-                return False
-            tick.ended = Evaluated.REQUESTED
-        one.memory = self.wall
-        return True
+            return
+        # Other schedules are evaluated meanwhile.
+        self.promises.note(name, found, self.wall)
+        tick.ended, tick.when = Evaluated.INTERRUPTED, None
+        one.busy = True
+        self.after(self.random.uniform(0.1, 15), self._submit_all, name, tick, found, self._boots)
+
+    def _submit_all(self, name: str, tick: Tick, found: list[catch_up.Request], boots: int) -> None:
+        if boots != self._boots:
+            return  # it was another daemon
+        self.served[name].busy = False
+        last = self.random.randrange(len(found) + 1) if self._trouble(0.002) else None
+        for number, request in enumerate(found):
+            if number != last:
+                self._submit(name, tick, request)
+        if last is not None:
+            self._take_down("daemon", self.random.uniform(10, 7200))
+            return
+        tick.ended, tick.when = Evaluated.REQUESTED, self.wall
 
     def _submit(self, name: str, tick: Tick, request: catch_up.Request) -> None:
         key = request.partition, request.notebooks
@@ -342,6 +356,10 @@ class World:
                 if one.latest is None or not self._again(one):
                     one.persisted = max(one.persisted, noted if one.memory else 0.0)
                 one.memory = 0.0
+        if kind != "code":
+            self._boots += 1
+            for one in self.served.values():
+                one.busy = False
         self.down[kind] += 1
         self.watch.changed()
         if kind == "machine":
@@ -362,6 +380,7 @@ class World:
             known = self.outages[number]
             self.outages[number] = Outage(known.start, self.wall, known.reason)
         if kind != "daemon" and self.code:
+            self.promises = Promises()
             self._load()
         self.after(self.random.uniform(10, 60), self._find_lost)
         self._look_again()
