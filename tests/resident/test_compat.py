@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psycopg2
 import pytest
 import yaml
 from alembic.script import ScriptDirectory
@@ -24,6 +25,7 @@ from research_jobs.orchestration.compat import instance as instances
 from research_jobs.orchestration.compat.engines import remember_engines
 from research_jobs.orchestration.compat.instance import open_instance, share_instance
 from research_jobs.orchestration.compat.migrations import remember_migrations
+from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.compat.run_files import copy_run_files
 from research_jobs.orchestration.compat.schema import remember_schema
 
@@ -217,6 +219,29 @@ def test_storages_on_postgres_share_connections(own: Hosted, postgres: Any) -> N
             assert engine.pool.checkedin() == 1
             _in_a_fork(lambda: engine.pool.checkedin() == 0 and late.all_logs(run.run_id))
             assert len(late.all_logs(run.run_id)) == 2
+
+
+@pytest.mark.parametrize("trusted_s", [0.0, 60.0])
+def test_a_connection_is_tried_before_use(
+    trusted_s: float, own: Hosted, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was cut is replaced; in a process that trusts it, the call is repeated."""
+    monkeypatch.setattr(engines, "_trusted_s", trusted_s)
+    home = own.root / "home"
+    (home / "dagster.yaml").write_text(yaml.safe_dump({"storage": postgres.storage()}))
+    remember_engines()
+    with open_instance(home) as instance:
+        run = instance.create_run_for_job(EMPTY)
+        storage: Any = instance.run_storage
+        if trusted_s:
+            ride_out_outages(instance)
+        with storage.connect() as connection:
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        with closing(psycopg2.connect(storage.postgres_url.replace("+psycopg2", ""))) as other:
+            other.cursor().execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+        assert instance.get_run_by_id(run.run_id) == run
+        with storage.connect() as connection:
+            assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != pid
 
 
 def _in_a_fork(holds: Any) -> None:

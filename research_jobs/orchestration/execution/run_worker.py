@@ -8,6 +8,8 @@ from typing import Any
 from dagster import DagsterRunStatus
 
 from research_jobs.orchestration.compat import run_worker as private
+from research_jobs.orchestration.compat.engines import trust_connections
+from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.model.workers import PROCESS_TAG, claim_run, process_tag
 
 __all__ = ["conclude_run", "work_on_run"]
@@ -34,6 +36,8 @@ def work_on_run(message: Mapping[str, Any]) -> int:
         return 0  # it was launched a second time; the first goes on
     with claim, private.instance_from_text(str(message["instance"])) as instance:
         run = instance.get_run_by_id(run_id)
+        ride_out_outages(instance)
+        trust_connections()
         # This launch came late: the run has ended, goes on elsewhere, or is to be launched again.
         if run is None or run.is_finished or run.status in _NOT_THIS_LAUNCH:
             return 0
