@@ -42,7 +42,8 @@ SLOW = (
 )  # fmt: skip
 # What starts a server, by folder, file or fixture.
 SERVERS = (
-    "e2e", "cli/test_ui.py", "notify/test_command.py", "notify/test_notifier.py",
+    "e2e", "cli/test_ui.py", "notify/test_command.py", "notify/test_from_event.py",
+    "notify/test_notifier.py",
     "orchestration/test_dagster_contract_webserver.py", "orchestration/test_outages.py",
     "report/test_server.py", "runtime/test_browsers.py",
 )  # fmt: skip

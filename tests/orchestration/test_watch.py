@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from dagster._utils.error import SerializableErrorInfo
 
 from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
@@ -149,7 +150,10 @@ def test_a_damaged_registration_is_passed_over(project: Project, damage: str) ->
 
 def test_ticks_that_fail() -> None:
     """A schedule or sensor whose last tick failed is a condition since that tick."""
-    ticks = [LastTick("daily", 5.0, "KeyError: 'x'"), LastTick("hourly", 6.0)]
+    ticks = [
+        LastTick("daily", 5.0, SerializableErrorInfo("KeyError: 'x'\n", [], "KeyError")),
+        LastTick("hourly", 6.0),
+    ]
     (found,) = conditions.of_ticks(ticks)
     assert (found.kind, found.subject, found.since) == (Kind.TICK_FAILED, "daily", 5.0)
     assert found.reason == "KeyError: 'x'"

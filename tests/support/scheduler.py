@@ -42,7 +42,9 @@ class Scheduler:
         self.state = self.state.with_status(status).with_data(data)
         self.instance.update_instigator_state(self.state)
 
-    def tick(self, at: float, status: TickStatus, reason: str | None = None) -> None:
+    def tick(
+        self, at: float, status: TickStatus, reason: str | None = None, error: object = None
+    ) -> None:
         """The daemon evaluated a tick three seconds after it was due."""
         data = TickData(
             self.state.instigator_origin_id,
@@ -52,6 +54,7 @@ class Scheduler:
             at,
             selector_id=self.state.selector_id,
             skip_reason=reason,
+            error=error,
             end_timestamp=at + 3,
             run_ids=[],
             run_keys=[],

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from research_jobs.orchestration.compat.fallback import lacking
 
 __all__ = ["NoAnswerError", "load_error"]
@@ -15,7 +17,7 @@ class NoAnswerError(Exception):
     """A code server does not answer."""
 
 
-def load_error(address: str, timeout_s: int) -> str | None:
+def load_error(address: str, timeout_s: int) -> Any:
     """What keeps a code server from serving its definitions.
 
     A question that only the process with the definitions can answer: the server before it answers
@@ -29,9 +31,9 @@ def load_error(address: str, timeout_s: int) -> str | None:
 
     Returns
     -------
-    str or None
-        The first line of the error; None where the definitions are served, or where this version
-        of Dagster cannot be asked.
+    object or None
+        The error, as Dagster stores an exception; None where the definitions are served, or where
+        this version of Dagster cannot be asked.
 
     Raises
     ------
@@ -59,5 +61,4 @@ def load_error(address: str, timeout_s: int) -> str | None:
         raise NoAnswerError(str(error)) from error
     answer = deserialize_value(reply.serialized_list_repositories_response_or_error)
     # An error that Dagster serialized, or what it serves.
-    message = getattr(answer, "message", None)
-    return None if message is None else str(message).strip().partition("\n")[0]
+    return answer if hasattr(answer, "cause") else None

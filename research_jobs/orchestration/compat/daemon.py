@@ -24,13 +24,13 @@ class LastTick:
     name : str
     at : float
         When it was due, Unix time in seconds.
-    error : str or None
-        Why it failed.
+    error : object or None
+        Why it failed, as Dagster stores an exception.
     """
 
     name: str
     at: float
-    error: str | None = None
+    error: Any = None
 
 
 def heartbeats(instance: dg.DagsterInstance) -> dict[str, float]:
@@ -53,19 +53,10 @@ def last_ticks(instance: dg.DagsterInstance) -> dict[str, LastTick]:
         ids = {state.selector_id: state.instigator_name for state in states}
         found = instance.get_batch_ticks(list(ids), limit=1) if ids else {}
         return {
-            ids[number]: LastTick(
-                ids[number], tick.timestamp, _innermost(tick.error) if tick.error else None
-            )
+            ids[number]: LastTick(ids[number], tick.timestamp, tick.error)
             for number, ticks in found.items()
             for tick in ticks
         }
     except (AttributeError, NotImplementedError) as error:
         lacking(error, "a schedule without ticks is not noticed")
         return {}
-
-
-def _innermost(error: Any) -> str:
-    """The first line of the error that others wrap."""
-    while error.cause is not None:
-        error = error.cause
-    return str(error.message).strip().partition("\n")[0]

@@ -12,6 +12,7 @@ from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.orchestration.compat.daemon import LastTick
 from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.causes import error_line
 from research_jobs.orchestration.operations.health import Finding
 from research_jobs.orchestration.operations.overview import Overview
 from research_jobs.outcome import State
@@ -115,7 +116,7 @@ def of_ticks(ticks: Iterable[LastTick]) -> Iterator[Condition]:
     """Schedules and sensors whose last tick failed."""
     for tick in ticks:
         if tick.error is not None:
-            yield Condition(Kind.TICK_FAILED, tick.name, tick.error, tick.at)
+            yield Condition(Kind.TICK_FAILED, tick.name, error_line(tick.error), tick.at)
 
 
 def of_disks(project: Project, now: float) -> Iterator[Condition]:

@@ -13,6 +13,7 @@ import dagster as dg
 
 from research_jobs.orchestration.compat.code_server import NoAnswerError, load_error
 from research_jobs.orchestration.compat.daemon import heartbeats, last_ticks
+from research_jobs.orchestration.model.causes import error_line
 from research_jobs.orchestration.operations.history import RunningSchedule
 from research_jobs.orchestration.operations.served import NotServedError, unloaded_locations
 from research_jobs.project import Project
@@ -89,7 +90,7 @@ def _probe_code_server(project: Project, service: Service) -> Finding | None:
         return Finding(service.name, f"the code server does not answer: {why}")
     if error is None:
         return None
-    wrong = f"the code server cannot load the definitions: {error}"
+    wrong = f"the code server cannot load the definitions: {error_line(error)}"
     return Finding(service.name, wrong, curable=False, code=True)
 
 
