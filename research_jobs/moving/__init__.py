@@ -1,0 +1,1 @@
+"""Jupyter notebooks as percent scripts that mean the same."""
