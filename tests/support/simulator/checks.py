@@ -128,8 +128,8 @@ def _holes(world: World) -> Iterator[str]:
             continue
         at = _last_tick(world, name)
         first = world.first_due.get(name)
-        if at is None or first is None:
-            continue
+        if at is None or first is None or at.timestamp() < world.stood[name][-1][0]:
+            continue  # it has not been due since it was edited
         if world.evaluated[name, at.timestamp()].again:
             continue  # it was seldom due, and cut off when it was
         for notebook in (world.notebooks[each] for each in one.spec.notebooks):
