@@ -102,42 +102,47 @@ def _put_beside(cell: dict[str, Any], number: int, name: str, script: Script) ->
 
 
 def _written(notebook: Mapping[str, Any]) -> str:
-    """The percent format, by jupytext: markers, metadata, prose."""
+    """The percent format. Markers, prose and the header of a pairing are written by jupytext."""
     import jupytext
     import nbformat
+    from jupytext.cell_to_text import DoublePercentCellExporter
 
-    paired = "jupytext" in notebook["metadata"]
-    cells: list[Any] = []
+    form = {"extension": ".py", "format_name": "percent", "comment_magics": False}
+    blocks: list[str] = []
+    if "jupytext" in notebook["metadata"]:
+        node = nbformat.from_dict({**_FORMAT, "metadata": notebook["metadata"], "cells": []})
+        blocks.append(str(jupytext.writes(node, fmt=form)).strip("\n"))
     for cell in notebook["cells"]:
         metadata = {**cell["metadata"], **({"id": cell["id"]} if cell.get("id") else {})}
-        new = {"code": "code", "markdown": "markdown", "raw": "raw"}[cell["cell_type"]]
-        made: dict[str, Any] = {"cell_type": new, "metadata": metadata, "source": cell["source"]}
-        if new == "code":
-            made |= {"outputs": [], "execution_count": None}
-        cells.append(made)
-    node = nbformat.from_dict(
-        {"nbformat": 4, "nbformat_minor": 4, "metadata": notebook["metadata"], "cells": cells}
-    )
-    settings: dict[str, Any] = {"comment_magics": False}
-    if not paired:
-        settings["notebook_metadata_filter"] = "-all"
-        node.metadata = nbformat.from_dict({})
-    text: str = jupytext.writes(
-        node, fmt={"extension": ".py", "format_name": "percent", **settings}
-    )
-    return text
+        code = cell["cell_type"] == "code"
+        node = nbformat.from_dict(
+            {
+                "cell_type": cell["cell_type"],
+                "metadata": metadata,
+                "source": "" if code else cell["source"],
+            }
+        )
+        # Of code only the marker: jupytext comments out what extensions of Jupyter freeze.
+        lines: list[str] = DoublePercentCellExporter(node, "python", fmt=form).cell_to_text()
+        block = [*lines[:1], cell["source"]] if code else lines
+        blocks.append("\n".join(block).rstrip("\n"))
+    return "\n\n".join(blocks) + "\n"
+
+
+_FORMAT = {"nbformat": 4, "nbformat_minor": 4}
 
 
 def _compare(cells: list[dict[str, Any]], text: str, where: str) -> None:
     """Read the script as it will be read: each cell must be there, of its kind and text."""
     written = parse_cells(text)
     kinds = {"code": CellKind.CODE, "markdown": CellKind.MARKDOWN, "raw": CellKind.RAW}
-    same = len(written) == len(cells) and all(
-        new.kind is kinds[old["cell_type"]] and new.source.strip("\n") == old["source"].strip("\n")
-        for new, old in zip(written, cells, strict=True)
-    )
-    if not same:
-        raise NotebookError(
-            f"{where} has cells that a script cannot keep as they are",
-            hint="Look for lines '# %%' in it.",
-        )
+    for number, old in enumerate(cells, start=1):
+        new = written[number - 1] if number <= len(written) else None
+        kind, source = kinds[old["cell_type"]], old["source"].strip("\n")
+        if new is None or new.kind is not kind or new.source.strip("\n") != source:
+            raise NotebookError(
+                f"{where}: cell {number} would be read as another cell in a script",
+                hint="Change how it begins, and convert it again.",
+            )
+    if len(written) != len(cells):
+        raise NotebookError(f"{where} would have other cells as a script")

@@ -136,3 +136,15 @@ def test_values_follow_the_order_of_magics() -> None:
     space: dict[str, Any] = {}
     exec(script.text, space)
     assert space["n"] == 25
+
+
+def test_frozen_cells_and_raw_headers_stay_what_they_are() -> None:
+    """Jupyter's kernel runs a frozen cell, and raw text on top is a cell of its own."""
+    header = "---\ntitle: x\n---"
+    frozen = cell("code", "x = 1", deletable=False, run_control={"frozen": True})
+    text = percent_script(notebook(cell("raw", header), frozen)).text
+    cells = parse_cells(text)
+    assert [(c.kind, c.source.strip()) for c in cells] == [
+        (CellKind.RAW, header),
+        (CellKind.CODE, "x = 1"),
+    ]
