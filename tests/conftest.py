@@ -31,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 HERE = Path(__file__).parent
 # What takes long or starts processes of its own, by folder or file: `make test-fast` is the rest.
 SLOW = (
-    "cli", "e2e", "faults", "orchestration", "resident", "samples", "supervisor",
+    "cli", "e2e", "faults", "orchestration", "resident", "samples", "simulator", "supervisor",
     "report/test_limits.py", "report/test_making.py", "report/test_worst.py",
     "runtime/test_browsers.py", "runtime/test_display.py", "runtime/test_guarded_run.py",
     "runtime/test_masking.py", "runtime/test_memory.py", "runtime/test_processes.py",

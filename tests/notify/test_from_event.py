@@ -23,6 +23,8 @@ from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
 
+pytestmark = pytest.mark.timeout(300)
+
 BIN = Path(sys.executable).parent
 HOURLY = """
 notebooks: {a: {outputs: [x]}}

@@ -21,6 +21,8 @@ from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
 from research_jobs.resident.services import register, registered
 
+pytestmark = pytest.mark.timeout(300)
+
 BIN = Path(sys.executable).parent
 NOTEBOOKS = {"bad": "# %%\n1 / 0\nx = 1\n", "good": "# %%\nx = 1\n"}
 MANIFEST = """
