@@ -32,6 +32,8 @@ HOME = Path("/var/lib/research-jobs")
 EXCHANGE = Path("/mnt/exchange")
 URL = "http://127.0.0.1:3000/graphql"
 UNITS = ("host", "code", "webserver", "daemon")
+# The watch serves nobody: it is there, and interrupted by nothing.
+ALL_UNITS = (*UNITS, "watch")
 # The code server's child, which holds the definitions.
 GRPC = "grpc"
 MOST_EXPOSED = 4.0
@@ -204,7 +206,7 @@ def install(account: Account) -> None:
     if done.returncode:
         account.say(done.stderr)
     wait_until("the UI", loaded, 180)
-    for unit in UNITS:
+    for unit in ALL_UNITS:
         shown = shell(f"systemd-analyze security --no-pager research-jobs-{unit}").stdout
         level = re.search(r"exposure level.*?: ([\d.]+)", shown)
         exposed = float(level[1]) if level else 10.0
@@ -333,7 +335,7 @@ def storm(account: Account, most: int, seed: int) -> list[str]:
         before, began = {run: seen_lines(run) for run in wave}, time.monotonic()
         for target in order:
             interrupt(target, how, account)
-        wait_until("all services", lambda: all(map(main_process, UNITS)))
+        wait_until("all services", lambda: all(map(main_process, ALL_UNITS)))
         if number in deployments:
             deploy(account, number)
         took = time.monotonic() - began
@@ -436,7 +438,7 @@ def leftovers(account: Account) -> None:
     """No process is there but the units' own."""
 
     def strange() -> list[str]:
-        own, table = {main_process(unit) for unit in UNITS}, processes()
+        own, table = {main_process(unit) for unit in ALL_UNITS}, processes()
         return [f"{pid} {table[pid][1]}" for pid in table if not _descends(pid, own, table)]
 
     end = time.monotonic() + 120
