@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research_jobs.errors import (
+        BackupError,
         CorruptOutputError,
         DependencyCycleError,
         ManifestError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackupError",
     "CorruptOutputError",
     "DependencyCycleError",
     "ManifestError",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BackupError": "research_jobs.errors",
     "CorruptOutputError": "research_jobs.errors",
     "DependencyCycleError": "research_jobs.errors",
     "ManifestError": "research_jobs.errors",

@@ -15,6 +15,7 @@
     ├── OutputError                   a declared output
     │   ├── OutputNotAssignedError    the notebook never assigned it
     │   └── OutputNotParquetError     its value cannot be Parquet
+    ├── BackupError                   a backup, its repository or its restoring
     └── StoreError                    stored outputs
         ├── OutputNotFoundError       no such notebook, output, partition or version in the store
         └── CorruptOutputError        a file in the store that cannot be read
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "BackupError",
     "CorruptOutputError",
     "DependencyCycleError",
     "ManifestError",
@@ -199,6 +201,10 @@ class OutputNotAssignedError(OutputError):
 
 class OutputNotParquetError(OutputError):
     """A declared output's value cannot be kept as Parquet."""
+
+
+class BackupError(ResearchJobsError):
+    """A backup cannot be made, read or restored."""
 
 
 class StoreError(ResearchJobsError):

@@ -48,7 +48,8 @@ SERVERS = (
     "report/test_server.py", "runtime/test_browsers.py",
 )  # fmt: skip
 FIXTURES = {
-    "postgres": "servers", "own_postgres": "servers", "s3": "servers", "chromium": "browser"
+    "postgres": "servers", "own_postgres": "servers", "s3": "servers", "sftp": "servers",
+    "chromium": "browser",
 }  # fmt: skip
 
 
@@ -261,6 +262,30 @@ def chromium() -> str:
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail("Chromium is not installed")
     pytest.skip("Chromium is not installed")
+
+
+@pytest.fixture(scope="session")
+def restic() -> str:
+    """Path of restic. Missing, it fails the test where ``CI=true`` and skips it elsewhere."""
+    return _program("restic")
+
+
+@pytest.fixture(scope="session")
+def sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real SSH server of this test session alone."""
+    from sftp_server import sftp_server
+
+    with sftp_server(_program("sshd"), tmp_path_factory.mktemp("sftp")) as server:
+        yield server
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return found
 
 
 @pytest.fixture(scope="session")

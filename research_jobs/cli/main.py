@@ -36,6 +36,8 @@ COMMANDS = {
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
     "host": "a process that is ready to run notebooks, for a server",
     "watch": "restart services that are dead, and have somebody told what is wrong",
+    "backup": "store the whole project with restic, or prove the last backup",
+    "restore": "build a working project from a backup, in an empty folder",
     "deploy": "check new code and put it into service, on a server",
 }
 """Command to summary, in the order of the help."""

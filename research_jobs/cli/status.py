@@ -67,6 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
             from research_jobs.cli.account import account_line
 
             print_wrapped(f"{account_line(account)} (research-jobs account).")
+        if catalog.manifest.backup is not None:
+            from research_jobs.upkeep.proof import BackupBook
+
+            print_wrapped(BackupBook.read(project).describe(now.timestamp()))
     return 1 if overview.attention else 0
 
 

@@ -56,6 +56,7 @@ class Kind(str, Enum):
     SERVICE = "service", Severity.CRITICAL, "does not answer", "answers again"
     TICK_FAILED = "tick_failed", Severity.CRITICAL, "fails", "works again"
     CHANNEL = "channel", Severity.CRITICAL, "does not deliver", "delivers again"
+    BACKUP = "backup", Severity.WARNING, "is not proven", "is proven again"
     MANIFEST = "manifest", Severity.WARNING, "has a mistake", "is right again"
 
     def __new__(cls, value: str, severity: Severity, words: str, over: str) -> Kind:  # noqa: PYI034

@@ -6,7 +6,7 @@ and a default with a mistake is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from research_jobs.manifest.alerts import (
     NotebookAlerts,
     read_heartbeat,
 )
+from research_jobs.manifest.backup import BackupSpec, read_backup
 from research_jobs.manifest.cron import CronCheck
 from research_jobs.manifest.document import Node, read_document
 from research_jobs.manifest.manifest import Manifest, Problem, Scope, with_defaults
@@ -38,7 +39,9 @@ from research_jobs.project import Project, notebook_name
 
 __all__ = ["load_manifest"]
 
-SECTIONS = ("defaults", "notebooks", "schedules", "secrets", "reports", "alerts", "heartbeat")
+SECTIONS = (
+    "defaults", "notebooks", "schedules", "secrets", "reports", "alerts", "heartbeat", "backup",
+)  # fmt: skip
 _SYNONYMS = {"notebook": "notebooks", "schedule": "schedules", "alert": "alerts"}
 _ENTRIES = ("notebooks", "schedules", "alerts")  # sections of entries that stand alone
 TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
@@ -94,12 +97,13 @@ class _Loader(Reader):
         secrets = self._secrets(root.children.get("secrets"))
         reports = self._lenient(ReportsSpec, root.children.get("reports"), "reports")[0]
         alerts = self._alerts(root, defaults, notebooks)
-        heartbeat = self._heartbeat(root.children.get("heartbeat"))
+        heartbeat = self._optional(root, "heartbeat", HeartbeatSpec, read_heartbeat)
+        backup = self._optional(root, "backup", BackupSpec, read_backup)
         project = self._project(root)
         if self.unreadable is not None:
             notebooks, schedules = {}, {}
         return self._finish(
-            defaults, notebooks, schedules, secrets, reports, alerts, heartbeat, project
+            defaults, notebooks, schedules, secrets, reports, alerts, heartbeat, backup, project
         )
 
     def _finish(self, *parts: Any) -> Manifest:
@@ -407,14 +411,16 @@ class _Loader(Reader):
                 hint = did_you_mean(name, channels, label="Channels") or "Add it under alerts."
                 self._problem("manifest", None, what, where, hint)
 
-    def _heartbeat(self, node: Node | None) -> HeartbeatSpec | None:
+    def _optional(self, root: Node, name: str, model: type[Any], read: Callable[[Any], Any]) -> Any:
+        """A section that is there whole or not at all."""
+        node = root.children.get(name)
         if node is None or node.data is None:
             return None
         try:
-            return HeartbeatSpec.model_validate(read_heartbeat(node.data))
+            return model.model_validate(read(node.data))
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._explain("manifest", None, HeartbeatSpec, ("heartbeat",), detail)
+                self._explain("manifest", None, model, (name,), detail)
             return None
 
     # --- what several sections need ------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from research_jobs.errors import ManifestError, SourceLocation
 from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec, variables_in
+from research_jobs.manifest.backup import BackupSpec
 from research_jobs.manifest.document import Document
 from research_jobs.manifest.models import (
     Defaults,
@@ -60,6 +61,7 @@ class Manifest:
     alerts : mapping of str to ChannelSpec
         The channels without a mistake, the quiet hours with their time zone filled in.
     heartbeat : HeartbeatSpec or None
+    backup : BackupSpec or None
     project : ProjectSpec
         ``prefix`` and ``group``.
     problems : tuple of Problem
@@ -77,6 +79,7 @@ class Manifest:
     reports: ReportsSpec = field(default_factory=ReportsSpec)
     alerts: Mapping[str, ChannelSpec] = field(default_factory=dict[str, ChannelSpec])
     heartbeat: HeartbeatSpec | None = None
+    backup: BackupSpec | None = None
     project: ProjectSpec = field(default_factory=ProjectSpec)
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None

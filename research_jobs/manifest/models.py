@@ -216,6 +216,7 @@ class NotebookSpec(SharedSpec):
         "concurrency": "concurrency belongs to defaults.",
         "secrets": "secrets is a section of its own.",
         "heartbeat": "heartbeat is a section of its own.",
+        "backup": "backup is a section of its own.",
     }
 
     outputs: Annotated[
@@ -269,6 +270,10 @@ class NotebookSpec(SharedSpec):
         ),
     ] = None
     watch: Texts = Field(default=(), description="Run when files that match this pattern arrive.")
+    deterministic: Flag | None = Field(
+        default=None,
+        description="Whether equal inputs give equal outputs: a proof of a backup runs it again.",
+    )
     freshness: Annotated[
         FreshnessSpec | None,
         BeforeValidator(read_within, json_schema_input_type=FreshnessSpec | str | int | None),

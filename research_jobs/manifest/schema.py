@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from research_jobs.manifest.alerts import ChannelSpec, HeartbeatSpec
+from research_jobs.manifest.backup import BackupSpec
 from research_jobs.manifest.fields import Texts
 from research_jobs.manifest.models import (
     Defaults,
@@ -39,6 +40,7 @@ class ManifestModel(ProjectSpec):
     heartbeat: Annotated[
         HeartbeatSpec | str | None, Field(description="Told regularly that all is well.")
     ] = None
+    backup: Annotated[BackupSpec | str | None, Field(description="Where backups go.")] = None
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -165,6 +165,8 @@ class MorningPage:
         What became of the ticks that schedules owed; empty where nobody knows.
     accounted : str
         From when on ticks are accounted for.
+    backup : str
+        How old the last backup is; empty without `backup` in the manifest.
     """
 
     now: datetime | None = None
@@ -175,6 +177,7 @@ class MorningPage:
     rows: tuple[Row, ...] = ()
     account: Mapping[str, int] = field(default_factory=dict[str, int])
     accounted: str = ""
+    backup: str = ""
 
     @property
     def unusual(self) -> list[Row]:

@@ -42,6 +42,7 @@ def publish(
     keep: Mapping[str, int] | None = None,
     run_id: str,
     group: str | None = None,
+    data_version: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[PublishedOutput, ...]:
     """Publish staged outputs: all of them in one step, or none.
@@ -64,6 +65,8 @@ def publish(
     run_id : str
     group : str, optional
         A Unix group that may read what is published.
+    data_version : str, optional
+        The hash of what they hold, by which a copy of the store is checked.
     tell : callable, optional
         Called with a line when older outputs are set aside.
 
@@ -79,7 +82,7 @@ def publish(
         For a partition key that does not fit in a path.
     """
     job = _publication(notebook, staged, staging, partition, run_id, keep, group, tell)
-    return backend_of(store).publish(job)
+    return backend_of(store).publish(replace(job, data_version=data_version))
 
 
 def reject(

@@ -58,6 +58,8 @@ class Version:
         The half-open time window of its partition, ISO 8601.
     by : mapping of str to str
         Dimension to how its keys are made; empty without a partition.
+    data_version : str
+        The hash of what its outputs hold (`content_version`); empty if none was recorded.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Version:
     published_at: str = ""
     window: tuple[str, str] | None = None
     by: Mapping[str, str] = field(default_factory=dict)
+    data_version: str = ""
 
     def file(self, output: str) -> Path:
         """The file of an output in this version, even if a newer one is published."""
@@ -95,6 +98,7 @@ def describe_version(
     staged: Iterable[StagedOutput],
     partition: PartitionKey | None,
     run_id: str,
+    data_version: str | None = None,
 ) -> dict[str, Any]:
     """A version's record as JSON; `version_of` reads it."""
     window = (partition.start, partition.end) if partition else (None, None)
@@ -107,6 +111,7 @@ def describe_version(
         "partition": partition_dimensions(partition) if partition else None,
         "window": list(window) if all(window) else None,
         "by": dict(partitioning_of(partition)),
+        "data_version": data_version,
         "outputs": {
             item.name: {"kind": item.kind, "rows": item.rows, "bytes": item.bytes}
             for item in staged
@@ -127,6 +132,7 @@ def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version
         published_at=str(record["published_at"]),
         window=(str(window[0]), str(window[1])) if window else None,
         by={str(name): str(kind) for name, kind in by.items()},
+        data_version=str(record.get("data_version") or ""),
     )
 
 

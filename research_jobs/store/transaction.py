@@ -219,7 +219,12 @@ def _fill_version(progress: _Progress, job: Publication) -> None:
         failpoint("publish.moved_one")
     failpoint("publish.moved")
     record = describe_version(
-        progress.version, progress.unit.notebook, job.staged, job.partition, job.run_id
+        progress.version,
+        progress.unit.notebook,
+        job.staged,
+        job.partition,
+        job.run_id,
+        job.data_version,
     )
     files.write(folder / MANIFEST, json.dumps(record, indent=1).encode())
     files.sync_file(folder / MANIFEST)

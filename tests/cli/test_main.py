@@ -49,7 +49,7 @@ def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt command is one line with a suggestion and exit code 2."""
     assert main(["backfil"]) == 2
     error = capsys.readouterr().err
-    assert error == "research-jobs: no command 'backfil'. Did you mean 'backfill'?\n"
+    assert error == "research-jobs: no command 'backfil'. Did you mean 'backfill' or 'backup'?\n"
 
 
 def test_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from research_jobs.manifest.alerts import (
     NotebookAlerts,
     QuietSpec,
 )
+from research_jobs.manifest.backup import BackupSpec, KeepSpec
 from research_jobs.manifest.models import Defaults, ProjectSpec
 
 SHARED: dict[str, Any] = {
@@ -54,6 +55,7 @@ NOTEBOOK = SHARED | {
     "automation": "eager",
     "watch": ["in/*.csv"],
     "freshness": "24h",
+    "deterministic": True,
 }
 OUTPUT: dict[str, Any] = {
     "description": "Closing prices.",
@@ -175,6 +177,23 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         ["heartbeat"],
         {"url": "https://a.example.com"},
     ),
+    (
+        BackupSpec,
+        {
+            "to": "/mnt/other",
+            "keep": {"daily": 7},
+            "password_file": "/etc/password",
+            "verify": "3d",
+        },
+        ["backup"],
+        {"to": "/mnt/backup"},
+    ),
+    (
+        KeepSpec,
+        dict.fromkeys(("last", "hourly", "daily", "weekly", "monthly", "yearly"), 3),
+        ["backup", "keep"],
+        {},
+    ),
 ]
 CASES = [
     (path, key, value, beside)
@@ -196,6 +215,8 @@ def write(path: list[str], entry: dict[str, Any]) -> str:
         channel.setdefault("email", "a@b.ch")
     elif path[-1:] == ["alerts"]:
         entry["alerts"] = {"ops": {"email": "a@b.ch"}}
+    elif path == ["backup", "keep"]:
+        entry["backup"]["to"] = "/mnt/backup"
     return yaml.safe_dump(entry)
 
 
@@ -256,6 +277,9 @@ OTHER_NAMES = {
     "notebooks: {market_data: {alerts: {KEY: x}}}": "channel=channels to=channels on=kinds"
     " kind=kinds level=severity",
     "heartbeat: {KEY: x}": "interval=every",
+    "backup: {KEY: x}": "target=to repository=to repo=to retention=keep password=password_file"
+    " max_age=verify",
+    "backup: {to: x, keep: {KEY: 1}}": "days=daily weeks=weekly months=monthly years=yearly",
 }
 
 

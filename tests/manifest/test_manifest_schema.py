@@ -76,6 +76,9 @@ def test_the_schema_is_a_schema():
         "notebooks: {a: {alerts: none}, b: {alerts: [ops]}, c: {alerts: {severity: critical}}}",
         "heartbeat: https://x",
         "heartbeat: {url: '${X}', every: 5m}",
+        "backup: /mnt/backup",
+        "backup: {to: 'sftp:h:/b', keep: {daily: 7}, password_file: /etc/p, verify: 8d}",
+        "notebooks: {a: {deterministic: true}}",
     ],
 )
 def test_an_editor_accepts_what_loads(text):
@@ -94,6 +97,7 @@ def test_an_editor_accepts_what_loads(text):
         ("alerts: {ops: {kinds: [faild]}}", "$.alerts.ops"),
         ("alerts: {ops: {email: {host: x}}}", "$.alerts.ops"),
         ("heartbeat: {every: 5m}", "$.heartbeat"),
+        ("backup: {keep: {daily: many}}", "$.backup"),
     ],
 )
 def test_an_editor_marks_what_does_not_load(text, place):

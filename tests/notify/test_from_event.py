@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from research_jobs.decisions.definitions import Definition
 from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
+from research_jobs.upkeep.proof import BackupBook
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -247,6 +249,22 @@ def test_a_schedule_that_fails(world: World) -> None:
         scheduler.tick(world.now, TickStatus.FAILURE, error=error)
     said = world.told("hourly fails")
     assert "KeyError: 'x'" in said["message"] + said["title"]
+
+
+def test_backup(world: World) -> None:
+    """A backup that fails, and one that was not proven for too long."""
+    world.write("backup: {to: /mnt/backup, verify: 3d}\n")
+    made = BackupBook(made=world.now, proven=world.now - 2 * 86_400)
+    BackupBook.change(world.project, lambda _: made.ended("making", world.now, "no route to host"))
+    said = world.told("the backup is not proven")
+    assert "its making fails: no route to host" in said["message"] + said["title"]
+    BackupBook.change(world.project, lambda _: made)
+    world.told("the backup is proven again")
+    BackupBook.change(world.project, lambda _: replace(made, proven=world.now - 4 * 86_400))
+    world.now += 3600.0  # what comes back is told again after an hour
+    world.hook.got.clear()
+    said = world.told("the backup is not proven")
+    assert "the last proven one is older than 3 days" in said["message"] + said["title"]
 
 
 def test_clock(world: World) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "STATE_CLASSES",
     "capture_interrupts",
     "cron_ticks",
+    "instance_settings",
     "open_instance",
     "schedule_id",
     "serves_definitions",
@@ -53,7 +54,7 @@ def open_instance(
         What a dagster.yaml would say, for an instance that has none.
     """
     try:
-        from dagster._core.instance.ref import InstanceRef
+        reference = _reference(folder, config_dir, config)
     except ImportError as error:
         lacking(error, "an instance without a dagster.yaml is given one")
         if config is not None:
@@ -61,11 +62,54 @@ def open_instance(
 
             (folder / "dagster.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         return dg.DagsterInstance.from_config(str(config_dir or folder))
+    return dg.DagsterInstance.from_ref(reference)
+
+
+def instance_settings(
+    folder: Path, *, config_dir: Path | None = None, config: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The class and the settings of each part of an instance, which is not opened.
+
+    Parameters
+    ----------
+    folder, config_dir, config
+        As of `open_instance`.
+
+    Returns
+    -------
+    dict
+        Of ``runs``, ``events``, ``schedules`` and ``logs``; without those that Dagster does not
+        say.
+    """
+    import yaml
+
+    parts = {
+        "runs": "run_storage_data",
+        "events": "event_storage_data",
+        "schedules": "schedule_storage_data",
+        "logs": "compute_logs_data",
+    }
+    try:
+        reference = _reference(folder, config_dir, config)
+        said = {name: getattr(reference, attribute) for name, attribute in parts.items()}
+        return {
+            name: (one.class_name, yaml.safe_load(one.config_yaml) or {})
+            for name, one in said.items()
+            if one is not None
+        }
+    except (ImportError, AttributeError) as error:
+        lacking(error, "the history cannot be backed up")
+        return {}
+
+
+def _reference(folder: Path, config_dir: Path | None, config: Mapping[str, Any] | None) -> Any:
+    from dagster._core.instance.ref import InstanceRef
+
     if config is not None:
-        ref = InstanceRef.from_dir(str(folder), config_filename="none.yaml", overrides=dict(config))
-    else:
-        ref = InstanceRef.from_dir(str(folder), config_dir=str(config_dir) if config_dir else None)
-    return dg.DagsterInstance.from_ref(ref)
+        return InstanceRef.from_dir(
+            str(folder), config_filename="none.yaml", overrides=dict(config)
+        )
+    return InstanceRef.from_dir(str(folder), config_dir=str(config_dir) if config_dir else None)
 
 
 def worker_health(*, alive: bool, message: str | None = None) -> Any:

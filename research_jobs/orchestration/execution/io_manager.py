@@ -68,6 +68,7 @@ class StagedRun:
         Called once that is settled.
     group : str or None
         A Unix group that may read them.
+    data_version : str or None
     """
 
     store: str
@@ -79,6 +80,7 @@ class StagedRun:
     keep: Mapping[str, int] = field(default_factory=dict[str, int])
     settle: Settle | None = None
     group: str | None = None
+    data_version: str | None = None
 
     def publish(self, tell: Callable[[str], None] = logger.warning) -> tuple[PublishedOutput, ...]:
         """Make the outputs what everybody reads; the staging folder is gone afterwards.
@@ -98,6 +100,7 @@ class StagedRun:
                 keep=self.keep,
                 run_id=self.run_id,
                 group=self.group,
+                data_version=self.data_version,
                 tell=tell,
             )
 

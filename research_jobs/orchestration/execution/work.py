@@ -20,7 +20,6 @@ from research_jobs.orchestration.execution.reports import (
     run_folder,
 )
 from research_jobs.orchestration.model.catalog import Catalog, Entry
-from research_jobs.orchestration.model.data_version import content_version
 from research_jobs.orchestration.model.metadata import (
     Metadata,
     code_block,
@@ -35,6 +34,7 @@ from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import PartitionKey
 from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
+from research_jobs.store.content import content_version
 from research_jobs.store.layout import output_path
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
@@ -145,11 +145,12 @@ class Work:
                     python=spec.python,
                     cancel=cancel,
                 )
+            data_version = content_version(outcome.outputs)
             ended = Ended(
                 replace(outcome, notebook=self.entry.name, run_id=self.run_id, partition=key),
                 partition,
-                self._staged(outcome, staging, partition),
-                content_version(outcome.outputs),
+                self._staged(outcome, staging, partition, data_version),
+                data_version,
                 folder / "capture.jsonl",
             )
         except BaseException:
@@ -212,7 +213,11 @@ class Work:
         return parameters
 
     def _staged(
-        self, outcome: Outcome, staging: Staging | None, partition: PartitionKey | None
+        self,
+        outcome: Outcome,
+        staging: Staging | None,
+        partition: PartitionKey | None,
+        data_version: str | None,
     ) -> StagedRun | None:
         """What a run that succeeded has to publish."""
         if staging is None or outcome.state is not State.SUCCEEDED:
@@ -226,6 +231,7 @@ class Work:
             partition=partition,
             keep={name: output.keep for name, output in self.entry.spec.outputs.items()},
             group=self.catalog.manifest.project.group,
+            data_version=data_version,
         )
 
     def metadata(

@@ -29,6 +29,7 @@ __all__ = [
     "default_config",
     "end_dead_runs",
     "enter_project",
+    "instance_settings",
     "open_instance",
     "service_home",
     "workspace_file",
@@ -126,19 +127,33 @@ def open_instance(project: Project) -> Generator[DagsterInstance]:
 
     Where it is, the rules at the top of this module say.
     """
+    folder, where = _source(project)
+    with compat.open_instance(folder, **where) as instance:
+        yield instance
+
+
+def instance_settings(
+    project: Project,
+) -> tuple[Path, dict[str, tuple[str, Mapping[str, Any]]]]:
+    """The folder of the project's instance, and the class and settings of each of its parts.
+
+    It is not opened, which would create it; call `enter_project` first.
+    """
+    folder, where = _source(project)
+    return folder, compat.instance_settings(folder, **where)
+
+
+def _source(project: Project) -> tuple[Path, dict[str, Any]]:
+    """The folder of the instance, and what says how it is configured."""
     home = os.environ.get("DAGSTER_HOME")
     if home:
         folder = Path(home).expanduser()
         make_folder(folder, private=True)
-        opened = compat.open_instance(folder)
-    else:
-        folder = state_folder(project)
-        if (project.root / "dagster.yaml").is_file():
-            opened = compat.open_instance(folder, config_dir=project.root)
-        else:
-            opened = compat.open_instance(folder, config=default_config(folder))
-    with opened as instance:
-        yield instance
+        return folder, {}
+    folder = state_folder(project)
+    if (project.root / "dagster.yaml").is_file():
+        return folder, {"config_dir": project.root}
+    return folder, {"config": default_config(folder)}
 
 
 def service_home(project: Project) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from research_jobs.decisions.account import Account, AccountedTick, Became
+from research_jobs.manifest.backup import BackupSpec
 from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.orchestration.compat.daemon import LastTick
@@ -18,8 +19,17 @@ from research_jobs.orchestration.operations.overview import Overview
 from research_jobs.outcome import State
 from research_jobs.project import Project
 from research_jobs.units import readable_size
+from research_jobs.upkeep.proof import BackupBook, age
 
-__all__ = ["clock_jump", "of_account", "of_disks", "of_finding", "of_overview", "of_ticks"]
+__all__ = [
+    "clock_jump",
+    "of_account",
+    "of_backup",
+    "of_disks",
+    "of_finding",
+    "of_overview",
+    "of_ticks",
+]
 
 _KINDS = {
     State.LATE: Kind.LATE,
@@ -145,6 +155,25 @@ def of_disks(project: Project, now: float) -> Iterator[Condition]:
         elif state.f_files and state.f_favail < DISK_SHARE * state.f_files:
             reason = f"less than {DISK_SHARE:.0%} of its {state.f_files:,} inodes are free"
             yield Condition(Kind.DISK, f"the disk of {folder}", reason, now)
+
+
+def of_backup(project: Project, spec: BackupSpec | None, now: float) -> Iterator[Condition]:
+    """Backups or proofs that fail, or none that was proven lately; nothing without `backup`."""
+    if spec is None:
+        return
+    book = BackupBook.read(project)
+    if book.failing:
+        reason = "; ".join(f"its {what} fails: {why}" for what, (_, why) in book.failing.items())
+        since = min(at for at, _ in book.failing.values())
+    elif book.proven is None:
+        reason = "none was proven yet: run research-jobs backup --verify"
+        since = book.made or now
+    elif now - book.proven > spec.verify:
+        reason = f"the last proven one is older than {age(spec.verify)}"
+        since = book.proven + spec.verify
+    else:
+        return
+    yield Condition(Kind.BACKUP, "the backup", reason, since)
 
 
 def clock_jump(seconds: float, now: float) -> Condition:

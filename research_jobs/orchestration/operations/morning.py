@@ -33,6 +33,7 @@ from research_jobs.outcome import Outcome, totals
 from research_jobs.report.gallery import plain, write_page
 from research_jobs.report.header import readable_duration
 from research_jobs.report.morning import MorningPage, Problem, Row, Run, Trouble
+from research_jobs.upkeep.proof import BackupBook
 
 __all__ = ["look_and_write", "morning_page", "write_morning_page"]
 
@@ -105,6 +106,9 @@ def morning_page(
         ),
         account=_numbers(account) if account is not None else {},
         accounted=f"{_moment(account.start, overview.now):%a %d %b %H:%M}" if account else "",
+        backup=BackupBook.read(catalog.project).describe(overview.now.timestamp())
+        if catalog.manifest.backup is not None
+        else "",
     )
 
 

@@ -153,6 +153,7 @@ class Watch:
         found: list[Condition] = [
             *self._service_conditions(findings, now),
             *conditions.of_disks(self._project, now),
+            *conditions.of_backup(self._project, self._history.catalog.manifest.backup, now),
             *self._clock_conditions(now),
             *seen.conditions,
         ]

@@ -86,6 +86,8 @@ class Publication:
     run_id : str
     group : str or None
         A Unix group that may read what is published.
+    data_version : str or None
+        The hash of what the outputs hold.
     tell : callable
         Called with a line for the person who reads the run's log.
     """
@@ -97,6 +99,7 @@ class Publication:
     run_id: str
     keep: Mapping[str, int] = field(default_factory=dict[str, int])
     group: str | None = None
+    data_version: str | None = None
     tell: Callable[[str], None] = _silent
 
 

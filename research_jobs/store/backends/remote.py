@@ -388,7 +388,9 @@ class RemoteStore:
         for item in job.staged:
             objects.upload(item.path, unit.file(version, item.name))
             failpoint("publish.moved_one")
-        record = describe_version(version, unit.notebook, job.staged, job.partition, job.run_id)
+        record = describe_version(
+            version, unit.notebook, job.staged, job.partition, job.run_id, job.data_version
+        )
         kept = retained(
             list(record["outputs"]), [(each.id, list(each.outputs)) for each in before], job.keep
         )

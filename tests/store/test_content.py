@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.orchestration.model.data_version import content_version
 from research_jobs.outcome import StagedOutput
+from research_jobs.store.content import content_version
 
 
 def staged(

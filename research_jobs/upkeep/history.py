@@ -1,0 +1,256 @@
+"""Dagster's history as SQLite files or in Postgres: dumped as of one moment, and loaded again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from research_jobs.errors import BackupError
+from research_jobs.upkeep.pinning import pin
+
+__all__ = ["Dump", "History", "PostgresHistory", "SqliteHistory"]
+
+Dump = Callable[[Path], None]
+"""Writes the history, as it was when it was fixed, into a folder."""
+
+# A run's own file that has not changed for so long is not copied but linked: seconds.
+SETTLED_S = 3600.0
+BUSY_S = 60.0
+
+
+class History(Protocol):
+    """Where the history is."""
+
+    @property
+    def kind(self) -> str:
+        """str: what keeps it."""
+        ...
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Tuple of Path: folders whose files are a dump's alone."""
+        ...
+
+    def fixed(self) -> Any:
+        """A context in which the history stays as it is, for its `Dump`."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Load a dump; there must be no history yet.
+
+        Raises
+        ------
+        BackupError
+        """
+        ...
+
+    def prove(self, folder: Path) -> None:
+        """Read a whole dump, and load it nowhere.
+
+        Raises
+        ------
+        BackupError
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SqliteHistory:
+    """SQLite files.
+
+    Parameters
+    ----------
+    folders : mapping of str to Path
+        What they are of (``runs``, ``events``, ``schedules``) to their folder.
+    """
+
+    folders: Mapping[str, Path]
+    kind: str = "sqlite"
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """See `History.places`."""
+        return tuple(self.folders.values())
+
+    @contextmanager
+    def fixed(self) -> Generator[Dump]:
+        """See `History.fixed`. Writers wait for the few milliseconds in which it is fixed."""
+        with ExitStack() as stack:
+            shared = [
+                (name, path, stack.enter_context(closing(_open(path))))
+                for name, path in self._files()
+                if not _of_a_run(name, path)
+            ]
+            with ExitStack() as locked:
+                for _, path, _ in shared:
+                    locked.enter_context(closing(_open(path))).execute("BEGIN IMMEDIATE")
+                for _, _, reader in shared:
+                    reader.execute("BEGIN")
+                    reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+            def dump(folder: Path) -> None:
+                for name in self.folders:
+                    (folder / name).mkdir(parents=True, exist_ok=True)
+                for name, path, reader in shared:
+                    with closing(sqlite3.connect(folder / name / path.name)) as copy:
+                        reader.backup(copy)
+                for name, path in self._files():
+                    if _of_a_run(name, path):
+                        _copy(path, folder / name / path.name)
+
+            yield dump
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        for name, folder in self.folders.items():
+            for path in sorted(folder.glob("*.db")):
+                yield name, path
+
+    def load(self, folder: Path) -> None:
+        """See `History.load`."""
+        for _, path in self._files():
+            raise BackupError(
+                f"there is a history already: {path}", hint="Restore where there is none."
+            )
+        self.prove(folder)
+        for name, target in self.folders.items():
+            target.mkdir(parents=True, exist_ok=True)
+            for path in (folder / name).glob("*.db"):
+                shutil.move(path, target / path.name)
+
+    def prove(self, folder: Path) -> None:
+        """See `History.prove`."""
+        for name in self.folders:
+            for path in sorted((folder / name).glob("*.db")):
+                try:
+                    with closing(_open(path)) as opened:
+                        said = opened.execute("PRAGMA quick_check").fetchone()[0]
+                except sqlite3.DatabaseError as error:
+                    said = str(error)
+                if said != "ok":
+                    raise BackupError(f"the history is damaged: {name}/{path.name}: {said}")
+
+
+def _of_a_run(name: str, path: Path) -> bool:
+    """Whether a file holds the events of one run alone."""
+    return name == "events" and path.name != "index.db"
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Link a file that nobody writes any more, or copy it as SQLite does."""
+    try:
+        settled = time.time() - path.stat().st_mtime > SETTLED_S
+    except FileNotFoundError:
+        return
+    if settled and not path.with_name(f"{path.name}-wal").exists():
+        pin(path, target)
+        return
+    with closing(_open(path)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+
+
+@dataclass(frozen=True)
+class PostgresHistory:
+    """A database of Postgres.
+
+    Parameters
+    ----------
+    connection : mapping of str to str
+        libpq's parameters: ``host``, ``dbname``...
+    """
+
+    connection: Mapping[str, str]
+    kind: str = "postgres"
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """See `History.places`."""
+        return ()
+
+    @contextmanager
+    def fixed(self) -> Generator[Dump]:
+        """See `History.fixed`. Nobody waits."""
+        import psycopg2
+
+        _program("pg_dump")
+        with closing(psycopg2.connect(self._dsn)) as connection:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_export_snapshot()")
+                snapshot = (cursor.fetchone() or [""])[0]
+
+            def dump(folder: Path) -> None:
+                folder.mkdir(parents=True, exist_ok=True)
+                # Not compressed: restic finds what has not changed, and compresses the rest.
+                words = ("--format=custom", "--compress=0", "--no-owner", "--no-acl")
+                where = (f"--snapshot={snapshot}", f"--file={folder / 'history.dump'}")
+                self._run("pg_dump", *words, *where)
+
+            yield dump
+
+    def load(self, folder: Path) -> None:
+        """See `History.load`."""
+        import psycopg2
+
+        with (
+            closing(psycopg2.connect(self._dsn)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            count = (cursor.fetchone() or [0])[0]
+        if count:
+            name = self.connection.get("dbname", "")
+            raise BackupError(
+                f"the database {name} is not empty: it has {count} tables",
+                hint="Create an empty one, and name it where dagster.yaml takes it from.",
+            )
+        words = ("--no-owner", "--no-acl", "--exit-on-error", "--single-transaction")
+        name = f"--dbname={self.connection.get('dbname', '')}"
+        self._run("pg_restore", *words, name, str(folder / "history.dump"))
+
+    def prove(self, folder: Path) -> None:
+        """See `History.prove`."""
+        self._run("pg_restore", f"--file={os.devnull}", str(folder / "history.dump"))
+
+    @property
+    def _dsn(self) -> str:
+        from psycopg2.extensions import make_dsn
+
+        return make_dsn(None, **dict[str, Any](self.connection))
+
+    def _run(self, name: str, *words: str) -> None:
+        names = {"dbname": "PGDATABASE"}
+        said = {names.get(key, f"PG{key.upper()}"): value for key, value in self.connection.items()}
+        done = subprocess.run(
+            [_program(name), *words],
+            env={**os.environ, **said},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            line = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[0]
+            raise BackupError(line if line.startswith(name) else f"{name}: {line}")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise BackupError(
+            f"{name} is not installed, which the history in Postgres needs",
+            hint="Install it: apt-get install postgresql-client.",
+        )
+    return found
