@@ -5,8 +5,8 @@
 # variance that it expects over the coming weeks.
 
 # %%
-import charts
-import frames
+import charts  # parity: ignore[batch-only-import]
+import frames  # parity: ignore[batch-only-import]
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

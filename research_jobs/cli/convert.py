@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from research_jobs.errors import NotebookError
 from research_jobs.moving.naming import plan_targets
 from research_jobs.moving.reading import read_jupyter
 from research_jobs.moving.script import Script, percent_script
-from research_jobs.notebook.data_files import missing_files
+from research_jobs.notebook.data_files import FileUse
 from research_jobs.notebook.environment import distribution_of, installed, required_imports
 from research_jobs.notebook.interface import names_of
 from research_jobs.notebook.local_modules import Resolver, search_path
@@ -41,9 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument("--dry-run", action="store_true", help="show the table and write nothing")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="run each script, and compare what its cells show with what the .ipynb has stored; "
+        "existing scripts are verified, not overwritten",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=600.0,
+        help="how long each may run with --verify (default: 600)",
+    )
     parser.epilog = (
-        "Exit code: 1 if a person must look at something, 2 if a file was not converted. "
-        "The others are converted."
+        "Exit code: 1 if a person must look at something or --verify finds a difference, 2 if a "
+        "file was not converted. The others are converted."
     )
 
 
@@ -76,8 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
             "--output names one file, but several would be converted",
             hint="Leave it out: each file then gets its own name in notebooks/.",
         )
+    kept = _existing(targets) if arguments.verify and not arguments.force else {}
     done: list[_Converted] = []
     for source, target in targets.items():
+        if source in kept:
+            continue
         try:
             converted = _convert(source, target, project, force=arguments.force)
             if not arguments.dry_run:
@@ -87,9 +103,19 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         done.append(converted)
     _report(done, project, dry_run=arguments.dry_run)
-    if len(done) < len(targets):
-        return 2
-    return 1 if any(one.needs_a_look for one in done) else 0
+    status = 1 if any(one.needs_a_look for one in done) else 0
+    if arguments.verify and not arguments.dry_run:
+        from research_jobs.cli.verifying import verify
+
+        pairs = [*kept.items(), *((one.source, one.target) for one in done)]
+        place = project or find_project(arguments.project)
+        status = max(status, verify(pairs, place, timeout=arguments.timeout))
+    return 2 if len(done) + len(kept) < len(targets) else status
+
+
+def _existing(targets: Mapping[Path, Path]) -> dict[Path, Path]:
+    """The notebooks that were converted before."""
+    return {source: target for source, target in targets.items() if target.exists()}
 
 
 def _convert(source: Path, target: Path, project: Project | None, *, force: bool) -> _Converted:
@@ -104,23 +130,16 @@ def _convert(source: Path, target: Path, project: Project | None, *, force: bool
     notebooks, root = (project.notebooks, project.root) if project else (folder, folder)
     search = search_path(folder, notebooks, root, ())
     resolver = Resolver()
-    wanted = {one.module for one in required_imports(tree) if not resolver.find(one.module, search)}
-    files = missing_files(tree, names_of(tree).origins, folder)
-    written = {Path(path).stem for path in _own_modules(tree)}
+    wanted = {one.top for one in required_imports(tree) if not resolver.holds(one.top, search)}
+    use = FileUse(tree, names_of(tree).origins)
+    written = {Path(path).stem for path in use.written() if path.endswith(".py")}
     return _Converted(
         source,
         target,
         script,
         tuple(sorted(wanted - installed(wanted) - written)),
-        tuple(one.path for one in files),
+        tuple(one.path for one in use.missing(folder)),
     )
-
-
-def _own_modules(tree: ast.Module) -> Iterable[str]:
-    """Modules that the notebook itself writes."""
-    from research_jobs.notebook.data_files import written_paths
-
-    return (path for path in written_paths(tree, names_of(tree).origins) if path.endswith(".py"))
 
 
 def _write(converted: _Converted) -> None:

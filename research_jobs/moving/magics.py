@@ -91,7 +91,8 @@ _VALUED = {  # options that take a value, by magic
     "memit": "rti",
     "debug": "b",
     "time": "",
-    "pyinstrument": "",
+    "timeit": "nrp",
+    "capture": "",
 }
 
 _SHOWN = {
@@ -137,15 +138,15 @@ def _head(text: str) -> str:
 
 def statement_of(name: str, line: str) -> str:
     """The statement behind a magic's options."""
-    valued = _VALUED.get(name, "")
+    valued = _VALUED.get(name)
     rest = line.strip()
     while match := re.match(r"--?([A-Za-z][\w-]*)(=\S+)?(?:\s+|$)", rest):
         option, rest = match[1], rest[match.end() :]
-        if option[0] in valued and not rest.startswith("--"):
-            if len(option) == 1 and match[2] is None:
-                rest = re.sub(r"^\S+\s*", "", rest)
-        elif match[2] is None and rest and not _python(rest) and " " in rest:
-            rest = re.sub(r"^\S+\s+", "", rest)
+        if match[2] is not None or rest.startswith("-"):
+            continue
+        known = valued is not None
+        if len(option) == 1 and option in valued if known else _python(rest) is None:
+            rest = re.sub(r"^\S+\s*", "", rest)
     return rest
 
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 import sys
-import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 from research_jobs.errors import NotebookError
 from research_jobs.moving.reading import read_jupyter
-from research_jobs.notebook.discovery import jupyter_notebooks
+from research_jobs.notebook.discovery import importable, jupyter_notebooks
 from research_jobs.notebook.environment import installed
 from research_jobs.project import Project
 
-__all__ = ["importable", "plan_targets"]
-
-
-def importable(part: str) -> str:
-    """A name like the one given that Python can import; see `discovery.name_problem`."""
-    name = unicodedata.normalize("NFKC", part)
-    if not name.isidentifier():
-        name = re.sub(r"\W+", "_", name).strip("_")
-    return name if name.isidentifier() and not keyword.iskeyword(name) else f"nb_{name}".rstrip("_")
+__all__ = ["plan_targets"]
 
 
 def plan_targets(paths: Collection[Path], project: Project) -> dict[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -109,6 +110,8 @@ def _checked(cell: Any, where: str) -> dict[str, Any]:
     for name in ("metadata", "attachments"):
         if not isinstance(known.get(name, {}), dict):
             raise NotebookError(f"{where} has {name} that are no JSON object", hint=_SAVE)
+    if "\0" in source or any("\ud800" <= character <= "\udfff" for character in source):
+        raise NotebookError(f"{where} has characters that no text file can hold", hint=_SAVE)
     text = source.replace("\r\n", "\n").replace("\r", "\n")
     return {"metadata": {}, **known, "source": text}
 
@@ -140,14 +143,14 @@ def _refuse_other_languages(metadata: dict[str, Any], where: str) -> None:
         )
 
 
-_OTHERS = ("ir", "bash", "sos", "sagemath", "octave", "javascript", "java", "scala", "ruby")
+_OTHERS = re.compile(
+    r"(?:ir|xr|ark|bash|zsh|powershell|sos|octave|matlab|maxima|gap|sas|stata|q|javascript|jslab"
+    r"|typescript|tslab|deno|java|scala|almond|apache_toree\w*|kotlin|clojure|ruby|iruby|perl|iperl"
+    r"|php|lua|rust|evcxr|go|gonb|gophernotes|haskell|ihaskell|ocaml|elixir|sparkr?kernel|sql|xsql)"
+    r"|(?:julia|sage|xeus-cling|xcpp|ir[-_]|irkernel|\.net|wolfram|jupyter_matlab|ocaml|root).*"
+)
 
 
 def _by_kernel(name: str, shown: str) -> str:
     """The language of a kernel that does not say it."""
-    word = name.lower()
-    if word.startswith(("julia", "sage", "xeus-cling", "xcpp", "ir-", "irkernel")) or any(
-        word == other for other in _OTHERS
-    ):
-        return shown
-    return "python"
+    return shown if _OTHERS.fullmatch(name.lower()) else "python"

@@ -61,8 +61,11 @@ def assigned_by(source: str) -> set[str]:
     """The names that a cell may bind, as IPython would run it."""
     names: set[str] = set()
     try:
-        cell_magic, _, body = _split(_cleaned(source))
-        tree = parsed(body if cell_magic in KEPT else _transformed(source))
+        magic, line, body = _split(_cleaned(source))
+        if magic in KEPT:
+            statement, output = _under(magic, line)
+            return assigned_by(f"{statement}\n{body}") | ({output} if output else set())
+        tree = parsed(_transformed(source))
     except SyntaxError:
         return names
     for node in ast.walk(tree):
@@ -110,11 +113,10 @@ def _rewritten(source: str, names: Collection[str]) -> Rewritten:
         replacement = replace_cell_magic(magic, line, body, names)
         return _whole(text, replacement, revivable=not replacement.code)
     try:
-        result = _with_lines_replaced(text, names)
-        parsed(result.source)
+        parsed(_transformed(text))
     except SyntaxError as error:
         return _whole(text, _not_python(error))
-    return result
+    return _with_lines_replaced(text, names)
 
 
 def _not_python(error: SyntaxError) -> Replacement:
@@ -128,17 +130,27 @@ def _measured(magic: str, line: str, body: str, names: Collection[str]) -> Rewri
     statement, output = _under(magic, line)
     inner = _rewritten(f"{statement}\n{body}" if statement else body, names)
     if output:
-        indented = "".join(
-            f"    {part}" if part.strip() else part
-            for part in inner.source.splitlines(keepends=True)
-        )
-        inner.source = (
-            "from IPython.utils.capture import capture_output\n"
-            f"with capture_output() as {output}:\n{indented or '    pass'}"
-        )
-    else:
-        inner.source = f"# {_note(f'%%{magic} {line}')}\n{inner.source}"
+        return _captured(output, inner)
+    inner.source = f"# {_note(f'%%{magic} {line}')}\n{inner.source}"
     inner.done.insert(0, f"%%{magic} taken off")
+    return inner
+
+
+# Not a `with` block: indenting would change strings of several lines.
+_CAPTURE = (
+    """\
+from IPython.utils.capture import capture_output
+_capturing = capture_output()
+{} = _capturing.__enter__()
+""",
+    "\n_capturing.__exit__(None, None, None)",
+)
+
+
+def _captured(output: str, inner: Rewritten) -> Rewritten:
+    """A cell whose output has a name, with what it runs under IPython's own capture."""
+    inner.source = f"{_CAPTURE[0].format(output)}{inner.source}{_CAPTURE[1]}"
+    inner.done.insert(0, "%%capture by IPython.utils.capture")
     return inner
 
 
@@ -162,7 +174,10 @@ def _whole(text: str, replacement: Replacement, *, revivable: bool = False) -> R
         lines[0] = _note(lines[0])
     if replacement.code and not replacement.look:  # the text is in the code already
         lines = lines[:1]
-    shown = "\n".join(f"# {line}".rstrip() for line in lines)
+    comments = [f"# {line}".rstrip() for line in lines]
+    for marker in find_markers("\n".join(comments)):
+        comments[marker.line - 1] = f"# {comments[marker.line - 1]}"
+    shown = "\n".join(comments)
     return Rewritten(
         "\n".join(part for part in (shown, replacement.code) if part),
         [replacement.did],
@@ -242,7 +257,11 @@ def _replacement(
     if words[0] in ("pinfo", "pinfo2", "psearch"):
         return "", Replacement("", "help left out")
     replaced = replace_line_magic(words[0], words[1], assigned, names)
-    return (replaced, None) if isinstance(replaced, str) else ("", replaced)
+    if isinstance(replaced, Replacement):
+        return "", replaced
+    if not _parses(_transformed(replaced)):
+        return "", raising(f"%{words[0]} {words[1]}", "what it measures is not Python")
+    return replaced, None
 
 
 def _with_lines_replaced(text: str, names: Collection[str]) -> Rewritten:
@@ -328,11 +347,26 @@ def _joined(text: str) -> str:
         match = _STATEMENT_MAGIC.match(lines[number])
         if match and (match[1] in KEPT or match[1] == "timeit") and _inside_code(lines, number):
             end = _bracket_end(statement_of(match[1], match[2]), lines, number)
-            for inner in range(number, end):
-                lines[inner] = lines[inner].split("  #")[0].rstrip("\\ ") + " \\"
+            were = lines[number : end + 1]
+            for comment in ("\n", "  #"):  # with what may be a comment, then without
+                joined = [line.split(comment)[0].rstrip("\\ ") for line in were]
+                if end > number and _same_statement(match[1], joined, were):
+                    lines[number : end + 1] = [*(f"{one} \\" for one in joined[:-1]), joined[-1]]
+                    break
             number = end
         number += 1
     return "\n".join(lines)
+
+
+def _same_statement(magic: str, joined: list[str], lines: list[str]) -> bool:
+    """Whether lines behind a magic mean the same as one line; a string over several does not."""
+    first = lines[0].partition(magic)[2]
+    try:
+        was = parsed(statement_of(magic, first) + "".join(f"\n{line}" for line in lines[1:]))
+        now = parsed(statement_of(magic, " ".join([joined[0].partition(magic)[2], *joined[1:]])))
+    except SyntaxError:
+        return False
+    return ast.dump(was) == ast.dump(now)
 
 
 def _inside_code(lines: list[str], number: int) -> bool:
@@ -387,13 +421,8 @@ class _Explained(ast.NodeTransformer):
             statement, output = _under(magic, line)
             inner = self.tree(f"{statement}\n{body}" if statement else body)
             if output:
-                shell = parsed(
-                    "from IPython.utils.capture import capture_output\n"
-                    f"with capture_output() as {output}: pass"
-                )
-                assert isinstance(shell.body[1], ast.With)
-                shell.body[1].body = inner.body or [ast.Pass()]
-                return shell
+                begin, end = (parsed(part.format(output)) for part in _CAPTURE)
+                inner.body = [*begin.body, *inner.body, *end.body]
             return inner
         if magic:
             return parsed(replace_cell_magic(magic, line, body, self.names).code)

@@ -6,14 +6,14 @@ import base64
 import binascii
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
 from research_jobs.errors import NotebookError
 from research_jobs.moving.reading import current_format
-from research_jobs.moving.rewriting import UnexplainedError, assigned_by, rewrite
+from research_jobs.moving.rewriting import Rewritten, UnexplainedError, assigned_by, rewrite
 from research_jobs.notebook.cells import CellKind, parse_cells
 
 __all__ = ["Script", "percent_script"]
@@ -67,7 +67,7 @@ def percent_script(notebook: Any, *, name: str = "notebook", where: str = "noteb
     for number, cell in enumerate(cells, start=1):
         if cell["cell_type"] == "code":
             try:
-                rewritten = rewrite(cell["source"], names)
+                rewritten = _rewritten(cell, names)
             except (UnexplainedError, SyntaxError) as error:
                 raise NotebookError(
                     f"{where}: cell {number} would not mean the same as a script",
@@ -79,9 +79,22 @@ def percent_script(notebook: Any, *, name: str = "notebook", where: str = "noteb
             script.look += [f"cell {number}: {look}" for look in rewritten.look]
         elif cell.get("attachments"):
             _put_beside(cell, number, name, script)
-    script.text = _written(known)
+    try:
+        script.text = _written(known)
+    except Exception as error:
+        raise NotebookError(
+            f"{where} has metadata that cannot be written: {type(error).__name__}: {error}"
+        ) from error
     _compare(cells, script.text, where)
     return script
+
+
+def _rewritten(cell: Mapping[str, Any], names: Collection[str]) -> Rewritten:
+    editor: Any = cell["metadata"].get("vscode")
+    language = editor.get("languageId") if isinstance(editor, dict) else None
+    if language in (None, "python"):
+        return rewrite(cell["source"], names)
+    return rewrite(f"%%{language}\n{cell['source']}")
 
 
 def _put_beside(cell: dict[str, Any], number: int, name: str, script: Script) -> None:
@@ -123,7 +136,8 @@ def _written(notebook: Mapping[str, Any]) -> str:
             }
         )
         # Of code only the marker: jupytext comments out what extensions of Jupyter freeze.
-        lines: list[str] = DoublePercentCellExporter(node, "python", fmt=form).cell_to_text()
+        exporter = DoublePercentCellExporter(node, "python", fmt=form)
+        lines: list[str] = exporter.cell_to_text()
         block = [*lines[:1], cell["source"]] if code else lines
         blocks.append("\n".join(block).rstrip("\n"))
     return "\n\n".join(blocks) + "\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import keyword
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SourceFile",
     "files_beside",
+    "importable",
     "jupyter_notebooks",
     "lone_notebook",
     "not_found",
@@ -152,10 +154,10 @@ def name_problem(file: SourceFile) -> NotebookError | None:
         label = f"'{part}.py'" if suffix else f"folder '{part}'"
         if not part.isidentifier():
             what = f"{label} is not a name that Python can import"
-            hint = f"Rename it, for instance to '{_identifier(part)}{suffix}'."
+            hint = f"Rename it, for instance to '{importable(part)}{suffix}'."
         elif keyword.iskeyword(part):
             what = f"{label} is a Python keyword and cannot be imported"
-            hint = f"Rename it, for instance to '{part}_{suffix}'."
+            hint = f"Rename it, for instance to '{importable(part)}{suffix}'."
         elif unicodedata.normalize("NFKC", part) != part:
             what = f"{label} is spelled in a Unicode form that Python cannot import"
             hint = f"Rename it to '{unicodedata.normalize('NFKC', part)}', typed again."
@@ -165,15 +167,12 @@ def name_problem(file: SourceFile) -> NotebookError | None:
     return None
 
 
-def _identifier(part: str) -> str:
-    """A similar name that can be imported: ``2024-report`` gives ``report_2024``."""
-    words = "".join(c if c.isalnum() or c == "_" else " " for c in part).split()
-    while (
-        words and not words[0][0].isidentifier() and len(words) > 1 and words[-1][0].isidentifier()
-    ):
-        words = [*words[1:], words[0]]
-    name = "_".join(words)
-    return name if name.isidentifier() else f"nb_{name}".rstrip("_")
+def importable(part: str) -> str:
+    """A similar name that Python can import: ``2024-report`` gives ``nb_2024_report``."""
+    name = unicodedata.normalize("NFKC", part)
+    if not name.isidentifier():
+        name = re.sub(r"\W+", "_", name).strip("_")
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"nb_{name}".rstrip("_")
 
 
 def shadow_problems(files: Sequence[SourceFile]) -> dict[tuple[str, ...], NotebookError]:

@@ -1,6 +1,6 @@
-"""Imports that will fail because nothing of that name is installed, and what to install.
+"""Imports that will fail: nothing of that name is installed, or it has no such part.
 
-Standard library only. Nothing is imported.
+Standard library only. Nothing is imported: packages are looked at as folders, modules as text.
 """
 
 from __future__ import annotations
@@ -9,13 +9,26 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-__all__ = ["Import", "distribution_of", "installed", "required_imports"]
+from research_jobs.notebook.assigned import assigned_names
+
+__all__ = [
+    "RequiredImport",
+    "bound_names",
+    "distribution_of",
+    "installed",
+    "locate",
+    "missing_part",
+    "required_imports",
+]
 
 _DISTRIBUTIONS = {
     "Bio": "biopython", "Crypto": "pycryptodome", "OpenSSL": "pyOpenSSL", "PIL": "pillow",
@@ -32,20 +45,28 @@ _DISTRIBUTIONS = {
 
 
 @dataclass(frozen=True)
-class Import:
-    """An import that fails the file if its module is not there.
+class RequiredImport:
+    """An import statement that nothing in the file guards.
 
     Parameters
     ----------
     module : str
-        Its top-level name.
+        Dotted.
+    names : tuple of str
+        What is imported from it.
     line, column : int
         1-based.
     """
 
     module: str
+    names: tuple[str, ...]
     line: int
     column: int
+
+    @property
+    def top(self) -> str:
+        """str: the name of the top-level module."""
+        return self.module.partition(".")[0]
 
 
 def distribution_of(module: str) -> str:
@@ -53,69 +74,178 @@ def distribution_of(module: str) -> str:
     return _DISTRIBUTIONS.get(module, module.replace("_", "-"))
 
 
-def required_imports(tree: ast.Module) -> tuple[Import, ...]:
-    """The first import of each top-level module that nothing in the file guards.
+def required_imports(tree: ast.Module) -> tuple[RequiredImport, ...]:
+    """The imports that run whenever the file does, relative ones left out.
 
-    Imports under ``try`` with a handler for them, under ``if``, and in functions may never run.
+    Imports under ``try`` with a handler, under ``if``, and in functions may never run.
     """
-    found: dict[str, Import] = {}
-    for node in _unguarded(tree.body):
-        names = (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if not node.level
-            else []
-        )
-        for name in names:
-            top = name.partition(".")[0]
-            if top:
-                found.setdefault(top, Import(top, node.lineno, node.col_offset + 1))
-    return tuple(found.values())
+    return tuple(
+        RequiredImport(module, names, node.lineno, node.col_offset + 1)
+        for node in _unguarded(tree.body)
+        for module, names in _modules(node)
+    )
+
+
+def _modules(node: ast.Import | ast.ImportFrom) -> list[tuple[str, tuple[str, ...]]]:
+    if isinstance(node, ast.Import):
+        return [(alias.name, ()) for alias in node.names]
+    if node.level or not node.module:
+        return []
+    return [(node.module, tuple(alias.name for alias in node.names if alias.name != "*"))]
 
 
 def _unguarded(body: Sequence[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
     for statement in body:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             yield statement
-        elif isinstance(statement, (ast.With, ast.For, ast.ClassDef)) or (
-            isinstance(statement, ast.Try) and not statement.handlers
+        elif isinstance(statement, (ast.With, ast.For, ast.ClassDef, ast.Try)) and not getattr(
+            statement, "handlers", None
         ):
             yield from _unguarded(statement.body)
 
 
 def installed(modules: Collection[str], python: str | None = None) -> frozenset[str]:
-    """Those top-level modules that an interpreter finds; another one is asked once for all.
+    """Those top-level modules that an interpreter finds."""
+    return frozenset(locate(modules, python))
 
-    An interpreter that does not answer has all of them: that it cannot start is another finding.
+
+def locate(modules: Collection[str], python: str | None = None) -> dict[str, tuple[str, ...]]:
+    """The top-level modules that an interpreter finds, each with the folders of its package.
+
+    Parameters
+    ----------
+    modules : collection of str
+    python : str, optional
+        An interpreter other than this one, which is asked once for all. If it does not answer, it
+        has them all: that it cannot start is another finding.
     """
     if not modules:
-        return frozenset()
+        return {}
     if python is None or os.path.realpath(python) == os.path.realpath(sys.executable):
-        return frozenset(_found(modules))
-    code = (
-        "import importlib.util, json, sys\n"
-        "found = lambda name: name in sys.modules or importlib.util.find_spec(name)\n"
-        "print(json.dumps([name for name in json.load(sys.stdin) if found(name)]))"
-    )
+        return {name: folders for name in modules if (folders := _folders(name)) is not None}
     try:
         done = subprocess.run(
-            [python, "-c", code],
+            [python, "-c", _ASK],
             input=json.dumps(sorted(modules)),
             capture_output=True,
             text=True,
             check=True,
             cwd=Path(python).anchor or None,
         )
-        return frozenset(json.loads(done.stdout))
+        answer: dict[str, list[str]] = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return frozenset(modules)
+        return dict.fromkeys(modules, ())
+    return {name: tuple(folders) for name, folders in answer.items()}
 
 
-def _found(modules: Iterable[str]) -> Iterator[str]:
-    for name in modules:
-        try:
-            if name in sys.modules or importlib.util.find_spec(name) is not None:
-                yield name
-        except (ImportError, ValueError):  # noqa: PERF203 - a module without a spec, or one that is broken
-            yield name
+_ASK = """
+import importlib.util, json, sys
+found = {}
+for name in json.load(sys.stdin):
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        found[name] = []
+    else:
+        if spec is not None:
+            found[name] = list(spec.submodule_search_locations or ())
+print(json.dumps(found))
+"""
+
+
+def _folders(module: str) -> tuple[str, ...] | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # a module without a spec, or one that is broken
+        return ()
+    return None if spec is None else tuple(spec.submodule_search_locations or ())
+
+
+def missing_part(
+    required: RequiredImport, located: Mapping[str, tuple[str, ...]]
+) -> tuple[str, str] | None:
+    """The first part of an import that an installed package has not, and what has it not.
+
+    Parameters
+    ----------
+    required : RequiredImport
+    located : mapping
+        As `locate` returns it.
+
+    Returns
+    -------
+    (str, str) or None
+        ``("cross_validation", "sklearn")``. None where all is there, and where the text of the
+        package does not tell: compiled modules, names made at run time.
+    """
+    folders = located.get(required.top, ())
+    parent = required.top
+    for part in required.module.split(".")[1:]:
+        if not folders:
+            return None
+        below, plain = _below(folders, part)
+        if below is None and not plain:
+            return None if _makes_names(folders, modules=True) else (part, parent)
+        parent, folders = f"{parent}.{part}", below or ()
+        if plain and not folders:
+            return _missing_name(required.names, plain, parent)
+    if not folders:
+        return None
+    for name in required.names:
+        below, plain = _below(folders, name)
+        if below is None and not plain:
+            missing = _missing_name((name,), str(Path(folders[0], "__init__.py")), parent)
+            if missing is not None:
+                return missing
+    return None
+
+
+def _missing_name(names: Sequence[str], file: str, module: str) -> tuple[str, str] | None:
+    known = bound_names(file)
+    if known is None:
+        return None
+    return next(((name, module) for name in names if name not in known), None)
+
+
+def _below(folders: Sequence[str], part: str) -> tuple[tuple[str, ...] | None, str]:
+    """The folders of a subpackage, and the file of a module."""
+    for folder in map(Path, folders):
+        if any((folder / f"{part}{suffix}").is_file() for suffix in _SUFFIXES):
+            return None, str(folder / f"{part}.py")
+    existing = tuple(str(Path(folder, part)) for folder in folders if Path(folder, part).is_dir())
+    return (existing or None), ""
+
+
+_SUFFIXES = (".py", ".pyc", *EXTENSION_SUFFIXES)
+
+
+# What makes names in a module, or modules in a package, that its text does not show.
+_NAMES = re.compile(
+    r"import \*|__getattr__|globals\(\)|locals\(\)|vars\(\)|setattr\(|exec\(|sys\.modules|lazy"
+)
+_MODULES = re.compile(r"sys\.modules|__path__|meta_path|extend_path|lazy")
+
+
+def _makes_names(folders: Sequence[str], *, modules: bool) -> bool:
+    text = _text(str(Path(folders[0], "__init__.py")))
+    return text is None or bool((_MODULES if modules else _NAMES).search(text))
+
+
+@lru_cache(maxsize=2000)
+def _text(file: str) -> str | None:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+@lru_cache(maxsize=2000)
+def bound_names(file: str) -> frozenset[str] | None:
+    """The names that a module binds; None where its text does not tell."""
+    text = _text(file)
+    if text is None or len(text) > 500_000 or _NAMES.search(text):
+        return None
+    try:
+        return frozenset(assigned_names(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError):
+        return None

@@ -93,6 +93,14 @@ class Resolver:
         }
         return Imported(tuple(modules.items()), tuple(external), tuple(members), tuple(targets))
 
+    def holds(self, top: str, search: tuple[str, ...]) -> bool:
+        """Whether a top-level name is a module, or a folder with modules, of these folders."""
+        return any(
+            top in stems or (top in folders and bool(self._listing(f"{folder}{os.sep}{top}")[0]))
+            for folder in search
+            for stems, folders in (self._listing(folder),)
+        )
+
     def find(self, name: str, search: tuple[str, ...]) -> tuple[tuple[str, str], ...] | None:
         """The files that importing a module runs, packages first; ``None`` when it is not local."""
         key = (search, name)

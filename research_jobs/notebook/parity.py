@@ -65,6 +65,7 @@ def check_parity(
     notebook: str | None = None,
     notebooks: Collection[str] = (),
     undefined: Iterable[UndefinedName] | None = None,
+    tree: ast.Module | None = None,
 ) -> tuple[ParityFinding, ...]:
     """Find what behaves differently in the editor and in batch.
 
@@ -77,6 +78,8 @@ def check_parity(
         Names of all notebooks, to tell an import of one from an import of a helper.
     undefined : iterable of UndefinedName, optional
         What `undefined_names` says of the text; without it ruff is asked here.
+    tree : ast.Module, optional
+        Of the text, where the caller has parsed it.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def check_parity(
         In the order of the lines.
     """
     try:
-        tree = parse_source(text)
+        tree = tree or parse_source(text)
     except NotebookSyntaxError as error:
         where = error.where
         hint = f". {error.hint}" if error.hint else ""

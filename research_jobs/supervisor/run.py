@@ -9,6 +9,8 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from research_jobs.errors import RunError
@@ -16,7 +18,7 @@ from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import find_notebook, scan
 from research_jobs.outcome import Outcome
 from research_jobs.project import Project, find_project
-from research_jobs.protocol import PartitionKey
+from research_jobs.protocol import PartitionKey, RunRequest
 from research_jobs.supervisor.connection import CancelToken
 from research_jobs.supervisor.facts import PreloadReport
 from research_jobs.supervisor.interpreter import StartError
@@ -27,6 +29,7 @@ from research_jobs.supervisor.supervise import Isolation, Supervisor
 
 if TYPE_CHECKING:
     from research_jobs.manifest import Manifest, NotebookSpec
+    from research_jobs.notebook.scan import ScannedNotebook
 
 __all__ = [
     "CancelToken",
@@ -34,6 +37,7 @@ __all__ = [
     "PreloadReport",
     "StartError",
     "Supervisor",
+    "record_notebook",
     "run_error",
     "run_notebook",
 ]
@@ -88,12 +92,100 @@ def run_notebook(
     RunError
         When the notebook did not succeed: the location first, then its own traceback.
     """
+    _fill_standard_descriptors()
+    names = [results] if isinstance(results, str) else list(results)
+    call = _prepare(notebook, project, parameters, partition, timeout)
+    with _results_file() as (handover, path):
+        request = call.request(results=tuple(names), results_path=path)
+        result = call.run(request, stdout=1, stderr=2, isolation=isolation)
+        if not result.state.ok:
+            raise run_error(result)
+        taken = _take(handover, request.notebook) if result.results else {}
+    return [taken.get(name) for name in names]
+
+
+def record_notebook(
+    notebook: str,
+    capture: Path,
+    *,
+    project: str | os.PathLike[str] | Project | None = None,
+    timeout: float | None = None,
+) -> Outcome:
+    """Run a notebook in a fresh process, and record what its cells show.
+
+    Nothing is published, and what it prints goes into the record only.
+
+    Parameters
+    ----------
+    notebook : str
+    capture : Path
+        The file for the record; `research_jobs.report.record` reads it.
+    project, timeout
+        As for `run_notebook`.
+
+    Returns
+    -------
+    Outcome
+        Whatever became of it: a failure of the notebook raises nothing.
+    """
+    call = _prepare(notebook, project, None, None, timeout)
+    with Path(os.devnull).open("wb") as nowhere:
+        return call.run(
+            call.request(capture_path=str(capture)),
+            stdout=nowhere.fileno(),
+            stderr=nowhere.fileno(),
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A run outside Dagster, with its parameters checked."""
+
+    project: Project
+    notebook: ScannedNotebook
+    spec: NotebookSpec
+    manifest: Manifest
+    parameters: Mapping[str, Any]
+    partition: PartitionKey | None
+
+    def request(self, **places: Any) -> RunRequest:
+        return build_request(
+            self.project,
+            self.notebook,
+            self.spec,
+            self.manifest,
+            run_id=f"call-{secrets.token_hex(8)}",
+            parameters=self.parameters,
+            partition=self.partition,
+            **places,
+        )
+
+    def run(
+        self, request: RunRequest, *, stdout: int, stderr: int, isolation: Isolation | None = None
+    ) -> Outcome:
+        _flush()
+        supervisor = shared_supervisor(_preload(self.project, self.manifest))
+        supervisor.lender = borrow_template
+        return supervisor.run(
+            request,
+            stdout=stdout,
+            stderr=stderr,
+            isolation=isolation or self.spec.isolation,
+            python=self.spec.python,
+        )
+
+
+def _prepare(
+    notebook: str,
+    project: str | os.PathLike[str] | Project | None,
+    parameters: Mapping[str, Any] | None,
+    partition: str | PartitionKey | None,
+    timeout: float | None,
+) -> _Call:
     from research_jobs.manifest.partitions import key_parts
 
-    _fill_standard_descriptors()
     place = find_project(project)
     found = find_notebook(place, notebook)
-    names = [results] if isinstance(results, str) else list(results)
     manifest = _manifest(place, found.name)
     for problem in manifest.problems_of(found.name):
         raise problem.error
@@ -108,32 +200,9 @@ def run_notebook(
         **(parameters or {}),
     }
     values = convert_parameters(found.parameters, given, notebook=found.name)
-    with _results_file() as (handover, path):
-        request = build_request(
-            place,
-            found,
-            spec if timeout is None else spec.model_copy(update={"timeout": timeout}),
-            manifest,
-            run_id=f"call-{secrets.token_hex(8)}",
-            parameters=values,
-            partition=partition,
-            results=tuple(names),
-            results_path=path,
-        )
-        _flush()
-        supervisor = shared_supervisor(_preload(place, manifest))
-        supervisor.lender = borrow_template
-        result = supervisor.run(
-            request,
-            stdout=1,
-            stderr=2,
-            isolation=isolation or spec.isolation,
-            python=spec.python,
-        )
-        if not result.state.ok:
-            raise run_error(result)
-        taken = _take(handover, found.name) if result.results else {}
-    return [taken.get(name) for name in names]
+    if timeout is not None:
+        spec = spec.model_copy(update={"timeout": timeout})
+    return _Call(place, found, spec, manifest, values, partition)
 
 
 def run_error(result: Outcome) -> RunError:

@@ -64,6 +64,17 @@ def test_what_is_no_magic_stays(source: str) -> None:
         ("pip install arch", ""),
         ("%pip install arch", ""),
         ("await f()", "await f()"),
+        ("%time x = f('a  # b',\n    2)", "x = f('a  # b', 2)"),
+        ("%time x = f(1,  # one\n    2)\ny = 1", "x = f(1, 2)\ny = 1"),
+        ("%time f();", "f();"),
+        ("%time for i in a: f(i)", "for i in a: f(i)"),
+        ("%timeit -n 10 f()\nx = 1", "x = 1"),
+        ("x = 1\n%config InlineBackend.figure_format = 'retina'\ny = 2", "x = 1\ny = 2"),
+        ("%load_ext autoreload\n%autoreload 2\nimport os", "import os"),
+        ("def f():\n    'doc'\n    %matplotlib inline", "def f():\n    'doc'"),
+        ("class A:\n    %time x = 1", "class A:\n    x = 1"),
+        ("match a:\n    case 1:\n        %timeit a", "match a:\n    case 1:\n        pass"),
+        ("try:\n    x()\nexcept E:\n    %timeit a", "try:\n    x()\nexcept E:\n    pass"),
     ],
 )  # fmt: skip
 def test_statements_stay_and_magics_go(source: str, code: str) -> None:
@@ -148,6 +159,12 @@ def test_what_has_no_exact_equivalent_fails_loudly(source: str) -> None:
     assert len(rewritten.look) == 1
     with pytest.raises(NotImplementedError, match="does not run here"):
         exec(rewritten.source, {})
+
+
+def test_commented_text_begins_no_cell() -> None:
+    """A line of a cell in another language is no marker, whatever it looks like."""
+    source = rewrite("%%sql\n%% x\nIn [3]:\nselect 1").source
+    assert source.startswith("# in Jupyter: %%sql\n# # %% x\n# # In [3]:\n# select 1\nraise ")
 
 
 def test_html_cells_are_shown_as_html() -> None:

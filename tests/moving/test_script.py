@@ -83,6 +83,20 @@ def test_kernels_of_python_are_converted(metadata: dict[str, Any]) -> None:
     assert percent_script(notebook(cell("code", "x = 3"), **metadata)).text == "# %%\nx = 3\n"
 
 
+@pytest.mark.parametrize("source", ["x = 1\n\0", "x = '\ud800'"])
+def test_characters_that_no_file_holds_are_refused(source: str) -> None:
+    """One line, and no half-written script."""
+    with pytest.raises(NotebookError, match="no text file"):
+        percent_script(notebook(cell("code", source)))
+
+
+def test_cells_of_other_languages_in_an_editor_raise() -> None:
+    """A cell that VS Code marks as another language's is not run as Python."""
+    script = percent_script(notebook(cell("code", "x = 3", vscode={"languageId": "r"})))
+    assert len(script.look) == 1
+    assert "# x = 3\nraise NotImplementedError" in script.text
+
+
 def test_format_3_and_byte_order_marks_are_read(tmp_path: Path) -> None:
     """An old notebook is upgraded, the same each time."""
     old = {

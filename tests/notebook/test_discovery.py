@@ -47,12 +47,16 @@ def test_notebooks_and_helpers(make_project: MakeProject) -> None:
 @pytest.mark.parametrize(
     ("name", "what", "hint"),
     [
-        ("2024-report", "'2024-report.py' is not a name that Python can import", "report_2024.py"),
+        (
+            "2024-report",
+            "'2024-report.py' is not a name that Python can import",
+            "nb_2024_report.py",
+        ),
         ("my report", "'my report.py' is not a name", "'my_report.py'"),
         ("a.b", "'a.b.py' is not a name", "'a_b.py'"),
         ("2024", "'2024.py' is not a name", "'nb_2024.py'"),
-        ("class", "'class.py' is a Python keyword", "'class_.py'"),
-        ("2024-q1/x", "folder '2024-q1' is not a name", "'q1_2024'"),
+        ("class", "'class.py' is a Python keyword", "'nb_class.py'"),
+        ("2024-q1/x", "folder '2024-q1' is not a name", "'nb_2024_q1'"),
         ("e\u0301te", "is spelled in a Unicode form", "'\u00e9te'"),
     ],
 )
