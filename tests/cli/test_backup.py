@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -193,6 +194,7 @@ def test_what_is_not_in_a_backup_is_named(lab: Lab, monkeypatch: pytest.MonkeyPa
     unknown = said.index("In the store, and not in the history")
     assert lost < said.index("clock: of run ") < unknown < said.index("total: of run ")
     assert f"It was in {lab.root}" in said
+    assert re.search(r"Ticks that were due since.*\n  minutely: [1-9]", said)
 
 
 def test_a_backup_stores_what_is_new_and_removes_what_is_old(lab: Lab) -> None:

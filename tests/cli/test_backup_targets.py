@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
 from research_jobs import load
+from research_jobs.cli.main import main
 
-COMMAND = str(Path(sys.executable).with_name("research-jobs"))
-Say = Callable[..., subprocess.CompletedProcess[str]]
+
+class Said(NamedTuple):
+    """What a command said."""
+
+    stdout: str
+    stderr: str
+
+
+Say = Callable[..., Said]
 
 
 @pytest.fixture
@@ -31,29 +37,25 @@ def root(tmp_path: Path, restic: str) -> Path:
 
 
 @pytest.fixture
-def say(tmp_path: Path) -> Say:
-    """The command in a process of its own."""
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Say:
+    """The command in this process, with variables of its own."""
 
-    def run(*words: str, code: int = 0, **environment: str) -> object:
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("RESEARCH_JOBS_", "DAGSTER_", "AWS_"))
-        }
-        done = subprocess.run(
-            [COMMAND, *words],
-            cwd=tmp_path,
-            env=kept | {"RESTIC_PASSWORD": "secret"} | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=110,
-        )
-        assert done.returncode == code, done
-        return done
+    def run(*words: str, code: int = 0, **environment: str) -> Said:
+        with monkeypatch.context() as patch:
+            for name in list(os.environ):
+                if name.startswith(("RESEARCH_JOBS_", "DAGSTER_", "AWS_")):
+                    patch.delenv(name)
+            for name, value in (environment | {"RESTIC_PASSWORD": "secret"}).items():
+                patch.setenv(name, value)
+            patch.setenv("RESEARCH_JOBS_PROJECT", "")
+            patch.chdir(tmp_path)  # the project may be gone
+            capfd.readouterr()
+            ended = main(list(words))
+        out, err = capfd.readouterr()
+        assert ended == code, (out, err)
+        return Said(out, err)
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def lose_and_restore(root: Path, target: str, say: Say, **environment: str) -> dict[str, Any]:
