@@ -6,13 +6,21 @@ Standard library only: the fresh process imports this too.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.errors import ProjectError
 from research_jobs.filesystem import make_folder, make_private
 
-__all__ = ["Project", "find_project", "find_project_above", "module_name", "notebook_name"]
+__all__ = [
+    "Project",
+    "find_project",
+    "find_project_above",
+    "module_name",
+    "notebook_name",
+    "read_variable",
+]
 
 PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
@@ -122,7 +130,8 @@ def find_project(project: str | os.PathLike[str] | Project | None = None) -> Pro
         if above is None:
             raise ProjectError(
                 f"no folder notebooks/ in {here} or above it",
-                hint=f"Change to a project's folder, pass one, or set {PROJECT_VARIABLE}.",
+                hint=f"Change to a project's folder, pass one, or set {PROJECT_VARIABLE}. "
+                "`research-jobs init` makes this folder one.",
             )
         return above
     return _project_at(root)
@@ -137,10 +146,34 @@ def find_project_above(here: Path) -> Project | None:
 
 
 def _project_at(root: Path) -> Project:
-    store = os.environ.get(STORE_VARIABLE) or str(root / "data")
+    store = (
+        os.environ.get(STORE_VARIABLE)
+        or read_variable(root / ".env", STORE_VARIABLE)
+        or str(root / "data")
+    )
     if "://" not in store:
         store = str((root / Path(store).expanduser()).resolve())
     return Project(root=root, store=store)
+
+
+def read_variable(file: Path, name: str) -> str | None:
+    """The value that a file such as ``.env`` gives to a variable, or None.
+
+    The editor does not pass ``.env`` to every process, and `load()` must find the store in all.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.findall(
+        rf"^[ \t]*(?:export[ \t]+)?{name}[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE
+    )
+    if not found:
+        return None
+    value: str = found[-1]
+    quote = value[:1] if value[:1] in ("'", '"') else ""
+    value = value[1:].partition(quote)[0] if quote else re.split(r"\s+#", value, maxsplit=1)[0]
+    return value if quote == "'" else os.path.expandvars(value)
 
 
 def notebook_name(text: str) -> str:

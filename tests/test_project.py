@@ -99,3 +99,26 @@ def test_paths_are_shown_from_the_root(folder: Path) -> None:
     project = find_project(folder)
     assert project.display(folder / "notebooks" / "a.py") == "notebooks/a.py"
     assert project.display("/etc/hosts") == "/etc/hosts"
+
+
+@pytest.mark.parametrize(
+    ("line", "store"),
+    [
+        ("RESEARCH_JOBS_STORE=out", "out"),
+        ("export RESEARCH_JOBS_STORE = 'a b'  # there", "a b"),
+        ('RESEARCH_JOBS_STORE="$PLACE/out" # there', "there/out"),
+        ("RESEARCH_JOBS_STORE='$PLACE'", "$PLACE"),
+        ("RESEARCH_JOBS_STORE=a\nRESEARCH_JOBS_STORE=b", "b"),
+        ("# RESEARCH_JOBS_STORE=out", "data"),
+        ("MY_RESEARCH_JOBS_STORE=out\nRESEARCH_JOBS_STORE=", "data"),
+    ],
+)
+def test_dot_env_names_the_store(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, store: str
+) -> None:
+    """The project's .env names its store as a shell would read it; a variable that is set wins."""
+    monkeypatch.setenv("PLACE", "there")
+    (folder / ".env").write_text(f"A=1\n{line}\n", encoding="utf-8")
+    assert find_project(folder).store == str(folder / store)
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", "/set")
+    assert find_project(folder).store == "/set"

@@ -31,6 +31,7 @@ COMMANDS = {
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
+    "init": "make a repository a project: write what is missing, after showing it",
     "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",

@@ -118,6 +118,23 @@ def test_dot_env_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.environ["VENDOR_KEY"] == "abc"
 
 
+def test_dot_env_hides_no_module_from_dagster(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import path that .env has for the editor brings no notebook into our processes."""
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", project.store)
+    path = f"{project.notebooks}{os.pathsep}{project.root}"
+    file = project.root / ".env"
+    file.write_text(f"PYTHONPATH={path}\nRESEARCH_JOBS_STORE=other\n", encoding="utf-8")
+    instances.enter_project(project)
+    assert os.environ["PYTHONPATH"] == "/mine"
+    assert os.environ["RESEARCH_JOBS_STORE"] == project.store
+    file.write_text(f"PYTHONPATH={path}{os.pathsep}/lib\n", encoding="utf-8")
+    instances.enter_project(project)
+    assert os.environ["PYTHONPATH"] == "/lib"
+
+
 def test_runs_of_dead_processes_are_ended(project: Project) -> None:
     """A run whose process was killed is failed; one whose process may live is left alone."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
