@@ -127,7 +127,6 @@ def find_all(catalog: Catalog) -> list[Finding]:
 def _of_texts(catalog: Catalog) -> Iterator[Finding]:
     """What the text of each notebook foretells, and what differs from the editor."""
     from research_jobs.notebook.foreseen import foresee, foresee_imports
-    from research_jobs.notebook.interface import names_of
     from research_jobs.notebook.parity import check_parity
     from research_jobs.notebook.parity_rules import silenced
     from research_jobs.notebook.source import parse_source
@@ -143,13 +142,14 @@ def _of_texts(catalog: Catalog) -> Iterator[Finding]:
         yield of_error("warning", None, error)
     helpers = list(_helpers(catalog, entries))
     around = _Around(catalog, entries, trees, helpers)
-    for entry, text, tree, names in zip(entries, texts, trees, undefined, strict=True):
+    read = zip(entries, texts, trees, undefined, around.origins, around.uses, strict=True)
+    for entry, text, tree, names, origins, use in read:
         shown = catalog.project.display(text.path)
         found = check_parity(
             text, notebook=entry.name, notebooks=catalog.entries, undefined=names, tree=tree
         )
         yield from _placed(found, entry.name, shown)
-        foreseen = foresee(text, tree, names_of(tree).origins, around.of(entry))
+        foreseen = foresee(text, tree, origins, use, around.of(entry))
         yield from _placed(foreseen, entry.name, shown)
         lines = text.text.split("\n")
         for load in entry.notebook.hidden_loads:
@@ -207,7 +207,9 @@ class _Around:
         trees: list[ast.Module],
         helpers: list[_Helper],
     ) -> None:
+        from research_jobs.notebook.data_files import FileUse
         from research_jobs.notebook.environment import locate, required_imports
+        from research_jobs.notebook.interface import names_of
         from research_jobs.notebook.local_modules import Resolver
 
         self.catalog = catalog
@@ -219,16 +221,13 @@ class _Around:
             wanted.setdefault(entry.spec.python, set()).update(tops)
         self.located = {python: locate(modules, python) for python, modules in wanted.items()}
         self.editor = _editor_folders(catalog.project)
-        self.written = frozenset(self._written(entries, trees))
-
-    def _written(self, entries: list[Entry], trees: list[ast.Module]) -> Iterator[Path]:
-        from research_jobs.notebook.data_files import FileUse
-        from research_jobs.notebook.interface import names_of
-
-        for entry, tree in zip(entries, trees, strict=True):
-            folder = self.folder(entry)
-            for path in FileUse(tree, names_of(tree).origins).written():
-                yield (folder / path).absolute()
+        self.origins = [names_of(tree).origins for tree in trees]
+        self.uses = [FileUse(tree, one) for tree, one in zip(trees, self.origins, strict=True)]
+        self.written = frozenset(
+            (self.folder(entry) / path).absolute()
+            for entry, use in zip(entries, self.uses, strict=True)
+            for path in use.written()
+        )
 
     def folder(self, entry: Entry) -> Path:
         from research_jobs.supervisor.request import working_directory

@@ -70,11 +70,12 @@ class FileUse:
     def __init__(self, tree: ast.Module, origins: Mapping[str, str]) -> None:
         self._tree = tree
         self._origins = origins
-        self._calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        self._constants = _assigned_once(tree)
+        nodes = list(ast.walk(tree))
+        self._calls = [node for node in nodes if isinstance(node, ast.Call)]
+        self._constants = _assigned_once(tree, nodes)
         self._imported = {
             alias.asname or alias.name.partition(".")[0]
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, (ast.Import, ast.ImportFrom))
             for alias in node.names
         }
@@ -204,7 +205,7 @@ class FileUse:
         return texts
 
 
-def _assigned_once(tree: ast.Module) -> dict[str, ast.expr]:
+def _assigned_once(tree: ast.Module, nodes: Iterable[ast.AST]) -> dict[str, ast.expr]:
     """Module-level names with the one value that the file gives them."""
     values: dict[str, ast.expr] = {}
     for statement in tree.body:
@@ -221,7 +222,7 @@ def _assigned_once(tree: ast.Module) -> dict[str, ast.expr]:
         ):
             values[statement.target.id] = statement.value
     counts: dict[str, int] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             counts[node.id] = counts.get(node.id, 0) + 1
         elif isinstance(node, ast.arg):

@@ -58,7 +58,11 @@ class Surroundings:
 
 
 def foresee(
-    text: NotebookText, tree: ast.Module, origins: Mapping[str, str], where: Surroundings
+    text: NotebookText,
+    tree: ast.Module,
+    origins: Mapping[str, str],
+    use: FileUse,
+    where: Surroundings,
 ) -> tuple[ParityFinding, ...]:
     """Find what will fail or be left out.
 
@@ -69,6 +73,8 @@ def foresee(
         Of the text.
     origins : mapping of str to str
         As `dotted_name` takes them.
+    use : FileUse
+        Of the tree.
     where : Surroundings
 
     Returns
@@ -78,7 +84,7 @@ def foresee(
     """
     found = [
         *_imports(tree, where),
-        *_files(tree, origins, where),
+        *_files(use, where),
         *_removed(tree, origins, where),
         *_cells(text),
         *_statements_in_comments(text),
@@ -163,10 +169,8 @@ def _local_name(required: RequiredImport, where: Surroundings) -> Iterator[Parit
             )
 
 
-def _files(
-    tree: ast.Module, origins: Mapping[str, str], where: Surroundings
-) -> Iterator[ParityFinding]:
-    for path in FileUse(tree, origins).missing(where.folder):
+def _files(use: FileUse, where: Surroundings) -> Iterator[ParityFinding]:
+    for path in use.missing(where.folder):
         if (where.folder / path.path).absolute() not in where.written:
             yield ParityFinding(
                 path.line,
