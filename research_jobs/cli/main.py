@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "mistakes in notebooks and manifest, and differences from the editor",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "init": "make a repository a project: write what is missing, after showing it",
+    "adopt": "run notebooks that the manifest does not name, and keep what they show",
     "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
