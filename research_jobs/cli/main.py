@@ -27,6 +27,7 @@ COMMANDS = {
     "status": "what needs attention, what is unusual, and all notebooks at a glance",
     "account": "every tick that schedules owed, and what became of it",
     "alerts": "what is open, what was sent lately; --test sends one through each channel",
+    "doctor": "everything about this installation that can be wrong, and how to mend it",
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",

@@ -29,6 +29,7 @@ __all__ = [
     "default_config",
     "end_dead_runs",
     "enter_project",
+    "has_history",
     "instance_settings",
     "open_instance",
     "service_home",
@@ -128,6 +129,12 @@ def _without_notebooks(path: str, project: Project) -> str:
 def state_folder(project: Project) -> Path:
     """The folder of the embedded instance, made if need be."""
     return project.make_state_folder("dagster")
+
+
+def has_history(project: Project) -> bool:
+    """Whether there is an instance already: opening the embedded one makes it."""
+    named = bool(os.environ.get("DAGSTER_HOME")) or (project.root / "dagster.yaml").is_file()
+    return named or (project.state / "dagster").is_dir()
 
 
 @contextmanager
