@@ -14,7 +14,6 @@ from typing import Any
 
 from research_jobs.cli.output import complain, is_terminal, print_table
 from research_jobs.errors import ManifestError, ResearchJobsError
-from research_jobs.manifest import load_manifest
 from research_jobs.notebook.cells import read_notebook_text
 from research_jobs.notebook.scan import scan
 from research_jobs.notebook.source import parse_source
@@ -47,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run, list, ask, write."""
+    from research_jobs.manifest.load import load_manifest
     from research_jobs.supervisor.run import run_notebook
 
     project = find_project(arguments.project)

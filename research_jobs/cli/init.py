@@ -15,8 +15,6 @@ from typing import Any, cast
 
 from research_jobs.cli.output import complain, is_terminal
 from research_jobs.errors import ProjectError
-from research_jobs.manifest.load import load_manifest
-from research_jobs.manifest.schema import schema_text
 from research_jobs.notebook.discovery import jupyter_notebooks
 from research_jobs.project import (
     STORE_VARIABLE,
@@ -136,6 +134,8 @@ def _root(named: str | os.PathLike[str] | None) -> Path:
 
 def _plan(root: Path, notes: list[str]) -> Iterable[Step]:
     """What is missing; `notes` gets what a person must look at."""
+    from research_jobs.manifest.schema import schema_text
+
     notebooks = root / "notebooks"
     if notebooks.exists() and not notebooks.is_dir():
         raise ProjectError(f"{notebooks} is not a folder", hint="Rename it.")
@@ -170,6 +170,8 @@ def _settings_of_batch(root: Path) -> tuple[str, tuple[str, ...]]:
     """Where batch runs a notebook, in the editor's words, and what else is on its path."""
     if not (root / "notebooks" / "manifest.yaml").exists():
         return "${fileDirname}", ()
+    from research_jobs.manifest.load import load_manifest
+
     defaults = load_manifest(find_project(root), ()).defaults
     setting = defaults.working_directory
     if setting in (None, "notebook"):
@@ -301,8 +303,10 @@ def _read(path: Path) -> str | None:
 
 def _next_steps(root: Path) -> Iterable[str]:
     project = find_project(root)
-    if jupyter_notebooks(project.root):
-        yield "research-jobs convert .        # the Jupyter notebooks in this folder"
+    found = (path.relative_to(root).parts[0] for path in jupyter_notebooks(root))
+    folders = [name for name in dict.fromkeys(found) if root / name != project.reports]
+    if folders:
+        yield f"research-jobs convert {shlex.join(folders)}   # the Jupyter notebooks there"
     if not any(project.notebooks.rglob("*.py")):
         yield "research-jobs new NAME         # a notebook to begin with"
     yield "research-jobs check            # what would go wrong"

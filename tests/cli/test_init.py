@@ -289,6 +289,15 @@ def test_the_samples_run_in_the_editor(call: Any, tmp_path: Path) -> None:
         as_a_file(tmp_path, tmp_path / "notebooks" / f"{name}.py")
 
 
+def test_jupyter_notebooks_are_pointed_out(call: Any, tmp_path: Path) -> None:
+    """Folders with Jupyter notebooks are named for `convert`, reports of runs are not."""
+    for name in ("old/deep/a.ipynb", "reports/x/b.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    done = call("init", "--yes")
+    assert "research-jobs convert old   #" in done.stdout
+
+
 def test_what_cannot_be_a_project_is_refused(call: Any, tmp_path: Path) -> None:
     """A folder that does not exist, and a file called notebooks, end in one line."""
     assert call("init", "nowhere").returncode == 2
