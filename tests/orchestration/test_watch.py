@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from dagster._utils.error import SerializableErrorInfo
 from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.orchestration.compat.daemon import LastTick
+from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations import conditions
+from research_jobs.orchestration.operations.leftovers import NEEDED_S
 from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
 from research_jobs.resident.services import register, registered
@@ -148,6 +151,24 @@ def test_a_damaged_registration_is_passed_over(project: Project, damage: str) ->
     register(project, "host")
     (project.state / "services" / "daemon.json").write_text(damage)
     assert list(registered(project)) == ["host"]
+
+
+def test_folders_of_killed_workers_are_removed(
+    project: Project, look: Callable[[float], tuple[Condition, ...]]
+) -> None:
+    """A folder goes when its run has been over for a while; others stay, whatever they are."""
+    with open_instance(project) as instance:
+        over = instance.get_runs(limit=1)[0].run_id
+    runs = project.make_state_folder("runs")
+    names = (f"{over}-good", f"{uuid.uuid4()}-good", "notes")
+    for name in names:
+        (runs / name).mkdir()
+        (runs / name / "capture.jsonl").touch()
+        os.utime(runs / name, (1, 1))
+    look(time.time())
+    assert sorted(path.name for path in runs.iterdir()) == sorted(names)
+    look(time.time() + NEEDED_S + 1)
+    assert sorted(path.name for path in runs.iterdir()) == sorted(names[1:])
 
 
 def test_ticks_that_fail() -> None:

@@ -45,6 +45,8 @@ FAULTS_S = (3.0, 12.0)
 FULL_S = 8.0
 # A service is not hit twice within this time: what is never up cannot be asked for anything.
 SPARED_S = 25.0
+# What a killed worker leaves is removed after so long.
+REMOVED_S = 480.0
 
 # What a notebook does, and how many of a hundred do it.
 KINDS = {
@@ -318,8 +320,9 @@ class Soak:
             found += [
                 f"file {path}"
                 for path in (place.iterdir() if place.is_dir() else ())
-                # Dagster's code server leaves the socket of its child when it is killed.
-                if not path.is_socket()
+                # Dagster's code server leaves the socket of its child when it is killed, and the
+                # watch removes the folders of killed workers some minutes after their runs.
+                if not path.is_socket() and time.time() - path.stat().st_mtime > REMOVED_S
             ]
         found += [
             f"file {path}"

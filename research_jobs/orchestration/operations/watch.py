@@ -36,6 +36,7 @@ from research_jobs.orchestration.operations.health import (
     probe_services,
 )
 from research_jobs.orchestration.operations.history import Memory, running_schedules
+from research_jobs.orchestration.operations.leftovers import remove_run_folders
 from research_jobs.orchestration.operations.morning import write_morning_page
 from research_jobs.orchestration.operations.overview import Overview, local_now, read_overview
 from research_jobs.orchestration.operations.served import NotServedError, reload_definitions
@@ -337,6 +338,7 @@ class _History:
             instance, catalog, moment, midnight - timedelta(days=1), memory=self._memory
         )
         record_switches(self._project, instance)
+        remove_run_folders(self._project, instance, now)
         account = read_account(instance, catalog, now - DAY_S, now)
         write_morning_page(catalog, overview, account)
         # One that failed has not recovered while it runs again.
