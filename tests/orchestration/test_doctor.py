@@ -13,12 +13,17 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
 from research_jobs.cli.main import main
-from research_jobs.orchestration.model.instance import open_instance
+from research_jobs.orchestration.model.instance import (
+    open_instance,
+    service_home,
+    workspace_file,
+)
 from research_jobs.orchestration.operations import doctor
 from research_jobs.orchestration.operations.diagnosis import Answer, Site
 from research_jobs.orchestration.operations.diagnosis_environment import judge_dagster
@@ -457,3 +462,97 @@ def test_a_backup_that_was_never_made(project: Project, ask: Ask) -> None:
     project.manifest.write_text("backup: /mnt/backup\n")
     answer = ask("backup")
     assert (answer.ok, answer.fix) == (False, "research-jobs backup")
+
+
+@pytest.fixture
+def on_postgres(project: Project, own_postgres: Any) -> Any:
+    """The project's history is on a Postgres of the test's own."""
+    file = project.root / "dagster.yaml"
+    file.write_text(json.dumps({"storage": own_postgres.storage()}))
+    file.chmod(0o600)
+    with open_instance(project):
+        pass
+    return own_postgres
+
+
+def test_a_database_that_is_gone(on_postgres: Any, ask: Ask) -> None:
+    """What the connection says is one line, and the fix names the file with the address."""
+    assert ask("history").ok is True
+    on_postgres.stop()
+    answer = ask("history")
+    assert answer.ok is False
+    assert "onnection" in answer.detail
+    assert "dagster.yaml" in answer.fix
+    on_postgres.start()
+    assert ask("history").ok is True
+
+
+def test_a_database_that_is_short_of_connections(on_postgres: Any, ask: Ask) -> None:
+    """It is found while runs still get one; the statement and a restart mend it."""
+    import psycopg2
+
+    held = [psycopg2.connect(on_postgres.dsn("postgres")) for _ in range(180)]
+    answer = ask("history")
+    assert answer.ok is False
+    assert "of its 197 connections in use" in answer.detail
+    statement, _, then = answer.fix.partition("; ")
+    assert then == "then restart Postgres."
+    held[0].autocommit = True
+    held[0].cursor().execute(statement)
+    cursor = held[0].cursor()
+    cursor.execute("SELECT setting FROM pg_file_settings WHERE name = 'max_connections'")
+    assert cursor.fetchall()[-1] == (str(2 * 197 + 20),)
+    for one in held:
+        one.close()
+    assert ask("history").ok is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(("options", "files"), [("size=1m", 0), ("size=64m,nr_inodes=40", 39)])
+def test_a_disk_that_is_full(project: Project, ask: Ask, options: str, files: int) -> None:
+    """A store without room for bytes or files is named; deleting what the fix lists mends it."""
+    store = Path(project.store)
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", store], check=True)
+    try:
+        for number in range(files):
+            (store / f"{number}").touch()
+        if not files:
+            (store / "large").write_bytes(bytes(2**20 - 4096))
+        answer = ask("disk")
+        assert answer.ok is False
+        assert f"the disk of {store}" in answer.detail
+        mend(answer.fix.partition(": ")[2])
+        for path in store.iterdir():
+            path.unlink()
+        assert ask("disk").ok is True
+    finally:
+        subprocess.run(["umount", store], check=True)
+
+
+@pytest.mark.servers
+def test_code_that_is_not_what_is_on_disk(project: Project, ask: Ask) -> None:
+    """A notebook that was edited after the UI loaded it; the command puts it into service."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    program = "research_jobs.orchestration.operations.webserver"
+    listen = ["--host", "127.0.0.1", "--port", str(port), "--workspace", workspace_file(project)]
+    environment = os.environ | {
+        "RESEARCH_JOBS_PROJECT": str(project.root),
+        "DAGSTER_HOME": str(service_home(project)),
+    }
+    command = [sys.executable, "-m", program, *listen]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            until = time.monotonic() + 90
+            while ask("code").ok is not True and time.monotonic() < until:
+                time.sleep(0.5)
+            assert ask("code") == Answer(True, "shown as on disk, notebooks: 1")
+            (project.notebooks / "one.py").write_text("# %%\nx = 2\n")
+            answer = ask("code")
+            assert answer.ok is False
+            assert "1 notebook changed" in answer.detail
+            mend(f"{Path(sys.executable).parent}/{answer.fix}")
+            assert ask("code").ok is True
+        finally:
+            server.terminate()

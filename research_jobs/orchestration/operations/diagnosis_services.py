@@ -65,7 +65,7 @@ def check_history(site: Site) -> Answer:
         fix = f"ALTER SYSTEM SET max_connections = {2 * used[1] + SPARE}; then restart Postgres."
         return ill(f"Postgres has {used[0]} of its {used[1]} connections in use", fix)
     spare = "" if used is None else f", {used[1] - used[0]} connections are free"
-    return well(f"{runs:,} runs{spare}")
+    return well(f"answers; runs: {runs:,}{spare}")
 
 
 def _configuration(site: Site) -> str:
@@ -93,7 +93,7 @@ def check_daemon(site: Site) -> Answer:
         return ill(finding.wrong, site.restart("daemon"))
     if dead is None and not schedules:
         return unknown("no daemon runs, and no schedule is on")
-    return well(f"{len(schedules)} schedules are on")
+    return well(f"beats; schedules that are on: {len(schedules)}")
 
 
 def _findings(site: Site, *services: str) -> Iterator[Finding]:
@@ -117,7 +117,7 @@ def check_code(site: Site) -> Answer:
     if changes:
         detail = f"what {webserver.address} shows is not on disk any more: {changes}"
         return ill(detail, command("research-jobs", "deploy", "--url", webserver.address))
-    return well(f"{len(versions)} notebooks are shown as they are on disk")
+    return well(f"shown as on disk, notebooks: {len(versions)}")
 
 
 def check_host(site: Site) -> Answer:
