@@ -23,6 +23,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+# xdist says how wide the screen is; what is piped in a test has no width.
+os.environ.pop("COLUMNS", None)
+
 # Started in the background by a shell, everything below ignores Ctrl-C; the tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,11 +7,13 @@ of the command, and two executed notebooks.
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.runs.schema import RunsTable
 from dagster_shared.serdes import deserialize_value
 
 from research_jobs.orchestration.model.instance import enter_project, open_instance
@@ -50,6 +52,9 @@ def earlier(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for event in record["events"]:
                 entry = deserialize_value(json.dumps(event), dg.EventLogEntry)
                 instance.store_event(entry)
+        # A run is created before its events, not when this test adds it.
+        with instance.run_storage.connect() as connection:
+            connection.execute(RunsTable.update().values(create_timestamp=datetime(2026, 11, 1)))  # noqa: DTZ001 - as Dagster stores it
     for name in ("failing", "checked"):
         folder = found.reports / name / "_runs" / "20261127T183953-2631df3f"
         folder.mkdir(parents=True)

@@ -30,7 +30,7 @@ def test_all_is_well(say: Callable[..., object], project: Path) -> None:
     assert said.out.startswith("Nothing needs attention.\n")
     lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
     assert "succeeded" in lines["numbers_table"]
-    assert lines["numbers_table"].split()[-1] == "1"  # used by one
+    assert lines["numbers_table"].split()[-1] == "1", said.out  # used by one
     assert "never run" in lines["daily"]
     assert "2 succeeded" in said.out
     assert say("status", "--json").json == []

@@ -447,7 +447,7 @@ def test_interrupted_caller(project: Path) -> None:
         env=os.environ | {"RESEARCH_JOBS_TEST_MARKER": marker},
         stderr=subprocess.PIPE,
     )
-    wait_until((project / "notebooks" / "asleep").exists, 30)
+    wait_until((project / "notebooks" / "asleep").exists, 100)
     process.send_signal(2)
     _out, error = process.communicate(timeout=30)
     assert b"KeyboardInterrupt" in error
