@@ -12,9 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 SOURCES := pyproject.toml constraints.txt
-# One test file more than there are cores at a time, in the order of tests/conftest.py: many wait for
+# Twice as many test files as there are cores at a time, in the order of tests/conftest.py: many wait for
 # services.
-WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN || echo 1) + 1)
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN || echo 1) \* 2)
 PYTEST_ARGS ?= --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
