@@ -291,7 +291,8 @@ def test_no_tick_is_lost(server: Server, e2e: Any) -> None:
         ticks = found["scheduleOrError"]["scheduleState"]["ticks"]
         return sorted(int(tick["timestamp"]) // 60 for tick in ticks if tick["status"] == "SUCCESS")
 
-    first = e2e.wait_until("a tick", minutes, timeout=100)[0]
+    # The daemon looks for new schedules once a minute, and one begins with its next tick.
+    first = e2e.wait_until("a tick", minutes, timeout=200)[0]
     server.publish(two="# %%\ny = 100\n")
     while time.time() % 60 < 57:
         time.sleep(0.2)
