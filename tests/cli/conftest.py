@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from said import Said
 
 from research_jobs.cli.main import main
 
@@ -122,20 +120,6 @@ def call(tmp_path: Path) -> Call:
         )
 
     return run  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its stdout as JSON."""
-        return json.loads(self.out)
 
 
 @pytest.fixture

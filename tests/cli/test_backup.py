@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from said import Said
 
 from research_jobs import load
 from research_jobs.cli.main import main
@@ -52,20 +52,6 @@ MANIFEST: dict[str, Any] = {
     },
     "schedules": {"minutely": {"cron": "* * * * *", "notebooks": ["clock"]}},
 }
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Its stdout as JSON."""
-        return json.loads(self.out)
 
 
 @dataclass(frozen=True)

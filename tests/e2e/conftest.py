@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +16,7 @@ from typing import Any
 
 import pytest
 from browser import open_browser
-
-BIN = Path(sys.executable).parent
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+from keeping import BIN, free_port, unit_command, wait_until
 
 NOTEBOOK = """
 # %% [markdown]
@@ -67,27 +62,6 @@ def write_project(root: Path, notebooks: Mapping[str, str], manifest: str = "") 
         textwrap.dedent(manifest).lstrip("\n"), encoding="utf-8"
     )
     return root
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(
-    what: str, condition: Callable[[], Any], *, timeout: float = 90, interval: float = 0.25
-) -> Any:
-    """What `condition` gives, once it is not false."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout} s")
-        time.sleep(interval)
 
 
 @contextmanager
@@ -151,18 +125,6 @@ def running_ui(project: Path, folder: Path, **extra: str) -> Generator[Ui]:
         yield Ui(
             f"http://127.0.0.1:{port}", f"http://127.0.0.1:{reports_port}", project, process, log
         )
-
-
-def unit_command(unit: str, changes: Mapping[str, str]) -> list[str]:
-    """A unit's ExecStart, with the server's folders and ports replaced."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[method-assign,assignment]
-    parser.read(DEPLOY / unit, encoding="utf-8")
-    text = parser["Service"]["ExecStart"]
-    for old, new in changes.items():
-        assert old in text or old.startswith("--port"), f"{unit} does not say {old}"
-        text = text.replace(old, new)
-    return shlex.split(text)
 
 
 @pytest.fixture

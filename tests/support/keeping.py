@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import pytest
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BIN = Path(sys.executable).parent
@@ -107,10 +110,22 @@ class Keeper:
             self.starts += 1
 
 
-def wait_until(what: str, condition: Callable[[], object], seconds: float) -> None:
-    """Wait for a condition; RuntimeError where it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(
+    what: str, condition: Callable[[], Any], *, timeout: float = 90, interval: float = 0.25
+) -> Any:
+    """What `condition` gives, once it is not false."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = condition()
+        if found:
+            return found
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.5)
+            pytest.fail(f"{what}: not within {timeout} s")
+        time.sleep(interval)

@@ -36,9 +36,9 @@ import psycopg2
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from keeping import BIN, DEPLOY, UNITS, Keeper, unit_commands, wait_until
+from keeping import BIN, DEPLOY, UNITS, Keeper, free_port, unit_commands, wait_until
+from lab import MARKER, marked
 
-MARKER = "RESEARCH_JOBS_TEST_SOAK"
 STORE_BYTES = 24 * 2**20
 # Seconds from one fault to the next, and how long a file system stays full.
 FAULTS_S = (3.0, 12.0)
@@ -155,7 +155,7 @@ class Soak:
         """The services, while the context lasts."""
         with ExitStack() as stack:
             self.small = stack.enter_context(_small_file_system(self.project / "data"))
-            code_port, port = _free_port(), _free_port()
+            code_port, port = free_port(), free_port()
             (self.project / "deploy").mkdir()
             workspace = (DEPLOY / "workspace.yaml").read_text(encoding="utf-8")
             (self.project / "deploy" / "workspace.yaml").write_text(
@@ -170,7 +170,9 @@ class Soak:
                         log=self.folder / f"{name}.log",
                     )
                 )
-            wait_until("the first run", lambda: self.query("select count(*) from runs")[0][0], 300)
+            wait_until(
+                "the first run", lambda: self.query("select count(*) from runs")[0][0], timeout=300
+            )
             yield
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
@@ -265,14 +267,7 @@ class Soak:
 
     def processes(self) -> dict[int, str]:
         """All living processes that the services have started, and what they are."""
-        found: dict[int, str] = {}
-        wanted = f"{MARKER}={self.token}".encode()
-        for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):
-                environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-                if wanted in environment and process.status() != psutil.STATUS_ZOMBIE:
-                    found[process.pid] = " ".join(process.cmdline())[:120]
-        return found
+        return marked(self.token, spares=True)
 
     def measure(self) -> None:
         """Note what the services' processes use."""
@@ -290,7 +285,7 @@ class Soak:
         time.sleep(seconds)
         going = "select count(*) from runs where status not in ('SUCCESS', 'FAILURE', 'CANCELED')"
         # Schedules tick each minute, so there is a moment without runs only in between.
-        wait_until("the end of all runs", lambda: self.query(going) == [(0,)], 600)
+        wait_until("the end of all runs", lambda: self.query(going) == [(0,)], timeout=600)
 
     def account(self, start: float) -> dict[str, Any]:
         """What became of every tick since a moment, by our own command."""
@@ -364,14 +359,6 @@ def _small_file_system(folder: Path) -> Generator[bool]:
     finally:
         if mounted:
             subprocess.run(["umount", "--lazy", folder], check=False)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def soak(
