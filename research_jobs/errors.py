@@ -53,6 +53,8 @@ __all__ = [
     "SourceLocation",
     "StoreError",
     "did_you_mean",
+    "innermost",
+    "innermost_line",
 ]
 
 
@@ -217,6 +219,30 @@ class OutputNotFoundError(StoreError):
 
 class CorruptOutputError(StoreError):
     """A file in the store cannot be read."""
+
+
+def innermost_line(error: BaseException) -> str:
+    """The first line of the innermost cause, whatever wrapped it.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    str
+        The class's name where it says nothing.
+    """
+    error = innermost(error)
+    said = error.headline if isinstance(error, ResearchJobsError) else str(error).strip()
+    return (said or type(error).__name__).partition("\n")[0]
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What an exception was raised from in the end, or while handling."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def did_you_mean(name: str, options: Iterable[str], *, label: str = "Known") -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
 import research_jobs
-from research_jobs.errors import ResearchJobsError, did_you_mean
+from research_jobs.errors import ResearchJobsError, did_you_mean, innermost, innermost_line
 from research_jobs.process import gc_paused
 
 __all__ = ["COMMANDS", "main"]
@@ -156,12 +156,10 @@ def _by_host(arguments: argparse.Namespace, words: Sequence[str]) -> int | None:
 
 def _outside_cause(error: BaseException) -> str | None:
     """The innermost cause in one line, where that is the file system's or a database's."""
-    innermost = error
-    while (inner := innermost.__cause__ or innermost.__context__) is not None:
-        innermost = inner
-    if isinstance(innermost, OSError) or type(innermost).__name__ == "OperationalError":
-        line = str(innermost).strip().split("\n", 1)[0]
-        return line if isinstance(innermost, OSError) else f"the database: {line}"
+    cause = innermost(error)
+    if isinstance(cause, OSError) or type(cause).__name__ == "OperationalError":
+        line = innermost_line(cause)
+        return line if isinstance(cause, OSError) else f"the database: {line}"
     return None
 
 

@@ -14,9 +14,11 @@ from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.operations.history import Memory, RunningSchedule
 from research_jobs.orchestration.operations.overview import (
     Attention,
+    NotebookLine,
     Overview,
+    _larger,
+    _slower,
     _unpartitioned,
-    _unusual,
     read_overview,
     reruns_of,
     same_cause,
@@ -69,6 +71,11 @@ def test_late(prices, last: Outcome, schedule: RunningSchedule, late: bool) -> N
 def test_never_run_is_not_late(prices) -> None:
     """Of a notebook that never ran nothing is known to be owed."""
     assert _unpartitioned(prices, [], [_schedule()], NOW) == []
+
+
+def _unusual(history: list[Outcome]) -> tuple[str, ...]:
+    slower, larger = _slower(history), _larger(history)
+    return NotebookLine("n", history[0].state, history[0], slower=slower, larger=larger).unusual
 
 
 def test_unusual() -> None:

@@ -103,6 +103,22 @@ def test_a_history_that_cannot_be_read(
     assert {one.kind for one in found} == {Kind.FAILED}
 
 
+def test_a_history_that_comes_back(project: Project) -> None:
+    """Once it can be read again, the next look no longer says that it cannot."""
+    now = time.time()
+    watch = Watch(project, say=lambda _: None)
+    before = {one.subject for one in watch.look(now)}
+    home = project.state / "dagster"
+    watch._history.close()
+    hidden = home.rename(home.with_name("hidden"))
+    home.write_text("no folder")
+    assert {one.subject for one in watch.look(now + 1)} == {*before, "the history"}
+    home.unlink()
+    hidden.rename(home)
+    assert {one.subject for one in watch.look(now + 2)} == before
+    watch.close()
+
+
 def test_a_service_that_is_gone(
     project: Project, look: Callable[[float], tuple[Condition, ...]]
 ) -> None:

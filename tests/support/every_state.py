@@ -175,11 +175,6 @@ def _line(catalog: Catalog, name: str, state: State, number: int, now: datetime)
         done = frozenset(keys[: 226 if "carry" in name else 215])
         failed = frozenset(keys[-4:]) if name == "signals/momentum" else frozenset[str]()
         partitions = PartitionStatus(keys, done, failed, frozenset(), frozenset(), done)
-    unusual = ()
-    if name == "reports/performance":
-        unusual = ("took 312 s, usually 90 s",)
-    if name == "volatility/realised":
-        unusual = ("used 3.1 GiB, usually 900 MiB",)
     reads = 0 if name.startswith(("reports", "experiments", "scratch")) else number % 7 + 1
     return NotebookLine(
         name,
@@ -189,7 +184,8 @@ def _line(catalog: Catalog, name: str, state: State, number: int, now: datetime)
         partitions,
         next_tick=now + timedelta(hours=23) if number % 4 else None,
         used_by=reads,
-        unusual=unusual,
+        slower="took 312 s, usually 90 s" if name == "reports/performance" else None,
+        larger="used 3.1 GiB, usually 900 MiB" if name == "volatility/realised" else None,
         group=catalog.entries[name].spec.group,
     )
 

@@ -75,20 +75,20 @@ def of_overview(overview: Overview, catalog: Catalog, now: float) -> Iterator[Co
             ),
         )
     for line in overview.notebooks:
-        for said in line.unusual:
-            kind = Kind.SLOW if said.startswith("took") else Kind.LARGE
-            yield _of_notebook(
-                catalog.entries.get(line.notebook),
-                Condition(
-                    kind,
-                    line.notebook,
-                    said,
-                    line.last.ended_at or now,
-                    notebook=line.notebook,
-                    report=line.last.report,
-                    run_id=line.last.run_id or None,
-                ),
-            )
+        for kind, said in ((Kind.SLOW, line.slower), (Kind.LARGE, line.larger)):
+            if said is not None:
+                yield _of_notebook(
+                    catalog.entries.get(line.notebook),
+                    Condition(
+                        kind,
+                        line.notebook,
+                        said,
+                        line.last.ended_at or now,
+                        notebook=line.notebook,
+                        report=line.last.report,
+                        run_id=line.last.run_id or None,
+                    ),
+                )
 
 
 def _of_notebook(entry: Entry | None, condition: Condition) -> Condition:

@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from research_jobs.errors import ResearchJobsError
+from research_jobs.errors import ResearchJobsError, innermost_line
+from research_jobs.orchestration.compat.daemon import last_ticks
 from research_jobs.orchestration.compat.database import connections, revisions
 from research_jobs.orchestration.model.instance import has_history, open_instance, service_home
 from research_jobs.orchestration.model.snapshot import Snapshot, compare
@@ -25,7 +26,7 @@ from research_jobs.orchestration.operations.diagnosis import (
     unknown,
     well,
 )
-from research_jobs.orchestration.operations.health import Finding, probe_daemon, probe_services
+from research_jobs.orchestration.operations.health import probe_daemon, probe_services
 from research_jobs.orchestration.operations.history import running_schedules
 from research_jobs.orchestration.operations.served import served_definitions
 from research_jobs.resident.services import registered
@@ -55,7 +56,7 @@ def check_history(site: Site) -> Answer:
             used = connections(instance)
     except Exception as error:  # noqa: BLE001 - whatever a database or its configuration says
         fix = f"Start the database, and check the connection in {_configuration(site)}."
-        return ill(f"the history cannot be read: {_last_line(error)}", fix)
+        return ill(f"the history cannot be read: {innermost_line(error)}", fix)
     if stale:
         detail = f"the tables of {', '.join(sorted(stale))} are of another version of Dagster"
         home = service_home(site.project) or site.project.root
@@ -73,12 +74,6 @@ def _configuration(site: Site) -> str:
     return str(Path(home or site.project.root) / "dagster.yaml")
 
 
-def _last_line(error: BaseException) -> str:
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def check_daemon(site: Site) -> Answer:
     """Whether the daemon beats, and makes the ticks that are due."""
     if not has_history(site.project):
@@ -88,7 +83,8 @@ def check_daemon(site: Site) -> Answer:
         return ill("the daemon is not running", site.restart("daemon"))
     with open_instance(site.project) as instance:
         schedules = running_schedules(instance, site.catalog)
-        finding = probe_daemon(site.project, instance, schedules, site.now)
+        heard = last_ticks(instance)
+        finding = probe_daemon(site.project, instance, schedules, heard, site.now)
     if finding is not None:
         return ill(finding.wrong, site.restart("daemon"))
     if dead is None and not schedules:
@@ -96,13 +92,9 @@ def check_daemon(site: Site) -> Answer:
     return well(f"beats; schedules that are on: {len(schedules)}")
 
 
-def _findings(site: Site, *services: str) -> Iterator[Finding]:
-    yield from (one for one in probe_services(site.project) if one.service in services)
-
-
 def check_code(site: Site) -> Answer:
     """Whether the code location loads, and what is shown is what is on disk."""
-    for finding in _findings(site, "code server", "webserver"):
+    for finding in probe_services(site.project, "code server", "webserver"):
         fix = "research-jobs check" if finding.code else site.restart(finding.service)
         return ill(finding.wrong, fix)
     if (problem := site.catalog.manifest.unreadable) is not None:
@@ -122,7 +114,7 @@ def check_code(site: Site) -> Answer:
 
 def check_host(site: Site) -> Answer:
     """Whether the host answers."""
-    for finding in _findings(site, "host"):
+    for finding in probe_services(site.project, "host"):
         return ill(finding.wrong, site.restart("host"))
     if "host" not in registered(site.project):
         return unknown("no host runs, so each run starts fresh")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import dagster as dg
 
 from research_jobs.orchestration.compat.code_server import NoAnswerError, load_error
-from research_jobs.orchestration.compat.daemon import heartbeats, last_ticks
+from research_jobs.orchestration.compat.daemon import LastTick, heartbeats
 from research_jobs.orchestration.model.causes import error_line
 from research_jobs.orchestration.operations.history import RunningSchedule
 from research_jobs.orchestration.operations.served import NotServedError, unloaded_locations
@@ -62,12 +62,14 @@ class Finding:
     code: bool = False
 
 
-def probe_services(project: Project) -> Iterator[Finding]:
+def probe_services(project: Project, *only: str) -> Iterator[Finding]:
     """What the services that have said who they are fail to do, but for the daemon.
 
     Parameters
     ----------
     project : Project
+    *only : str
+        Services; by default all.
     """
     probes: Mapping[str, Callable[[Project, Service], Finding | None]] = {
         "code server": _probe_code_server,
@@ -75,6 +77,8 @@ def probe_services(project: Project) -> Iterator[Finding]:
         "host": _probe_host,
     }
     for name, service in registered(project).items():
+        if only and name not in only:
+            continue
         if not service.alive:
             # Ending what is not there helps nobody.
             yield Finding(name, f"the {name} is not running", curable=False)
@@ -120,6 +124,7 @@ def probe_daemon(
     project: Project,
     instance: dg.DagsterInstance,
     schedules: list[RunningSchedule],
+    heard: Mapping[str, LastTick],
     now: float,
 ) -> Finding | None:
     """What the daemon fails to do: beat, make ticks that are due, launch what is queued.
@@ -129,6 +134,8 @@ def probe_daemon(
     project : Project
     instance : DagsterInstance
     schedules : list of RunningSchedule
+    heard : mapping of str to LastTick
+        The last tick of each schedule and sensor.
     now : float
         Unix time, seconds.
     """
@@ -146,7 +153,6 @@ def probe_daemon(
     for name, beat in sorted(beats.items()):
         if now - max(beat, began) > THREAD_BEAT_S:
             return Finding("daemon", f"the daemon's {name.lower()} does not say that it lives")
-    heard = last_ticks(instance)
     quiet = now - max((tick.at for tick in heard.values()), default=0.0)
     for schedule in schedules:
         last = heard.get(schedule.name)

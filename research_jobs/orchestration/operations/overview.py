@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -113,8 +113,8 @@ class NotebookLine:
     next_tick : datetime or None
     used_by : int
         How many notebooks read it, directly or not.
-    unusual : tuple of str
-        What is slower or larger than usual, one line each.
+    slower, larger : str or None
+        That its last run took longer, or used more memory, than usual.
     group : str or None
     """
 
@@ -125,8 +125,14 @@ class NotebookLine:
     partitions: PartitionStatus | None = None
     next_tick: datetime | None = None
     used_by: int = 0
-    unusual: tuple[str, ...] = ()
+    slower: str | None = None
+    larger: str | None = None
     group: str | None = None
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """What is slower or larger than usual, one line each."""
+        return tuple(filter(None, (self.slower, self.larger)))
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,8 @@ def read_overview(
                 partitions,
                 next_tick=ticks.get(entry.name),
                 used_by=used_by[entry.name],
-                unusual=tuple(_unusual(history)),
+                slower=_slower(history),
+                larger=_larger(history),
                 group=entry.spec.group,
             )
         )
@@ -400,15 +407,24 @@ def _used_by(catalog: Catalog) -> dict[str, int]:
     return readers
 
 
-def _unusual(history: Sequence[Outcome]) -> Iterable[str]:
-    """What was slower or larger in the last run than in those before, by the median."""
+def _slower(history: Sequence[Outcome]) -> str | None:
+    """That the last run took longer than those before, by the median."""
+    found = _beyond_usual(history, lambda outcome: outcome.duration_s, MORE_SECONDS)
+    return found and f"took {found[0]:.0f} s, usually {found[1]:.0f} s"
+
+
+def _larger(history: Sequence[Outcome]) -> str | None:
+    """That the last run used more memory than those before, by the median."""
+    found = _beyond_usual(history, lambda outcome: outcome.peak_memory_bytes, MORE_BYTES)
+    return found and f"used {readable_size(found[0])}, usually {readable_size(found[1])}"
+
+
+def _beyond_usual(
+    history: Sequence[Outcome], measure: Callable[[Outcome], float], more: float
+) -> tuple[float, float] | None:
+    """What the last run measures, and what is usual, if it is far more and can be compared."""
     good = [outcome for outcome in history if outcome.state is State.SUCCEEDED]
     if len(good) <= FEWEST or good[0] is not history[0]:
-        return
-    last, before = good[0], good[1:]
-    usual = statistics.median(outcome.duration_s for outcome in before)
-    if last.duration_s > TIMES * usual and last.duration_s - usual > MORE_SECONDS:
-        yield f"took {last.duration_s:.0f} s, usually {usual:.0f} s"
-    usual = statistics.median(outcome.peak_memory_bytes for outcome in before)
-    if last.peak_memory_bytes > TIMES * usual and last.peak_memory_bytes - usual > MORE_BYTES:
-        yield f"used {readable_size(last.peak_memory_bytes)}, usually {readable_size(usual)}"
+        return None
+    last, usual = measure(good[0]), statistics.median(map(measure, good[1:]))
+    return (last, usual) if last > TIMES * usual and last - usual > more else None

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from research_jobs.decisions.account import Became
-from research_jobs.errors import ResearchJobsError
+from research_jobs.errors import innermost_line
 from research_jobs.filesystem import open_private, write_atomically
 from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
@@ -38,7 +38,7 @@ from research_jobs.orchestration.operations.health import (
 from research_jobs.orchestration.operations.history import Memory, running_schedules
 from research_jobs.orchestration.operations.leftovers import remove_run_folders
 from research_jobs.orchestration.operations.morning import write_morning_page
-from research_jobs.orchestration.operations.overview import Overview, local_now, read_overview
+from research_jobs.orchestration.operations.overview import local_now, read_overview
 from research_jobs.orchestration.operations.served import NotServedError, reload_definitions
 from research_jobs.outcome import State
 from research_jobs.project import Project
@@ -73,7 +73,6 @@ class Seen:
 
     Parameters
     ----------
-    overview : Overview
     conditions : tuple of Condition
     unknown : frozenset of str
         Subjects of which it cannot say whether something is wrong: what runs now, say.
@@ -81,7 +80,6 @@ class Seen:
         Whether every tick of the last day is accounted for.
     """
 
-    overview: Overview | None = None
     conditions: tuple[Condition, ...] = ()
     unknown: frozenset[str] = frozenset()
     accounted: bool = False
@@ -98,12 +96,7 @@ class Watch:
         Takes a line about what was done.
     """
 
-    def __init__(
-        self,
-        project: Project,
-        *,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, project: Project, *, say: Callable[[str], None]) -> None:
         self._project = project
         self._say = say
         self._notifier = Notifier(project)
@@ -276,11 +269,12 @@ class _History:
         self._open = ExitStack()
         self._instance: dg.DagsterInstance | None = None
         self._memory = Memory()
+        self._read: Seen | None = None
         self._mark: object = None
         self._looked_at = 0.0
         self._broken_since: float | None = None
         self.catalog: Catalog = load_catalog(project)
-        self.seen = Seen()
+        self.seen = self._good = Seen()
         self.findings: tuple[Finding, ...] = ()
 
     def close(self) -> None:
@@ -291,19 +285,15 @@ class _History:
     def look(self, now: float) -> Seen:
         """Look once; a history that cannot be read is a condition too."""
         try:
-            self.seen = self._look(now)
+            self.seen = self._good = self._look(now)
             self._broken_since = None
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would say so
             self.close()
             self._broken_since = self._broken_since or now
-            line = str(error).strip().partition("\n")[0]
-            if isinstance(error, ResearchJobsError):
-                line = error.headline
-            lost = Condition(
-                Kind.SERVICE, "the history", f"it cannot be read: {line}", self._broken_since
-            )
-            others = (one for one in self.seen.conditions if one.subject != lost.subject)
-            self.seen = replace(self.seen, conditions=(lost, *others), accounted=False)
+            why = f"it cannot be read: {innermost_line(error)}"
+            lost = Condition(Kind.SERVICE, "the history", why, self._broken_since)
+            known = self._good.conditions
+            self.seen = replace(self._good, conditions=(lost, *known), accounted=False)
         return self.seen
 
     def _look(self, now: float) -> Seen:
@@ -312,7 +302,8 @@ class _History:
             instance = self._instance = self._open.enter_context(open_instance(self._project))
         catalog = self.catalog = load_catalog(self._project)
         schedules = running_schedules(instance, catalog)
-        finding = probe_daemon(self._project, instance, schedules, now)
+        heard = last_ticks(instance)
+        finding = probe_daemon(self._project, instance, schedules, heard, now)
         self.findings = () if finding is None else (finding,)
         if finding is not None:  # else the daemon does that
             for run_id in end_dead_runs(instance):
@@ -322,15 +313,14 @@ class _History:
             catalog.manifest,
             tuple((entry.name, entry.error and entry.error.headline) for entry in catalog),
         )
-        seen = self.seen
-        if seen.overview is None or mark != self._mark or now - self._looked_at >= WHOLE_S:
-            seen = self._read(instance, catalog, now)
+        read = self._read
+        if read is None or mark != self._mark or now - self._looked_at >= WHOLE_S:
+            read = self._read = self._read_whole(instance, catalog, now)
             self._mark, self._looked_at = mark, now
-        ticks = conditions.of_ticks(last_ticks(instance).values())
-        fixed = (one for one in seen.conditions if one.kind is not Kind.TICK_FAILED)
-        return replace(seen, conditions=(*fixed, *ticks))
+        ticks = conditions.of_ticks(heard.values())
+        return replace(read, conditions=(*read.conditions, *ticks))
 
-    def _read(self, instance: dg.DagsterInstance, catalog: Catalog, now: float) -> Seen:
+    def _read_whole(self, instance: dg.DagsterInstance, catalog: Catalog, now: float) -> Seen:
         """All notebooks, and the account of the last day."""
         moment = datetime.fromtimestamp(now, local_now(catalog).tzinfo)
         midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -348,7 +338,6 @@ class _History:
             if line.state in (State.RUNNING, State.WAITING)
         }
         return Seen(
-            overview,
             (
                 *conditions.of_overview(overview, catalog, now),
                 *conditions.of_account(account),
