@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import complain, print_json
-from research_jobs.errors import ProjectError
+from research_jobs.errors import ProjectError, ResearchJobsError, did_you_mean
 from research_jobs.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="github: annotations for a workflow of GitHub Actions",
     )
+    parser.add_argument("--explain", metavar="CODE", help="print what a finding's code means")
     parser.epilog = "Exit code: 1 if there is an error, 0 if there are only warnings."
 
 
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.notebook.discovery import files_beside
     from research_jobs.orchestration.model.catalog import load_catalog
 
+    if arguments.explain:
+        return _explain(arguments.explain)
     project = find_project(arguments.project)
     catalog = load_catalog(project)
     problems = find_all(catalog)
@@ -62,6 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
             problems = [finding for finding in problems if finding.code != "unconverted"]
         _print(problems, len(files) or len(catalog.entries), beside)
     return 1 if errors else 0
+
+
+def _explain(name: str) -> int:
+    from research_jobs.cli.codes import codes, page
+
+    known = codes()
+    if name not in known:
+        hint = did_you_mean(name, known, label="Codes")
+        raise ResearchJobsError(f"no finding has the code '{name}'", hint=hint)
+    print(page(known[name]), end="")
+    return 0
 
 
 def _about(problems: Sequence[Finding], files: Collection[Path], project: Project) -> list[Finding]:

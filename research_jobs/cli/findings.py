@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research_jobs.errors import (
+    NotebookSyntaxError,
     OutputNotAssignedError,
     PartitionError,
     ResearchJobsError,
@@ -69,6 +70,8 @@ class Finding:
 def of_error(level: str, notebook: str | None, error: ResearchJobsError) -> Finding:
     """An error as a finding; its class is the code."""
     words = re.findall(r"[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+    if isinstance(error, NotebookSyntaxError):
+        words = ["syntax"]  # as in a notebook that is checked by itself
     where = error.where or SourceLocation("")
     return Finding(
         level,

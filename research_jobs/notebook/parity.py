@@ -45,7 +45,7 @@ class ParityFinding:
     line, column : int
         1-based.
     code : str
-        One of `CODES`.
+        One of those in ``codes.toml``.
     message : str
         One line: what differs, and what to do.
     level : {"warning", "error"}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from research_jobs.cli.main import main
 
+ROOT = Path(__file__).parents[2]
 Check = Callable[..., list[dict[str, Any]]]
 
 
@@ -220,3 +223,31 @@ def test_files_formats_and_the_closing_line(
     assert "'100%25.txt'" in lines[1]
     assert main([*words, "no_such_file.py"]) == 2
     capsys.readouterr()
+
+
+def test_the_hook_for_pre_commit(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hook's entry, called as pre-commit does with the changed files that it asks for."""
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert (hook["language"], hook["require_serial"]) == ("system", True)
+    monkeypatch.chdir(project)
+    bad, good = "# %%\nimport not_installed_xyz\n", "# %%\nx = 1\n"
+    for name, text in {
+        "a.py": bad,
+        "sub/b.py": bad,
+        "c.py": good,
+        "data.csv": "",
+        "m.yaml": "",
+    }.items():
+        path = project / "notebooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    changed = [path.relative_to(project).as_posix() for path in sorted(project.rglob("*.*"))]
+    wanted = [name for name in changed if re.search(hook["files"], name)]
+    assert wanted == ["notebooks/a.py", "notebooks/c.py", "notebooks/m.yaml", "notebooks/sub/b.py"]
+    words = hook["entry"].split()
+    assert words[0] == "research-jobs"
+    for files, status, errors in ((wanted, 1, 2), (wanted[:1], 1, 1), (wanted[1:3], 0, 0)):
+        assert main([*words[1:], *files]) == status
+        assert f"{errors} error{'s' * (errors != 1)}" in capsys.readouterr().out
