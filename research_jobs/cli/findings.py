@@ -306,7 +306,12 @@ def _unconverted(project: Project) -> Iterator[Finding]:
     """Jupyter notebooks that nobody has converted."""
     from research_jobs.notebook.discovery import jupyter_notebooks
 
-    left = [path for path in jupyter_notebooks(project.notebooks) if not _is_converted(path)]
+    left = [
+        path
+        for path in jupyter_notebooks(project.notebooks)
+        if not any(part.startswith("_") for part in path.relative_to(project.notebooks).parts)
+        and not _is_converted(path)
+    ]
     if not left:
         return
     what = "is not a notebook" if len(left) == 1 else "are not notebooks"
@@ -318,7 +323,7 @@ def _unconverted(project: Project) -> Iterator[Finding]:
 def _is_converted(path: Path) -> bool:
     from research_jobs.notebook.discovery import importable
 
-    name = importable(path.stem.strip("_"))
+    name = importable(path.stem)
     return any(path.with_name(f"{one}.py").exists() for one in (path.stem, name, f"nb_{name}"))
 
 

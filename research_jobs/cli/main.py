@@ -31,6 +31,7 @@ COMMANDS = {
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",
+    "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "init": "make a repository a project: write what is missing, after showing it",
     "adopt": "run notebooks that the manifest does not name, and keep what they show",

@@ -92,7 +92,10 @@ def _wanted(path: Path, project: Project) -> dict[Path, tuple[str, ...]]:
     wanted: dict[Path, tuple[str, ...]] = {}
     for file in files:
         folder = file.parent.resolve()
-        folders = folder.relative_to(notebooks if folder.is_relative_to(notebooks) else top).parts
+        inside = folder.is_relative_to(notebooks)
+        folders = folder.relative_to(notebooks if inside else top).parts
+        if not inside:  # there a leading underscore does not say that a folder is private
+            folders = tuple(name.strip("_") for name in folders)
         wanted[file] = (*map(importable, folders), importable(file.stem.strip("_")))
     return wanted
 

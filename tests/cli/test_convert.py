@@ -110,6 +110,7 @@ def test_what_lies_elsewhere_keeps_its_subfolders(
     """A folder's files keep their places below it, and a file alone goes to the top."""
     (tmp_path / "project" / "notebooks").mkdir(parents=True)
     make_ipynb(tmp_path / "old" / "top.ipynb")
+    make_ipynb(tmp_path / "old" / "_texts" / "_a.ipynb")
     make_ipynb(tmp_path / "old" / "rates" / "curve.ipynb", "%matplotlib inline\n!ls")
     alone = make_ipynb(tmp_path / "other" / "alone.ipynb")
     words = ["convert", str(tmp_path / "old"), str(alone), "--project", str(tmp_path / "project")]
@@ -117,6 +118,7 @@ def test_what_lies_elsewhere_keeps_its_subfolders(
     assert scripts(tmp_path / "project") == [
         "notebooks/alone.py",
         "notebooks/rates/curve.py",
+        "notebooks/texts/a.py",
         "notebooks/top.py",
     ]
     table = capsys.readouterr().out
