@@ -43,9 +43,8 @@ def test_each_repeat_has_a_helper(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     assert main(["reuse", "--project", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1:3] == [
-        "  notebooks/e.py:2, notebooks/vol/f.py:2",
-        "  into notebooks/helpers2.py: from helpers2 import f "
-         "(1 constant differs: make it an argument) (it needs limit too)",
-    ]
+    assert lines[1] == "  notebooks/e.py:2, notebooks/vol/f.py:2"
+    assert lines[2].endswith(
+        "import f (1 constant differs: make it an argument) (it needs limit too)"
+    )
     assert lines[-1] == "7 notebooks, 3 repeats: helpers save 3 lines"
