@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,35 @@ MANIFEST = """\
 MARK = "# written by research-jobs init"
 STORES = ("store", "outputs", "research_jobs_store")
 """Names for the store's folder where ``data/`` belongs to somebody else; the first that is free."""
+
+HOOKS = """\
+repos:
+  - repo: local
+    hooks:
+      - id: research-jobs-check
+        name: research-jobs check
+        entry: research-jobs check
+        language: system
+        files: ^notebooks/.*\\.(py|ya?ml)$
+        require_serial: true
+"""
+WORKFLOW = """\
+# Mistakes in notebooks and manifest, as annotations of the change that makes them.
+name: notebooks
+on: [push, pull_request]
+permissions:
+  contents: read
+jobs:
+  check:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with: {{python-version: "3.{minor}"}}
+      # research_jobs and the libraries of the notebooks: `check` looks whether they are there.
+      - run: python -m pip install {packages}
+      - run: research-jobs check --format github
+"""
 
 # A string, or what JSON does not have but editors accept: comments and a comma before a bracket.
 _EXTRAS = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
@@ -164,6 +194,8 @@ def _plan(root: Path, notes: list[str]) -> Iterable[Step]:
         variables[STORE_VARIABLE] = moved
     yield from _variables(root, variables, notes)
     yield from _editor(root, directory, ["notebooks", *extra], notes)
+    if (root / ".git").exists():
+        yield from _checked(root, notes)
 
 
 def _settings_of_batch(root: Path) -> tuple[str, tuple[str, ...]]:
@@ -272,6 +304,37 @@ def _editor(root: Path, directory: str, paths: list[str], notes: list[str]) -> I
         at = _first_brace(before)
         text = ",".join(lines) + ("," if today else "\n")
         yield Step(path, before, before[:at] + text + before[at:], what)
+
+
+def _checked(root: Path, notes: list[str]) -> Iterable[Step]:
+    """`check` before each commit, and on GitHub unless the repository is elsewhere."""
+    hooks = root / ".pre-commit-config.yaml"
+    today = _read(hooks)
+    if today is None:
+        yield Step(hooks, None, HOOKS, "pre-commit checks what changed (`pre-commit install`)")
+    elif "research-jobs" not in today:
+        notes.append(f"{hooks.name} has no hook with `entry: research-jobs check`; add one by hand")
+    git = root / ".git" / "config"
+    remote = (_read(git) or "") if git.is_file() else ""
+    folder = root / ".github" / "workflows"
+    others = [_read(path) or "" for path in folder.glob("*.y*ml")] if folder.is_dir() else []
+    if ("url" in remote and "github" not in remote) or any(
+        "research-jobs" in one for one in others
+    ):
+        return
+    text = WORKFLOW.format(minor=sys.version_info[1], packages=" ".join(_packages(root)))
+    yield Step(folder / "notebooks.yml", None, text, "GitHub annotates mistakes")
+
+
+def _packages(root: Path) -> Iterable[str]:
+    """What a workflow installs: this research_jobs, from where it came, and what the root lists."""
+    origin = json.loads(distribution("research_jobs").read_text("direct_url.json") or "{}")
+    vcs = origin.get("vcs_info")
+    yield f'"{vcs["vcs"]}+{origin["url"]}@{vcs["commit_id"]}"' if vcs else "research_jobs"
+    if (root / "requirements.txt").exists():
+        yield "-r requirements.txt"
+    elif (root / "pyproject.toml").exists():
+        yield "."
 
 
 def _settings(text: str) -> dict[str, Any] | None:

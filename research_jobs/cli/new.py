@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import os
 import re
+import sys
 
-from research_jobs.errors import NotebookError
-from research_jobs.project import find_project, notebook_name
+from research_jobs.cli.output import complain, is_terminal
+from research_jobs.errors import NotebookError, ProjectError
+from research_jobs.project import PROJECT_VARIABLE, Project, find_project, notebook_name
 
 __all__ = ["TEMPLATE", "add_arguments", "run"]
 
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file, never over another."""
-    project = find_project(arguments.project)
+    project = _project(arguments)
     name = notebook_name(arguments.name)
     parts = [] if ".." in arguments.name else name.split("/")
     if not parts or not all(map(_can_be_imported, parts)):
@@ -67,6 +70,22 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"                      {name}:")
     print("                        outputs: [result]")
     return 0
+
+
+def _project(arguments: argparse.Namespace) -> Project:
+    """The project; where there is none, `init` shows its plan and asks."""
+    try:
+        return find_project(arguments.project)
+    except ProjectError as error:
+        named = arguments.project or os.environ.get(PROJECT_VARIABLE)
+        if named or not (is_terminal() and sys.stdin.isatty()):
+            raise
+        complain(f"{error.what}: `research-jobs init` makes this folder a project.")
+    from research_jobs.cli.init import run as init
+
+    if init(argparse.Namespace(folder=None, project=None, yes=False, dry_run=False)):
+        raise ProjectError("without a project, there is no place for a notebook")
+    return find_project(None)
 
 
 def _can_be_imported(part: str) -> bool:

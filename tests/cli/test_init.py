@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 
 from research_jobs.manifest.schema import schema_text
@@ -26,6 +28,7 @@ WRITTEN = {
     "notebooks/manifest.schema.json",
     "notebooks/manifest.yaml",
 }
+CHECKED = {".github/workflows/notebooks.yml", ".pre-commit-config.yaml"}
 # What VS Code's Interactive Window does: a kernel in the folder that the settings name, with the
 # variables of .env, gets one cell after the other. A kernel has "" first on its path, as -c has.
 WINDOW = """
@@ -115,34 +118,85 @@ def test_an_empty_repository_becomes_a_project(call: Any, tmp_path: Path) -> Non
     assert "--yes" in unasked.stderr
     done = call("init", "--yes")
     assert done.returncode == 0, done.stderr
-    assert files(tmp_path) == WRITTEN
-    assert all(name in plan.stdout for name in WRITTEN)
+    assert files(tmp_path) == WRITTEN | CHECKED
+    assert all(name in plan.stdout for name in WRITTEN | CHECKED)
     assert "research-jobs new NAME" in done.stdout
     schema = (tmp_path / "notebooks" / "manifest.schema.json").read_text(encoding="utf-8")
     assert schema == schema_text()
-    before = {name: (tmp_path / name).stat().st_mtime_ns for name in WRITTEN}
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in WRITTEN | CHECKED}
     again = call("init", cwd=tmp_path / "notebooks")
     assert again.returncode == 0
     assert "nothing is missing" in again.stdout
-    assert {name: (tmp_path / name).stat().st_mtime_ns for name in WRITTEN} == before
-    assert "0 errors" in call("check").stdout
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in WRITTEN | CHECKED} == before
+    (hook,) = yaml.safe_load((tmp_path / ".pre-commit-config.yaml").read_text())["repos"][0][
+        "hooks"
+    ]
+    ours = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())[0]
+    assert {**hook, "files": "", "name": ""}.items() <= {**ours, "files": "", "name": ""}.items()
+    assert re.search(hook["files"], "notebooks/vol/a.py")
+    workflow = yaml.safe_load((tmp_path / ".github" / "workflows" / "notebooks.yml").read_text())
+    words = workflow["jobs"]["check"]["steps"][-1]["run"].split()
+    assert words[0] == "research-jobs"
+    assert call(*words[1:]).returncode == 0
+
+
+def test_hooks_and_workflows_of_others_stay(call: Any, tmp_path: Path) -> None:
+    """Hooks of others are named and not changed; elsewhere than on GitHub is no workflow."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text(
+        '[remote "origin"]\n\turl = git@example.org:a/b.git\n'
+    )
+    (tmp_path / ".pre-commit-config.yaml").write_text("repos: []\n")
+    done = call("init", "--yes")
+    assert "pre-commit-config.yaml has no hook with `entry: research-jobs check`" in done.stdout
+    assert (tmp_path / ".pre-commit-config.yaml").read_text() == "repos: []\n"
+    assert not (tmp_path / ".github").exists()
+    (tmp_path / ".git" / "config").write_text("")
+    (tmp_path / "requirements.txt").write_text("pandas\n")
+    workflows = tmp_path / ".github" / "workflows"
+    workflows.mkdir(parents=True)
+    (workflows / "tests.yml").write_text("on: push\n")
+    assert call("init", "--yes").returncode == 0
+    assert "install research_jobs -r requirements.txt" in (workflows / "notebooks.yml").read_text()
+    (workflows / "notebooks.yml").rename(workflows / "ours.yaml")
+    assert "nothing is missing" in call("init").stdout
+
+
+def at_a_terminal(answer: bytes, *words: str, cwd: Path) -> tuple[int, bytes]:
+    """The exit code and the text of a command at a terminal where somebody types an answer."""
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("research-jobs"), *words],
+        cwd=cwd,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        status = process.wait()
+    said = os.read(ours, 65536)
+    os.close(ours)
+    return status, said
 
 
 def test_a_terminal_is_asked(tmp_path: Path) -> None:
     """On a terminal the plan is followed by a question, and "n" writes nothing."""
     for answer, wanted in ((b"n\n", set[str]()), (b"\n", WRITTEN)):
-        ours, theirs = pty.openpty()
-        os.write(ours, answer)
-        with subprocess.Popen(
-            [Path(sys.executable).with_name("research-jobs"), "init", tmp_path],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        ) as process:
-            os.close(theirs)
-            assert process.wait() == (0 if wanted else 1)
-        said = os.read(ours, 65536)
-        os.close(ours)
+        status, said = at_a_terminal(answer, "init", str(tmp_path), cwd=tmp_path)
+        assert status == (0 if wanted else 1)
+        assert b"notebooks/manifest.yaml" in said
+        assert files(tmp_path) == wanted
+
+
+def test_new_outside_a_project_offers_to_make_one(call: Any, tmp_path: Path) -> None:
+    """At a terminal it shows the plan and asks; elsewhere it is an error that names `init`."""
+    refused = call("new", "spreads")
+    assert (refused.returncode, files(tmp_path)) == (2, set())
+    assert "`research-jobs init` makes this folder one" in refused.stderr
+    for answer, wanted in ((b"n\n", set[str]()), (b"\n", WRITTEN | {"notebooks/spreads.py"})):
+        status, said = at_a_terminal(answer, "new", "spreads", cwd=tmp_path)
+        assert status == (0 if wanted else 2), said
         assert b"notebooks/manifest.yaml" in said
         assert files(tmp_path) == wanted
 
