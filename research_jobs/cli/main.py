@@ -1,7 +1,8 @@
 """``research-jobs``: find the command, call it, turn errors into one line and an exit code.
 
-Exit codes: 0 success; 1 a notebook did not succeed, something needs attention, or `check` found an
-error; 2 an invalid call (unknown notebook, bad parameter, no project); 130 interrupted.
+Exit codes: 0 success; 1 a notebook did not succeed, something needs attention, `check` found an
+error, or `diff` a difference; 2 an invalid call (unknown notebook, bad parameter, no project); 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ COMMANDS = {
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",
     "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
+    "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "init": "make a repository a project: write what is missing, after showing it",
     "adopt": "run notebooks that the manifest does not name, and keep what they show",

@@ -17,7 +17,7 @@ from research_jobs.units import readable_size
 if TYPE_CHECKING:
     from research_jobs.orchestration.model.catalog import Catalog, Entry
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "newest_partition", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def _show_output(project: Project, entry: Entry, arguments: argparse.Namespace) 
         raise OutputNotFoundError(
             f"'{entry.name}' declares no output '{name}'", hint=hint or "It declares none."
         )
-    partition = arguments.partition or _newest_partition(project, entry)
+    partition = arguments.partition or newest_partition(project, entry)
     value = load(entry.name, name, partition, project=project)
     if arguments.json:
         print_json(
@@ -79,7 +79,7 @@ def _show_output(project: Project, entry: Entry, arguments: argparse.Namespace) 
     return 0
 
 
-def _newest_partition(project: Project, entry: Entry) -> str | None:
+def newest_partition(project: Project, entry: Entry) -> str | None:
     """The last of the partitions that have data; None for a notebook without partitions."""
     if not entry.partitioned:
         return None

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from research_jobs.cli.output import complain, print_table, print_wrapped
-from research_jobs.errors import ResearchJobsError
-from research_jobs.moving.comparing import (
+from research_jobs.comparison.cells import (
     CellDifference,
     Shown,
     compare_cells,
     shown_value,
     stored_cells,
 )
+from research_jobs.errors import ResearchJobsError
 from research_jobs.moving.reading import read_jupyter
 from research_jobs.project import Project
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from research_jobs.moving.comparing import Shown, compare_cells, stored_cells
+from research_jobs.comparison.cells import Shown, compare_cells, stored_cells
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CellDifference", "Shown", "compare_cells", "stored_cells"]
+__all__ = [
+    "CellDifference",
+    "Shown",
+    "compare_cells",
+    "joined",
+    "normal",
+    "shown_of",
+    "shown_value",
+    "stored_cells",
+]
 
 
 @dataclass(frozen=True)
@@ -53,19 +62,20 @@ class CellDifference:
 def stored_cells(notebook: Mapping[str, Any]) -> list[Shown | None]:
     """What each cell of an ``.ipynb`` has stored; None where nothing was kept, and for prose."""
     return [
-        _shown(cell.get("outputs") or ()) or None if cell["cell_type"] == "code" else None
+        shown_of(cell.get("outputs") or ()) or None if cell["cell_type"] == "code" else None
         for cell in notebook["cells"]
     ]
 
 
-def _shown(outputs: Iterable[Any]) -> Shown:
+def shown_of(outputs: Iterable[Any]) -> Shown:
+    """What the outputs of a cell of an ``.ipynb`` show."""
     texts: list[str] = []
     figures = 0
     error: str | None = None
     for output in outputs:
         kind = output.get("output_type") if isinstance(output, dict) else None
         if kind == "stream" and output.get("name") != "stderr":
-            texts.append(_joined(output.get("text")))
+            texts.append(joined(output.get("text")))
         elif kind == "error":
             error = str(output.get("ename"))
         elif kind in ("execute_result", "display_data"):
@@ -79,11 +89,12 @@ def shown_value(data: Mapping[str, Any]) -> tuple[str, int]:
     """The text of a value and whether it is a figure, from its mime bundle."""
     if any(kind.startswith("image/") or "plotly" in kind or "vega" in kind for kind in data):
         return "", 1
-    return f"{_joined(data.get('text/plain'))}\n", 0
+    return f"{joined(data.get('text/plain'))}\n", 0
 
 
-def _joined(text: Any) -> str:
-    return "".join(text) if isinstance(text, list) else str(text or "")
+def joined(text: Any) -> str:
+    """The text of an ``.ipynb``, which may be a list of lines."""
+    return "".join(map(str, text)) if isinstance(text, list) else str(text or "")
 
 
 def compare_cells(
@@ -113,7 +124,7 @@ def _difference(cell: int, old: Shown, new: Shown) -> CellDifference | None:
         return CellDifference(cell, "error", old.error or "no error", new.error or "no error")
     if old.figures != new.figures:
         return CellDifference(cell, "figures", str(old.figures), str(new.figures))
-    was, now = _normal(old.text), _normal(new.text)
+    was, now = normal(old.text), normal(new.text)
     if was == now:
         return None
     pairs = _different_numbers(was, now)
@@ -136,7 +147,7 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+|\x1b\[[\d;]*m|<Figure size [^>]*>|<A
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
 
 
-def _normal(text: str) -> str:
+def normal(text: str) -> str:
     """The text without times, addresses, and the width of columns."""
     text = _ADDRESS.sub("", _TIMINGS.sub("", text))
     return " ".join(re.sub(r"[-=_]{3,}", " ", text).split())
