@@ -14,19 +14,15 @@ from typing import TYPE_CHECKING, Any
 from research_jobs.cli.output import complain, duration, print_json
 from research_jobs.cli.report import StoredReport, stored_reports
 from research_jobs.cli.show import newest_partition
-from research_jobs.comparison.changes import Comparison, to_json
-from research_jobs.comparison.outputs import compare_outputs
-from research_jobs.comparison.shown import ShownChange, compare_shown, read_executed
-from research_jobs.comparison.text import describe_comparison, describe_shown
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError
 from research_jobs.outcome import State
 from research_jobs.project import Project, find_project
-from research_jobs.store.backends import backend_of
 from research_jobs.store.records import Version
-from research_jobs.store.stored import stored_versions
 from research_jobs.units import readable_size
 
 if TYPE_CHECKING:
+    from research_jobs.comparison.changes import Comparison
+    from research_jobs.comparison.shown import ShownChange
     from research_jobs.orchestration.model.catalog import Entry
     from research_jobs.protocol import PartitionKey
 
@@ -128,6 +124,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _successes(project: Project, entry: Entry, partition: PartitionKey | None) -> list[Success]:
     """The successful runs of which outputs or a report are kept, newest first."""
+    from research_jobs.store.stored import stored_versions
+
     key = partition.key if partition is not None else None
     reports = {
         report.outcome.run_id: report
@@ -214,6 +212,9 @@ def _compare_stored(
     """What differs in the outputs; None if those of one of the runs are not stored."""
     if before.version is None or after.version is None:
         return None
+    from research_jobs.comparison.outputs import compare_outputs
+    from research_jobs.store.backends import backend_of
+
     backend = backend_of(project.store)
     unit = backend.unit(entry.name, partition)
     folder = project.state if os.access(project.state, os.W_OK) else None
@@ -233,6 +234,8 @@ def _compare_stored(
 def _compare_reports(before: Success, after: Success) -> ShownChange | None:
     if before.report is None or after.report is None:
         return None
+    from research_jobs.comparison.shown import compare_shown, read_executed
+
     paths = [one.html.with_name("notebook.ipynb") for one in (before.report, after.report)]
     try:
         return compare_shown(*(read_executed(path) for path in paths))
@@ -262,6 +265,8 @@ def _as_json(
     known: list[dict[str, Any]],
     equal: bool,
 ) -> dict[str, Any]:
+    from research_jobs.comparison.changes import to_json
+
     return {
         "notebook": entry.name,
         "partition": partition,
@@ -295,6 +300,8 @@ def _print(
     shown: ShownChange | None,
     known: list[dict[str, Any]],
 ) -> None:
+    from research_jobs.comparison.text import describe_comparison, describe_shown
+
     name = f"{entry.name} [{partition}]" if partition else entry.name
     print(f"{name}: {before.label} -> {after.label}")
     for cause in known:
