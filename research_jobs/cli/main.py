@@ -35,6 +35,7 @@ COMMANDS = {
     "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
+    "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
     "adopt": "run notebooks that the manifest does not name, and keep what they show",
     "new": "create a notebook from a template",

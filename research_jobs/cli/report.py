@@ -15,7 +15,14 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import Outcome, from_json, to_json
 from research_jobs.project import Project, find_project
 
-__all__ = ["StoredReport", "add_arguments", "run", "stored_reports"]
+__all__ = [
+    "StoredReport",
+    "add_arguments",
+    "add_choice",
+    "find_report",
+    "run",
+    "stored_reports",
+]
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NOTEBOOK",
         help="default: write the page of all notebooks anew",
     )
-    parser.add_argument("--partition", metavar="KEY", help="show the last report of this partition")
-    parser.add_argument(
-        "--run", metavar="ID", help="show the report of this run, by its ID or a prefix of it"
-    )
+    add_choice(parser)
     parser.add_argument("--list", action="store_true", help="list all stored reports")
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument(
@@ -66,20 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.orchestration.operations.entries import find_entries
 
     entry = find_entries(load_catalog(project), [arguments.notebook])[0]
-    reports = [
-        report
-        for report in stored_reports(project, entry.name)
-        if arguments.partition in (None, report.outcome.partition)
-        and report.outcome.run_id.startswith(arguments.run or "")
-    ]
-    if not reports:
-        what = f" for {arguments.partition}" if arguments.partition else ""
-        raise ResearchJobsError(
-            f"'{entry.name}' has no report{what} yet", hint=f"research-jobs run {entry.name}"
-        )
     if arguments.list:
-        return _list(project, reports, as_json=arguments.json)
-    report = reports[0]
+        return _list(project, _chosen(project, entry.name, arguments), as_json=arguments.json)
+    report = find_report(project, entry.name, arguments)
     if arguments.standalone is not None:
         from research_jobs.report.build import standalone
 
@@ -94,6 +87,40 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.open:
         _open(report.html)
     return 0
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that choose one of a notebook's reports."""
+    parser.add_argument("--partition", metavar="KEY", help="the last report of this partition")
+    parser.add_argument(
+        "--run", metavar="ID", help="the report of this run, by its ID or a prefix of it"
+    )
+
+
+def find_report(project: Project, notebook: str, arguments: argparse.Namespace) -> StoredReport:
+    """The newest report that the arguments choose.
+
+    Raises
+    ------
+    ResearchJobsError
+        When there is none.
+    """
+    return _chosen(project, notebook, arguments)[0]
+
+
+def _chosen(project: Project, notebook: str, arguments: argparse.Namespace) -> list[StoredReport]:
+    reports = [
+        report
+        for report in stored_reports(project, notebook)
+        if arguments.partition in (None, report.outcome.partition)
+        and report.outcome.run_id.startswith(arguments.run or "")
+    ]
+    if not reports:
+        what = f" for {arguments.partition}" if arguments.partition else ""
+        raise ResearchJobsError(
+            f"'{notebook}' has no report{what} yet", hint=f"research-jobs run {notebook}"
+        )
+    return reports
 
 
 def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import signal
 import sys
 import threading
 from types import FrameType
-from typing import IO, Any
 
-from research_jobs.filesystem import open_private
 from research_jobs.project import find_project
 
 __all__ = ["add_arguments", "run"]
@@ -27,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look until a signal comes."""
+    from research_jobs.notify.courier import open_watch_lock, take
     from research_jobs.orchestration.model.instance import enter_project
     from research_jobs.orchestration.operations.watch import Watch
     from research_jobs.resident.manager import Manager
@@ -46,12 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.with_stdin:
         threading.Thread(target=_end_with_stdin, args=(stop,), daemon=True).start()
     manager.tell("READY=1")
-    with open_private(project.make_state_folder() / "watch.lock", "ab") as lock:
-        if _take(lock):
+    with open_watch_lock(project) as lock:
+        if take(lock):
             _say(f"watches {project.root}")
         else:
             _say(f"another one watches {project.root}; this one waits for its end")
-            while not _take(lock):
+            while not take(lock):
                 manager.tell("WATCHDOG=1")
                 if stop.wait(_POLL_S):
                     return 0
@@ -61,15 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     # A look that hangs does not keep the process.
     os._exit(0)
-
-
-def _take(lock: IO[Any]) -> bool:
-    """Become the one watch of the project: two would say everything twice."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,6 @@ from research_jobs.errors import ManifestError, SourceLocation, did_you_mean
 from research_jobs.manifest.alerts import (
     ChannelSpec,
     HeartbeatSpec,
-    NotebookAlerts,
     read_heartbeat,
 )
 from research_jobs.manifest.backup import BackupSpec, read_backup
@@ -33,7 +32,7 @@ from research_jobs.manifest.models import (
     ReportsSpec,
     ScheduleSpec,
 )
-from research_jobs.manifest.reading import Reader
+from research_jobs.manifest.recipients import RecipientsReader
 from research_jobs.manifest.values import is_variable
 from research_jobs.project import Project, notebook_name
 
@@ -73,7 +72,7 @@ def load_manifest(
     return _Loader(document, frozenset(notebooks), cron).load()
 
 
-class _Loader(Reader):
+class _Loader(RecipientsReader):
     """One manifest being read."""
 
     unreadable: Problem | None = None
@@ -96,10 +95,11 @@ class _Loader(Reader):
         schedules = self._schedules(root.children.get("schedules"), defaults)
         secrets = self._secrets(root.children.get("secrets"))
         reports = self._lenient(ReportsSpec, root.children.get("reports"), "reports")[0]
-        alerts = self._alerts(root, defaults, notebooks)
+        alerts = self._alerts(root, defaults)
         heartbeat = self._optional(root, "heartbeat", HeartbeatSpec, read_heartbeat)
         backup = self._optional(root, "backup", BackupSpec, read_backup)
         project = self._project(root)
+        defaults = self._recipients(root, defaults, notebooks, schedules)
         if self.unreadable is not None:
             notebooks, schedules = {}, {}
         return self._finish(
@@ -370,9 +370,7 @@ class _Loader(Reader):
 
     # --- alerts --------------------------------------------------------------------------------
 
-    def _alerts(
-        self, root: Node, defaults: Defaults, notebooks: Mapping[str, NotebookSpec]
-    ) -> dict[str, ChannelSpec]:
+    def _alerts(self, root: Node, defaults: Defaults) -> dict[str, ChannelSpec]:
         node = root.children.get("alerts")
         if node is not None and node.data is not None and not isinstance(node.data, dict):
             self._wrong_shape("channel", None, "alerts", node)
@@ -391,25 +389,7 @@ class _Loader(Reader):
                     what = f"channel {name}, for: there is no notebook '{notebook}'"
                     where = self.document.locate((*path, "for", "notebooks", index))
                     self._problem("manifest", None, what, where, self._close(notebook))
-        self._channels_in(("defaults",), defaults.alerts, written)
-        entries = root.children.get("notebooks")
-        for name, _ in entries.items() if entries is not None else ():
-            spec = notebooks.get(notebook_name(name))
-            if spec is not None and spec.alerts is not defaults.alerts:
-                self._channels_in(("notebooks", name), spec.alerts, written)
         return valid
-
-    def _channels_in(
-        self, path: tuple[str, ...], said: NotebookAlerts | None, channels: Iterable[str]
-    ) -> None:
-        """Check that the channels that an entry names exist; an unknown one changes nothing."""
-        for name in (said.channels or ()) if said is not None else ():
-            if name not in channels:
-                what = f"{' '.join(path).replace('notebooks', 'notebook')}, alerts: "
-                what += f"there is no channel '{name}'"
-                where = self.document.locate_quoted((*path, "alerts", "channels"), f"'{name}'")
-                hint = did_you_mean(name, channels, label="Channels") or "Add it under alerts."
-                self._problem("manifest", None, what, where, hint)
 
     def _optional(self, root: Node, name: str, model: type[Any], read: Callable[[Any], Any]) -> Any:
         """A section that is there whole or not at all."""

@@ -21,6 +21,7 @@ from pydantic import (
 
 from research_jobs.errors import ParameterError
 from research_jobs.manifest.alerts import NotebookAlerts, read_notebook_alerts
+from research_jobs.manifest.deliver import Deliver
 from research_jobs.manifest.fields import (
     KIND,
     STRING,
@@ -169,6 +170,7 @@ class SharedSpec(Spec):
             read_notebook_alerts, json_schema_input_type=NotebookAlerts | str | list[str] | None
         ),
     ] = Field(default=None, description="Who is told of it: none, channels, or more.")
+    deliver: Deliver = Field(default=None, description="Who gets the report of a run.")
 
     _check_owners = field_validator("owners")(check_owners)
     _check_group = field_validator("group")(check_group)
@@ -402,6 +404,7 @@ class ScheduleSpec(Spec):
     parameters: Json = Field(default_factory=dict, description="Values for its notebooks.")
     description: StrictStr | None = None
     tags: Annotated[Tags, Field(description="Tags of its runs.")] = Field(default_factory=dict)
+    deliver: Deliver = Field(default=None, description="Who gets the reports of its runs too.")
 
     @field_validator("notebooks")
     @classmethod

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 from research_jobs.errors import ProjectError
 from research_jobs.manifest.alerts import ChannelSpec, EmailSpec, variables_in
 from research_jobs.notify.outbox import Letter
+from research_jobs.notify.reports import letters_folder
 from research_jobs.notify.sender import Answer, sender_address
+from research_jobs.project import Project
 
 __all__ = ["Deliveries", "describe", "resolved", "secrets_in"]
 
@@ -57,11 +59,11 @@ class Deliveries:
 
     Parameters
     ----------
-    project : str
-        The project's name, for the sender's address.
+    project : Project
+        Its name is in the sender's address; its state has the receipts.
     """
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: Project) -> None:
         self._project = project
         self._running: dict[str, _Delivery] = {}
 
@@ -73,11 +75,26 @@ class Deliveries:
 
     def send(self, channel: str, spec: ChannelSpec, letters: Sequence[Letter]) -> None:
         """Start to deliver letters through a channel; its last delivery has ended."""
-        self._start(channel, letters, lambda: _job(spec, self._project, letters))
+        self._start(channel, letters, lambda: self._job(spec, letters))
 
     def beat(self, name: str, url: str) -> None:
         """Start to request a heartbeat's address."""
         self._start(name, (), lambda: {"beat": resolved(url)})
+
+    def _job(self, spec: ChannelSpec, letters: Sequence[Letter]) -> dict[str, Any]:
+        job: dict[str, Any] = {
+            "letters": [asdict(_dated(letter)) for letter in letters],
+            "receipts": str(letters_folder(self._project)),
+        }
+        if spec.email is not None:
+            return job | {"email": _email(spec.email, self._project.root.name)}
+        return job | {"url": resolved(spec.url or "")}
+
+    def forget(self, letters: Iterable[Letter]) -> None:
+        """Remove the receipts of letters that nobody will send again."""
+        for letter in letters:
+            with contextlib.suppress(OSError):
+                (letters_folder(self._project) / f"{letter.id}.receipt").unlink()
 
     def _start(self, name: str, letters: Sequence[Letter], job: Any) -> None:
         process, refused = None, ""
@@ -158,13 +175,6 @@ def describe(spec: ChannelSpec) -> str:
     url = spec.url or ""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}" if separator and "@" not in rest else url
-
-
-def _job(spec: ChannelSpec, project: str, letters: Sequence[Letter]) -> dict[str, Any]:
-    job: dict[str, Any] = {"letters": [asdict(_dated(letter)) for letter in letters]}
-    if spec.email is not None:
-        return job | {"email": _email(spec.email, project)}
-    return job | {"url": resolved(spec.url or "")}
 
 
 def _dated(letter: Letter) -> Letter:

@@ -29,12 +29,15 @@ class Kept:
     outbox : Outbox
     mistakes : mapping of str to float
         The mistakes in the manifest, and when each was seen first.
+    reports : tuple of str
+        The last reports that were taken into the outbox, by id.
     """
 
     rules: Rules = field(default_factory=Rules)
     book: AlertBook = field(default_factory=AlertBook)
     outbox: Outbox = field(default_factory=Outbox)
     mistakes: Mapping[str, float] = field(default_factory=dict[str, float])
+    reports: tuple[str, ...] = ()
 
 
 _KEPT = TypeAdapter(Kept)

@@ -34,7 +34,24 @@ from research_jobs.notify.condition import Condition, Kind
 from research_jobs.notify.deciding import Message, decide
 from research_jobs.notify.delivery import Deliveries, secrets_in
 from research_jobs.notify.kept import read_kept, write_kept
-from research_jobs.notify.outbox import TROUBLE_AFTER, Letter, Outbox, Trouble, add, due, settle
+from research_jobs.notify.outbox import (
+    SENT_KEPT,
+    TROUBLE_AFTER,
+    Letter,
+    Outbox,
+    Sent,
+    Trouble,
+    add,
+    due,
+    settle,
+)
+from research_jobs.notify.reports import (
+    ReadyReport,
+    address_channel,
+    forget_report,
+    ready_reports,
+    sweep_letters,
+)
 from research_jobs.notify.rules import rules_of
 from research_jobs.notify.wording import body_of, title_of
 from research_jobs.project import REPORTS_VARIABLE, Project
@@ -42,6 +59,9 @@ from research_jobs.runtime.masking import Masker
 
 __all__ = ["HEARTBEAT", "Notifier", "heartbeat_due", "masker_of"]
 
+# How many reports are remembered as taken, and what is tried again soon: seconds.
+REPORTS_KEPT = 1000
+SOON_S = 60.0
 HEARTBEAT = "heartbeat"
 """The subject of the condition that a heartbeat is not accepted."""
 
@@ -58,11 +78,12 @@ class Notifier:
         self.project = project
         self.kept = read_kept(project)
         self._written = self.kept
-        self._deliveries = Deliveries(project.root.name)
-        self._beats = Deliveries(project.root.name)
+        self._deliveries = Deliveries(project)
+        self._beats = Deliveries(project)
         self._beaten: float | None = None
         self._beat_trouble: Trouble | None = None
         self._masker = Masker(())
+        sweep_letters(project)
 
     def look(
         self,
@@ -116,13 +137,73 @@ class Notifier:
             )
             for message in messages
         ]
-        outbox = add(outbox, letters, rules.channels, now)
-        self.kept = replace(self.kept, rules=rules, book=book, outbox=outbox, mistakes=mistakes)
-        self._keep()
-        for name, spec in rules.channels.items():
+        self.kept = replace(self.kept, rules=rules, book=book, mistakes=mistakes)
+        self._send(outbox, letters, now)
+        return messages
+
+    def deliver(self, manifest: Manifest, now: float) -> bool:
+        """Deliver what waits, without a look at what is wrong.
+
+        Parameters
+        ----------
+        manifest : Manifest
+        now : float
+
+        Returns
+        -------
+        bool
+            Whether something is under way, or to be tried again within a minute.
+        """
+        rules = rules_of(manifest, self.kept.rules)
+        self._masker = masker_of(manifest, rules.channels)
+        self.kept = replace(self.kept, rules=rules)
+        self._send(self._settled(now), [], now)
+        waiting = self.kept.outbox.waiting
+        return bool(self._deliveries) or any(one.next_try < now + SOON_S for one in waiting)
+
+    def _send(self, outbox: Outbox, letters: list[Letter], now: float) -> None:
+        """Take new letters and the reports that were left, keep the book, and start to deliver."""
+        taken: list[str] = []
+        left = ready_reports(self.project)
+        for report in left:
+            if report.id not in self.kept.reports:
+                taken.append(report.id)
+                letters += (self._masked(letter) for letter in report.letters())
+                outbox = _unsent(outbox, report.title, report.unknown, now)
+        channels = dict(self.kept.rules.channels)
+        for letter in (*outbox.waiting, *letters):
+            if (spec := address_channel(letter.channel, channels)) is not None:
+                channels.setdefault(letter.channel, spec)
+        for letter in letters:
+            if letter.channel not in channels:
+                why = {letter.channel: "there is no such channel"}
+                outbox = _unsent(outbox, letter.title, why, now)
+        before = self.kept.outbox.waiting
+        outbox = add(outbox, letters, channels, now)
+        reports = (*self.kept.reports, *taken)[-REPORTS_KEPT:]
+        self.kept = replace(self.kept, outbox=outbox, reports=reports)
+        if self._keep():
+            self._tidy(left, before)
+        for name, spec in channels.items():
             if name not in self._deliveries and (tried := due(outbox, name, now)):
                 self._deliveries.send(name, spec, tried)
-        return messages
+
+    def _tidy(self, left: Sequence[ReadyReport], before: Sequence[Letter]) -> None:
+        """Remove the files that the book, which is written, has made superfluous."""
+        waiting = {letter.id for letter in self.kept.outbox.waiting}
+        self._deliveries.forget(letter for letter in before if letter.id not in waiting)
+        needed = {letter.mail for letter in self.kept.outbox.waiting}
+        for report in left:
+            if report.mail and report.mail not in needed:
+                Path(report.mail).unlink(missing_ok=True)
+            forget_report(self.project, report)
+        for letter in before:
+            if letter.mail and letter.mail not in needed:
+                Path(letter.mail).unlink(missing_ok=True)
+
+    def _masked(self, letter: Letter) -> Letter:
+        text = self._masker.text
+        return replace(letter, title=text(letter.title), body=text(letter.body))
 
     def heartbeat(self, now: float, *, well: bool) -> bool:
         """Tell the service outside that all is well, if it is and if it is time to.
@@ -185,14 +266,15 @@ class Notifier:
             outbox = settle(outbox, name, tried, self._masker.value(answers), now)
         return outbox
 
-    def _keep(self) -> None:
-        if self.kept == self._written:
-            return
-        try:
-            write_kept(self.project, self.kept)
-        except OSError:  # the disk is full, and just that is being told
-            return
-        self._written = self.kept
+    def _keep(self) -> bool:
+        """Write the book; whether it is written."""
+        if self.kept != self._written:
+            try:
+                write_kept(self.project, self.kept)
+            except OSError:  # the disk is full, and just that is being told
+                return False
+            self._written = self.kept
+        return True
 
     def _shown(self, one: Condition, manifest: Manifest, masker: Masker) -> Condition:
         """A condition as it may be shown, with the public address of its report."""
@@ -207,6 +289,12 @@ class Notifier:
             report=masker.text(report) if report else report,
             rerun=masker.text(one.rerun) if one.rerun else one.rerun,
         )
+
+
+def _unsent(outbox: Outbox, title: str, why: Mapping[str, str], now: float) -> Outbox:
+    """The outbox with what somebody does not get."""
+    sent = [Sent(name, title, now, delivered=False, answer=one) for name, one in why.items()]
+    return replace(outbox, sent=(*outbox.sent, *sent)[-SENT_KEPT:])
 
 
 def _mistaken(

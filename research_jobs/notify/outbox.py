@@ -36,6 +36,10 @@ class Letter:
         Unix time, seconds, like `next_try`.
     attempts : int
     next_try : float
+    mail : str
+        The file of a report's mail.
+    once : bool
+        It is a report: rather not delivered than delivered twice.
     """
 
     id: str
@@ -48,6 +52,8 @@ class Letter:
     at: float
     attempts: int = 0
     next_try: float = 0.0
+    mail: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,9 +184,9 @@ def settle(
             letter = replace(letter, next_try=0.0)  # noqa: PLW2901
         waiting.append(letter)
     sent = [
-        Sent(channel, letter.title, now, True, str(outcome[letter.id]["answer"]))
+        Sent(channel, letter.title, now, not answer.get("doubtful"), str(answer["answer"]))
         for letter in tried
-        if letter.id in good
+        if (answer := outcome[letter.id])["ok"]
     ]
     troubles = dict(outbox.troubles)
     last = troubles.pop(channel, None)

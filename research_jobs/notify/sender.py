@@ -7,8 +7,10 @@ as JSON with the secrets in it; each answer is one line of JSON, written when it
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
 import signal
 import smtplib
@@ -17,13 +19,19 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate
+from pathlib import Path
 from socket import getfqdn
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["Answer", "beat", "deliver"]
+from research_jobs.failpoints import failpoint
+from research_jobs.filesystem import open_private
+
+__all__ = ["Answer", "Receipt", "beat", "deliver"]
 
 TIMEOUT_S = 15.0
 ANSWER_LENGTH = 300
@@ -38,14 +46,31 @@ def deliver(job: Mapping[str, Any]) -> Iterator[Answer]:
     Parameters
     ----------
     job : mapping
-        ``letters`` (a list of ``id``, ``thread``, ``title``, ``body``, ``severity``, ``over`` and
-        ``at``), and ``email`` or ``url``.
+        ``letters`` (a list of ``id``, ``thread``, ``title``, ``body``, ``severity``, ``over``,
+        ``at``, ``mail`` and ``once``), ``email`` or ``url``, and ``receipts``, a folder.
     """
+    letters: list[tuple[Mapping[str, Any], Receipt]] = []
+    with ExitStack() as locked:
+        for letter in job["letters"]:
+            receipt = Receipt(job["receipts"], letter["id"])
+            known = receipt.taken(locked) if letter.get("once") else None
+            if known is None:
+                letters.append((letter, receipt))
+            else:
+                yield known
+        yield from _by_channel(job, letters)
+
+
+def _by_channel(
+    job: Mapping[str, Any], letters: Sequence[tuple[Mapping[str, Any], Receipt]]
+) -> Iterator[Answer]:
+    if not letters:
+        return
     try:
         if job.get("email"):
-            yield from _by_smtp(job["email"], job["letters"])
+            yield from _by_smtp(job["email"], letters)
         else:
-            yield from _by_apprise(job["url"], job["letters"])
+            yield from _by_apprise(job["url"], letters)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
         yield _answer(None, False, _said(error))
 
@@ -75,17 +100,97 @@ def _answer(id_: str | None, ok: bool, answer: str) -> Answer:
     return {"id": id_, "ok": ok, "answer": line[:ANSWER_LENGTH]}
 
 
+class Receipt:
+    """What is written down of a report's letter before anybody is told: it is sent once.
+
+    Two processes never send one letter at once, and none sends what was accepted. If the sender or
+    the connection ended just when the server had a letter whole, nobody knows whether it was
+    accepted: it is not sent again. Of a letter that was not `taken`, nothing is written.
+
+    Parameters
+    ----------
+    folder, id_ : str
+    """
+
+    def __init__(self, folder: str, id_: str) -> None:
+        self._id = id_
+        self._path = Path(folder) / f"{id_}.receipt"
+        self._file: IO[bytes] | None = None
+
+    def taken(self, locked: ExitStack) -> Answer | None:
+        """Take the letter; the answer where there is one already, or where another sends it.
+
+        Parameters
+        ----------
+        locked : ExitStack
+            Lets go of it.
+        """
+        try:
+            file = locked.enter_context(open_private(self._path, "a+b"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.seek(0)
+            said = file.read().decode("utf-8", "replace")
+        except BlockingIOError:
+            return _answer(self._id, False, "another process is sending it")
+        except OSError as error:
+            return _answer(self._id, False, _said(error))
+        if said.startswith("accepted"):
+            return _answer(self._id, True, said.removeprefix("accepted "))
+        if said:
+            why = "nothing came back when the server had it, so it may have arrived or not"
+            return _answer(self._id, True, why) | {"doubtful": True}
+        self._file = file
+        return None
+
+    def hand_over(self) -> None:
+        """Before the server has the letter whole."""
+        self._write("handed over")
+        failpoint("handed over")
+
+    def accepted(self, answer: str) -> None:
+        """The server has it."""
+        failpoint("accepted")
+        self._write(f"accepted {answer[:ANSWER_LENGTH]}")
+        failpoint("receipt")
+
+    def refused(self) -> None:
+        """The server does not have it."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._file is not None:
+            self._file.truncate(0)
+            self._file.write(text.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
 # --- e-mail -----------------------------------------------------------------------------------
 
 
 class _Plain(smtplib.SMTP):
-    """smtplib's client, which also keeps what the server said of the letter."""
+    """smtplib's client, which keeps what the server said of a letter, and a receipt of it."""
 
     said = ""
+    receipt: Receipt | None = None
 
     def data(self, msg: Any) -> tuple[int, bytes]:
-        code, said = super().data(msg)
+        self.putcmd("data")
+        code, said = self.getreply()
+        if code != 354:
+            raise smtplib.SMTPDataError(code, said)
+        whole = _quoted(msg if isinstance(msg, bytes) else msg.encode("ascii"))
+        self.send(whole)
+        if self.receipt is not None:
+            self.receipt.hand_over()
+        self.send(b".\r\n")  # until then the server has nothing
+        code, said = self.getreply()
         self.said = f"{code} {said.decode('utf-8', 'replace')}"
+        if self.receipt is not None:
+            if code == 250:
+                self.receipt.accepted(self.said)
+            else:
+                self.receipt.refused()
         return code, said
 
 
@@ -93,7 +198,15 @@ class _Secure(smtplib.SMTP_SSL, _Plain):
     pass
 
 
-def _by_smtp(email: Mapping[str, Any], letters: Sequence[Mapping[str, Any]]) -> Iterator[Answer]:
+def _quoted(message: bytes) -> bytes:
+    """A letter as SMTP carries it: lines end with CR LF, and none is a dot alone."""
+    lines = re.sub(rb"\r\n|\r|\n", b"\r\n", message)
+    return re.sub(rb"(?m)^\.", b"..", lines if lines.endswith(b"\r\n") else lines + b"\r\n")
+
+
+def _by_smtp(
+    email: Mapping[str, Any], letters: Sequence[tuple[Mapping[str, Any], Receipt]]
+) -> Iterator[Answer]:
     secured = ssl.create_default_context()
     where = email["host"], email["port"]
     client = (
@@ -106,7 +219,7 @@ def _by_smtp(email: Mapping[str, Any], letters: Sequence[Mapping[str, Any]]) -> 
             server.starttls(context=secured)
         if email.get("user"):
             server.login(email["user"], email["password"])
-        for letter in letters:
+        for letter, server.receipt in letters:
             try:
                 refused = server.send_message(
                     _mail(email, letter), email["from"], list(email["to"])
@@ -124,17 +237,29 @@ def _by_smtp(email: Mapping[str, Any], letters: Sequence[Mapping[str, Any]]) -> 
 
 def _mail(email: Mapping[str, Any], letter: Mapping[str, Any]) -> EmailMessage:
     # Lines are not folded: some programs show a folded subject with a gap in it.
-    mail = EmailMessage(SMTP.clone(max_line_length=990))
+    policy = SMTP.clone(max_line_length=990)
+    made = _made(letter)
+    mail = EmailMessage(policy) if made is None else message_from_bytes(made, policy=policy)
     domain = email["from"].rpartition("@")[2] or "localhost"
     mail["Subject"] = re.sub(r"[\r\n\0]+", " ", letter["title"])
     mail["From"], mail["To"] = email["from"], ", ".join(email["to"])
     mail["Date"] = formatdate(letter["at"])
     # The same at each attempt, so that a mail program shows a letter once that came twice.
     mail["Message-ID"] = f"<{letter['id']}@{domain}>"
-    mail["References"] = f"<{letter['thread']}@{domain}>"
+    if letter["thread"] != letter["id"]:
+        mail["References"] = f"<{letter['thread']}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(letter["body"].replace("\0", ""))
+    if made is None:
+        mail.set_content(letter["body"].replace("\0", ""))
     return mail
+
+
+def _made(letter: Mapping[str, Any]) -> bytes | None:
+    """A report's mail as it was made with the report; None for what is text alone."""
+    try:
+        return Path(letter["mail"]).read_bytes() if letter.get("mail") else None
+    except OSError:
+        return None
 
 
 def _said(error: BaseException | str) -> str:
@@ -169,7 +294,7 @@ class _Heard(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def _by_apprise(url: str, letters: Sequence[Mapping[str, Any]]) -> Iterator[Answer]:
+def _by_apprise(url: str, letters: Sequence[tuple[Mapping[str, Any], Receipt]]) -> Iterator[Answer]:
     import apprise
 
     heard = _Heard()
@@ -185,8 +310,9 @@ def _by_apprise(url: str, letters: Sequence[Mapping[str, Any]]) -> Iterator[Answ
         "warning": apprise.NotifyType.WARNING,
         "info": apprise.NotifyType.INFO,
     }
-    for letter in letters:
+    for letter, receipt in letters:
         heard.lines.clear()
+        receipt.hand_over()
         ok = service.notify(
             title=letter["title"],
             body=letter["body"],
@@ -194,6 +320,10 @@ def _by_apprise(url: str, letters: Sequence[Mapping[str, Any]]) -> Iterator[Answ
             body_format=apprise.NotifyFormat.TEXT,
         )
         said = "; ".join(heard.lines) or ("accepted" if ok else "not accepted")
+        if ok:
+            receipt.accepted(said)
+        else:
+            receipt.refused()
         yield _answer(letter["id"], bool(ok), said)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.report.header import ReportHeader, local_time
+from research_jobs.report.mail_order import Mailed
 
 __all__ = ["RUNS", "Report", "report_folder"]
 
@@ -26,11 +27,14 @@ class Report:
         the gallery draws itself.
     anchor : str or None
         The failing cell: ``report.html#cell-7`` opens at it.
+    mail : Mailed or None
+        What became of the mail that was asked for with it.
     """
 
     folder: Path
     thumbnail: Path | None = None
     anchor: str | None = None
+    mail: Mailed | None = None
 
     @property
     def html(self) -> Path:

@@ -27,6 +27,7 @@ from research_jobs.report.build import build_report
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.limits import Limits, limited
+from research_jobs.report.mail_order import MailOrder
 from research_jobs.report.outputs import warm_up
 from research_jobs.report.templates import compile_templates
 from research_jobs.runtime.processes import name_process
@@ -130,6 +131,15 @@ def _ends_with(other: socket.socket) -> Generator[None]:
 
 
 def _make(order: dict[str, Any]) -> dict[str, Any]:
+    answer = _make_report(order) if "header" in order else {}
+    if order.get("mail") is not None:
+        from research_jobs.report.mail import make_mail
+
+        answer["mail"] = make_mail(Path(order["folder"]), MailOrder(**order["mail"]))
+    return answer
+
+
+def _make_report(order: dict[str, Any]) -> dict[str, Any]:
     header = _header(order["header"])
     reports = Path(order["reports"])
     report = build_report(

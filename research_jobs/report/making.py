@@ -19,19 +19,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import to_json
 from research_jobs.process import hands_down
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
+from research_jobs.report.mail_order import Mailed, MailOrder
 from research_jobs.runtime.processes import wait_or_kill
 
-__all__ = ["Listening", "ReportOrder", "close_maker", "make_report", "start_maker"]
+__all__ = ["Listening", "ReportOrder", "close_maker", "make_mail", "make_report", "start_maker"]
 
 Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Has a function called once the run is to stop; see `CancelToken.listening`."""
@@ -69,6 +71,8 @@ class ReportOrder:
         Fields of the gallery's `NotebookCard`.
     keep : int or None
         How many reports of the notebook are kept.
+    mail : MailOrder, optional
+        The mail to make of it.
     """
 
     header: ReportHeader
@@ -78,6 +82,7 @@ class ReportOrder:
     notebook: Path | None
     card: dict[str, Any]
     keep: int | None
+    mail: MailOrder | None = None
 
 
 class _LostError(Exception):
@@ -106,28 +111,57 @@ def make_report(
     OSError
         When not even a plain page can be written.
     """
+    message = {
+        "header": vars(order.header) | {"outcome": to_json(order.header.outcome)},
+        "folder": str(order.folder),
+        "reports": str(order.reports),
+        "capture": str(order.capture) if order.capture is not None else None,
+        "notebook": str(order.notebook) if order.notebook is not None else None,
+        "card": order.card,
+        "keep": order.keep,
+        "mail": order.mail.to_json() if order.mail is not None else None,
+    }
+    lost = ""
     try:
-        answer = _ask(order, limits or Limits(), stop or (lambda _: contextlib.nullcontext()))
+        answer = _ask(message, limits or Limits(), stop or (lambda _: contextlib.nullcontext()))
+        lost = str(answer.get("error") or "")
     except _LostError as error:
-        return _write_plain_report(order, str(error))
-    if "error" in answer:
-        return _write_plain_report(order, str(answer["error"]))
-    return _report_of(order, answer)
+        answer, lost = {}, str(error)
+    report = _write_plain_report(order, lost) if lost else _report_of(order, answer)
+    if order.mail is None:
+        return report
+    why = f"its report could not be made: {lost}"
+    return replace(report, mail=Mailed.of(answer.get("mail"), order.mail, why))
 
 
-def _ask(order: ReportOrder, limits: Limits, stop: Listening) -> dict[str, Any]:
-    message = json.dumps(
-        {
-            "header": vars(order.header) | {"outcome": to_json(order.header.outcome)},
-            "folder": str(order.folder),
-            "reports": str(order.reports),
-            "capture": str(order.capture) if order.capture is not None else None,
-            "notebook": str(order.notebook) if order.notebook is not None else None,
-            "card": order.card,
-            "keep": order.keep,
-            "limits": asdict(limits),
-        }
-    ).encode()
+def make_mail(folder: Path, order: MailOrder) -> Mailed:
+    """Make a mail of a report that is stored, in another process.
+
+    Parameters
+    ----------
+    folder : Path
+        The report's.
+    order : MailOrder
+
+    Raises
+    ------
+    ResearchJobsError
+        When it could not be made.
+    """
+    message = {"folder": str(folder), "mail": order.to_json()}
+    try:
+        answer = _ask(message, Limits(), lambda _: contextlib.nullcontext())
+    except _LostError as error:
+        raise ResearchJobsError(f"the mail could not be made: {error}") from None
+    mailed = Mailed.of(answer.get("mail"), order, "")
+    why = answer.get("error") or mailed.error
+    if why:
+        raise ResearchJobsError(f"the mail could not be made: {why}")
+    return mailed
+
+
+def _ask(order: dict[str, Any], limits: Limits, stop: Listening) -> dict[str, Any]:
+    message = json.dumps({**order, "limits": asdict(limits)}).encode()
     waker, woken = socket.socketpair()
     with waker, woken:
         waker.setblocking(False)

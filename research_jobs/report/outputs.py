@@ -21,7 +21,7 @@ from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail, jo
 from research_jobs.runtime.vega import specification
 from research_jobs.units import readable_size
 
-__all__ = ["FRAME_POLICY", "Renderer", "warm_up"]
+__all__ = ["FRAME_POLICY", "Renderer", "guarded", "warm_up"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Renderer:
 
     def render(self, shown: Shown, cell: RecordedCell) -> str:
         """One shown thing as an HTML block; a note where it cannot be shown."""
-        html = _guarded(lambda: self._render(shown, cell), _note)
+        html = guarded(lambda: self._render(shown, cell), _note)
         self._size += len(html)
         if self._size > PAGE_LIMIT:
             self._size -= len(html)
@@ -117,7 +117,7 @@ class Renderer:
 
     def prose(self, source: str, *, anchor: str) -> Prose:
         """A cell of Markdown; its text where it cannot be rendered."""
-        return _guarded(
+        return guarded(
             lambda: render_markdown(
                 source, anchor=anchor, scope=f"#{anchor}", picture=self.picture
             ),
@@ -305,7 +305,7 @@ def _needs_eval(figure: dict[str, Any]) -> bool:
     return any(kind in _WITH_EVAL or kind.endswith("3d") for kind in kinds)
 
 
-def _guarded(make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
+def guarded(make: Callable[[], T], otherwise: Callable[[str], T]) -> T:
     """What `make` makes, within the time of one output; else what `otherwise` makes of a note."""
     try:
         with budget():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from html import escape, unescape
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from research_jobs.report.sanitize import clean_html, clean_mathml
 
@@ -56,6 +56,12 @@ _ENVIRONMENT = re.compile(
 )
 
 
+class Formula(Protocol):
+    """Makes safe HTML of a formula."""
+
+    def __call__(self, tex: str, *, display: bool) -> str: ...
+
+
 @dataclass(frozen=True)
 class Heading:
     """A heading, for the table of contents."""
@@ -86,6 +92,7 @@ def render_markdown(
     anchor: str,
     scope: str | None = None,
     picture: Callable[[str], str | None] | None = None,
+    math: Formula | None = None,
 ) -> Prose:
     r"""Markdown as a page shows it.
 
@@ -98,6 +105,8 @@ def render_markdown(
         What the ids of headings begin with.
     scope, picture
         As for `clean_html`.
+    math : callable, optional
+        Makes HTML of a formula; by default MathML.
 
     Returns
     -------
@@ -126,7 +135,7 @@ def render_markdown(
     place = re.compile(rf"{secret}(\d+);")
     body = _TASK.sub(lambda match: f"{match[1]}{'☐' if match[2] == ' ' else '☑'} ", cleaned.html)
     body = _HEADING.sub(number, body)
-    body = place.sub(lambda mark: _formula(formulas[int(mark[1])]), body)
+    body = place.sub(lambda mark: _formula(formulas[int(mark[1])], math), body)
     style = f"<style>{cleaned.style}</style>" if cleaned.style else ""
     return Prose(style + body, tuple(headings))
 
@@ -135,9 +144,9 @@ def _as_text(source: str) -> Prose:
     return Prose(f'<pre class="rj-raw">{escape(source, quote=False)}</pre>', ())
 
 
-def _formula(formula: tuple[str, bool]) -> str:
+def _formula(formula: tuple[str, bool], math: Formula | None) -> str:
     tex, display = formula
-    return latex_to_html(tex, display=display)
+    return (math or latex_to_html)(tex, display=display)
 
 
 @lru_cache(maxsize=2)

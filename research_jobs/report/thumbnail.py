@@ -18,7 +18,15 @@ from typing import Any, cast
 
 from research_jobs.report.svg import clean_svg
 
-__all__ = ["PLOTLY", "WIDEST", "Thumbnail", "figure_script", "find_thumbnail", "joined"]
+__all__ = [
+    "PLOTLY",
+    "WIDEST",
+    "Thumbnail",
+    "figure_script",
+    "find_thumbnail",
+    "joined",
+    "picture_size",
+]
 
 WIDEST = 600  # pixels
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -65,7 +73,7 @@ def find_thumbnail(data: Mapping[str, Any]) -> Thumbnail | None:
                 content = base64.b64decode(joined(data[mime]))
             except (binascii.Error, ValueError):
                 continue
-            size = _size(content)
+            size = picture_size(content)
             if size is not None and size[0] > WIDEST:
                 return _scaled(mime, content, size)
             return Thumbnail(suffix, content)
@@ -121,7 +129,7 @@ def _scaled(mime: str, content: bytes, size: tuple[float, float]) -> Thumbnail:
     return Thumbnail(".svg", svg.encode())
 
 
-def _size(picture: bytes) -> tuple[int, int] | None:
+def picture_size(picture: bytes) -> tuple[int, int] | None:
     """Width and height of a PNG or JPEG, from its header."""
     if picture.startswith(_PNG) and len(picture) >= 24:
         width, height = struct.unpack(">II", picture[16:24])

@@ -195,6 +195,16 @@ class Outputs(Mapping[str, Any]):
         """
         return tuple(path for _, path in self._files(name))
 
+    def described(self, name: str) -> Mapping[str, Any]:
+        """The record of an output in the first version to read: ``kind``, ``rows``, ``bytes``.
+
+        Raises
+        ------
+        OutputNotFoundError
+        """
+        self._files(name)
+        return next(v.outputs[name] for _, v in self._versions if name in v.outputs)
+
     def _files(self, name: str) -> list[tuple[Mapping[str, str], Path]]:
         files = [
             (read_segments(unit.segments).dimensions, version.file(name))

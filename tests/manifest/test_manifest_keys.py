@@ -26,6 +26,7 @@ from research_jobs.manifest.alerts import (
     QuietSpec,
 )
 from research_jobs.manifest.backup import BackupSpec, KeepSpec
+from research_jobs.manifest.deliver import DeliverSpec
 from research_jobs.manifest.models import Defaults, ProjectSpec
 
 SHARED: dict[str, Any] = {
@@ -43,6 +44,7 @@ SHARED: dict[str, Any] = {
     "kinds": ["pandas"],
     "environment": {"SEED": 7},
     "alerts": "none",
+    "deliver": "none",
 }
 NOTEBOOK = SHARED | {
     "outputs": ["prices"],
@@ -79,6 +81,7 @@ SCHEDULE: dict[str, Any] = {
     "notebooks": ["volatility/garch"],
     "enabled": False,
     "catch_up": 3,
+    "deliver": "a@b.ch",
     "parameters": {"n": 1},
     "description": "Nightly.",
     "tags": {"desk": "rates"},
@@ -172,6 +175,12 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         {},
     ),
     (
+        DeliverSpec,
+        {"to": "a@b.ch", "when": "rows(prices) > 1", "runs": "all", "attach": True},
+        ["notebooks", "market_data", "deliver"],
+        {"to": "b@b.ch"},
+    ),
+    (
         HeartbeatSpec,
         {"url": "https://b.example.com", "every": "1m"},
         ["heartbeat"],
@@ -215,6 +224,8 @@ def write(path: list[str], entry: dict[str, Any]) -> str:
         channel.setdefault("email", "a@b.ch")
     elif path[-1:] == ["alerts"]:
         entry["alerts"] = {"ops": {"email": "a@b.ch"}}
+    elif path[-1:] == ["deliver"]:
+        entry["notebooks"]["market_data"]["outputs"] = ["prices"]
     elif path == ["backup", "keep"]:
         entry["backup"]["to"] = "/mnt/backup"
     return yaml.safe_dump(entry)
@@ -276,6 +287,8 @@ OTHER_NAMES = {
     "alerts: {ops: {for: {KEY: x}}}": "notebook=notebooks tag=tags group=groups owner=owners",
     "notebooks: {market_data: {alerts: {KEY: x}}}": "channel=channels to=channels on=kinds"
     " kind=kinds level=severity",
+    "notebooks: {market_data: {deliver: {KEY: x}}}": "channels=to channel=to email=to"
+    " recipients=to if=when condition=when on=runs attachment=attach",
     "heartbeat: {KEY: x}": "interval=every",
     "backup: {KEY: x}": "target=to repository=to repo=to retention=keep password=password_file"
     " max_age=verify",

@@ -74,6 +74,8 @@ def test_the_schema_is_a_schema():
         "alerts: {ops: {email: {to: [a@b.ch], from: b@b.ch}, for: {tags: [x]}, remind: 12h}}",
         "alerts: {ops: {url: '${X}', kinds: [late], quiet: {from: '22:00', to: '07:00'}}}",
         "notebooks: {a: {alerts: none}, b: {alerts: [ops]}, c: {alerts: {severity: critical}}}",
+        "notebooks: {a: {deliver: a@b.ch}, b: {deliver: [ops, a@b.ch]}, c: {deliver: none}}",
+        "defaults: {deliver: {to: ops, when: changed, runs: all, attach: true}}",
         "heartbeat: https://x",
         "heartbeat: {url: '${X}', every: 5m}",
         "backup: /mnt/backup",

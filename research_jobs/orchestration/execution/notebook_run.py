@@ -24,6 +24,7 @@ from research_jobs.orchestration.execution.attempts import (
     step_cancel_token,
     step_log_streams,
 )
+from research_jobs.orchestration.execution.delivering import delivering_of
 from research_jobs.orchestration.execution.io_manager import (
     IO_MANAGER_KEY,
     PublishedPartitions,
@@ -84,6 +85,7 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
             parameters=_parameters(entry, config),
             stdout=streams.stdout,
             stderr=streams.stderr,
+            delivering=delivering_of(catalog, entry, context),
         )
     except ResearchJobsError as error:
         fail_at_once(entry, error)

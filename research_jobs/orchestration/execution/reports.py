@@ -6,13 +6,15 @@ import hashlib
 import logging
 import re
 import shutil
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
 import dagster as dg
 
+from research_jobs.orchestration.execution.delivering import Delivering
 from research_jobs.orchestration.execution.gallery import notebook_card, share_pages
 from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
@@ -49,6 +51,8 @@ def make_run_report(
     capture: Path,
     step_key: str,
     cancel: CancelToken,
+    delivering: Delivering | None = None,
+    data_version: str | None = None,
 ) -> tuple[str | None, Metadata]:
     """Make the report of a run whose outputs are published, or will not be.
 
@@ -62,6 +66,10 @@ def make_run_report(
     step_key : str
     cancel : CancelToken
         The run's: once it is cancelled, the report has a few seconds left.
+    delivering : Delivering, optional
+        Who gets it.
+    data_version : str, optional
+        Of the outputs.
 
     Returns
     -------
@@ -70,18 +78,34 @@ def make_run_report(
         What leads to the report; of a report that could not be written, why.
     """
     header = _header(catalog, entry, outcome, step_key)
+    mail = None
+    if delivering is not None:
+        with _not_failing(entry):
+            mail = delivering.order(header, data_version)
+    order = replace(_order(catalog, entry, header, capture), mail=mail)
     try:
-        report = make_report(_order(catalog, entry, header, capture), stop=cancel.listening)
+        report = make_report(order, stop=cancel.listening)
     except Exception as error:
         logger.exception("%s: the report could not be written", entry.name)
         why = f"{type(error).__name__}: {error}"[:1000]
         return None, {"report_error": dg.MetadataValue.text(why)}
     shutil.rmtree(capture.parent, ignore_errors=True)
+    if delivering is not None and mail is not None:
+        with _not_failing(entry):
+            delivering.leave(outcome, mail, report)
     links = _links(catalog, report)
     refused = share_pages(catalog, report.folder)
     if refused is not None:
         links["report_error"] = dg.MetadataValue.text(refused)
     return str(report.html), links
+
+
+@contextmanager
+def _not_failing(entry: Entry) -> Generator[None]:
+    try:
+        yield
+    except Exception:
+        logger.exception("%s: the report is not delivered", entry.name)
 
 
 def expected_report(

@@ -13,6 +13,7 @@ import dagster as dg
 from research_jobs.errors import ParameterError, ResearchJobsError
 from research_jobs.notebook.parameters import convert_parameters, missing_parameters
 from research_jobs.orchestration.compat.assets import data_version_tags, partition_tags
+from research_jobs.orchestration.execution.delivering import Delivering
 from research_jobs.orchestration.execution.io_manager import StagedRun
 from research_jobs.orchestration.execution.reports import (
     expected_report,
@@ -96,6 +97,7 @@ class Work:
     parameters: Mapping[str, Any]
     stdout: int
     stderr: int
+    delivering: Delivering | None = None
 
     def run(
         self, key: str | None, cancel: CancelToken, slot: AbstractContextManager[Any] | None = None
@@ -183,6 +185,8 @@ class Work:
             capture=ended.capture,
             step_key=self.step_key,
             cancel=cancel,
+            delivering=self.delivering if ended.outcome.state is State.SUCCEEDED else None,
+            data_version=ended.data_version,
         )
         return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
 

@@ -18,7 +18,14 @@ from research_jobs.manifest.models import ReportsSpec
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.project import REPORTS_VARIABLE, UI_VARIABLE, Project
 
-__all__ = ["REPORT_LINKS", "asset_page", "public_addresses", "report_link", "run_page"]
+__all__ = [
+    "REPORT_LINKS",
+    "asset_page",
+    "public_addresses",
+    "report_address",
+    "report_link",
+    "run_page",
+]
 
 REPORT_LINKS = "/research-jobs/reports/"
 """Below this path our webserver leads to the reports."""
@@ -45,10 +52,16 @@ def report_link(catalog: Catalog, path: Path, anchor: str | None = None) -> str:
         Below the reports' folder.
     anchor : str, optional
     """
+    place = quote(path.relative_to(catalog.project.reports).as_posix())
+    link = report_address(catalog, path) or REPORT_LINKS + place
+    return f"{link}#{anchor}" if anchor else link
+
+
+def report_address(catalog: Catalog, path: Path) -> str | None:
+    """The public address of a file of the reports; None where nobody named one."""
     _, reports = _public(catalog.manifest.reports)
     place = quote(path.relative_to(catalog.project.reports).as_posix())
-    link = f"{reports}/{place}" if reports else REPORT_LINKS + place
-    return f"{link}#{anchor}" if anchor else link
+    return f"{reports}/{place}" if reports else None
 
 
 def run_page(catalog: Catalog, run_id: str, step_key: str) -> str:
