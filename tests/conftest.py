@@ -46,7 +46,7 @@ SLOW = (
 # What starts a server, by folder, file or fixture.
 SERVERS = (
     "e2e", "cli/test_ui.py", "notify/test_command.py", "notify/test_from_event.py",
-    "notify/test_notifier.py",
+    "notify/test_notifier.py", "notify/test_reports.py", "orchestration/test_delivering.py",
     "orchestration/test_dagster_contract_webserver.py", "orchestration/test_outages.py",
     "report/test_server.py", "runtime/test_browsers.py",
 )  # fmt: skip

@@ -80,6 +80,10 @@ def main() -> None:
                         executable_path=chromium, args=["--no-sandbox"]
                     )
                     take(browser)
+                    mail = Path(folder) / "mail.html"
+                    words = ["deliver", "performance_report", "--preview", str(mail)]
+                    subprocess.run([COMMAND, *words], env=environment, cwd=folder, check=True)
+                    take_mail(browser, mail.as_uri())
                     browser.close()
             finally:
                 ui.terminate()
@@ -121,6 +125,15 @@ def take(browser: Browser) -> None:
     page.get_by_text("KeyError").first.wait_for()
     keep(page, "run-failed")
     page.close()
+
+
+def take_mail(browser: Browser, address: str) -> None:
+    """A report's mail on a screen and on a phone."""
+    for name, width, height, scale in (("mail", 720, 1100, 1), ("mail-phone", 390, 844, 2)):
+        page = opened(browser, width, height, scale=scale)
+        page.goto(address)
+        keep(page, name)
+        page.close()
 
 
 def opened(browser: Browser, width: int, height: int, *, scale: float = 1) -> Page:

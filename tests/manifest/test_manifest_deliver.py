@@ -112,10 +112,14 @@ def test_a_mistake_takes_the_delivery_and_nothing_else(load):
     said = [str(problem.error).partition("manifest.yaml:")[2] for problem in manifest.problems]
     assert said == [
         "2:21: defaults, deliver: there is no channel 'tem'. Did you mean 'team'?",
-        "4:67: notebook market_data, deliver.when: there is no output 'prics'."
-        " Did you mean 'prices'?",
-        "6:48: notebook volatility/garch, deliver.when: it declares no outputs that could change."
-        " Declare outputs.",
+        (
+            "4:67: notebook market_data, deliver.when: there is no output 'prics'."
+            " Did you mean 'prices'?"
+        ),
+        (
+            "6:48: notebook volatility/garch, deliver.when: it declares no outputs that could"
+            " change. Declare outputs."
+        ),
         "8:85: schedule daily, deliver.when: it ends too early",
     ]
     assert {problem.scope for problem in manifest.problems} == {"manifest"}
