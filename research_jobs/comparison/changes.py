@@ -33,15 +33,15 @@ class CellChange:
         Numbers as they are, everything else as short text; None where it is missing.
     change : float
         ``after - before``.
-    relative : float or None
-        The size of the change as a part of what was there; None where that was 0.
+    relative : float
+        The size of the change as a part of what was there; infinite where that was 0.
     """
 
     key: str
     before: Any
     after: Any
     change: float
-    relative: float | None
+    relative: float
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,8 @@ class ColumnChange:
         Values that differ, in rows that both sides have.
     appeared, vanished : int
         Those of them that were missing before, and that are missing now.
-    largest : CellChange or None
-        Of a column of numbers.
-    largest_relative : float or None
-        The largest change as a part of what was there; infinite if that was 0.
+    largest, largest_relative : CellChange or None
+        Of a column of numbers: the largest change, and the largest as a part of what was there.
     typical, typical_relative : float or None
         The median size of the changes.
     compared : bool
@@ -74,7 +72,7 @@ class ColumnChange:
     appeared: int = 0
     vanished: int = 0
     largest: CellChange | None = None
-    largest_relative: float | None = None
+    largest_relative: CellChange | None = None
     typical: float | None = None
     typical_relative: float | None = None
     compared: bool = True
@@ -109,6 +107,8 @@ class TableChange:
         Where that key is from, or how rows were matched without one.
     columns : mapping of str to ColumnChange
         Those that differ.
+    shared : tuple of str
+        The columns that both versions have.
     added, removed, changed : tuple of RowChange
         A few examples of each.
     """
@@ -121,6 +121,7 @@ class TableChange:
     key: tuple[str, ...] = ()
     key_reason: str = ""
     columns: Mapping[str, ColumnChange] = field(default_factory=dict[str, ColumnChange])
+    shared: tuple[str, ...] = ()
     added: tuple[RowChange, ...] = ()
     removed: tuple[RowChange, ...] = ()
     changed: tuple[RowChange, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +37,7 @@ class _Column:
     relative: list[Any] = field(default_factory=list[Any])
     kept: int = 0
     largest: CellChange | None = None
-    largest_relative: float | None = None
+    largest_relative: CellChange | None = None
 
     def finished(self) -> ColumnChange:
         return ColumnChange(
@@ -251,7 +250,7 @@ def _note(column: _Column, before: Any, after: Any, differs: Any, keys: _Keys, m
     old, new = _floats(before), _floats(after)
     with np.errstate(invalid="ignore", divide="ignore"):
         sizes = np.abs(new - old)
-        relative = sizes / np.abs(old)
+        relative = np.where(sizes == 0, 0.0, sizes / np.abs(old))
     places = np.flatnonzero(differs & ~np.isnan(sizes))
     if not len(places):
         return
@@ -261,17 +260,22 @@ def _note(column: _Column, before: Any, after: Any, differs: Any, keys: _Keys, m
         column.sizes.append(sizes[places[:room]])
         column.relative.append(relative[places[:room]])
         column.kept += len(places[:room])
-    top = float(relative[places].max())
-    column.largest_relative = max(top, column.largest_relative or 0.0)
-    place = int(places[np.argmax(sizes[places])])
-    if column.largest is None or sizes[place] > abs(column.largest.change):
-        column.largest = CellChange(
+
+    def cell(place: int) -> CellChange:
+        return CellChange(
             keys[place],
             short(before[place].as_py()),
             short(after[place].as_py()),
             float(new[place] - old[place]),
-            float(relative[place]) if math.isfinite(relative[place]) else None,
+            float(relative[place]),
         )
+
+    place = int(places[np.argmax(sizes[places])])
+    if column.largest is None or sizes[place] > abs(column.largest.change):
+        column.largest = cell(place)
+    place = int(places[np.argmax(relative[places])])
+    if column.largest_relative is None or relative[place] > column.largest_relative.relative:
+        column.largest_relative = cell(place)
 
 
 def _median(parts: Sequence[Any]) -> float | None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from research_jobs.comparison.changes import Comparison, OutputChange, TableChange
+from research_jobs.comparison.changes import Comparison, OutputChange, TableChange, ValuesChange
 from research_jobs.comparison.matching import Limits
+from research_jobs.comparison.side import open_side
 from research_jobs.comparison.tables import compare_tables
 from research_jobs.comparison.values import compare_values
 from research_jobs.store.codec import read_output
@@ -80,7 +81,9 @@ def compare_output(
     old, new = open_source(before), open_source(after)
     if _same_file(old, new):
         rows = int(new.footer.num_rows)
-        table = TableChange(rows, rows) if _tabular(new) else None
+        if not _tabular(new):
+            return OutputChange("both", old.kind, new.kind, parts=ValuesChange())
+        table = TableChange(rows, rows, shared=tuple(open_side(after).places))
         return OutputChange("both", old.kind, new.kind, table)
     found = OutputChange("both", old.kind, new.kind, notes=_notes(old, new))
     if _tabular(old) and _tabular(new):

@@ -109,6 +109,7 @@ def _compare(
         key=key.columns,
         key_reason=key.reason,
         columns=columns,
+        shared=tuple(name for name in before.places if name in after.places),
         added=_examples(after, shown, kinds, matched.some_added),
         removed=_examples(before, shown, kinds, matched.some_removed),
         changed=tuple(example for _, example in found.examples),

@@ -17,7 +17,7 @@ from research_jobs.comparison.changes import (
 )
 from research_jobs.comparison.shown import CellShown, FigureChange, ShownChange
 
-__all__ = ["describe_comparison", "describe_output", "describe_shown", "number"]
+__all__ = ["describe_cell", "describe_comparison", "describe_output", "describe_shown", "number"]
 
 COLUMNS = 20
 PARTS = 20
@@ -110,14 +110,15 @@ def _column(column: ColumnChange) -> str:
         if count:
             said.append(f"{count:,} {what}")
     if column.largest is not None:
-        said.append(f"largest {_size(column.largest)}")
+        said.append(f"largest {describe_cell(column.largest)}")
     if column.typical is not None and column.changed > 1:
         share = _share(column.typical_relative)
         said.append(f"typical {number(column.typical)}{f' ({share})' if share else ''}")
     return ", ".join(said)
 
 
-def _size(change: CellChange) -> str:
+def describe_cell(change: CellChange) -> str:
+    """A value before and after, its row, and the size of the change."""
     share = _share(change.relative)
     return (
         f"{change.change:+.6g}{f' ({share})' if share else ''} at {change.key}: "

@@ -16,7 +16,7 @@ from research_jobs.store.codec.typed_json import NotEncodableError, dumps, type_
 
 __all__ = ["compare_values"]
 
-KEPT = 100
+KEPT = 1000
 _NAME = re.compile(r"[^\W\d][\w\- ]*\Z")
 _TOO_DEEP = 200
 

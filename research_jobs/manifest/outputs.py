@@ -28,7 +28,7 @@ from research_jobs.manifest.fields import (
 )
 from research_jobs.manifest.values import RefusedValueError
 
-__all__ = ["FreshWithin", "OutputSpec"]
+__all__ = ["Changed", "FreshWithin", "OutputSpec"]
 
 _CHECKS = (
     "min_rows",
@@ -39,6 +39,7 @@ _CHECKS = (
     "range",
     "fresh_within",
     "schema",
+    "changed",
 )
 
 _LEVELS = {"zstd": (1, 22), "gzip": (1, 9), "brotli": (1, 11)}
@@ -51,6 +52,74 @@ class FreshWithin(Spec):
     column: StrictStr | None = Field(
         default=None, description="The column of time; without it the first one of that type."
     )
+
+
+_SHARE_HINT = "Write 0.2 or 20%."
+_CHANGE_HINT = "Write 10% of what was there, or a size such as 0.5."
+
+
+def _part(value: Any) -> float | None:
+    """``20%`` as 0.2, and a number as it is; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,6}(\.\d{1,9})?%", value, re.ASCII):
+        return float(value[:-1]) / 100
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e300:
+        return float(value)
+    return None
+
+
+def _share(value: Any) -> float:
+    part = _part(value)
+    if part is None or part > 1:
+        raise RefusedValueError(f"{value!r} is not a part from 0 to 1", _SHARE_HINT)
+    return part
+
+
+def _max_change(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    limits: dict[str, dict[str, float]] = {}
+    for column, limit in value.items():
+        part = _part(limit)
+        if part is None:
+            raise RefusedValueError(
+                f"{limit!r} is not how much '{column}' may change", _CHANGE_HINT
+            )
+        limits[str(column)] = {"relative" if isinstance(limit, str) else "absolute": part}
+    return limits
+
+
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string"}]}),
+]
+
+
+class Changed(Spec):
+    """How far an output may differ from its previous version."""
+
+    max_share: Share | None = Field(
+        default=None, description="The part of the previous rows that may change or go."
+    )
+    max_change: Annotated[
+        Mapping[str, Mapping[str, float]],
+        BeforeValidator(_max_change),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}]},
+            }
+        ),
+    ] = Field(default_factory=dict, description="Column: how far a number may move, 10% or a size.")
+    tolerance: Share = Field(
+        default=0.0, description="Floats are the same whose difference is at most this part."
+    )
+
+    @model_validator(mode="after")
+    def _check_limit(self) -> Self:
+        if self.max_share is None and not self.max_change:
+            raise RefusedValueError("changed has no limit", "Give max_share or max_change.")
+        return self
 
 
 def _columns(value: Any) -> Any:
@@ -143,6 +212,9 @@ class OutputSpec(Spec):
     pandera: StrictStr | None = Field(
         default=None, alias="schema", description="A pandera schema: module:Name."
     )
+    changed: Changed | None = Field(
+        default=None, description="How far it may differ from its previous version."
+    )
     severity: Annotated[
         Literal["warn", "error"] | Mapping[str, Literal["warn", "error"]],
         Field(
@@ -208,30 +280,32 @@ class OutputSpec(Spec):
             type or None), ``not_null``, ``unique`` (lists of names; the columns of ``unique``
             together), ``range`` (column to ``[low, high]``, None for no bound),
             ``fresh_within`` (``{"column": name or None, "seconds": float}``), ``schema``
-            (``"module:Name"``); and if there are any, ``severity`` (check to ``"warn"`` or
-            ``"error"``, one for each).
+            (``"module:Name"``), ``changed`` (``max_share``, ``max_change`` (column to
+            ``{"relative": part}`` or ``{"absolute": size}``), ``tolerance``, ``unique``); and
+            if there are any, ``severity`` (check to ``"warn"`` or ``"error"``, one for each).
         """
-        declared: dict[str, Any] = {}
-        for name in ("min_rows", "max_rows"):
-            if getattr(self, name) is not None:
-                declared[name] = getattr(self, name)
-        if self.columns is not None:
-            declared["columns"] = dict(self.columns)
-        for name in ("not_null", "unique"):
-            if getattr(self, name):
-                declared[name] = list(getattr(self, name))
-        if self.range:
-            declared["range"] = {column: list(bounds) for column, bounds in self.range.items()}
-        if self.fresh_within is not None:
-            declared["fresh_within"] = {
-                "column": self.fresh_within.column,
-                "seconds": self.fresh_within.within,
-            }
-        if self.pandera is not None:
-            declared["schema"] = self.pandera
+        fresh = self.fresh_within
+        known: dict[str, Any] = {
+            "min_rows": self.min_rows,
+            "max_rows": self.max_rows,
+            "columns": None if self.columns is None else dict(self.columns),
+            "not_null": list(self.not_null) or None,
+            "unique": list(self.unique) or None,
+            "range": {name: list(bounds) for name, bounds in self.range.items()} or None,
+            "fresh_within": fresh and {"column": fresh.column, "seconds": fresh.within},
+            "schema": self.pandera,
+            "changed": self._changed(),
+        }
+        declared = {name: limit for name, limit in known.items() if limit is not None}
         if declared:
             declared["severity"] = {name: self.severity_of(name) for name in declared}
         return declared
+
+    def _changed(self) -> dict[str, Any] | None:
+        if self.changed is None:
+            return None
+        limits = self.changed.model_dump(exclude_defaults=True)
+        return limits | ({"unique": list(self.unique)} if self.unique else {})
 
     def options(self) -> dict[str, Any]:
         """The declared writing options, JSON only.

@@ -28,7 +28,7 @@ from research_jobs.store.codec.source import Source, open_source, typed_value
 
 pc: Any = importlib.import_module("pyarrow.compute")  # its functions are created at run time
 
-__all__ = ["CHECKS", "evaluate_checks"]
+__all__ = ["CHECKS", "Check", "Finding", "Subject", "evaluate_checks"]
 
 EXAMPLES = 5
 # Missing values in a column of typed JSON.
@@ -36,14 +36,16 @@ JSON_MISSING = ("null", '{"$float":"nan"}', '{"$na":0}', '{"$nat":0}')
 
 
 @dataclass(frozen=True)
-class _Finding:
+class Finding:
+    """Whether a check passed, and what it found, in one line and as metadata."""
+
     passed: bool
     description: str
     metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """A staged output, opened once for all of its checks."""
 
     staged: StagedOutput
@@ -91,12 +93,16 @@ class _Subject:
         return data.to_batches(columns=list(fields))
 
 
+Check = Callable[[Subject, Any], Finding]
+
+
 def evaluate_checks(
     staged: StagedOutput,
     checks: Mapping[str, Any],
     *,
     previous: Path | None,
     value: Any | None,
+    others: Mapping[str, Check] | None = None,
 ) -> tuple[CheckOutcome, ...]:
     """Evaluate an output's checks.
 
@@ -109,9 +115,11 @@ def evaluate_checks(
         ``fresh_within`` (``{"column", "seconds"}``), ``schema`` (``"module:Name"``), and
         ``severity`` (one for all, or by check).
     previous : Path or None
-        The output as it was last published, for its number of rows.
+        The output as it was last published.
     value : object or None
         The value itself, for ``schema``; read from the file if None.
+    others : mapping of str to callable, optional
+        Checks of other packages, by name.
 
     Returns
     -------
@@ -120,12 +128,12 @@ def evaluate_checks(
     """
     severity = checks.get("severity", "error")
     path = Path(staged.path)
-    subject = _Subject(staged, open_source(path), pq.read_metadata(path), previous, value)
+    subject = Subject(staged, open_source(path), pq.read_metadata(path), previous, value)
     outcomes: list[CheckOutcome] = []
     for name, argument in checks.items():
         if name == "severity":
             continue
-        finding = _evaluate(subject, name, argument)
+        finding = _evaluate(subject, name, argument, {**CHECKS, **(others or {})})
         outcomes.append(
             CheckOutcome(
                 output=staged.name,
@@ -139,25 +147,23 @@ def evaluate_checks(
     return tuple(outcomes)
 
 
-def _evaluate(subject: _Subject, name: str, argument: Any) -> _Finding:
-    check = CHECKS.get(name)
+def _evaluate(subject: Subject, name: str, argument: Any, known: Mapping[str, Check]) -> Finding:
+    check = known.get(name)
     if check is None:
-        hint = did_you_mean(name, CHECKS, label="Checks")
-        return _Finding(
-            passed=False, description=f"there is no check '{name}'. {hint}", metadata={}
-        )
+        hint = did_you_mean(name, known, label="Checks")
+        return Finding(passed=False, description=f"there is no check '{name}'. {hint}", metadata={})
     try:
         return check(subject, argument)
     except (ResearchJobsError, pa.ArrowException, ValueError, TypeError) as error:
         reason = error.headline if isinstance(error, ResearchJobsError) else str(error)
-        return _Finding(passed=False, description=reason.splitlines()[0], metadata={})
+        return Finding(passed=False, description=reason.splitlines()[0], metadata={})
 
 
-def _rows(subject: _Subject) -> int:
+def _rows(subject: Subject) -> int:
     return subject.staged.rows if subject.staged.rows is not None else subject.footer.num_rows
 
 
-def _rows_metadata(subject: _Subject) -> dict[str, Any]:
+def _rows_metadata(subject: Subject) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": _rows(subject)}
     if subject.previous is not None:
         # If it cannot be read, that is not this output's fault.
@@ -166,19 +172,19 @@ def _rows_metadata(subject: _Subject) -> dict[str, Any]:
     return found
 
 
-def _min_rows(subject: _Subject, least: int) -> _Finding:
+def _min_rows(subject: Subject, least: int) -> Finding:
     rows = _rows(subject)
-    return _Finding(
+    return Finding(
         rows >= least, f"{rows} rows; at least {least} required", _rows_metadata(subject)
     )
 
 
-def _max_rows(subject: _Subject, most: int) -> _Finding:
+def _max_rows(subject: Subject, most: int) -> Finding:
     rows = _rows(subject)
-    return _Finding(rows <= most, f"{rows} rows; at most {most} allowed", _rows_metadata(subject))
+    return Finding(rows <= most, f"{rows} rows; at most {most} allowed", _rows_metadata(subject))
 
 
-def _columns(subject: _Subject, wanted: Any) -> _Finding:
+def _columns(subject: Subject, wanted: Any) -> Finding:
     types: Mapping[str, str | None] = (
         wanted if isinstance(wanted, Mapping) else dict.fromkeys(wanted)
     )
@@ -193,9 +199,9 @@ def _columns(subject: _Subject, wanted: Any) -> _Finding:
         if text is not None and not _is_type(text, kind, subject.recipe(field)):
             wrong.append(f"'{name}' is {_type_text(kind)}, not {text}")
     if wrong:
-        return _Finding(passed=False, description="; ".join(wrong[:EXAMPLES]), metadata={})
+        return Finding(passed=False, description="; ".join(wrong[:EXAMPLES]), metadata={})
     description = f"all {len(types)} columns exist"
-    return _Finding(passed=True, description=description, metadata={})
+    return Finding(passed=True, description=description, metadata={})
 
 
 def _is_text(kind: Any) -> bool:
@@ -255,7 +261,7 @@ def _type_text(kind: Any) -> str:
     )
 
 
-def _not_null(subject: _Subject, names: Sequence[str]) -> _Finding:
+def _not_null(subject: Subject, names: Sequence[str]) -> Finding:
     missing: dict[str, int] = {}
     for name in names:
         count = _missing(subject, subject.column(name))
@@ -263,13 +269,13 @@ def _not_null(subject: _Subject, names: Sequence[str]) -> _Finding:
             missing[name] = count
     if missing:
         shown = ", ".join(f"{count} in '{name}'" for name, count in missing.items())
-        return _Finding(
+        return Finding(
             passed=False, description=f"missing values: {shown}", metadata={"missing": missing}
         )
-    return _Finding(passed=True, description="no missing values", metadata={})
+    return Finding(passed=True, description="no missing values", metadata={})
 
 
-def _missing(subject: _Subject, field: str) -> int:
+def _missing(subject: Subject, field: str) -> int:
     """Missing values of a column: nulls, and NaN among numbers."""
     kind = subject.type_of(field)
     recipe = subject.recipe(field)
@@ -293,7 +299,7 @@ def _missing(subject: _Subject, field: str) -> int:
     return count
 
 
-def _unique(subject: _Subject, names: Sequence[str]) -> _Finding:
+def _unique(subject: Subject, names: Sequence[str]) -> Finding:
     if isinstance(names, str):
         names = [names]
     fields = [subject.column(name) for name in names]
@@ -313,19 +319,19 @@ def _unique(subject: _Subject, names: Sequence[str]) -> _Finding:
     extra = plain.num_rows - counts.num_rows
     what = " + ".join(names)
     if not extra:
-        return _Finding(passed=True, description=f"{what} identifies each row", metadata={})
+        return Finding(passed=True, description=f"{what} identifies each row", metadata={})
     examples = [
         ", ".join(str(row[field]) for field in fields)
         for row in repeated.slice(0, EXAMPLES).to_pylist()
     ]
-    return _Finding(
+    return Finding(
         passed=False,
         description=f"{extra} rows have a duplicate {what}, such as {examples[0]}",
         metadata={"repeated": extra, "examples": examples},
     )
 
 
-def _range(subject: _Subject, ranges: Mapping[str, Sequence[Any]]) -> _Finding:
+def _range(subject: Subject, ranges: Mapping[str, Sequence[Any]]) -> Finding:
     wrong: list[str] = []
     metadata: dict[str, Any] = {}
     for name, (low, high) in ranges.items():
@@ -340,7 +346,7 @@ def _range(subject: _Subject, ranges: Mapping[str, Sequence[Any]]) -> _Finding:
         if high is not None and _comparable(greatest) > _comparable(typed_value(high, kind)):
             wrong.append(f"'{name}' goes up to {as_json(greatest)} (at most {high} allowed)")
     description = "; ".join(wrong[:EXAMPLES]) if wrong else "all values are in range"
-    return _Finding(passed=not wrong, description=description, metadata=metadata)
+    return Finding(passed=not wrong, description=description, metadata=metadata)
 
 
 def _comparable(value: Any) -> Any:
@@ -353,7 +359,7 @@ def _comparable(value: Any) -> Any:
     return value
 
 
-def _extremes(subject: _Subject, field: str) -> tuple[Any, Any]:
+def _extremes(subject: Subject, field: str) -> tuple[Any, Any]:
     """Least and greatest value of a column, from the footer if it says; None for no value."""
     kind = subject.type_of(field)
     position = subject.position(field)
@@ -376,7 +382,7 @@ def _extremes(subject: _Subject, field: str) -> tuple[Any, Any]:
     return min(lows, default=None), max(highs, default=None)
 
 
-def _fresh_within(subject: _Subject, wanted: Mapping[str, Any]) -> _Finding:
+def _fresh_within(subject: Subject, wanted: Mapping[str, Any]) -> Finding:
     name = wanted.get("column") or _time_column(subject)
     field = subject.column(name)
     kind = subject.type_of(field)
@@ -385,13 +391,13 @@ def _fresh_within(subject: _Subject, wanted: Mapping[str, Any]) -> _Finding:
     _, newest = _extremes(subject, field)
     limit = timedelta(seconds=float(wanted["seconds"]))
     if newest is None:
-        return _Finding(passed=False, description=f"'{name}' has no value", metadata={})
+        return Finding(passed=False, description=f"'{name}' has no value", metadata={})
     now = datetime.now(timezone.utc)
     end = context().end
     # A past partition is measured against its own end: it cannot be fresher.
     reference = min(now, end.astimezone(timezone.utc)) if end is not None else now
     age = reference - _comparable(newest)
-    return _Finding(
+    return Finding(
         passed=age <= limit,
         description=f"newest '{name}' is {as_json(newest)}, {_span(age)} old, "
         f"at most {_span(limit)} wanted",
@@ -399,7 +405,7 @@ def _fresh_within(subject: _Subject, wanted: Mapping[str, Any]) -> _Finding:
     )
 
 
-def _time_column(subject: _Subject) -> str:
+def _time_column(subject: Subject) -> str:
     names = {field: str(label) for label, field in subject.source.labels.items()}
     # The index first: a time series has its times there.
     for field in [*subject.source.levels, *names]:
@@ -417,21 +423,21 @@ def _span(length: timedelta) -> str:
     return f"{seconds:.0f} s"
 
 
-def _schema(subject: _Subject, where: str) -> _Finding:
+def _schema(subject: Subject, where: str) -> Finding:
     module, _, name = where.partition(":")
     try:
         schema: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        return _Finding(passed=False, description=f"{where}: {error}", metadata={})
+        return Finding(passed=False, description=f"{where}: {error}", metadata={})
     value = read_output(Path(subject.staged.path)) if subject.value is None else subject.value
     try:
         schema.validate(value, lazy=True)
     except Exception as error:  # noqa: BLE001 - pandera may not be installed, so its errors cannot be named
         return _refused(where, error)
-    return _Finding(passed=True, description=f"{where} holds", metadata={})
+    return Finding(passed=True, description=f"{where} holds", metadata={})
 
 
-def _refused(where: str, error: Exception) -> _Finding:
+def _refused(where: str, error: Exception) -> Finding:
     """A schema's objections: its failure cases if it lists them, else its first line."""
     cases: Any = getattr(error, "failure_cases", None)
     lines: list[str] = []
@@ -443,14 +449,14 @@ def _refused(where: str, error: Exception) -> _Finding:
             for row in cases.head(EXAMPLES).to_dict("records")
         ]
     first = lines[0] if lines else (str(error).splitlines() or [type(error).__name__])[0]
-    return _Finding(
+    return Finding(
         passed=False,
         description=f"{where}: {first[:300]}",
         metadata={"failures": count, "examples": lines} if lines else {},
     )
 
 
-CHECKS: dict[str, Callable[[_Subject, Any], _Finding]] = {
+CHECKS: dict[str, Check] = {
     "min_rows": _min_rows,
     "max_rows": _max_rows,
     "columns": _columns,

@@ -65,6 +65,22 @@ def test_two_runs_are_compared(say: Any, runs: list[dict[str, Any]], project: Pa
     assert not list((project / ".research_jobs").glob(".comparing*"))
 
 
+def test_a_run_that_changes_too_much_is_refused(say: Any, project: Path) -> None:
+    """The check `changed` compares with what is published, which stays if it fails."""
+    (project / "notebooks" / "manifest.yaml").write_text(
+        "notebooks: {prices: {outputs: {prices: {changed: {max_change: {close: 10%}}}}}}\n"
+    )
+    for close, code in (("30.0", 0), ("32.0", 0), ("40.0", 1)):
+        (project / "notebooks" / "prices.py").write_text(PRICES.format(close=close))
+        last = say("run", "prices", "--json")
+        assert last.code == code
+    (check,) = last.json[0]["checks"]
+    said = "close: +8 (25 %) at 2018-11-03: 32 -> 40, at most 10 % allowed"
+    assert (check["check"], check["passed"], check["description"]) == ("changed", False, said)
+    stored = say("show", "prices", "prices", "--json").json["head"]
+    assert [row["close"] for row in stored] == [10.0, 20.0, 32.0]
+
+
 def test_outputs_that_are_no_longer_stored(say: Any, project: Path) -> None:
     """Without the older outputs what cells show is compared, and the command says so."""
     manifest = project / "notebooks" / "manifest.yaml"

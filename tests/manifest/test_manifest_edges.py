@@ -26,6 +26,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "partitions": {"by": "day", "start": "2018-01-02"},
     "freshness": {"within": "3h"},
     "compression_level": {"compression": "brotli"},
+    "tolerance": {"max_share": 1},
 }
 # The edges that have a meaning, by the end of the field's path.
 ZERO = (
@@ -38,6 +39,8 @@ ZERO = (
     "max_rows",
     "catch_up",
     "outputs.x.keep",
+    "max_share",
+    "tolerance",
 )
 NEGATIVE = ("offset",)
 HOSTILE = (

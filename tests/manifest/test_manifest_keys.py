@@ -69,6 +69,7 @@ OUTPUT: dict[str, Any] = {
     "range": {"a": [0, 1]},
     "fresh_within": "3d",
     "schema": "checks:Prices",
+    "changed": {"max_share": "20%", "max_change": {"a": "10%"}},
     "severity": "warn",
     "compression": "gzip",
     "compression_level": 5,

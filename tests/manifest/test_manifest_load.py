@@ -290,6 +290,7 @@ notebooks:
         range: {close: [0, null], date: {min: 2018-01-01}}
         fresh_within: {column: date, within: 3d}
         schema: checks.prices:Prices
+        changed: {max_share: 20%, max_change: {close: 10%, open: 0.5}, tolerance: 1.0e-9}
         compression: zstd
         compression_level: 9
         row_group_size: 100000
@@ -329,7 +330,14 @@ notebooks:
         "range": {"close": [0, None], "date": ["2018-01-01", None]},
         "fresh_within": {"column": "date", "seconds": 3 * 86400.0},
         "schema": "checks.prices:Prices",
-        "severity": dict.fromkeys(("columns", "range", "fresh_within", "schema"), "error"),
+        "changed": {
+            "max_share": 0.2,
+            "max_change": {"close": {"relative": 0.1}, "open": {"absolute": 0.5}},
+            "tolerance": 1e-9,
+        },
+        "severity": dict.fromkeys(
+            ("columns", "range", "fresh_within", "schema", "changed"), "error"
+        ),
     }
     assert prices.options() == {
         "compression": "zstd",

@@ -107,6 +107,11 @@ REFUSED = [
     ("variants: {eu: 3}", "variant 'eu' is not a mapping of parameters"),
     ("deps: [[]]", "is not an asset key"),
 ]
+REFUSED += [
+    ("outputs: {x: {changed: {}}}", "changed has no limit"),
+    ("outputs: {x: {changed: {max_share: 120%}}}", "'120%' is not a part from 0 to 1"),
+    ("outputs: {x: {changed: {max_change: {a: x}}}}", "'x' is not how much 'a' may change"),
+]
 TAKEN = [
     f"partitions: {{{DAY}, shift: 23h59m}}",
     "partitions: {by: hour, start: 2020-01-01, shift: 59m}",

@@ -66,6 +66,7 @@ def test_the_schema_is_a_schema():
         "notebooks: {a: {partitions: {by: year, start: 2018}, automation: {on_cron: '@daily'}}}",
         "notebooks: {a: {automation: eager, after: b, watch: [x/*.csv], freshness: 24h}}",
         "notebooks: {a: {outputs: {x: {range: {c: [0, 1]}, fresh_within: 3d, schema: 'm:N'}}}}",
+        "notebooks: {a: {outputs: {x: {changed: {max_share: 20%, max_change: {c: 0.5}}}}}}",
         "notebooks: {a: {variants: {eu: {r: 1}, us: }, deps: [raw/x, [a, b]]}}",
         "schedules: {s: {cron: '0 6 * * *', notebooks: a, catch_up: none}}",
         "schedules: {s: {cron: ['0 6 * * *'], notebooks: [a], catch_up: 7, enabled: false}}",

@@ -112,7 +112,7 @@ def test_statistics_suffice_where_they_can(
     stage: Callable[..., StagedOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nulls, ranges and freshness of pandas columns are answered without reading any data."""
-    monkeypatch.setattr(checks._Subject, "batches", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr(checks.Subject, "batches", lambda *_: pytest.fail("data was read"))
     declared = {
         "min_rows": 1,
         "columns": ["n"],
@@ -243,6 +243,7 @@ def test_every_check_of_the_manifest_is_known() -> None:
             "range": {"a": [0, 1]},
             "fresh_within": "1d",
             "schema": "module:Name",
+            "changed": {"max_share": 1},
         }
     )
-    assert set(CHECKS) == set(declared.checks()) - {"severity"}
+    assert set(CHECKS) | {"changed"} == set(declared.checks()) - {"severity"}
