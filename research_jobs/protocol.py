@@ -118,6 +118,8 @@ class RunRequest:
     results_path : str or None
     capture_path : str or None
         Where the cells' rich outputs are recorded, one JSON object a line; None records nothing.
+    view : str or None
+        Folder of the run's view of the store, where what it reads is noted; see `store.view`.
     timeout_s, grace_s : float
         Seconds until the run is ended; seconds between INT, TERM and KILL.
     memory_bytes : int or None
@@ -151,6 +153,7 @@ class RunRequest:
     results: tuple[str, ...] = ()
     results_path: str | None = None
     capture_path: str | None = None
+    view: str | None = None
     timeout_s: float | None = None
     grace_s: float = 5.0
     memory_bytes: int | None = None

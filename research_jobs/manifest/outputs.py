@@ -229,7 +229,10 @@ class OutputSpec(Spec):
     )
     compression_level: Annotated[int, Strict()] | None = None
     row_group_size: Positive | None = Field(default=None, description="Rows in a row group.")
-    keep: Whole = Field(default=0, description="Old versions kept in addition to the current one.")
+    keep: Whole | None = Field(
+        default=None,
+        description="Old versions kept besides the current one; by default 7, of at most 2 GiB.",
+    )
 
     @field_validator("pandera")
     @classmethod

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from research_jobs.outcome import Outcome, State, from_json
+from research_jobs.provenance.assembling import RunFacts, assemble
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
 from research_jobs.report.header import ReportHeader
@@ -149,6 +150,9 @@ def _make_report(order: dict[str, Any]) -> dict[str, Any]:
         reports=reports,
         notebook_path=_path(order["notebook"]),
     )
+    if order["facts"] is not None and order["capture"] is not None:
+        facts, shown = RunFacts(**order["facts"]), Path(order["capture"])
+        assemble(facts, header.outcome, shown.parent, report.folder, reports)
     card = NotebookCard(**order["card"])
     update_gallery(reports, GalleryEntry(card, header, report), keep=order["keep"])
     thumbnail = report.thumbnail.name if report.thumbnail is not None else None

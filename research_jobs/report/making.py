@@ -27,6 +27,7 @@ from typing import Any, cast
 from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import to_json
 from research_jobs.process import hands_down
+from research_jobs.provenance.assembling import RunFacts
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
@@ -73,6 +74,8 @@ class ReportOrder:
         How many reports of the notebook are kept.
     mail : MailOrder, optional
         The mail to make of it.
+    facts : RunFacts or None
+        What the run's record says beside; without them none is written.
     """
 
     header: ReportHeader
@@ -83,6 +86,7 @@ class ReportOrder:
     card: dict[str, Any]
     keep: int | None
     mail: MailOrder | None = None
+    facts: RunFacts | None = None
 
 
 class _LostError(Exception):
@@ -120,6 +124,7 @@ def make_report(
         "card": order.card,
         "keep": order.keep,
         "mail": order.mail.to_json() if order.mail is not None else None,
+        "facts": order.facts.to_json() if order.facts is not None else None,
     }
     lost = ""
     try:

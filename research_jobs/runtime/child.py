@@ -43,6 +43,7 @@ from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
 from research_jobs.runtime.recording import open_recorder
 from research_jobs.runtime.workers import become_main
+from research_jobs.store.view import VIEW_VARIABLE
 
 __all__ = ["run_child"]
 
@@ -138,6 +139,8 @@ def _import_and_stage(
     except ResearchJobsError as error:
         return _failed(request, error)
     set_context(_context(request))
+    if request.view is not None:
+        os.environ[VIEW_VARIABLE] = request.view
     begun: list[Cell] = []
 
     def on_cell(cell: Cell) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.machinery import PathFinder
 from typing import Any, TypeAlias
 
-from research_jobs.runtime import figures
+from research_jobs.runtime import figures, reading
 from research_jobs.runtime.browsers import adapt_plotly, adapt_webbrowser, replace_attribute
 from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.display import (
@@ -60,6 +60,7 @@ def open_display(recorder: Recorder) -> Generator[Display]:
         undo.callback(shown.close)
         replace_attribute(undo, figures, "publish", shown.publish if recorder.active else None)
         _tell_imported(environment)
+        reading.watch_open(undo)
         hook = _ImportHook(_adapters(shown, undo))
         sys.meta_path.insert(0, hook)  # pyright: ignore[reportArgumentType]
         undo.callback(_remove, hook)
@@ -73,6 +74,7 @@ def _adapters(shown: Display, undo: ExitStack) -> dict[str, _Adapter]:
         "plotly.io._base_renderers": lambda module: adapt_plotly(module, shown, undo),
         "ipywidgets.widgets.widget_output": lambda module: _adapt_outputs(module, shown, undo),
     }
+    adapters |= reading.adapters(undo)
     if has_ipython():
         adapters[SHELL_MODULE] = lambda _module: promise_shell(shown)
     for name in list(adapters):

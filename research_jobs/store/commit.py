@@ -39,7 +39,7 @@ def publish(
     *,
     staging: Staging | Path,
     partition: PartitionKey | None,
-    keep: Mapping[str, int] | None = None,
+    keep: Mapping[str, int | None] | None = None,
     run_id: str,
     group: str | None = None,
     data_version: str | None = None,
@@ -59,9 +59,9 @@ def publish(
         Files below `staging`, written and synced by `write_output`. They are moved.
     staging : Staging or Path
     partition : PartitionKey or None
-    keep : mapping of str to int, optional
-        Output to the number of older versions to keep besides the new one. A version is kept when
-        any of its outputs asks for it.
+    keep : mapping of str to int or None, optional
+        Output to the number of older versions to keep besides the new one; None as in `retained`.
+        A version is kept when any of its outputs asks for it.
     run_id : str
     group : str, optional
         A Unix group that may read what is published.
@@ -156,7 +156,7 @@ def _publication(
     staging: Staging | Path,
     partition: PartitionKey | None,
     run_id: str,
-    keep: Mapping[str, int] | None = None,
+    keep: Mapping[str, int | None] | None = None,
     group: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Publication:

@@ -13,11 +13,11 @@ from typing import Any
 
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, ProjectError, did_you_mean
 from research_jobs.project import STORE_VARIABLE, Project, find_project, notebook_name
-from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import is_remote, read_segments
 from research_jobs.store.records import Version
 from research_jobs.store.selection import Selection, select
+from research_jobs.store.view import current_view, reader_of
 
 __all__ = ["Outputs", "load"]
 
@@ -137,12 +137,12 @@ class Outputs(Mapping[str, Any]):
         self.store = store
         self.notebook = notebook_name(notebook)
         self._selection = select(store, self.notebook, partition, project)
-        units, backend = self._selection.units, backend_of(store)
+        units, reader = self._selection.units, reader_of(store)
         self._held: list[HeldVersion] = []
         self._versions: list[tuple[Any, Version]] = []
         self._old = version is not None
         for unit in units:
-            held = backend.hold(unit, version)
+            held = reader.hold(unit, version)
             self._versions.append((unit, held.version))
             if len(units) <= HOLD_AT_MOST:
                 self._held.append(held)
@@ -216,7 +216,21 @@ class Outputs(Mapping[str, Any]):
                 f"{self.notebook} has no output {name!r}",
                 hint=did_you_mean(name, list(self), label="It has") or None,
             )
+        self._note(name)
         return files
+
+    def _note(self, name: str) -> None:
+        """Note in the run's record that it reads an output."""
+        view = current_view()
+        if view is not None:
+            read = [
+                [list(unit.segments), version.id]
+                for unit, version in self._versions
+                if name in version.outputs
+            ]
+            view.note(
+                {"load": self.notebook, "output": name, "store": self.store, "versions": read}
+            )
 
     def load(
         self,

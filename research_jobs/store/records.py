@@ -20,6 +20,8 @@ from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, partition_d
 
 __all__ = [
     "FORMAT",
+    "KEEP",
+    "KEEP_SPACE",
     "NO_PARTITIONING",
     "Partitioning",
     "Version",
@@ -32,10 +34,15 @@ __all__ = [
     "rows_of",
     "sequence",
     "short_id",
+    "sizes_of",
     "version_of",
 ]
 
 FORMAT = 1
+KEEP = 7
+"""Older versions that are kept of an output whose ``keep`` is not set..."""
+KEEP_SPACE = 2 * 2**30
+"""...as long as they take up no more bytes than this together."""
 _ROOT = re.compile(rf"\{VERSIONS}|\{PARTITIONS}(-\d+)?")
 NO_PARTITIONING = "Remove it, then run the notebook again."
 VERSION_ID = re.compile(r"(\d{6,})-[\w\-]+\Z")
@@ -172,7 +179,9 @@ def choose_version(unit: object, ids: Sequence[str], back: int) -> str:
 
 
 def retained(
-    newest: Collection[str], older: Iterable[tuple[str, Collection[str]]], keep: Mapping[str, int]
+    newest: Collection[str],
+    older: Iterable[tuple[str, Mapping[str, int]]],
+    keep: Mapping[str, int | None],
 ) -> list[str]:
     """Choose the older versions to keep.
 
@@ -183,19 +192,36 @@ def retained(
     ----------
     newest : collection of str
         The outputs of the new version.
-    older : iterable of (str, collection of str)
-        Ids and outputs of the others, newest first.
-    keep : mapping of str to int
-        Output to the number of older versions kept.
+    older : iterable of (str, mapping of str to int)
+        Ids of the others, newest first, and their outputs with their sizes in bytes.
+    keep : mapping of str to int or None
+        Output to the number of older versions kept; None for `KEEP` of them, as far as they fit
+        in `KEEP_SPACE`.
     """
     seen: dict[str, int] = dict.fromkeys(newest, 0)
+    spent: dict[str, int] = {}
     kept: list[str] = []
+
+    def asks(output: str, size: int) -> bool:
+        if output not in seen:
+            return True
+        number = keep.get(output, 0)
+        if number is not None:
+            return seen[output] < number
+        return seen[output] < KEEP and spent.get(output, 0) + size <= KEEP_SPACE
+
     for version, outputs in older:
-        if any(seen.get(output, -1) < keep.get(output, 0) for output in outputs):
+        if any(asks(output, size) for output, size in outputs.items()):
             kept.append(version)
-        for output in outputs:
+        for output, size in outputs.items():
             seen[output] = seen.get(output, 0) + 1
+            spent[output] = spent.get(output, 0) + size
     return kept
+
+
+def sizes_of(version: Version) -> dict[str, int]:
+    """Output to the bytes of its file, as a version's record says."""
+    return {name: int(item.get("bytes") or 0) for name, item in version.outputs.items()}
 
 
 def rows_of(version: Version | None) -> dict[str, int | None]:

@@ -11,9 +11,8 @@ from research_jobs.errors import OutputNotFoundError, PartitionError, did_you_me
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, context
-from research_jobs.store.backends import backend_of
-from research_jobs.store.backends.base import StoreBackend
 from research_jobs.store.layout import read_segments
+from research_jobs.store.view import Reader, reader_of
 
 __all__ = ["Selection", "select"]
 
@@ -35,8 +34,8 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
     ------
     OutputNotFoundError, PartitionError
     """
-    backend = backend_of(store)
-    units = list(backend.units(notebook))
+    reader = reader_of(store)
+    units = list(reader.units(notebook))
     if not units:
         raise _nothing_there(store, notebook, project)
     parted = [unit for unit in units if unit.segments]
@@ -48,12 +47,12 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
         return Selection(tuple(units), many=False)
     keys = {unit: read_segments(unit.segments) for unit in parted}
     if partition is None:
-        return _of_run(notebook, keys, context(), backend)
+        return _of_run(notebook, keys, context(), reader)
     return _of_request(notebook, keys, partition)
 
 
 def _of_run(
-    notebook: str, keys: Mapping[Any, PartitionKey], run: RunContext, backend: StoreBackend[Any]
+    notebook: str, keys: Mapping[Any, PartitionKey], run: RunContext, reader: Reader
 ) -> Selection:
     """A run's default: its own partition, or those that overlap its time window."""
     if not run.partition_key:
@@ -67,7 +66,7 @@ def _of_run(
     if exact:
         return Selection((exact[0],), many=False)
     if run.start is not None and run.end is not None:
-        windows = {unit: _window(backend, unit) for unit in keys}
+        windows = {unit: _window(reader, unit) for unit in keys}
         met = {
             unit: window
             for unit, window in windows.items()
@@ -80,8 +79,8 @@ def _of_run(
     raise _no_partition(notebook, run.partition_key, keys)
 
 
-def _window(backend: StoreBackend[Any], unit: Any) -> tuple[datetime, datetime] | None:
-    held = backend.hold(unit)
+def _window(reader: Reader, unit: Any) -> tuple[datetime, datetime] | None:
+    held = reader.hold(unit)
     held.release()
     if held.version.window is None:
         return None
@@ -190,7 +189,7 @@ def _no_partition(
 
 def _nothing_there(store: str, notebook: str, project: Project | None) -> OutputNotFoundError:
     """The error for a notebook without outputs: it is unknown, or has not run yet."""
-    stored = backend_of(store).notebooks()
+    stored = reader_of(store).notebooks()
     names = set(stored)
     if project is not None:
         folder = project.notebooks

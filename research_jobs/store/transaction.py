@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from research_jobs.store import links
 from research_jobs.store.backends.base import Publication, PublishedOutput
 from research_jobs.store.files import FolderLock, disk
 from research_jobs.store.layout import SUFFIX, Unit
+from research_jobs.store.readers import is_read
 from research_jobs.store.records import (
     Partitioning,
     describe_version,
@@ -39,6 +40,7 @@ from research_jobs.store.records import (
     retained,
     rows_of,
     short_id,
+    sizes_of,
 )
 from research_jobs.store.sharing import Sharing
 from research_jobs.store.versions import (
@@ -236,18 +238,18 @@ def _fill_version(progress: _Progress, job: Publication) -> None:
 
 
 def _prune(unit: Unit, current: str, job: Publication) -> None:
-    """Remove versions that no output's ``keep`` covers and no reader holds."""
-    older: list[tuple[str, Sequence[str]]] = []
+    """Remove versions that no output's ``keep`` covers, no reader holds and no record names."""
+    older: list[tuple[str, Mapping[str, int]]] = []
     for name in reversed(version_ids(unit)):
         if name != current:
             try:
-                older.append((name, list(read_version(unit, name).outputs)))
+                older.append((name, sizes_of(read_version(unit, name))))
             except (OSError, CorruptOutputError):
-                older.append((name, ()))
+                older.append((name, {}))
     newest = [item.name for item in job.staged]
     kept = retained(newest, older, job.keep)
     for name, _ in older:
-        if name not in kept:
+        if name not in kept and not is_read(unit.versions / name):
             _remove_version(unit.versions / name)
             failpoint("publish.pruned_one")
 

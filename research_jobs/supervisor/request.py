@@ -34,6 +34,7 @@ def build_request(
     results: Sequence[str] = (),
     results_path: str | None = None,
     capture_path: str | None = None,
+    view: str | None = None,
 ) -> RunRequest:
     """Everything that the fresh process needs for one run.
 
@@ -53,7 +54,7 @@ def build_request(
         Folder for staged outputs; without it no outputs are staged.
     results : sequence of str
         Variables for the caller, pickled to `results_path`.
-    results_path, capture_path : str, optional
+    results_path, capture_path, view : str, optional
 
     Returns
     -------
@@ -67,7 +68,8 @@ def build_request(
             for name, output in spec.outputs.items()
         )
     )
-    metadata = {"notebook": notebook.name, "run_id": run_id, "code_version": notebook.code_version}
+    # Nothing that differs between equal runs: equal outputs are equal files.
+    metadata = {"notebook": notebook.name, "code_version": notebook.code_version}
     if partition is not None:
         metadata["partition"] = partition.key
     folder = Path(notebook.path).parent
@@ -107,6 +109,7 @@ def build_request(
         results=tuple(results),
         results_path=results_path,
         capture_path=capture_path,
+        view=view,
         timeout_s=spec.timeout,
         memory_bytes=spec.memory,
         code_version=notebook.code_version,

@@ -249,7 +249,7 @@ def test_what_holds_where_nothing_is_said(load):
     assert manifest.schedules["a"].enabled
     output = manifest.notebooks["market_data"].outputs["keys"]
     assert output.checks()["severity"] == {"min_rows": "error", "max_rows": "warn"}
-    assert output.keep == 0
+    assert output.keep is None
     dynamic = manifest.notebooks["momentum_signals"].partitions.dynamic
     assert not dynamic.prune
     day = manifest.notebooks["performance_report"].partitions

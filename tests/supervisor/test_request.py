@@ -88,7 +88,7 @@ def test_request(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.secrets == {"API_KEY": "hunter22"}
     assert request.partition == partition
     assert request.metadata["notebook"] == "volatility/garch"
-    assert request.metadata["run_id"] == "run"
+    assert "run_id" not in request.metadata
     assert request.metadata["partition"] == "2018-11-01"
     assert request.code_version == request.metadata["code_version"] == notebook.code_version
     assert notebook.code_version

@@ -7,6 +7,7 @@ from pathlib import Path
 from research_jobs.errors import StoreError
 from research_jobs.orchestration.model.addresses import asset_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.provenance.shelf import KEPT
 from research_jobs.report.assets import ASSETS
 from research_jobs.report.gallery import NotebookCard
 from research_jobs.store.sharing import Sharing
@@ -50,8 +51,8 @@ def share_pages(catalog: Catalog, report: Path | None = None) -> str | None:
     sharing = Sharing(group)
     try:
         sharing.share_files(reports, report.parent if report is not None else reports)
-        for folder in (reports / ASSETS, report):
-            if folder is not None:
+        for folder in (reports / ASSETS, reports / KEPT, report):
+            if folder is not None and folder.exists():
                 sharing.share_tree(folder)
     except StoreError as error:
         return error.headline

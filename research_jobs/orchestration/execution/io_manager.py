@@ -62,8 +62,8 @@ class StagedRun:
     outputs : tuple of StagedOutput
     staging : Staging
     partition : PartitionKey or None
-    keep : mapping of str to int
-        Output to the number of old versions kept.
+    keep : mapping of str to int or None
+        Output to the number of older versions kept; see `retained`.
     settle : callable or None
         Called once that is settled.
     group : str or None
@@ -77,7 +77,7 @@ class StagedRun:
     outputs: tuple[StagedOutput, ...]
     staging: Staging
     partition: PartitionKey | None = None
-    keep: Mapping[str, int] = field(default_factory=dict[str, int])
+    keep: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
     settle: Settle | None = None
     group: str | None = None
     data_version: str | None = None

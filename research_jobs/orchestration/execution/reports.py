@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from research_jobs.notebook.local_modules import search_path
 from research_jobs.orchestration.execution.delivering import Delivering
 from research_jobs.orchestration.execution.gallery import notebook_card, share_pages
 from research_jobs.orchestration.model.addresses import report_link, run_page
@@ -21,6 +22,8 @@ from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
 from research_jobs.outcome import Outcome
 from research_jobs.project import Project
+from research_jobs.provenance.assembling import RunFacts
+from research_jobs.provenance.record import NAME
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
@@ -82,7 +85,7 @@ def make_run_report(
     if delivering is not None:
         with _not_failing(entry):
             mail = delivering.order(header, data_version)
-    order = replace(_order(catalog, entry, header, capture), mail=mail)
+    order = replace(_order(catalog, entry, header, capture, data_version), mail=mail)
     try:
         report = make_report(order, stop=cancel.listening)
     except Exception as error:
@@ -131,7 +134,9 @@ def _header(catalog: Catalog, entry: Entry, outcome: Outcome, step_key: str) -> 
     )
 
 
-def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) -> ReportOrder:
+def _order(
+    catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path, data_version: str | None
+) -> ReportOrder:
     reports = catalog.project.reports
     return ReportOrder(
         header=header,
@@ -141,6 +146,31 @@ def _order(catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path) 
         notebook=entry.notebook.path,
         card=asdict(notebook_card(catalog, entry)),
         keep=catalog.manifest.reports.keep,
+        facts=_facts(catalog, entry, header, data_version),
+    )
+
+
+def _facts(
+    catalog: Catalog, entry: Entry, header: ReportHeader, data_version: str | None
+) -> RunFacts:
+    project, notebook = catalog.project, entry.notebook
+    masked = catalog.manifest.masked
+    folder = Path(notebook.path).parent
+    return RunFacts(
+        project_root=str(project.root),
+        store=project.store,
+        state=str(project.state),
+        notebook=str(notebook.path),
+        search=search_path(folder, project.notebooks, project.root, catalog.sys_path),
+        helpers=notebook.local_modules,
+        third_party=notebook.third_party,
+        code_version=header.code_version,
+        git_commit=header.git_commit,
+        python=entry.spec.python,
+        data_version=data_version,
+        variables={
+            name: value for name, value in entry.spec.environment.items() if name not in masked
+        },
     )
 
 
@@ -149,6 +179,7 @@ def _links(catalog: Catalog, report: Report) -> Metadata:
     links: Metadata = {
         "report": dg.MetadataValue.url(report_link(catalog, report.html, report.anchor)),
         "report_file": dg.MetadataValue.path(str(report.html)),
+        "provenance": dg.MetadataValue.path(str(report.folder / NAME)),
     }
     if report.thumbnail is not None and report.thumbnail.suffix != ".js":
         chart = report_link(catalog, report.thumbnail)

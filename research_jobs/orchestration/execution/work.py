@@ -136,6 +136,7 @@ class Work:
                 partition=partition,
                 staging=str(staging.path) if staging else None,
                 capture_path=str(folder / "capture.jsonl"),
+                view=str(folder),
             )
             start_maker()  # warm by the time that the notebook has ended
             with slot or nullcontext():

@@ -81,8 +81,8 @@ class Publication:
     folder : Path
         The staging folder.
     partition : PartitionKey or None
-    keep : mapping of str to int
-        Output to the number of older versions kept.
+    keep : mapping of str to int or None
+        Output to the number of older versions kept; see `retained`.
     run_id : str
     group : str or None
         A Unix group that may read what is published.
@@ -97,7 +97,7 @@ class Publication:
     folder: Path
     partition: PartitionKey | None
     run_id: str
-    keep: Mapping[str, int] = field(default_factory=dict[str, int])
+    keep: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
     group: str | None = None
     data_version: str | None = None
     tell: Callable[[str], None] = _silent

@@ -60,6 +60,7 @@ from research_jobs.store.records import (
     retained,
     rows_of,
     short_id,
+    sizes_of,
     version_of,
 )
 
@@ -391,9 +392,8 @@ class RemoteStore:
         record = describe_version(
             version, unit.notebook, job.staged, job.partition, job.run_id, job.data_version
         )
-        kept = retained(
-            list(record["outputs"]), [(each.id, list(each.outputs)) for each in before], job.keep
-        )
+        older = [(each.id, sizes_of(each)) for each in before]
+        kept = retained(list(record["outputs"]), older, job.keep)
         records = [record, *(each.record for each in before if each.id in kept)]
         pointer = json.dumps({"format": FORMAT, "versions": records}, indent=1)
         objects.write(unit.pointer, pointer.encode())

@@ -1,0 +1,1 @@
+"""Where each number comes from: one record for each run, beside its report."""

@@ -1,0 +1,316 @@
+"""Write a run's record, in the process that makes its report.
+
+What the notebook's process noted is untrusted: it is read in linear time, within limits.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from research_jobs.filesystem import write_atomically
+from research_jobs.outcome import Outcome
+from research_jobs.provenance.digests import file_digest, folder_digest
+from research_jobs.provenance.environment import describe_environment
+from research_jobs.provenance.record import NAME, FileRead, Load, Record
+from research_jobs.provenance.shelf import keep
+from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS
+from research_jobs.store.readers import mark_read
+from research_jobs.store.records import sequence
+from research_jobs.store.view import READS
+
+__all__ = ["RunFacts", "assemble"]
+
+LINES = 50_000
+LINE = 1024 * 1024  # bytes of one: a read of ten thousand partitions
+HASHED_FILE, HASHED_ALL = 1 << 30, 4 << 30  # bytes; larger files are told by size and time
+FILES = 5_000
+NOTED = 200  # of what is not seen
+
+# Libraries whose compiled code reads files past every function that we watch.
+NATIVE = ("deltalake", "h5py", "lance", "netCDF4", "rasterio", "tables", "zarr")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the run worker knows of a run, beside its outcome.
+
+    Parameters
+    ----------
+    project_root, store, state : str
+        Folders of the project, the store, and what is kept between runs.
+    notebook : str
+        The notebook's file.
+    search : sequence of str
+        Where its helper modules are looked for, in order.
+    helpers : sequence of str
+        Import names of the project's modules that it imports.
+    third_party : sequence of str
+        Dotted names of the installed modules that it imports.
+    code_version, git_commit, python, data_version : str or None
+    variables : mapping of str to str
+    """
+
+    project_root: str
+    store: str
+    state: str
+    notebook: str
+    search: Sequence[str] = ()
+    helpers: Sequence[str] = ()
+    third_party: Sequence[str] = ()
+    code_version: str | None = None
+    git_commit: str | None = None
+    python: str | None = None
+    data_version: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def to_json(self) -> dict[str, Any]:
+        """As its keyword arguments."""
+        return asdict(self)
+
+
+def assemble(
+    facts: RunFacts, outcome: Outcome, run_folder: Path, folder: Path, reports: Path
+) -> Record:
+    """Write a run's record into its report's folder.
+
+    Parameters
+    ----------
+    facts : RunFacts
+    outcome : Outcome
+    run_folder : Path
+        Where the run noted its reads.
+    folder : Path
+        Of the report.
+    reports : Path
+        Of all reports.
+
+    Returns
+    -------
+    Record
+    """
+    noted = list(_noted(run_folder / READS))
+    python, packages = describe_environment(facts.python)
+    own = _sources(facts)
+    loads, files = _split(noted, facts)
+    record = Record(
+        notebook=outcome.notebook,
+        run_id=outcome.run_id,
+        partition=outcome.partition,
+        ending=outcome.state.value,
+        started_at=outcome.started_at,
+        code_version=facts.code_version,
+        files={name: _keep_source(reports, path) for name, path in own.items()},
+        git_commit=facts.git_commit,
+        parameters=outcome.parameters,
+        variables=facts.variables,
+        python=python,
+        environment=keep(reports, packages),
+        loads=tuple(loads),
+        reads=tuple(_files(files, facts, set(own))),
+        not_seen=tuple(_not_seen(noted, facts)),
+        data_version=facts.data_version,
+    )
+    write_atomically(folder / NAME, record.dump())
+    _mark_versions(record, facts.store, folder / NAME)
+    return record
+
+
+def _noted(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's reads that can be read."""
+    try:
+        with path.open("rb") as file:
+            for _ in range(LINES):
+                line = file.readline(LINE)
+                if not line:
+                    return
+                with suppress(ValueError, RecursionError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        yield entry
+    except OSError:
+        return
+
+
+# -- code ------------------------------------------------------------------------------------
+
+
+def _sources(facts: RunFacts) -> dict[str, Path]:
+    """The notebook and its helper modules, by their paths in the project."""
+    found = [Path(facts.notebook)]
+    for name in facts.helpers:
+        parts = name.split(".")
+        for folder in map(Path, facts.search):
+            module = folder.joinpath(*parts)
+            candidates = (module / "__init__.py", module.with_name(f"{parts[-1]}.py"))
+            path = next((path for path in candidates if path.is_file()), None)
+            if path is not None:
+                found.append(path)
+                break
+    return {_shown(str(path), facts.project_root): path for path in found}
+
+
+def _keep_source(reports: Path, path: Path) -> str:
+    try:
+        return keep(reports, path.read_bytes())
+    except OSError:
+        return ""
+
+
+def _shown(path: str, root: str) -> str:
+    """A path relative to the project, where it is inside."""
+    inside = os.path.relpath(path, root)
+    return path if inside.startswith("..") else inside.replace(os.sep, "/")
+
+
+# -- what was read ---------------------------------------------------------------------------
+
+
+def _split(
+    noted: Iterable[Mapping[str, Any]], facts: RunFacts
+) -> tuple[list[Load], dict[str, str]]:
+    """Outputs, whichever way they were read, and other files with their readers."""
+    loads: dict[Load, None] = {}
+    files: dict[str, str] = {}
+    for entry in noted:
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            if "load" in entry:
+                loads |= dict.fromkeys(_loads(entry, facts.store))
+            elif "file" in entry and len(files) < FILES:
+                path = str(entry["file"])
+                load = _load_of(path, facts.store)
+                if load is not None:
+                    loads[load] = None
+                elif not _is_of_store(path, facts.store):
+                    files.setdefault(path, str(entry["by"]))
+    return list(loads), files
+
+
+def _loads(entry: Mapping[str, Any], store: str) -> Iterator[Load]:
+    notebook, output = str(entry["load"]), str(entry["output"])
+    where = str(entry["store"])
+    for segments, version in entry["versions"]:
+        parts = tuple(map(str, segments))
+        folder = _version_folder(where, notebook, parts, str(version))
+        said = _described(folder)
+        yield Load(
+            notebook,
+            output,
+            parts,
+            str(version),
+            str(said.get("run_id") or ""),
+            str(said.get("data_version") or ""),
+            "" if where == store else where,
+        )
+
+
+def _load_of(path: str, store: str) -> Load | None:
+    """The version whose file a reader without us has opened; None for any other file."""
+    if "://" in store or not path.startswith(store.rstrip("/") + "/"):
+        return None
+    real = Path(path).resolve()
+    if real.suffix != SUFFIX or sequence(real.parent.name) < 0:
+        return None
+    parts = real.parent.relative_to(store).parts
+    hidden = next(i for i, part in enumerate(parts) if part.startswith((VERSIONS, PARTITIONS)))
+    said = _described(real.parent)
+    return Load(
+        "/".join(parts[:hidden]),
+        real.stem,
+        parts[hidden + 1 : -1],
+        real.parent.name,
+        str(said.get("run_id") or ""),
+        str(said.get("data_version") or ""),
+    )
+
+
+def _is_of_store(path: str, store: str) -> bool:
+    """Whether a file is one with which the store keeps its books."""
+    inside = path.startswith(f"{store.rstrip('/')}/")
+    return inside and any(f"/{hidden}" in path for hidden in (VERSIONS, PARTITIONS))
+
+
+def _version_folder(store: str, notebook: str, parts: tuple[str, ...], version: str) -> Path | None:
+    """The folder of a version in a local store."""
+    if "://" in store or sequence(version) < 0 or ".." in (*notebook.split("/"), *parts):
+        return None
+    folder = Path(store, notebook)
+    if not parts:
+        return folder / VERSIONS / version
+    for root in sorted(folder.glob(f"{PARTITIONS}*"), reverse=True):
+        if (root.joinpath(*parts) / version).is_dir():
+            return root.joinpath(*parts) / version
+    return None
+
+
+def _described(folder: Path | None) -> Mapping[str, Any]:
+    """A version's description; empty where it cannot be read."""
+    if folder is not None:
+        with suppress(OSError, ValueError):
+            said = json.loads((folder / "version.json").read_bytes())
+            if isinstance(said, dict):
+                return said
+    return {}
+
+
+def _files(files: Mapping[str, str], facts: RunFacts, own: set[str]) -> Iterator[FileRead]:
+    """Files with their hashes, without those that only Python itself reads."""
+    left = HASHED_ALL
+    for path, by in files.items():
+        name = _shown(path, facts.project_root)
+        if name in own or _is_of_python(path):
+            continue
+        place = Path(path)
+        try:
+            status = place.stat()
+        except OSError:
+            yield FileRead(name, by, None, 0, 0.0)
+            continue
+        digest: str | None = None
+        if place.is_dir():
+            digest = folder_digest(place)
+        elif place.is_file() and status.st_size <= min(HASHED_FILE, left):
+            digest = file_digest(place, remembered=Path(facts.state) / "cache" / "digests")
+            left -= status.st_size
+        yield FileRead(name, by, digest, status.st_size, status.st_mtime)
+
+
+def _is_of_python(path: str) -> bool:
+    """Whether a file belongs to a package, an interpreter or a system library."""
+    return (
+        path.endswith((".pyc", ".so"))
+        or "-packages/" in path
+        or "/lib/python3" in path
+        or path.startswith(("/usr/", "/etc/"))
+        or "/.cache/" in path
+    )
+
+
+def _not_seen(noted: Iterable[Mapping[str, Any]], facts: RunFacts) -> Iterator[str]:
+    """What the run read that no hash tells, each once."""
+    said: dict[str, None] = {}
+    for entry in noted:
+        for kind in ("address", "host", "program", "workers"):
+            if kind in entry:
+                said[f"{kind} {str(entry[kind])[:300]}"] = None
+        if "more" in entry:
+            said["more than it could note"] = None
+    imported = {name.partition(".")[0] for name in facts.third_party}
+    said |= dict.fromkeys(f"files read by {name}" for name in NATIVE if name in imported)
+    yield from list(said)[:NOTED]
+
+
+# -- versions that are read are kept ---------------------------------------------------------
+
+
+def _mark_versions(record: Record, store: str, place: Path) -> None:
+    for load in record.loads:
+        version = _version_folder(load.store or store, load.notebook, load.partition, load.version)
+        if version is not None:
+            mark_read(version, place)

@@ -1,0 +1,160 @@
+"""What `load()` reads through: the store, what a run has laid over it, and a note of each read.
+
+A run has a folder for what it needs while it lasts (`VIEW_VARIABLE` names it in its processes).
+``view.json`` there says what is read instead of the store's current versions; most runs have
+none. Each read is a line of ``reads.jsonl``: workers of the notebook inherit the variable, so
+theirs are there too. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import HeldVersion
+
+__all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view", "reader_of"]
+
+VIEW_VARIABLE = "RESEARCH_JOBS_VIEW"
+VIEW, READS = "view.json", "reads.jsonl"
+NOTED_AT_MOST = 20_000  # lines of one process
+
+
+@dataclass(frozen=True)
+class View:
+    """What a run reads instead of the store's current versions.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    store : str
+        The store that it is a view of. Others are read as they are.
+    overlay : str or None
+        A store whose outputs hide those of the same notebook and partition.
+    pins : mapping of (str, tuple of str) to str
+        Notebook and partition folders to the version that is read.
+    """
+
+    folder: Path
+    store: str = ""
+    overlay: str | None = None
+    pins: Mapping[tuple[str, tuple[str, ...]], str] = field(
+        default_factory=dict[tuple[str, tuple[str, ...]], str]
+    )
+
+    def write(self) -> None:
+        """Write it for the run's processes."""
+        pins = [
+            [notebook, list(parts), version] for (notebook, parts), version in self.pins.items()
+        ]
+        text = json.dumps({"store": self.store, "overlay": self.overlay, "pins": pins})
+        (self.folder / VIEW).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> View:
+        """The view of a run with this folder."""
+        try:
+            said: dict[str, Any] = json.loads((folder / VIEW).read_bytes())
+        except FileNotFoundError:
+            return cls(folder)
+        pins = {(str(name), tuple(parts)): str(version) for name, parts, version in said["pins"]}
+        return cls(folder, said["store"], said["overlay"], pins)
+
+    def note(self, entry: Mapping[str, Any]) -> None:
+        """Add a line to what the run has read; never fails, and says nothing twice."""
+        line = json.dumps(entry) + "\n"
+        if line in _noted or len(_noted) > NOTED_AT_MOST:
+            return
+        _noted.add(line)
+        if len(_noted) > NOTED_AT_MOST:
+            line = json.dumps({"more": True}) + "\n"
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self.folder / READS, flags, 0o600)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+
+
+_noted: set[str] = set()
+
+
+def current_view() -> View | None:
+    """The view of the run that this process belongs to; None outside of one."""
+    folder = os.environ.get(VIEW_VARIABLE)
+    return _view_of(folder) if folder else None
+
+
+@lru_cache(maxsize=1)
+def _view_of(folder: str) -> View:
+    return View.read(Path(folder))
+
+
+class Reader:
+    """A store as `load()` sees it.
+
+    Parameters
+    ----------
+    store : str
+    """
+
+    def __init__(self, store: str) -> None:
+        self._backend: Any = backend_of(store)
+        view = current_view()
+        self._view = view if view is not None and view.store == store else None
+        overlay = self._view.overlay if self._view is not None else None
+        self._overlay: Any = backend_of(overlay) if overlay is not None else None
+
+    def notebooks(self) -> tuple[str, ...]:
+        """The notebooks that have outputs, sorted."""
+        laid_over = self._overlay.notebooks() if self._overlay is not None else ()
+        return tuple(sorted({*self._backend.notebooks(), *laid_over}))
+
+    def units(self, notebook: str) -> Iterator[Any]:
+        """The units of a notebook, those of the overlay first; see `StoreBackend.units`."""
+        hidden: set[tuple[str, ...]] = set()
+        if self._overlay is not None:
+            for unit in self._overlay.units(notebook):
+                hidden.add(unit.segments)
+                yield _LaidOver(unit)
+        if hidden == {()}:
+            return
+        for unit in self._backend.units(notebook):
+            if unit.segments not in hidden:
+                yield unit
+
+    def hold(self, unit: Any, choose: str | int | None = None) -> HeldVersion:
+        """Hold a version of a unit; see `StoreBackend.hold`."""
+        if isinstance(unit, _LaidOver):
+            return self._overlay.hold(unit.unit, choose)
+        if choose is None and self._view is not None:
+            choose = self._view.pins.get((unit.notebook, unit.segments))
+        return self._backend.hold(unit, choose)
+
+
+@dataclass(frozen=True)
+class _LaidOver:
+    """A unit of the overlay."""
+
+    unit: Any
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        return self.unit.segments
+
+    def link(self, output: str) -> Any:
+        return self.unit.link(output)
+
+
+def reader_of(store: str) -> Reader:
+    """The store as this process is to see it."""
+    return Reader(store)
