@@ -6,9 +6,12 @@ to reach its parent, to read another report and to send what it finds to another
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -23,6 +26,8 @@ from research_jobs.report.assets import install_plotly
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery, write_page
 from research_jobs.report.layout import report_folder
+from research_jobs.report.mail import mail_html, make_mail
+from research_jobs.report.mail_order import MailOrder
 from research_jobs.report.morning import MorningPage, Problem, Row, Trouble
 from research_jobs.report.server import ReportServer
 
@@ -358,3 +363,81 @@ def test_nothing_hangs_out(browser, captures, header, show, tmp_path, width):
     page.goto(report.html.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+@pytest.mark.parametrize("width", [640, 390])
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_mail_fits_its_window(
+    captures: Any, header: Any, show: Any, browser: Any, tmp_path: Path, width: int, colours: str
+) -> None:
+    """Wide tables, wide pictures, long words and printed tables: no mail scrolls sideways."""
+    wide = "".join(f"<td>column {n}</td>" for n in range(40))
+    tall = f"<svg xmlns='http://www.w3.org/2000/svg'>{wide}</svg>"
+    cells = "".join(f"# %%\n{n}\n" for n in range(2, 7))
+    shows = {
+        2: show("text/html", f"<table><tr><th>x</th>{wide}</tr></table>"),
+        3: show("image/png", base64.b64encode(_wide_png()).decode()),
+        4: lambda recorder: recorder.display({"text/plain": "x" * 900}),
+        5: lambda recorder: recorder.display({"text/plain": ("=" * 95 + "\n") * 3}),
+        6: show("image/svg+xml", tall),
+    }
+    prose = f"# %% [markdown]\n# # Title {'y' * 90}\n# Words, {'z' * 200}.\n\n"
+    folder = tmp_path / "report"
+    build_report(captures.write(prose + cells, shows), header(), folder)
+    link = "https://reports.example.com/" + "p" * 200
+    order = MailOrder("research", (None,), False, str(tmp_path / "mail.eml"), link)
+    assert make_mail(folder, order).get("error") is None
+    path = tmp_path / "mail.html"
+    path.write_text(mail_html((tmp_path / "mail.eml").read_bytes()), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=colours)
+    try:
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("document.images.length") == 1
+        assert page.evaluate("document.images[0].naturalWidth") == 1200
+        assert 0 < page.evaluate("document.images[0].clientWidth") <= min(width, 640)
+        # Nothing is drawn in the colour of what is behind it.
+        contrast = page.evaluate(_CONTRAST)
+        assert contrast > 4.5, contrast
+    finally:
+        page.close()
+
+
+# The least contrast of any text with its background, by the rule of the WCAG.
+_CONTRAST = """() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((v) => {
+      v /= 255;
+      return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = getComputedStyle(node).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  let least = 21;
+  for (const node of document.body.querySelectorAll("*")) {
+    const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+    if (!own || !node.checkVisibility()) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))].sort((x, y) => y - x);
+    least = Math.min(least, (a + 0.05) / (b + 0.05));
+  }
+  return least;
+}"""
+
+
+def _wide_png() -> bytes:
+    """A picture of 1200 by 10 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    rows = (b"\0" + b"\x80" * 1200) * 10
+    head = struct.pack(">IIBBBBB", 1200, 10, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
