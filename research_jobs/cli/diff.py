@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, duration, print_json
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from research_jobs.comparison.shown import ShownChange
     from research_jobs.orchestration.model.catalog import Entry
     from research_jobs.protocol import PartitionKey
+    from research_jobs.provenance.causes import Cause
 
 __all__ = ["Success", "add_arguments", "causes", "run"]
 
@@ -56,10 +58,26 @@ class Success:
         return f"{self.at:%Y-%m-%d %H:%M:%S} (run {self.run_id[:8]})"
 
 
-def causes(project: Project, before: Success, after: Success) -> list[dict[str, Any]]:
-    """Why the outputs of two runs differ: objects with ``kind`` and ``what``."""
-    del project, before, after  # nothing is recorded yet from which to tell
-    return []
+def causes(
+    project: Project, notebook: str, before: Success, after: Success, shown: ShownChange | None
+) -> tuple[Cause, ...]:
+    """Why the outputs of two runs differ."""
+    from research_jobs.provenance.following import Two, explain
+
+    partition = after.report.outcome.partition if after.report is not None else None
+    cell = shown.cells[0] if shown is not None and shown.cells else None
+    title = f' "{cell.title}"' if cell is not None and cell.title else ""
+    return explain(
+        Two(notebook, before.run_id, after.run_id, partition),
+        reports=project.reports,
+        store=project.store,
+        folder=_work_folder(project),
+        first_cell=f"cell {cell.cell}{title}" if cell is not None else None,
+    )
+
+
+def _work_folder(project: Project) -> Path | None:
+    return project.state if os.access(project.state, os.W_OK) else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
     if compared is None and entry.spec.outputs:
         _lost(entry, [one for one in (before, after) if one.version is None])
     equal = compared.equal if compared is not None else shown is not None and shown.equal
-    known = [] if equal else causes(project, before, after)
+    known = () if equal else causes(project, entry.name, before, after, shown)
     if arguments.json:
         print_json(_as_json(entry, wanted, before, after, compared, shown, known, equal))
     else:
@@ -217,7 +235,7 @@ def _compare_stored(
 
     backend = backend_of(project.store)
     unit = backend.unit(entry.name, partition)
-    folder = project.state if os.access(project.state, os.W_OK) else None
+    folder = _work_folder(project)
     with ExitStack() as stack:
         held = [backend.hold(unit, one.id) for one in (before.version, after.version)]
         for one in held:
@@ -262,7 +280,7 @@ def _as_json(
     after: Success,
     compared: Comparison | None,
     shown: ShownChange | None,
-    known: list[dict[str, Any]],
+    known: Sequence[Cause],
     equal: bool,
 ) -> dict[str, Any]:
     from research_jobs.comparison.changes import to_json
@@ -271,7 +289,7 @@ def _as_json(
         "notebook": entry.name,
         "partition": partition,
         "equal": equal,
-        "causes": known,
+        "causes": [cause.to_json() for cause in known],
         "before": _run_json(before),
         "after": _run_json(after),
         "outputs": to_json(compared)["outputs"] if compared is not None else {},
@@ -298,15 +316,13 @@ def _print(
     after: Success,
     compared: Comparison | None,
     shown: ShownChange | None,
-    known: list[dict[str, Any]],
+    known: Sequence[Cause],
 ) -> None:
     from research_jobs.comparison.text import describe_comparison, describe_shown
 
     name = f"{entry.name} [{partition}]" if partition else entry.name
     print(f"{name}: {before.label} -> {after.label}")
-    for cause in known:
-        print(f"because of {cause['kind']}: {cause['what']}")
-    sections: list[list[str]] = []
+    sections: list[list[str]] = [[line for cause in known for line in cause.lines()]]
     if compared is not None:
         sections.append(list(describe_comparison(compared)))
     if shown is not None and shown.cells:

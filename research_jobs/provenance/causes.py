@@ -31,16 +31,31 @@ class Cause:
         One line.
     detail : str
         What is behind it, ``""`` where there is nothing: a diff of the code.
+    because : tuple of Cause
+        Of an input: why it changed.
     """
 
     kind: CauseKind
     what: str
     detail: str = ""
+    because: tuple[Cause, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As ``diff --json`` prints it."""
         said: dict[str, Any] = {"kind": self.kind, "what": self.what}
-        return said | ({"detail": self.detail} if self.detail else {})
+        if self.detail:
+            said["detail"] = self.detail
+        if self.because:
+            said["because"] = [cause.to_json() for cause in self.because]
+        return said
+
+    def lines(self, indent: str = "") -> Iterator[str]:
+        """For a person: the cause, what is behind it, and why that is so, further in."""
+        yield f"{indent}{self.kind}: {self.what}"
+        for line in self.detail.splitlines():
+            yield f"{indent}    {line}"
+        for cause in self.because:
+            yield from cause.lines(f"{indent}  ")
 
 
 def causes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from research_jobs.notebook.scan import scan
 from research_jobs.provenance.causes import causes
+from research_jobs.provenance.following import Two, explain
 from research_jobs.provenance.record import NAME, Record, find_record, records
 from research_jobs.provenance.shelf import kept
 from research_jobs.store.load import Outputs
@@ -226,6 +228,26 @@ def test_an_input_that_moved_is_named_and_an_equal_one_is_not(project: Any) -> N
         second.run_id,
         first.run_id,
     ]
+
+
+def test_an_input_is_followed_to_its_own_cause(project: Any) -> None:
+    """A report that moved names the rows that its input got, and the parameter behind them."""
+    project.materialize("prices")
+    before = project.materialize("report")
+    project.materialize("prices", config={"prices": {"rows": 4}})
+    after = project.materialize("report")
+    two = Two("report", before.run_id, after.run_id)
+    found = explain(two, reports=project.project.reports, store=project.project.store)
+    assert [cause.to_json() for cause in found] == [
+        {
+            "kind": "input",
+            "what": "prices.table got 1 row",
+            "because": [{"kind": "parameters", "what": "rows: 3 → 4"}],
+        }
+    ]
+    shutil.rmtree(project.project.reports / "report" / "_runs")
+    (cause,) = explain(two, reports=project.project.reports, store=project.project.store)
+    assert cause.kind == "unknown"
 
 
 def test_a_table_read_past_us_is_an_input_too(lab: Any, tmp_path: Path) -> None:

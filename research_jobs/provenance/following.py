@@ -1,0 +1,158 @@
+"""Follow a difference to its cause: an input that changed is followed to why it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from research_jobs.comparison.changes import OutputChange
+from research_jobs.comparison.outputs import compare_output
+from research_jobs.errors import ResearchJobsError
+from research_jobs.provenance.causes import Cause, causes
+from research_jobs.provenance.record import Load, find_record
+from research_jobs.store.backends import backend_of
+from research_jobs.store.layout import read_segments
+
+__all__ = ["Two", "briefly", "explain"]
+
+DEPTH = 6
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two runs of a notebook.
+
+    Parameters
+    ----------
+    notebook : str
+    before, after : str
+        Their ids.
+    partition : str or None
+    """
+
+    notebook: str
+    before: str
+    after: str
+    partition: str | None = None
+
+
+def explain(
+    two: Two,
+    *,
+    reports: Path,
+    store: str,
+    folder: Path | None = None,
+    differ: bool = True,
+    first_cell: str | None = None,
+    depth: int = DEPTH,
+) -> tuple[Cause, ...]:
+    """Why two runs made different outputs.
+
+    Parameters
+    ----------
+    two : Two
+    reports : Path
+        The folder of all reports.
+    store : str
+    folder : Path, optional
+        For tables that are too large to be compared in memory.
+    differ : bool
+        Whether their outputs differ.
+    first_cell : str, optional
+        The first cell that showed something else.
+    depth : int
+        How many notebooks upstream are followed.
+
+    Returns
+    -------
+    tuple of Cause
+    """
+    runs = (two.before, two.after)
+    found = [find_record(reports, two.notebook, run, two.partition) for run in runs]
+    if found[0] is None or found[1] is None:
+        missing = two.before if found[0] is None else two.after
+        return (Cause("unknown", f"the report of run {missing[:8]} is not kept"),) if differ else ()
+    before, after = found[0][1], found[1][1]
+
+    def input_change(old: Load, new: Load) -> str | None:
+        change = _compared(old, new, store, folder)
+        if change is None:
+            return None
+        return "" if change.equal else briefly(change)
+
+    direct = causes(
+        reports, before, after, differ=differ, input_change=input_change, first_cell=first_cell
+    )
+    if depth == 0:
+        return direct
+    olds = {load.name: load for load in before.loads}
+    news = {load.name: load for load in after.loads}
+
+    def upstream(cause: Cause) -> Cause:
+        name = cause.what.partition(" ")[0]
+        old, new = olds.get(name), news.get(name)
+        if cause.kind != "input" or old is None or new is None:
+            return cause
+        above = Two(new.notebook, old.run_id, new.run_id, _key_of(new.partition))
+        because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
+        return replace(cause, because=because)
+
+    return tuple(map(upstream, direct))
+
+
+def _key_of(segments: Sequence[str]) -> str | None:
+    return read_segments(tuple(segments)).key if segments else None
+
+
+def _compared(old: Load, new: Load, store: str, folder: Path | None) -> OutputChange | None:
+    """What differs between two versions of an input; None where one is no longer kept."""
+    try:
+        backend = backend_of(new.store or store)
+        for unit in backend.units(new.notebook):
+            if unit.segments == new.partition:
+                break
+        else:
+            return None
+        with ExitStack() as stack:
+            held = [backend.hold(unit, load.version) for load in (old, new)]
+            for each in held:
+                stack.callback(each.release)
+            files = [each.version.file(new.output) for each in held]
+            return compare_output(*files, folder=folder)
+    except (ResearchJobsError, OSError):
+        return None
+
+
+def briefly(change: OutputChange) -> str:
+    """What differs in an output, in a few words: ``got 1 row, 3 rows changed``."""
+    if change.status != "both":
+        return f"was {change.status}"
+    if change.kind_before != change.kind_after:
+        return f"is a {change.kind_after}, and was a {change.kind_before}"
+    return ", ".join(_counts(change)) or "; ".join(change.notes) or "changed"
+
+
+def _counts(change: OutputChange) -> Iterator[str]:
+    table, parts = change.table, change.parts
+    if table is not None:
+        rows = (
+            ("got", table.rows_added, ""),
+            ("lost", table.rows_removed, ""),
+            ("has", table.rows_changed, " that changed"),
+        )
+        for verb, count, tail in rows:
+            if count:
+                yield f"{verb} {count:,} row{'s' if count > 1 else ''}{tail}"
+        odd = [name for name, column in table.columns.items() if column.status != "changed"]
+        if odd:
+            yield f"columns {', '.join(odd[:5])} came or went"
+    elif parts is not None:
+        number = parts.added + parts.removed + parts.changed
+        first = parts.changes[0] if parts.changes else None
+        if first is not None and number == 1 and first.what == "changed":
+            place = f" at {first.path}" if first.path else ""
+            yield f"changed{place}: {first.before} → {first.after}"
+        else:
+            yield f"has {number:,} parts that differ"
