@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ def _run(one: _Verified, source: Path, project: Project, timeout: float) -> None
         capture = Path(folder, "cells.jsonl")
         outcome = record_notebook(one.name, capture, project=project, timeout=timeout)
         cells = read_capture(capture).cells
-    after = [_recorded(cell.shown) for cell in cells]
+    module = one.name.replace("/", ".")
+    after = [_recorded(cell.shown, module) for cell in cells]
     one.ended = str(outcome.state)
     if not outcome.state.ok and outcome.failure is not None:
         one.ended += f" ({outcome.failure.headline})"
@@ -92,7 +94,7 @@ def _run(one: _Verified, source: Path, project: Project, timeout: float) -> None
     )
 
 
-def _recorded(shown: Sequence[object]) -> Shown | None:
+def _recorded(shown: Sequence[object], module: str) -> Shown | None:
     from research_jobs.report.record import Error, Output, Stream
 
     texts: list[str] = []
@@ -107,7 +109,9 @@ def _recorded(shown: Sequence[object]) -> Shown | None:
             figures += figure
         elif isinstance(item, Error):
             error = item.ename
-    return Shown("\n".join(texts), figures, error)
+    # What the editor's kernel calls __main__ has the notebook's own name here.
+    text = re.sub(rf"(?<![\w.]){re.escape(module)}\.", "__main__.", "".join(texts))
+    return Shown(text, figures, error)
 
 
 def _report(verified: Sequence[_Verified]) -> None:

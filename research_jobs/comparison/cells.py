@@ -82,14 +82,14 @@ def shown_of(outputs: Iterable[Any]) -> Shown:
             text, figure = shown_value(output.get("data") or {})
             texts.append(text)
             figures += figure
-    return Shown("\n".join(texts), figures, error)
+    return Shown("".join(texts), figures, error)
 
 
 def shown_value(data: Mapping[str, Any]) -> tuple[str, int]:
-    """The text of a value and whether it is a figure, from its mime bundle."""
+    """The text of a value, in lines of its own, and whether it is a figure."""
     if any(kind.startswith("image/") or "plotly" in kind or "vega" in kind for kind in data):
         return "", 1
-    return f"{joined(data.get('text/plain'))}\n", 0
+    return f"\n{joined(data.get('text/plain'))}\n", 0
 
 
 def joined(text: Any) -> str:
@@ -140,10 +140,11 @@ def _difference(cell: int, old: Shown, new: Shown) -> CellDifference | None:
 _TIMINGS = re.compile(
     r"^.*(?:CPU times|Wall time|per loop|Peak memory|peak memory|function calls).*$"
     r"|Time:\s+\d\d:\d\d:\d\d"
-    r"|(?:Date:\s+)?\w{3}, \d\d \w{3} \d{4}",
+    r"|(?:Date:\s+)?\w{3}, \d\d \w{3} \d{4}"
+    r"|^%pylab is deprecated.*|^Populating the interactive namespace.*",
     re.MULTILINE,
 )
-_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+|\x1b\[[\d;]*m|<Figure size [^>]*>|<Axes[^>]*>")
+_ADDRESS = re.compile(r"\b(?:at )?0x[0-9a-fA-F]{6,}|\x1b\[[\d;]*m|<Figure size [^>]*>|<Axes[^>]*>")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
 
 

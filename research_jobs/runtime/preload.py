@@ -88,6 +88,10 @@ UNSAFE_MODULES = frozenset(
 # A rehearsal that leaves anything behind is unfit, like a module.
 _REHEARSAL = "research_jobs.runtime.rehearsal"
 
+# polars adds its allocator's settings at each import. A program that has imported it hands them on
+# to the template, where every module that imports polars would count as unfit.
+_GROWING = frozenset({"_RJEM_MALLOC_CONF"})
+
 # Native threads that restart in a forked child or are not needed there.
 _HARMLESS_THREADS = ("jemalloc_bg_thd", "polars-")
 
@@ -142,7 +146,7 @@ class Preload:
         with watch_lookups() as self.lookups, _display_variables():
             for name in STATEFUL_MODULES:
                 importlib.import_module(name)
-            self.environment = frozenset(os.environ)
+            self.environment = frozenset(os.environ) - _GROWING
             self.state = self._process_state()
             self._examine("research_jobs")
             # The project's first: the earlier an unfit one is found, the less is repeated.

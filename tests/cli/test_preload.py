@@ -91,3 +91,13 @@ def test_a_run_says_it_in_the_log(command: Any, tmp_path: Path) -> None:
     (log,) = (tmp_path / "project" / ".research_jobs").rglob("compute_logs/*.err")
     assert "noisy_library is not preloaded: its import writes to stdout\n" in log.read_text()
     assert log.with_suffix(".out").read_text() == "hello from an import\n"
+
+
+def test_a_program_that_has_imported_polars(call: Any, tmp_path: Path) -> None:
+    """What polars adds to the environment at each import makes no module unfit."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "a.py").write_text(NOTEBOOK.format("polars"))
+    done = call("list", "--preload", "--json", _RJEM_MALLOC_CONF="dirty_decay_ms:500")
+    (warm,) = json.loads(done.stdout)["warm"]
+    assert "polars" in warm["loaded"]
+    assert warm["left_out"] == {}

@@ -15,7 +15,9 @@ from research_jobs.comparison.cells import Shown, compare_cells, stored_cells
         ("0.1234", "0.12345"),
         ("1,234.5", "1234.5"),
         ("1e-05", "1.0e-05"),
-        ("<f at 0x7f01>", "<f at 0x7f99>"),
+        ("<f at 0x7f0123>", "<f at 0x7f99ab>"),
+        ("A, id: 0x7f0123456", "A, id: 0x7f99ab456"),
+        ("%pylab is deprecated, use\nPopulating the interactive namespace\n1", "1"),
         ("x\nWall time: 3 s", "x\nWall time: 4 s"),
         ("=====\nx 1\n=====", "==========\nx 1\n=========="),
         ("Tue, 26 Nov 2024 Time: 12:00:01 R2 0.5", "Wed, 27 Nov 2024 Time: 13:10:11 R2 0.5"),
@@ -47,9 +49,10 @@ def test_differences(before: Shown, after: Shown | None, what: str, numbers: str
 
 
 def test_stored_outputs_are_read() -> None:
-    """Streams, values, figures and errors of format 4; cells without outputs are not compared."""
+    """Streams (a line in pieces, too), values, figures, errors; empty cells are not compared."""
     outputs = [
-        {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]},
+        {"output_type": "stream", "name": "stdout", "text": ["a\n", "b"]},
+        {"output_type": "stream", "name": "stdout", "text": "c\n"},
         {"output_type": "stream", "name": "stderr", "text": "warned"},
         {"output_type": "execute_result", "data": {"text/plain": ["1"], "text/html": "<b>1</b>"}},
         {"output_type": "display_data", "data": {"image/png": "x", "text/plain": "<Figure>"}},
@@ -63,7 +66,7 @@ def test_stored_outputs_are_read() -> None:
     ]
     assert stored_cells({"cells": cells}) == [
         None,
-        Shown("a\nb\n\n1\n\n", 1, "KeyError"),
+        Shown("a\nbc\n\n1\n", 1, "KeyError"),
         None,
         None,
     ]
