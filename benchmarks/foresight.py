@@ -41,10 +41,10 @@ READABLE = re.compile(
 )
 FATAL = frozenset({
     "syntax", "notebook", "missing-module", "missing-name", "removed-name", "missing-file",
-    "undefined-name", "used-before-assigned", "input-call", "kernel-name", "exit-call",
-    "other-language", "home-path",
+    "undefined-name", "used-before-assigned", "input-call", "kernel-name", "other-language",
+    "always-raises",
 })  # fmt: skip
-"""Codes of findings that say that a notebook will fail."""
+"""Codes of findings that say that a notebook will fail. ``sys.exit()`` may end it well."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def foreseen(ran: Ran, found: Iterable[dict[str, Any]]) -> bool:
         finding["line"] == ran.line
         or named & {Path(word).name for word in re.findall(r"'([^']+)'", finding["message"])}
         for finding in found
-        if finding["code"] in FATAL
+        if finding["code"] in FATAL | {"exit-call"}
     )
 
 

@@ -19,6 +19,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from research_jobs.notebook.assigned import assigned_names
+from research_jobs.notebook.walk import dotted_name
 
 __all__ = [
     "RequiredImport",
@@ -26,7 +27,9 @@ __all__ = [
     "distribution_of",
     "installed",
     "locate",
+    "missing_attribute",
     "missing_part",
+    "module_attributes",
     "required_imports",
 ]
 
@@ -66,7 +69,7 @@ class RequiredImport:
     @property
     def top(self) -> str:
         """str: the name of the top-level module."""
-        return self.module.partition(".")[0]
+        return _top(self.module)
 
 
 def distribution_of(module: str) -> str:
@@ -77,7 +80,8 @@ def distribution_of(module: str) -> str:
 def required_imports(tree: ast.Module) -> tuple[RequiredImport, ...]:
     """The imports that run whenever the file does, relative ones left out.
 
-    Imports under ``try`` with a handler, under ``if``, and in functions may never run.
+    Imports under ``try`` with a handler, under ``if``, and in functions may never run. A handler
+    that imports again what failed in the ``try`` (below an installation, often) fails too.
     """
     return tuple(
         RequiredImport(module, names, node.lineno, node.col_offset + 1)
@@ -98,10 +102,20 @@ def _unguarded(body: Sequence[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom
     for statement in body:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             yield statement
-        elif isinstance(statement, (ast.With, ast.For, ast.ClassDef, ast.Try)) and not getattr(
-            statement, "handlers", None
-        ):
+        elif isinstance(statement, ast.Try) and statement.handlers:
+            tried = {
+                _top(module) for one in _unguarded(statement.body) for module, _ in _modules(one)
+            }
+            for handler in statement.handlers:
+                for again in _unguarded(handler.body):
+                    if tried.issuperset(_top(module) for module, _ in _modules(again)):
+                        yield again
+        elif isinstance(statement, (ast.With, ast.For, ast.ClassDef, ast.Try)):
             yield from _unguarded(statement.body)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def installed(modules: Collection[str], python: str | None = None) -> frozenset[str]:
@@ -197,6 +211,72 @@ def missing_part(
             missing = _missing_name((name,), str(Path(folders[0], "__init__.py")), parent)
             if missing is not None:
                 return missing
+    return None
+
+
+def module_attributes(tree: ast.Module) -> Iterator[tuple[ast.Attribute, str, tuple[str, ...]]]:
+    """What a file reads from modules: the place, what its import bound, and the attributes.
+
+    Names that are bound in another way too are left out, and so is all below ``if``, which may ask
+    whether an attribute is there.
+    """
+    nodes = list(_outside_conditions(tree))
+    modules = {name: module for node in nodes for name, module in _bound_modules(node)}
+    for node in nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            modules.pop(node.id, None)
+        elif isinstance(node, ast.arg):
+            modules.pop(node.arg, None)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            root, *names = dotted_name(node, {}).split(".")
+            if root in modules and not any(name.startswith("__") for name in names):
+                yield node, modules[root], tuple(names)
+
+
+def _bound_modules(node: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.asname or _top(alias.name), alias.name if alias.asname else _top(alias.name)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _outside_conditions(tree: ast.Module) -> Iterator[ast.AST]:
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (ast.If, ast.IfExp, ast.BoolOp)):
+            todo.extend(ast.iter_child_nodes(node))
+
+
+def missing_attribute(
+    module: str, attributes: Sequence[str], located: Mapping[str, tuple[str, ...]]
+) -> tuple[str, str] | None:
+    """The first attribute that a module does not bind, and what does not bind it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted: what an import statement binds.
+    attributes : sequence of str
+        What is read from it, one from the other.
+    located : mapping
+        As `locate` returns it.
+    """
+    folders = located.get(_top(module), ())
+    file, parent = "", _top(module)
+    for part in [*module.split(".")[1:], *attributes]:
+        if not folders:
+            if file:  # a module: the part is a name in it
+                return _missing_name((part,), file, parent)
+            return None
+        below, plain = _below(folders, part)
+        if below is None and not plain:
+            return _missing_name((part,), str(Path(folders[0], "__init__.py")), parent)
+        parent, folders, file = f"{parent}.{part}", below or (), plain
     return None
 
 

@@ -15,7 +15,9 @@ from research_jobs.notebook.environment import (
     RequiredImport,
     bound_names,
     distribution_of,
+    missing_attribute,
     missing_part,
+    module_attributes,
     required_imports,
 )
 from research_jobs.notebook.interface import parameters_cell, parameters_of
@@ -85,7 +87,8 @@ def foresee(
     found = [
         *_imports(tree, where),
         *_files(use, where),
-        *_removed(tree, origins, where),
+        *_gone(tree, origins, where),
+        *_raised(tree),
         *_cells(text),
         *_statements_in_comments(text),
         *_unread_parameters(text, tree),
@@ -180,18 +183,44 @@ def _files(use: FileUse, where: Surroundings) -> Iterator[ParityFinding]:
             )
 
 
-def _removed(
+def _gone(
     tree: ast.Module, origins: Mapping[str, str], where: Surroundings
 ) -> Iterator[ParityFinding]:
+    """Names that libraries no longer have, and attributes that installed modules do not bind."""
     guarded = guarded_lines(tree)
+    known: set[tuple[int, int]] = set()
     for found in removed_names(tree, origins, where.versions):
-        if found.node.lineno not in guarded:
-            yield ParityFinding(
-                found.node.lineno,
-                found.node.col_offset + 1,
-                "removed-name",
-                f"{found.library} no longer has '{found.name}'",
-            )
+        node = found.node
+        if node.lineno not in guarded:
+            known.add((node.lineno, node.col_offset))
+            message = f"{found.library} no longer has '{found.name}'"
+            yield ParityFinding(node.lineno, node.col_offset + 1, "removed-name", message)
+    reported: set[tuple[str, str]] = set()
+    for node, module, attributes in module_attributes(tree):
+        top = module.partition(".")[0]
+        place = (node.lineno, node.col_offset)
+        if node.lineno in guarded or place in known or where.resolver.holds(top, where.search):
+            continue
+        missing = missing_attribute(module, attributes, where.located)
+        if missing is not None and missing not in reported:
+            reported.add(missing)
+            message = f"the installed {missing[1]} has no '{missing[0]}'"
+            yield ParityFinding(place[0], place[1] + 1, "missing-name", message)
+
+
+def _raised(tree: ast.Module) -> Iterator[ParityFinding]:
+    """Exceptions that every run raises, such as those of `convert` for what it cannot write."""
+    for node in tree.body:
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            text = ast.unparse(node.exc)
+            if not text.startswith(("SystemExit", "KeyboardInterrupt")):
+                yield ParityFinding(
+                    node.lineno,
+                    node.col_offset + 1,
+                    "always-raises",
+                    f"this line ends every run: {text if len(text) < 80 else text[:76] + ' ...'}",
+                    "error",
+                )
 
 
 _COMMENTED_CELL = re.compile(r"#[ \t]*%%[ \t]*(\w+)")

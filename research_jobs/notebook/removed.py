@@ -56,6 +56,7 @@ pandas 1.0: pandas.datetools pandas.lib pandas.tslib pandas.DataFrame.from_csv
 pandas 1.0: .ix .as_matrix
 pandas 2.0: .iteritems
 pandas 2.0: pandas.datetime pandas.np pandas.Int64Index pandas.Float64Index pandas.UInt64Index
+matplotlib 3.9: matplotlib.cm.get_cmap matplotlib.pyplot.cm.get_cmap
 scikit-learn 1.2: sklearn.datasets.load_boston sklearn.datasets.fetch_mldata
 scipy 1.12: scipy.stats.binom_test scipy.stats.median_absolute_deviation
 scipy 1.13: scipy.signal.gaussian scipy.signal.hann scipy.signal.hamming scipy.signal.blackman
