@@ -1,7 +1,7 @@
 """Delivers what waits where no watch runs: ``python -m research_jobs.notify.courier ROOT``.
 
 A run starts it when it has left a report. Whoever holds the watch's lock delivers, so there is one
-at a time; what a courier could not deliver within minutes waits for the next one, or for a watch.
+at a time; what a courier could not deliver within a minute waits for the next one, or for a watch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from research_jobs.project import Project, find_project
 
 __all__ = ["open_watch_lock", "start_courier", "take"]
 
-LONGEST_S = 300.0
+LONGEST_S = 60.0
 
 
 def open_watch_lock(project: Project) -> IO[Any]:
