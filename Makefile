@@ -19,7 +19,7 @@ PYTEST_ARGS ?= --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help:  ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
 run: $(VENV)/.installed  ## Materialise every notebook through Dagster and print the outcomes
@@ -62,6 +62,10 @@ test-cgroup: $(VENV)/.installed-dev  ## Test the kernel's memory limits (needs u
 test-systemd:  ## Boot a systemd, interrupt every service in every order (root, debootstrap; half an hour)
 	@$(PYTHON) tests/support/in_systemd.py $(ARGS)
 
+.PHONY: test-install
+test-install:  ## Boot a Debian 12, install a server in it, upgrade it, roll it back (root, debootstrap)
+	@$(PYTHON) tests/support/in_install.py $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 minutes: ARGS="--minutes N --seed N"
 	@$(BIN)/python tests/support/soak.py $(ARGS)
@@ -77,6 +81,9 @@ fix: $(VENV)/.installed-dev  ## Format, and apply automatic lint fixes
 
 .PHONY: install
 install: $(VENV)/.installed-dev  ## Create the environment
+
+.PHONY: install-server
+install-server: $(VENV)/.installed-server  ## Create an environment for a server (VENV=...): no developers' packages
 
 .PHONY: screenshots
 screenshots: $(VENV)/.installed-dev  ## Retake the screenshots in docs/images (needs Chromium)
@@ -107,6 +114,14 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need"
 	@$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
+
+# What the notebooks import is in requirements.txt; the samples' packages stand in for it.
+REQUIREMENTS := $(wildcard requirements.txt)
+$(VENV)/.installed-server: $(SOURCES) $(REQUIREMENTS) | $(BIN)/python
+	@$(PIP) install --upgrade --constraint constraints.txt pip
+	@$(PIP) install --constraint constraints.txt --editable \
+		$(if $(REQUIREMENTS),. --requirement $(REQUIREMENTS),'.[samples]')
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

@@ -179,6 +179,13 @@ class PostgresServer:
             f"password={self.password} dbname={database}"
         )
 
+    def url(self, database: str) -> str:
+        """What deploy/dagster.yaml takes from the environment."""
+        return (
+            f"postgresql+psycopg2://{self.username}:{self.password}@{self.host}:{self.port}"
+            f"/{database}"
+        )
+
     def storage(self, database: str | None = None) -> dict[str, Any]:
         """What ``storage:`` of a dagster.yaml is to be, over a database of its own."""
         return {

@@ -76,7 +76,5 @@ def _print(done: Deployment) -> None:
             print(f"  {label:9} {name}")
     for name, (before, after) in done.changes.schedules.items():
         print(f"  schedule  {name}: {before or 'none'} -> {after or 'none'}")
-    if done.requirements:
-        print(f"  installed {done.requirements}")
     for note in done.notes:
         print(f"  note      {note}")

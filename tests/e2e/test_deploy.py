@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +82,6 @@ class Server:
     author: Path
     environment: Mapping[str, str]
     url: str
-    python: Path = field(default_factory=lambda: Path(sys.executable))
 
     def publish(self, **files: str | None) -> str:
         """Commit and push notebooks (None deletes); ``manifest`` is the manifest."""
@@ -110,10 +106,10 @@ class Server:
     def head(self) -> str:
         return git(self.project, "rev-parse", "HEAD")
 
-    def command(self, *words: str, python: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command, as an administrator calls it on the server."""
         return subprocess.run(
-            [python or sys.executable, "-m", "research_jobs.cli.main", *words],
+            [sys.executable, "-m", "research_jobs.cli.main", *words],
             cwd=self.project,
             env=dict(self.environment),
             capture_output=True,
@@ -122,9 +118,9 @@ class Server:
             timeout=200,
         )
 
-    def deploy(self, *words: str, code: int = 0, python: Path | None = None) -> Any:
+    def deploy(self, *words: str, code: int = 0) -> Any:
         """What ``deploy --json`` says; the line on stderr where a step failed."""
-        done = self.command("deploy", "--url", self.url, "--json", *words, python=python)
+        done = self.command("deploy", "--url", self.url, "--json", *words)
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout) if done.stdout else done.stderr.splitlines()[-1]
 
@@ -303,69 +299,15 @@ def test_no_tick_is_lost(server: Server, e2e: Any) -> None:
     assert "often" in server.deploy("--pull")["changes"]["schedules"]
 
 
-@pytest.fixture(scope="module")
-def environment_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that sees our packages, and into which pip may install."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    packages = f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-    ours = Path(sys.prefix, "lib", packages)
-    line = f"import site; site.addsitedir({str(ours)!r})\n"
-    (folder / "venv" / "lib" / packages / "ours.pth").write_text(line)
-    return python
-
-
-def write_wheel(folder: Path, version: str) -> str:
-    """A package with one module, ready to install; its file's name."""
-    info = f"tiny_requirement-{version}.dist-info"
-    files = {
-        "tiny_requirement.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny-requirement\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    name = f"tiny_requirement-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(folder / name, "w") as wheel:
-        lines = []
-        for path, text in files.items():
-            wheel.writestr(path, text)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
-            lines.append(f"{path},sha256={digest.decode()},{len(text)}\n")
-        wheel.writestr(f"{info}/RECORD", f"{''.join(lines)}{info}/RECORD,,\n")
-    return name
-
-
-def test_requirements_are_installed_when_they_change(
-    server: Server, environment_of_its_own: Path
-) -> None:
-    """A changed file is installed once; one that cannot be installed leaves what was."""
-    python = environment_of_its_own
-
-    def installed() -> str:
-        program = "import tiny_requirement; print(tiny_requirement.version)"
-        done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
+def test_packages_are_not_installed_but_named(server: Server) -> None:
+    """A commit that changes which packages there must be is served; a note names the file."""
     listed = server.author / "requirements.txt"
-    listed.write_text(f"./{write_wheel(server.author, '1.0')}\n")
+    listed.write_text("numpy\n")
     server.push()
-    done = server.deploy("--pull", python=python)
-    assert (done["requirements"], installed()) == ("requirements.txt", "1.0")
+    (note,) = server.deploy("--pull")["notes"]
+    assert note.startswith("requirements.txt has changed")
     server.publish(two="# %%\ny = 5\n")
-    assert server.deploy("--pull", python=python)["requirements"] is None
-
-    before, good = server.head(), server.served()
-    listed.write_text("./no_such_file-1.0-py3-none-any.whl\n")
-    server.publish(two="# %%\ny = 6\n")
-    line = server.deploy("--pull", python=python, code=2)
-    assert "requirements.txt cannot be installed" in line
-    assert f"The working tree is back at {before[:10]}." in line
-    assert (server.head(), installed(), server.served()) == (before, "1.0", good)
-
-    listed.write_text(f"./{write_wheel(server.author, '2.0')}\n")
-    server.push()
-    assert server.deploy("--pull", python=python)["requirements"] == "requirements.txt"
-    assert installed() == "2.0"
+    assert server.deploy("--pull")["notes"] == []
 
 
 def test_where_nobody_serves(server: Server, e2e: Any) -> None:
@@ -389,7 +331,7 @@ def test_a_server_of_another_folder(server: Server, tmp_path: Path) -> None:
     server.publish(two="# %%\ny = 8\n")
     line = elsewhere.deploy("--pull", code=2)
     assert "serves other notebooks than these" in line
-    assert f"The working tree is back at {before[:10]}." in line
+    assert f"The working tree is back at {before[:10]}, and served as before." in line
     assert (elsewhere.head(), server.served()) == (before, good)
 
 

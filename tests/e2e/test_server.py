@@ -89,11 +89,7 @@ def server(postgres: Any, tmp_path_factory: pytest.TempPathFactory, e2e: Any) ->
     environment = e2e.environment(
         DAGSTER_HOME=str(home),
         RESEARCH_JOBS_PROJECT=str(project),
-        RESEARCH_JOBS_PG_HOST=postgres.host,
-        RESEARCH_JOBS_PG_PORT=str(postgres.port),
-        RESEARCH_JOBS_PG_DB=postgres.create_database(),
-        RESEARCH_JOBS_PG_USER=postgres.username,
-        RESEARCH_JOBS_PG_PASSWORD=postgres.password,
+        RESEARCH_JOBS_PG_URL=postgres.url(postgres.create_database()),
     )
     code_port, port = str(e2e.free_port()), str(e2e.free_port())
     (project / "deploy").mkdir()

@@ -276,7 +276,9 @@ def listening(project: Project) -> Iterator[Callable[[str], None]]:
     def begin(host: str) -> None:
         while opened:
             opened.pop().close()
-        opened.append(socket.create_server((host, 0)))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        both = family == socket.AF_INET6
+        opened.append(socket.create_server((host, 0), family=family, dualstack_ipv6=both))
         register(project, "webserver", "http://localhost:9")
 
     yield begin
@@ -286,13 +288,14 @@ def listening(project: Project) -> Iterator[Callable[[str], None]]:
 
 @pytest.mark.servers
 def test_a_server_that_everybody_reaches(ask: Ask, listening: Callable[[str], None]) -> None:
-    """What it really listens on counts; on the loopback it is well."""
+    """What it really listens on counts; on the loopback, as IPv6 writes it too, it is well."""
     listening("0.0.0.0")
     answer = ask("listeners")
     assert answer.ok is False
     assert "--host 127.0.0.1" in answer.fix
-    listening("127.0.0.1")
-    assert ask("listeners").ok is True
+    for loopback in ("127.0.0.1", *(["::ffff:127.0.0.1"] if socket.has_dualstack_ipv6() else [])):
+        listening(loopback)
+        assert ask("listeners").ok is True
 
 
 def test_a_store_that_is_a_file(project: Project, ask: Ask) -> None:

@@ -136,11 +136,7 @@ class Soak:
         } | {
             "DAGSTER_HOME": str(self.home),
             "RESEARCH_JOBS_PROJECT": str(self.project),
-            "RESEARCH_JOBS_PG_HOST": postgres.host,
-            "RESEARCH_JOBS_PG_PORT": str(postgres.port),
-            "RESEARCH_JOBS_PG_DB": self.database,
-            "RESEARCH_JOBS_PG_USER": postgres.username,
-            "RESEARCH_JOBS_PG_PASSWORD": postgres.password,
+            "RESEARCH_JOBS_PG_URL": postgres.url(self.database),
             "TMPDIR": str(folder / "tmp"),
             MARKER: self.token,
         }

@@ -27,7 +27,6 @@ from research_jobs.orchestration.model.snapshot import Changes, Snapshot, compar
 from research_jobs.orchestration.operations.deploy_tree import Tree, read_tree
 from research_jobs.orchestration.operations.git import Repository
 from research_jobs.orchestration.operations.history import read_statuses
-from research_jobs.orchestration.operations.requirements import Requirements
 from research_jobs.orchestration.operations.served import reload_definitions, served_definitions
 from research_jobs.project import Project
 from research_jobs.resident.client import NoHostError, ask, connect
@@ -37,6 +36,8 @@ __all__ = ["Deployment", "Refusal", "deploy"]
 # How long the webserver may take to show new definitions, and the host to load them: seconds.
 SERVED_S = 20.0
 HOST_S = 120.0
+# What says which packages there must be.
+_PACKAGES = ("requirements.txt", "pyproject.toml", "constraints.txt")
 
 Result: TypeAlias = Literal["deployed", "nothing new", "refused", "would deploy"]
 
@@ -70,8 +71,6 @@ class Deployment:
         Since the last deployment.
     refusals : tuple of Refusal
         What would be taken down, whether or not that was to be accepted.
-    requirements : str or None
-        The file that was, or would be, installed.
     notes : tuple of str
         What else a person should know.
     """
@@ -81,7 +80,6 @@ class Deployment:
     after: str | None
     changes: Changes
     refusals: tuple[Refusal, ...] = ()
-    requirements: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -92,7 +90,6 @@ class _Record:
     notebooks: Mapping[str, str]
     schedules: Mapping[str, str]
     others: str
-    requirements: str | None
     package: str
 
     @property
@@ -163,7 +160,6 @@ class _Steps:
         self._say = say
         self._repository = Repository.of(project.root)
         self._record = _read_record(project)
-        self._undo: list[Callable[[], str]] = []
         self._notes: list[str] = []
 
     # -- before anything changes ----------------------------------------------------------
@@ -175,7 +171,7 @@ class _Steps:
         head = self._repository.head() if self._repository else None
         new = self._fetch() if pull else head
         self._say(f"Checking {new[:10]}…" if new else "Checking…")
-        self._tree, wanted = self._look(new if new != head else None)
+        self._tree = self._look(new if new != head else None)
         tree, record = self._tree, self._record
         # Only a digest of ours tells every change; Dagster shows names, versions and times.
         changes = (
@@ -183,12 +179,9 @@ class _Steps:
             if record
             else compare(served, Snapshot(tree.versions, tree.schedules))
         )
-        self._digest = wanted.digest if wanted else None
-        install = self._digest is not None and self._digest != self._installed(pulled=new != head)
         is_new = (
             record is None
             or new != head
-            or install
             or bool(changes)
             or record.package != _package_digest()
             or not tree.is_served(served)
@@ -199,7 +192,6 @@ class _Steps:
             after=new,
             changes=changes,
             refusals=tuple(self._refusals(catalog, served)),
-            requirements=wanted.path.name if wanted and install else None,
         )
 
     def _fetch(self) -> str:
@@ -208,22 +200,13 @@ class _Steps:
         self._say("Fetching…")
         return self._repository.fetch()
 
-    def _look(self, commit: str | None) -> tuple[Tree, Requirements | None]:
-        """What a commit, or the working tree, would be served as and needs."""
+    def _look(self, commit: str | None) -> Tree:
+        """What a commit, or the working tree, would be served as."""
         root, repository = self._project.root, self._repository
         if commit is None or repository is None:
-            return read_tree(root), Requirements.of(root)
+            return read_tree(root)
         with repository.checkout(commit, self._project.notebooks) as folder:
-            tree = read_tree(root, repository=repository.root, tree=folder)
-            wanted = Requirements.of(folder / root.relative_to(repository.root))
-            return tree, wanted
-
-    def _installed(self, *, pulled: bool) -> str | None:
-        """The digest of the requirements that are installed, as far as that is known."""
-        if self._record is not None:
-            return self._record.requirements
-        here = Requirements.of(self._project.root)
-        return here.digest if here and pulled else None
+            return read_tree(root, repository=repository.root, tree=folder)
 
     def _refusals(self, catalog: Catalog, served: Snapshot) -> Iterator[Refusal]:
         """What ran before, and would not any more."""
@@ -244,20 +227,16 @@ class _Steps:
     # -- and then -------------------------------------------------------------------------
 
     def carry_out(self, plan: Deployment) -> Deployment:
-        """Move, install, reload, wait; undo it all if one of these fails."""
+        """Move, reload, wait; move back if one of these fails."""
+        moved = self._move(plan)
         try:
-            self._move(plan)
-            self._install(plan)
             self._renew_host()
             self._reload(plan.changes.removed)
         except BaseException as error:
-            restored = self._restore()
+            restored = self._restore(moved)
             if not isinstance(error, ResearchJobsError | OSError):
                 raise
-            what = error.headline if isinstance(error, ResearchJobsError) else str(error)
-            raise ProjectError(
-                what, hint=" ".join(restored) or "The working tree is as it was."
-            ) from error
+            raise ProjectError(_line(error), hint=restored) from error
         package = _package_digest()
         if self._record is not None and self._record.package != package:
             self._notes.append(
@@ -265,40 +244,20 @@ class _Steps:
                 "research-jobs-daemon and research-jobs-watch"
             )
         tree = self._tree
-        _write_record(
-            self._project,
-            _Record(tree.notebooks, tree.schedules, tree.others, self._digest, package),
-        )
+        _write_record(self._project, _Record(tree.notebooks, tree.schedules, tree.others, package))
         return replace(plan, result="deployed", notes=tuple(self._notes))
 
-    def _move(self, plan: Deployment) -> None:
+    def _move(self, plan: Deployment) -> str | None:
+        """Move the working tree; the commit that it was at, if it moved."""
         repository, before, after = self._repository, plan.before, plan.after
         if repository is None or before is None or after is None or before == after:
-            return
+            return None
         repository.fast_forward(after)
-
-        def move_back() -> str:
-            repository.move_back(before)
-            return f"The working tree is back at {before[:10]}."
-
-        self._undo.append(move_back)
-
-    def _install(self, plan: Deployment) -> None:
-        wanted = Requirements.of(self._project.root)
-        if plan.requirements is None or wanted is None:
-            return
-        self._say(f"Installing {wanted.path.name}…")
-        if self._undo:
-            # After the tree has moved back, which is undone later: in the order of doing.
-            self._undo.append(self._install_again)
-        wanted.install()
-
-    def _install_again(self) -> str:
-        before = Requirements.of(self._project.root)
-        if before is None:
-            return ""
-        before.install()
-        return f"{before.path.name} is installed as it was."
+        for name in repository.changed(
+            before, after, [self._project.root / one for one in _PACKAGES]
+        ):
+            self._notes.append(f"{name} has changed, and packages with it: nothing was installed")
+        return before
 
     def _renew_host(self) -> None:
         """Have the host load the new code now, rather than before its next run.
@@ -316,8 +275,6 @@ class _Steps:
 
     def _reload(self, removed: Sequence[str]) -> None:
         self._say("Reloading…")
-        if self._undo:
-            self._undo.append(self._reload_again)
         reload_definitions(self._url)
         names = AssetNames(self._tree.prefix)
         deadline = time.monotonic() + SERVED_S
@@ -329,19 +286,20 @@ class _Steps:
                 )
             time.sleep(0.5)
 
-    def _reload_again(self) -> str:
-        reload_definitions(self._url)
-        return "The definitions of before are served."
+    def _restore(self, moved: str | None) -> str:
+        """Move back, and have that served; what was restored."""
+        if moved is None or self._repository is None:
+            return "The working tree is as it was."
+        try:
+            self._repository.move_back(moved)
+            reload_definitions(self._url)
+        except (ResearchJobsError, OSError) as error:
+            return f"It could not all be undone: {_line(error)}."
+        return f"The working tree is back at {moved[:10]}, and served as before."
 
-    def _restore(self) -> list[str]:
-        said: list[str] = []
-        for step in self._undo:
-            try:
-                said.append(step())
-            except (ResearchJobsError, OSError) as error:  # noqa: PERF203 - the others still count
-                what = error.headline if isinstance(error, ResearchJobsError) else str(error)
-                said.append(f"It could not all be undone: {what}.")
-        return [line for line in said if line]
+
+def _line(error: ResearchJobsError | OSError) -> str:
+    return error.headline if isinstance(error, ResearchJobsError) else str(error)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,9 @@ def check_listeners(site: Site) -> Answer:
     alive = {name: one for name, one in registered(site.project).items() if one.alive}
     for name, service in alive.items():
         for host, port in _listens(service.pid):
-            if not ipaddress.ip_address(host).is_loopback:
+            # gRPC listens on IPv4 by a socket of IPv6: ::ffff:127.0.0.1.
+            ip = ipaddress.ip_address(host)
+            if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback:
                 fix = (
                     f"Start the {name} with --host 127.0.0.1, and let a proxy with a login "
                     "pass requests to it (docs/deploy.md)."

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -82,6 +82,11 @@ class Repository:
     def move_back(self, commit: str) -> None:
         """Move branch and working tree back to a commit; local edits stay."""
         self._git("reset", "--quiet", "--keep", commit)
+
+    def changed(self, before: str, after: str, files: Iterable[Path]) -> list[str]:
+        """Which of these files differ between two commits."""
+        names = map(str, files)
+        return self._git("diff", "--name-only", before, after, "--", *names).splitlines()
 
     @contextlib.contextmanager
     def checkout(self, commit: str, notebooks: Path) -> Generator[Path]:
