@@ -25,6 +25,7 @@ BENCHMARKS = {
     "schedules": "one notebook a run, launched by the daemon, beside bare imports and Dagster",
     "timeline": "where the time of one run of 100 notebooks goes",
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
+    "retention": "what a run leaves on the disk, and a year of runs",
     "display": "what showing tables and charts costs, and their report",
 }
 """Name to summary, in the order in which they run."""

@@ -16,6 +16,7 @@
     │   ├── OutputNotAssignedError    the notebook never assigned it
     │   └── OutputNotParquetError     its value cannot be Parquet
     ├── BackupError                   a backup, its repository or its restoring
+    ├── PruneError                    nothing can be removed just now
     └── StoreError                    stored outputs
         ├── OutputNotFoundError       no such notebook, output, partition or version in the store
         └── CorruptOutputError        a file in the store that cannot be read
@@ -48,6 +49,7 @@ __all__ = [
     "ParameterError",
     "PartitionError",
     "ProjectError",
+    "PruneError",
     "ResearchJobsError",
     "RunError",
     "SourceLocation",
@@ -207,6 +209,10 @@ class OutputNotParquetError(OutputError):
 
 class BackupError(ResearchJobsError):
     """A backup cannot be made, read or restored."""
+
+
+class PruneError(ResearchJobsError):
+    """What is no longer kept cannot be removed."""
 
 
 class StoreError(ResearchJobsError):

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 __all__ = [
     "attempts",
+    "folder_bytes",
     "make_folder",
     "make_private",
     "open_private",
@@ -82,6 +83,19 @@ def attempts(path: Path) -> Iterator[int]:
     """Count attempts at something that others undo; raise after very many."""
     yield from range(ATTEMPTS)
     raise FileNotFoundError(errno.ENOENT, "It is removed each time it is created", str(path))
+
+
+def folder_bytes(folder: Path) -> int:
+    """How many bytes are in the files below a folder; links are not followed."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    total += folder_bytes(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def make_private(folder: Path) -> None:

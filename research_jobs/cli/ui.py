@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         try:
             project.make_state_folder()
-            sink = None if arguments.verbose else stack.enter_context(open_private(log))
+            sink = None if arguments.verbose else stack.enter_context(open_private(log, "ab"))
+            if sink is not None:
+                sink.truncate(0)  # appended to, so that the nightly job can cut it meanwhile
             print("Starting…", flush=True)
             stack.enter_context(_serve_reports(project, host, reports_port, port))
             environment = _environment(project, reports_port)

@@ -33,6 +33,7 @@ from research_jobs.manifest.models import (
     ScheduleSpec,
 )
 from research_jobs.manifest.recipients import RecipientsReader
+from research_jobs.manifest.retention import RetentionSpec
 from research_jobs.manifest.values import is_variable
 from research_jobs.project import Project, notebook_name
 
@@ -40,6 +41,7 @@ __all__ = ["load_manifest"]
 
 SECTIONS = (
     "defaults", "notebooks", "schedules", "secrets", "reports", "alerts", "heartbeat", "backup",
+    "retention",
 )  # fmt: skip
 _SYNONYMS = {"notebook": "notebooks", "schedule": "schedules", "alert": "alerts"}
 _ENTRIES = ("notebooks", "schedules", "alerts")  # sections of entries that stand alone
@@ -98,12 +100,22 @@ class _Loader(RecipientsReader):
         alerts = self._alerts(root, defaults)
         heartbeat = self._optional(root, "heartbeat", HeartbeatSpec, read_heartbeat)
         backup = self._optional(root, "backup", BackupSpec, read_backup)
+        kept = self._lenient(RetentionSpec, root.children.get("retention"), "retention")[0]
         project = self._project(root)
         defaults = self._recipients(root, defaults, notebooks, schedules)
         if self.unreadable is not None:
             notebooks, schedules = {}, {}
         return self._finish(
-            defaults, notebooks, schedules, secrets, reports, alerts, heartbeat, backup, project
+            defaults,
+            notebooks,
+            schedules,
+            secrets,
+            reports,
+            alerts,
+            heartbeat,
+            backup,
+            kept,
+            project,
         )
 
     def _finish(self, *parts: Any) -> Manifest:

@@ -18,6 +18,7 @@ from research_jobs.manifest.models import (
     ScheduleSpec,
     SharedSpec,
 )
+from research_jobs.manifest.retention import RetentionSpec
 from research_jobs.project import notebook_name
 
 __all__ = ["Manifest", "Problem", "Scope", "with_defaults"]
@@ -62,6 +63,7 @@ class Manifest:
         The channels without a mistake, the quiet hours with their time zone filled in.
     heartbeat : HeartbeatSpec or None
     backup : BackupSpec or None
+    retention : RetentionSpec
     project : ProjectSpec
         ``prefix`` and ``group``.
     problems : tuple of Problem
@@ -80,6 +82,7 @@ class Manifest:
     alerts: Mapping[str, ChannelSpec] = field(default_factory=dict[str, ChannelSpec])
     heartbeat: HeartbeatSpec | None = None
     backup: BackupSpec | None = None
+    retention: RetentionSpec = field(default_factory=RetentionSpec)
     project: ProjectSpec = field(default_factory=ProjectSpec)
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None

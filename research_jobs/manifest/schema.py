@@ -18,6 +18,7 @@ from research_jobs.manifest.models import (
     ReportsSpec,
     ScheduleSpec,
 )
+from research_jobs.manifest.retention import RetentionSpec
 
 __all__ = ["manifest_schema", "schema_text"]
 
@@ -41,6 +42,7 @@ class ManifestModel(ProjectSpec):
         HeartbeatSpec | str | None, Field(description="Told regularly that all is well.")
     ] = None
     backup: Annotated[BackupSpec | str | None, Field(description="Where backups go.")] = None
+    retention: RetentionSpec = Field(default_factory=RetentionSpec)
 
 
 def manifest_schema() -> dict[str, Any]:

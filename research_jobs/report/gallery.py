@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from research_jobs.filesystem import make_folder, temporary_path
+from research_jobs.filesystem import folder_bytes, make_folder, temporary_path
 from research_jobs.outcome import Outcome, State
 from research_jobs.report.assets import UI_SCRIPT, asset_text, install_asset, write_atomically
 from research_jobs.report.header import ReportHeader
@@ -37,7 +37,7 @@ from research_jobs.report.layout import RUNS, Report
 from research_jobs.report.morning import DATA, MorningPage, render_morning
 from research_jobs.report.templates import render
 
-__all__ = ["GalleryEntry", "NotebookCard", "plain", "update_gallery", "write_page"]
+__all__ = ["GalleryEntry", "NotebookCard", "plain", "prune_reports", "update_gallery", "write_page"]
 
 KEEP = 30
 _RAN, _RUN, _CLOSE = "researchJobsRan(", "researchJobsRun(", ");\n"
@@ -190,22 +190,83 @@ def _retain_sometimes(folder: Path, keep: int) -> None:
 
 
 def _retain(folder: Path, keep: int) -> None:
-    path = folder / "runs.js"
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines, retired = _sorted_out(folder, keep)
+    _retire(folder, lines, retired)
+
+
+def _sorted_out(folder: Path, keep: int, before: float = 0.0) -> tuple[list[bytes], list[Path]]:
+    """The lines of the runs whose reports stay, and the folders of the others."""
+    lines = (folder / "runs.js").read_bytes().splitlines(keepends=True)
     runs = [(line, run) for line in lines if (run := _parsed(line, _RUN)) is not None]
     runs.sort(key=lambda item: item[1]["started"])
-    latest = {run["partition"]: run["id"] for _, run in runs}
+    latest = {run["partition"]: run for _, run in runs}
     kept_ids = {run["id"] for _, run in runs[max(0, len(runs) - max(keep, 1)) :]}
-    kept_ids.update(run_id for partition, run_id in latest.items() if partition is not None)
-    if len(kept_ids) == len(runs) == len(lines):
-        return
+    kept_ids.update(
+        run["id"]
+        for partition, run in latest.items()
+        if partition is not None and run["started"] >= before
+    )
+    retired = [
+        report
+        for _, run in runs
+        if run["id"] not in kept_ids
+        and (report := folder / RUNS / str(run["id"])).parent == folder / RUNS
+        and report.name != ".."
+    ]
+    return [line for line, run in runs if run["id"] in kept_ids], retired
+
+
+def _retire(folder: Path, kept: list[bytes], retired: Iterable[Path]) -> None:
     # Out of the list before it goes from the disk: no page ever leads to nothing.
-    write_atomically(path, b"".join(line for line, run in runs if run["id"] in kept_ids))
-    for _, run in runs:
-        report = folder / RUNS / str(run["id"])
-        inside = report.parent == folder / RUNS and report.name != ".."
-        if run["id"] not in kept_ids and inside and report.is_dir():
+    text = b"".join(kept)
+    if text != (folder / "runs.js").read_bytes():
+        write_atomically(folder / "runs.js", text)
+    for report in retired:
+        if report.is_dir():
             shutil.rmtree(report, ignore_errors=True)
+
+
+def prune_reports(
+    reports: Path, *, keep: int, before: float, abandoned: float, dry_run: bool = False
+) -> list[tuple[Path, int]]:
+    """Remove the reports that are no longer kept, and those that no page leads to.
+
+    Parameters
+    ----------
+    reports : Path
+        The reports' folder.
+    keep : int
+        As of `update_gallery`.
+    before : float
+        Unix time, seconds: the last report of a partition goes if its run is older.
+    abandoned : float
+        And what is in no list if it has not changed since.
+    dry_run : bool
+        Only say which.
+
+    Returns
+    -------
+    list of (Path, int)
+        The folders, and how many bytes were in each.
+    """
+    found: list[tuple[Path, int]] = []
+    for folder in sorted(path.parent for path in reports.rglob("runs.js")):
+        with _locked(reports):
+            kept, retired = _sorted_out(folder, keep, before)
+            listed = {run["id"] for line in kept if (run := _parsed(line, _RUN)) is not None}
+            stray = [
+                path
+                for path in (folder / RUNS).glob("*")
+                if path.is_dir() and path.name not in listed and path not in retired
+            ]
+            gone = [path for path in retired if path.is_dir()]
+            gone += [path for path in stray if path.stat().st_mtime < abandoned]
+            found += [(path, folder_bytes(path)) for path in gone]
+            if not dry_run:
+                _retire(folder, kept, ())
+        for path in () if dry_run else gone:
+            shutil.rmtree(path, ignore_errors=True)
+    return found
 
 
 def _line(function: str, record: Mapping[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,15 @@ from research_jobs.store.versions import (
     version_ids,
 )
 
-__all__ = ["FAILPOINTS", "NOTE", "SWITCH_FAILPOINTS", "publish_unit", "write_partitioning"]
+__all__ = [
+    "FAILPOINTS",
+    "NOTE",
+    "SWITCH_FAILPOINTS",
+    "publish_unit",
+    "remove_version",
+    "surplus",
+    "write_partitioning",
+]
 
 # Points at which a test can kill the process; see docs/outputs.md.
 FAILPOINTS = (
@@ -237,8 +245,21 @@ def _fill_version(progress: _Progress, job: Publication) -> None:
     failpoint("publish.synced")
 
 
-def _prune(unit: Unit, current: str, job: Publication) -> None:
-    """Remove versions that no output's ``keep`` covers, no reader holds and no record names."""
+def surplus(
+    unit: Unit, current: str, newest: Collection[str], keep: Mapping[str, int | None]
+) -> list[str]:
+    """The versions of a unit that no ``keep`` covers and no record names, newest first.
+
+    Parameters
+    ----------
+    unit : Unit
+    current : str
+        The current version, which is never among them.
+    newest : collection of str
+        Its outputs.
+    keep : mapping of str to int or None
+        As of `retained`.
+    """
     older: list[tuple[str, Mapping[str, int]]] = []
     for name in reversed(version_ids(unit)):
         if name != current:
@@ -246,18 +267,24 @@ def _prune(unit: Unit, current: str, job: Publication) -> None:
                 older.append((name, sizes_of(read_version(unit, name))))
             except (OSError, CorruptOutputError):
                 older.append((name, {}))
-    newest = [item.name for item in job.staged]
-    kept = retained(newest, older, job.keep)
-    for name, _ in older:
-        if name not in kept and not is_read(unit.versions / name):
-            _remove_version(unit.versions / name)
-            failpoint("publish.pruned_one")
+    kept = retained(newest, older, keep)
+    return [name for name, _ in older if name not in kept and not is_read(unit.versions / name)]
 
 
-def _remove_version(folder: Path) -> None:
+def _prune(unit: Unit, current: str, job: Publication) -> None:
+    """Remove versions that no output's ``keep`` covers and no reader holds."""
+    for name in surplus(unit, current, [item.name for item in job.staged], job.keep):
+        remove_version(unit.versions / name)
+        failpoint("publish.pruned_one")
+
+
+def remove_version(folder: Path) -> bool:
+    """Remove a version unless a reader holds it: then the next publish tries again."""
     with contextlib.suppress(OSError), FolderLock(folder) as lock:
-        if lock.exclusive(wait=False):  # a reader holds it: the next publish tries again
+        if lock.exclusive(wait=False):
             disk().remove_tree(folder)
+            return True
+    return False
 
 
 def write_partitioning(unit: Unit, partitioning: Partitioning, group: str | None = None) -> None:

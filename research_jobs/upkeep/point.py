@@ -21,6 +21,7 @@ from research_jobs.store.links import align_links
 from research_jobs.store.versions import read_partitioning
 from research_jobs.upkeep.history import History
 from research_jobs.upkeep.pinning import pin, pin_store, pin_tree
+from research_jobs.upkeep.turns import turn
 
 __all__ = [
     "Instance",
@@ -138,7 +139,7 @@ def make_point(project: Project, instance: Instance) -> Generator[tuple[Path, Po
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         folder.mkdir(mode=0o700)
         try:
-            with instance.history.fixed() as dump:
+            with turn(project, "history"), instance.history.fixed() as dump:
                 at = time.time()
                 left_out = list(_pin_all(project, instance, folder))
                 dump(folder / "history")

@@ -13,12 +13,14 @@ from pydantic import BaseModel
 
 from research_jobs.manifest import Manifest, NotebookSpec, ReportsSpec, ScheduleSpec
 from research_jobs.manifest.models import Defaults
+from research_jobs.manifest.retention import RetentionSpec
 
 ROOTS: list[tuple[tuple[str, ...], type[BaseModel]]] = [
     (("defaults",), Defaults),
     (("notebooks", "market_data"), NotebookSpec),
     (("schedules", "daily"), ScheduleSpec),
     (("reports",), ReportsSpec),
+    (("retention",), RetentionSpec),
 ]
 # What the entry of each field must have besides for the rest of it to be right.
 BESIDE: dict[str, dict[str, Any]] = {

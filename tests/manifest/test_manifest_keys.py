@@ -28,6 +28,7 @@ from research_jobs.manifest.alerts import (
 from research_jobs.manifest.backup import BackupSpec, KeepSpec
 from research_jobs.manifest.deliver import DeliverSpec
 from research_jobs.manifest.models import Defaults, ProjectSpec
+from research_jobs.manifest.retention import RetentionSpec
 
 SHARED: dict[str, Any] = {
     "timezone": "Asia/Tokyo",
@@ -204,6 +205,19 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         ["backup", "keep"],
         {},
     ),
+    (
+        RetentionSpec,
+        {
+            "runs": "60d",
+            "keep": 50,
+            "most": 500,
+            "reports": "90d",
+            "cron": "0 2 * * *",
+            "enabled": False,
+        },
+        ["retention"],
+        {},
+    ),
 ]
 CASES = [
     (path, key, value, beside)
@@ -294,6 +308,8 @@ OTHER_NAMES = {
     "backup: {KEY: x}": "target=to repository=to repo=to retention=keep password=password_file"
     " max_age=verify",
     "backup: {to: x, keep: {KEY: 1}}": "days=daily weeks=weekly months=monthly years=yearly",
+    "retention: {KEY: x}": "age=runs days=runs after=runs last=keep max=most schedule=cron"
+    " active=enabled",
 }
 
 

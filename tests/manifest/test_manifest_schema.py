@@ -82,6 +82,7 @@ def test_the_schema_is_a_schema():
         "backup: /mnt/backup",
         "backup: {to: 'sftp:h:/b', keep: {daily: 7}, password_file: /etc/p, verify: 8d}",
         "notebooks: {a: {deterministic: true}}",
+        "retention: {runs: 60d, keep: 20, most: 500, reports: 30d, cron: '@daily', enabled: false}",
     ],
 )
 def test_an_editor_accepts_what_loads(text):
@@ -101,6 +102,7 @@ def test_an_editor_accepts_what_loads(text):
         ("alerts: {ops: {email: {host: x}}}", "$.alerts.ops"),
         ("heartbeat: {every: 5m}", "$.heartbeat"),
         ("backup: {keep: {daily: many}}", "$.backup"),
+        ("retention: {keep: many}", "$.retention"),
     ],
 )
 def test_an_editor_marks_what_does_not_load(text, place):

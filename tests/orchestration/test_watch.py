@@ -17,9 +17,9 @@ from dagster._utils.error import SerializableErrorInfo
 from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.orchestration.compat.daemon import LastTick
+from research_jobs.orchestration.execution.leftovers import NEEDED_S
 from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations import conditions
-from research_jobs.orchestration.operations.leftovers import NEEDED_S
 from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
 from research_jobs.resident.services import register, registered

@@ -31,7 +31,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-__all__ = ["remember_engines", "share_engine", "trust_connections"]
+__all__ = ["remember_engines", "share_engine", "shared_files", "trust_connections"]
 
 _SQLITE = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
@@ -85,16 +85,21 @@ def share_engine(storage: Any) -> None:
 _held: dict[str, sqlite3.Connection] = {}
 
 
-def _hold_files(instance: DagsterInstance) -> None:
-    """Hold the files open that all runs share."""
+def shared_files(instance: DagsterInstance) -> list[str]:
+    """The SQLite files that all runs share; none elsewhere."""
     storages: list[Any] = [instance.run_storage, instance.schedule_storage]
     urls = [getattr(storage, "_conn_string", "") for storage in storages]
     shard = getattr(instance.event_log_storage, "conn_string_for_shard", None)
     if shard is not None:
         urls.append(shard("index"))
-    for url in urls:
-        file = sa.make_url(url).database if url.startswith("sqlite") else None
-        if not file or file in _held or not os.path.isfile(file):  # noqa: PTH113 - any text
+    files = (sa.make_url(url).database for url in urls if url.startswith("sqlite"))
+    return [file for file in files if file and os.path.isfile(file)]  # noqa: PTH113 - any text
+
+
+def _hold_files(instance: DagsterInstance) -> None:
+    """Hold the files open that all runs share."""
+    for file in shared_files(instance):
+        if file in _held:
             continue
         connection = sqlite3.connect(file, check_same_thread=False)
         with suppress(sqlite3.Error):

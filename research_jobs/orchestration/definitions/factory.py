@@ -35,6 +35,7 @@ from research_jobs.orchestration.definitions.automation import automation_condit
 from research_jobs.orchestration.definitions.jobs import ScheduledNotebook, notebook_jobs, op_names
 from research_jobs.orchestration.definitions.schedules import BuiltSchedules, build_schedules
 from research_jobs.orchestration.definitions.sensors import BuiltSensors, build_sensors
+from research_jobs.orchestration.definitions.upkeep import prune_job, prune_schedule
 from research_jobs.orchestration.execution.default_executor import default_executor
 from research_jobs.orchestration.execution.io_manager import IO_MANAGER_KEY, NotebookIOManager
 from research_jobs.orchestration.execution.step import NotebookStep
@@ -140,13 +141,14 @@ def catalog_defs(
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
     for error in (*catalog.scan.problems, *(problem.error for problem in problems)):
         logger.warning("%s", error.headline)
+    upkeep = prune_job(catalog)
     if serves_definitions():
         record_manifest(catalog, timed.problems)
     return dg.Definitions(
         assets=[*notebooks, *assets],
         asset_checks=list(asset_checks),
-        jobs=[*notebook_jobs(scheduled), *jobs],
-        schedules=[*timed.schedules, *schedules],
+        jobs=[*notebook_jobs(scheduled), upkeep, *jobs],
+        schedules=[*timed.schedules, prune_schedule(catalog, upkeep), *schedules],
         sensors=[*sensed.sensors, *sensors],
         resources={IO_MANAGER_KEY: NotebookIOManager(catalog)} | given,
         executor=executor

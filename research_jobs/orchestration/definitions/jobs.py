@@ -21,11 +21,20 @@ from research_jobs.orchestration.model.names import AssetNames
 if TYPE_CHECKING:
     from research_jobs.orchestration.compat.assets import UnresolvedAssetJobDefinition
 
-__all__ = ["ALL_ASSETS_JOB", "JOB_NAME", "ScheduledNotebook", "notebook_jobs", "op_names"]
+__all__ = [
+    "ALL_ASSETS_JOB",
+    "JOB_NAME",
+    "NOTEBOOK_JOBS",
+    "ScheduledNotebook",
+    "notebook_jobs",
+    "op_names",
+]
 
 # Dagster's name of the job that it makes of all assets.
 ALL_ASSETS_JOB = "__ASSET_JOB"
 JOB_NAME = "notebooks"
+# How the names of jobs that run notebooks begin; that of a schedule has a name of Dagster's.
+NOTEBOOK_JOBS = (ALL_ASSETS_JOB, JOB_NAME, "__anonymous_asset_job")
 # Each job costs milliseconds of every load.
 MOST_JOBS = 30
 

@@ -18,7 +18,7 @@ from research_jobs.orchestration.compat.assets import (
     PARTITION_NAME_TAG,
 )
 from research_jobs.orchestration.compat.instance import cron_ticks
-from research_jobs.orchestration.definitions.jobs import op_names
+from research_jobs.orchestration.definitions.jobs import NOTEBOOK_JOBS, op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import run_failure_line
 from research_jobs.orchestration.model.metadata import read_failure, read_outcome
@@ -199,8 +199,11 @@ def _runs_of(
     names = {catalog.names.key(entry.name): entry.name for entry in entries}
     runs: dict[str, list[RunRecord]] = {name: [] for name in names.values()}
     for record in instance.get_run_records(limit=looked_at):
-        selected = record.dagster_run.asset_selection
-        # Without a selection it is a run of all.
+        run = record.dagster_run
+        # Without a selection it is a run of all, or of another job that runs no notebooks.
+        selected = run.asset_selection
+        if selected is None and not run.job_name.startswith(NOTEBOOK_JOBS):
+            continue
         for key in names if selected is None else selected & names.keys():
             runs[names[key]].append(record)
     return runs

@@ -24,6 +24,7 @@ from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.notify.notifier import Notifier
 from research_jobs.orchestration.compat.daemon import last_ticks
+from research_jobs.orchestration.execution.leftovers import remove_run_folders
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.definition_log import record_switches
 from research_jobs.orchestration.model.instance import end_dead_runs, open_instance
@@ -36,7 +37,6 @@ from research_jobs.orchestration.operations.health import (
     probe_services,
 )
 from research_jobs.orchestration.operations.history import Memory, running_schedules
-from research_jobs.orchestration.operations.leftovers import remove_run_folders
 from research_jobs.orchestration.operations.morning import write_morning_page
 from research_jobs.orchestration.operations.overview import local_now, read_overview
 from research_jobs.orchestration.operations.served import NotServedError, reload_definitions

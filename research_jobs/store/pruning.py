@@ -1,0 +1,122 @@
+"""What goes from a store although nothing is published: surplus versions, objects of no version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from research_jobs.errors import ResearchJobsError, StoreError
+from research_jobs.filesystem import folder_bytes
+from research_jobs.store.backends.local import LocalStore
+from research_jobs.store.backends.remote import POINTER, RemoteStore, RemoteUnit
+from research_jobs.store.files import FolderLock
+from research_jobs.store.layout import PARTITIONS, VERSIONS, Unit
+from research_jobs.store.objects import Objects, objects_of
+from research_jobs.store.records import sequence
+from research_jobs.store.transaction import remove_version, surplus
+from research_jobs.store.versions import current_id, read_version
+
+__all__ = ["prune_objects", "prune_versions"]
+
+
+def prune_versions(
+    store: str, notebook: str, keep: Mapping[str, int | None], *, dry_run: bool = False
+) -> Iterator[int]:
+    """Remove the versions of a notebook beyond ``keep``, which may be less than when they came.
+
+    A unit that is being published, and a version that somebody reads, is left for the next time.
+
+    Parameters
+    ----------
+    store : str
+        A folder.
+    notebook : str
+    keep : mapping of str to int or None
+        Output to the number of older versions kept; see `retained`.
+    dry_run : bool
+
+    Yields
+    ------
+    int
+        The bytes of each.
+    """
+    for unit in LocalStore(store).units(notebook):
+        with suppress(OSError, ResearchJobsError), FolderLock(unit.versions) as lock:
+            current = current_id(unit) if lock.exclusive(wait=False) else None
+            if current is not None:
+                yield from _surplus_of(unit, current, keep, dry_run=dry_run)
+
+
+def _surplus_of(
+    unit: Unit, current: str, keep: Mapping[str, int | None], *, dry_run: bool
+) -> Iterator[int]:
+    newest = list(read_version(unit, current).outputs)
+    for name in surplus(unit, current, newest, keep):
+        folder = unit.versions / name
+        size = folder_bytes(folder)
+        if dry_run or remove_version(folder):
+            yield size
+
+
+def prune_objects(
+    store: str, notebook: str, before: float, *, dry_run: bool = False
+) -> Iterator[int]:
+    """Remove objects behind a URL that belong to no version: of publications that were cut off.
+
+    Parameters
+    ----------
+    store : str
+        A URL.
+    notebook : str
+    before : float
+        Unix time, seconds: what is younger may be of a publication that goes on.
+    dry_run : bool
+
+    Yields
+    ------
+    int
+        The bytes of each.
+
+    Raises
+    ------
+    StoreError
+        When the store cannot be listed.
+    """
+    objects = objects_of(store)
+    backend = RemoteStore(store)
+    base = RemoteUnit(store, notebook)
+    with objects.explained("it cannot be listed"):
+        objects.system.invalidate_cache()
+        try:
+            details: dict[str, Any] = objects.system.find(base.folder, detail=True)
+        except FileNotFoundError:
+            return
+    named: dict[str, set[str]] = {}
+    for path, info in sorted(details.items()):
+        inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
+        root, version = inside[0], inside[-2] if len(inside) > 2 else ""
+        if root != VERSIONS and not root.startswith(PARTITIONS):
+            continue
+        unit = replace(base, segments=tuple(inside[1:-2]), root=root)
+        if sequence(version) < 0 or inside[-1] == POINTER:
+            continue
+        if unit.versions not in named:
+            named[unit.versions] = {one.id for one in backend.versions(unit)}
+        if version not in named[unit.versions] and _modified(objects, path, before) < before:
+            if not dry_run:
+                objects.remove(path)
+            yield int(info.get("size") or 0)
+
+
+def _modified(objects: Objects, path: str, unknown: float) -> float:
+    """When an object was written; a file system that cannot say leaves it alone."""
+    try:
+        moment: datetime = objects.system.modified(path)
+    except (NotImplementedError, FileNotFoundError, KeyError, StoreError):
+        return unknown
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.timestamp()
