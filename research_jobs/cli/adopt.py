@@ -7,7 +7,7 @@ import ast
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class _Candidate:
     kind: str
     rows: int | None
     size: int
+    checks: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         candidates += [one for one in described if one is not None]
     chosen = _choose(candidates, everything=arguments.yes)
     if chosen:
-        outputs: dict[str, list[str]] = {}
+        outputs: dict[str, dict[str, Mapping[str, object]]] = {}
         for one in chosen:
-            outputs.setdefault(one.notebook, []).append(one.name)
+            outputs.setdefault(one.notebook, {})[one.name] = one.checks
         project.manifest.write_bytes(with_outputs(text, outputs).encode())
         print(f"Written to {project.display(project.manifest)}: {len(chosen)} outputs")
     return 1 if failed else 0
@@ -109,7 +110,7 @@ def _describe(notebook: str, name: str, value: Any) -> _Candidate | None:
         if kind.__name__ not in _TABLES:
             return None
         what = "series" if kind.__name__ == "Series" else "table"
-        return _Candidate(notebook, name, what, len(value), _bytes(value))
+        return _Candidate(notebook, name, what, len(value), _bytes(value), _checks(value))
     if isinstance(value, dict):
         return _Candidate(notebook, name, "dict", len(value), sys.getsizeof(value))
     if isinstance(value, _SCALARS) or (
@@ -117,6 +118,23 @@ def _describe(notebook: str, name: str, value: Any) -> _Candidate | None:
     ):
         return _Candidate(notebook, name, "scalar", None, sys.getsizeof(value))
     return None
+
+
+def _checks(table: Any) -> dict[str, object]:
+    """What holds today and is likely meant: rows, columns, no gaps, a key in front."""
+    if not len(table):
+        return {}
+    checks: dict[str, object] = {"min_rows": 1}
+    names: list[Any] = list(getattr(table, "columns", ()))
+    pandas = type(table).__module__.startswith("pandas")
+    if not pandas or not names or not all(isinstance(one, str) for one in names):
+        return checks
+    if len(set(names)) == len(names):
+        checks["columns"] = names
+        checks["not_null"] = [one for one in names if table[one].notna().all()]
+        if table[names[0]].dtype.kind not in "fc" and table[names[0]].is_unique and len(table) > 1:
+            checks["unique"] = names[:1]
+    return {name: value for name, value in checks.items() if value}
 
 
 def _bytes(table: Any) -> int:
@@ -147,8 +165,14 @@ def _choose(candidates: list[_Candidate], *, everything: bool) -> list[_Candidat
     return [one for n, one in enumerate(candidates, 1) if n in wanted]
 
 
-def with_outputs(text: str, outputs: Mapping[str, list[str]]) -> str:
+def with_outputs(text: str, outputs: Mapping[str, Mapping[str, Mapping[str, object]]]) -> str:
     """The manifest's text with entries for notebooks that it does not have; the rest stays.
+
+    Parameters
+    ----------
+    text : str
+    outputs : mapping
+        Notebook to output to its checks.
 
     Raises
     ------
@@ -173,7 +197,20 @@ def with_outputs(text: str, outputs: Mapping[str, list[str]]) -> str:
         indent = next((match[1] for match in below if match), indent)
     added: list[str] = []
     for notebook, names in outputs.items():
-        added += [f"{indent}{notebook}:", f"{indent}  outputs: [{', '.join(names)}]"]
+        added.append(f"{indent}{notebook}:")
+        if any(names.values()):
+            added.append(f"{indent}  outputs:")
+            added += [f"{indent}    {name}: {_flow(checks)}" for name, checks in names.items()]
+        else:
+            added.append(f"{indent}  outputs: [{', '.join(names)}]")
     lines[at + 1 : at + 1] = added
     end = "\r\n" if "\r\n" in text else "\n"
     return end.join(lines) + end
+
+
+def _flow(checks: Mapping[str, object]) -> str:
+    import yaml
+
+    return yaml.safe_dump(
+        dict(checks), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    ).strip()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 FRAME = """\
 # %%
 import pandas as pd
-frame = pd.DataFrame({"n": range(20)})
+frame = pd.DataFrame({"n": range(20), "gap: a": [None] + [1.5] * 19, "b": "x"})
 frame.head()
 # %%
 total = int(frame["n"].sum())
@@ -29,7 +29,7 @@ gadget
 
 
 def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
-    """Tables and scalars that cells end with become outputs; a failure keeps nobody else's out."""
+    """What cells end with becomes outputs, with checks that hold; failures keep no other out."""
     folder = tmp_path / "notebooks"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "frame.py").write_text(FRAME)
@@ -49,8 +49,9 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
         assert "unseen" not in shown
         assert "gadget" not in shown
     assert (folder / "manifest.yaml").read_text() == (
-        "# ours\nnotebooks:  # all\n    deep/frame:\n      outputs: [frame, total]\n"
-        "    known: {timeout: 1m}  # stays\n"
+        "# ours\nnotebooks:  # all\n    deep/frame:\n      outputs:\n"
+        "        frame: {min_rows: 1, columns: [n, 'gap: a', b], not_null: [n, b], unique: [n]}\n"
+        "        total: {}\n    known: {timeout: 1m}  # stays\n"
     )
     ran = call("run", "deep/frame")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -68,10 +69,10 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
 )
 def test_lines_are_added_and_none_is_lost(before: str, after: str) -> None:
     """Whatever the manifest has, its lines and comments stay."""
-    assert with_outputs(before, {"a": ["x"]}) == after
+    assert with_outputs(before, {"a": {"x": {}}}) == after
 
 
 def test_a_manifest_in_one_line_is_refused() -> None:
     """Where a line cannot be added, the manifest stays and the error says what to do."""
     with pytest.raises(ManifestError, match="one line"):
-        with_outputs("notebooks: {b: {}}\n", {"a": ["x"]})
+        with_outputs("notebooks: {b: {}}\n", {"a": {"x": {}}})
