@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from research_jobs.notebook.walk import dotted_name
+from research_jobs.notebook.walk import dotted_name, nodes_of
 
 __all__ = ["FileUse", "LiteralPath", "guarded_lines"]
 
@@ -70,7 +70,7 @@ class FileUse:
     def __init__(self, tree: ast.Module, origins: Mapping[str, str]) -> None:
         self._tree = tree
         self._origins = origins
-        nodes = list(ast.walk(tree))
+        nodes = nodes_of(tree)
         self._calls = [node for node in nodes if isinstance(node, ast.Call)]
         self._constants = _assigned_once(tree, nodes)
         self._imported = {
@@ -252,7 +252,7 @@ def guarded_lines(tree: ast.Module) -> set[int]:
     """Lines whose failure a handler catches."""
     return {
         line
-        for node in ast.walk(tree)
+        for node in nodes_of(tree)
         if isinstance(node, ast.Try) and node.handlers
         for statement in node.body
         for line in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)

@@ -19,7 +19,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from research_jobs.notebook.assigned import assigned_names
-from research_jobs.notebook.walk import dotted_name
+from research_jobs.notebook.walk import children, dotted_name
 
 __all__ = [
     "RequiredImport",
@@ -249,7 +249,7 @@ def _outside_conditions(tree: ast.Module) -> Iterator[ast.AST]:
         node = todo.pop()
         yield node
         if not isinstance(node, (ast.If, ast.IfExp, ast.BoolOp)):
-            todo.extend(ast.iter_child_nodes(node))
+            todo.extend(children(node))
 
 
 def missing_attribute(
@@ -281,10 +281,21 @@ def missing_attribute(
 
 
 def _missing_name(names: Sequence[str], file: str, module: str) -> tuple[str, str] | None:
-    known = bound_names(file)
+    doubtful = [name for name in names if not _plainly_bound(name, file)]
+    known = bound_names(file) if doubtful else None  # most names need no parsing
     if known is None:
         return None
-    return next(((name, module) for name in names if name not in known), None)
+    return next(((name, module) for name in doubtful if name not in known), None)
+
+
+@lru_cache(maxsize=20_000)
+def _plainly_bound(name: str, file: str) -> bool:
+    text = _text(file) or ""
+    if name not in text:
+        return False
+    word = re.escape(name)
+    plain = rf"^(?:(?:def|class) {word}\b|{word} *[:=]|(?:from|import) .*\b{word}\b|    {word},?$)"
+    return re.search(plain, text, re.MULTILINE) is not None
 
 
 def _below(folders: Sequence[str], part: str) -> tuple[tuple[str, ...] | None, str]:

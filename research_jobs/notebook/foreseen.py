@@ -25,6 +25,7 @@ from research_jobs.notebook.local_modules import Resolver
 from research_jobs.notebook.parity import ParityFinding
 from research_jobs.notebook.parity_rules import silenced
 from research_jobs.notebook.removed import removed_names
+from research_jobs.notebook.walk import nodes_of
 
 __all__ = ["Surroundings", "foresee", "foresee_imports"]
 
@@ -291,7 +292,7 @@ def _unread_parameters(text: NotebookText, tree: ast.Module) -> Iterator[ParityF
         return
     read: set[str] = set()
     strings: list[str] = []
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store):
             read.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -30,7 +30,7 @@ from research_jobs.notebook.markers import lines_like_markers
 from research_jobs.notebook.parity_rules import APPS, CALLS, READS, SERVES, silenced
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.undefined import KERNEL_NAMES, UndefinedName, undefined_names
-from research_jobs.notebook.walk import dotted_name, walk
+from research_jobs.notebook.walk import dotted_name, nodes_of, walk
 from research_jobs.project import notebook_name
 
 __all__ = ["ParityFinding", "check_parity"]
@@ -223,7 +223,7 @@ class _Check:
             )
 
     def names(self) -> Iterator[ParityFinding]:
-        for node in ast.walk(self.tree):
+        for node in nodes_of(self.tree):
             if (
                 isinstance(node, (ast.Attribute, ast.Name))
                 and isinstance(node.ctx, ast.Load)
@@ -247,11 +247,11 @@ class _Check:
         """Whether any function or loop of the file binds a name (`for _ in ...`, gettext's `_`)."""
         return any(
             isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
-            for node in ast.walk(self.tree)
-        ) or any(isinstance(node, ast.arg) and node.arg == name for node in ast.walk(self.tree))
+            for node in nodes_of(self.tree)
+        ) or any(isinstance(node, ast.arg) and node.arg == name for node in nodes_of(self.tree))
 
     def statements(self) -> Iterator[ParityFinding]:
-        for node in ast.walk(self.tree):
+        for node in nodes_of(self.tree):
             if (
                 isinstance(node, ast.If)
                 and isinstance(node.test, ast.Compare)
@@ -427,7 +427,7 @@ class _Check:
         known = {name for node in self.walked.globals for name in node.names}
         uses = {
             (node.lineno, node.col_offset): node
-            for node in ast.walk(self.tree)
+            for node in nodes_of(self.tree)
             if isinstance(node, ast.Name)
         }
         lines = self.text.text.split("\n")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from research_jobs.notebook.walk import dotted_name
+from research_jobs.notebook.walk import dotted_name, nodes_of
 
 __all__ = ["RemovedName", "removed_names"]
 
@@ -84,7 +84,7 @@ def removed_names(
         Distribution to version; by default those of this interpreter.
     """
     pandas = "pandas" in origins.values()
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         for name, place in _uses(node, origins):
             method = f".{name.rpartition('.')[2]}"
             for gone in (name, method) if pandas else (name,):

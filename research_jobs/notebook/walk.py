@@ -11,9 +11,10 @@ import ast
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-__all__ = ["Walk", "dotted_name", "walk"]
+__all__ = ["Walk", "children", "dotted_name", "nodes_of", "walk"]
 
 
 @dataclass
@@ -164,6 +165,29 @@ def dotted_name(node: ast.expr, origins: Mapping[str, str]) -> str:
     if not isinstance(node, ast.Name):
         return ""
     return ".".join([origins.get(node.id, node.id), *reversed(parts)])
+
+
+@lru_cache(maxsize=2)
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, as `ast.walk` yields them, without contexts.
+
+    The last two trees are remembered: a check asks several times, and `ast.walk` is slow.
+    """
+    nodes = [tree]
+    for node in nodes:  # it grows meanwhile
+        nodes += children(node)
+    return tuple(nodes)
+
+
+def children(node: ast.AST) -> list[ast.AST]:
+    """The nodes right below a node, without contexts: `ast.iter_child_nodes` in half its time."""
+    found: list[ast.AST] = []
+    for name, value in node.__dict__.items():
+        if isinstance(value, list):
+            found += [each for each in cast("list[Any]", value) if isinstance(each, ast.AST)]
+        elif name != "ctx" and isinstance(value, ast.AST):
+            found.append(value)
+    return found
 
 
 def walk(tree: ast.AST) -> Walk:
