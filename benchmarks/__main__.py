@@ -26,6 +26,7 @@ BENCHMARKS = {
     "timeline": "where the time of one run of 100 notebooks goes",
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
     "retention": "what a run leaves on the disk, and a year of runs",
+    "compare": "what differs between two versions of 10 million rows, beside a join of polars",
     "display": "what showing tables and charts costs, and their report",
 }
 """Name to summary, in the order in which they run."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from research_jobs.comparison.changes import CellChange, ColumnChange, RowChange
-from research_jobs.comparison.matching import Matched, Plan, Workspace, key_hashes
+from research_jobs.comparison.matching import Matched, Plan, key_hashes
 from research_jobs.comparison.side import Side
 from research_jobs.comparison.types import is_numeric
+from research_jobs.comparison.workspace import Limits, Workspace, side_by_side
 
 pc: Any = importlib.import_module("pyarrow.compute")  # its functions are created at run time
 t: Any = pa.types
@@ -22,6 +24,7 @@ __all__ = ["Differences", "compare_pairs", "row_key", "short"]
 
 SHOWN_CELLS = 6
 SHOWN_TEXT = 60
+THREADS_FROM = 10_000  # pairs: fewer are found faster than threads start
 _HASH, _NUMBER = "\0hash", "\0number"  # columns that no table has
 _WIDTH = 40  # bytes: what a value that is no number may take in memory
 
@@ -89,30 +92,36 @@ def compare_pairs(plan: Plan, matched: Matched, work: Workspace, tolerance: floa
     columns = {name: _Column() for name in plan.values}
     width = sum(8 if t.is_primitive(plan.kinds[name]) else _WIDTH for name in plan.columns) + 16
     bits = min(8, max(0, (matched.pairs * width // work.limits.bytes).bit_length()))
-    before = _gathered(plan, plan.before, matched.before, bits, work)
-    after = _gathered(plan, plan.after, matched.after, bits, work)
+    paths = [work.path() if bits else None for _ in range(2)]
+
+    def gathered(side: Side, wanted: Any, path: Path | None) -> Iterator[Any]:
+        return _gathered(plan, side, wanted, bits, path, work.limits)
+
+    with side_by_side(on=matched.pairs > THREADS_FROM) as run:
+        sides, wanted = (plan.before, plan.after), (matched.before, matched.after)
+        before, after = run(gathered, sides, wanted, paths)
     for left, right in zip(before, after, strict=True):
         _compare_part(plan, _ordered(left), _ordered(right), found, columns, tolerance, work)
     found.columns = {name: column.finished() for name, column in columns.items() if column.changed}
     return found
 
 
-def _gathered(plan: Plan, side: Side, wanted: Any, bits: int, work: Workspace) -> Iterator[Any]:
-    """The wanted rows with their values, in parts by the hash of their keys."""
+def _gathered(
+    plan: Plan, side: Side, wanted: Any, bits: int, path: Path | None, limits: Limits
+) -> Iterator[Any]:
+    """Read the wanted rows; return them in parts by the hash of their keys."""
     schema = pa.schema(
         [*((name, plan.kinds[name]) for name in plan.columns), (_HASH, "u8"), (_NUMBER, "i8")]
     )
     tables = (
         pa.Table.from_batches([batch], schema) for batch in _wanted(plan, side, wanted, schema)
     )
-    if not bits:
-        yield pa.concat_tables([schema.empty_table(), *tables])
-        return
-    path = work.path()
+    if path is None:
+        return iter([pa.concat_tables([schema.empty_table(), *tables])])
     places: list[list[int]] = [[] for _ in range(1 << bits)]
     count = 0
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for table in _chunks(tables, work.limits.chunk // 4):
+        for table in _chunks(tables, limits.chunk // 4):
             parts = (table.column(_HASH).to_numpy() >> np.uint64(64 - bits)).astype("u1")
             ordered = table.take(pa.array(np.argsort(parts, kind="stable"))).combine_chunks()
             starts = np.concatenate(([0], np.cumsum(np.bincount(parts, minlength=1 << bits))))
@@ -122,6 +131,10 @@ def _gathered(plan: Plan, side: Side, wanted: Any, bits: int, work: Workspace) -
                     writer.write_batch(batch)
                     places[part].append(count)
                     count += 1
+    return _read_parts(path, schema, places)
+
+
+def _read_parts(path: Path, schema: Any, places: Sequence[Sequence[int]]) -> Iterator[Any]:
     with pa.OSFile(str(path), "rb") as stream, pa.ipc.open_file(stream) as reader:
         for part in places:
             yield pa.Table.from_batches([reader.get_batch(number) for number in part], schema)

@@ -12,9 +12,7 @@ comparisons. The keys and values of rows that may differ are compared themselves
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,38 +21,11 @@ import numpy as np
 
 from research_jobs.comparison.hashing import hash_positions, hash_row
 from research_jobs.comparison.side import Side
+from research_jobs.comparison.workspace import Workspace, side_by_side
 
-__all__ = ["Limits", "Matched", "NotUniqueError", "Plan", "Workspace", "key_hashes", "match"]
+__all__ = ["Matched", "NotUniqueError", "Plan", "key_hashes", "match"]
 
 WIDTH = 3  # words of a record
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is held in memory, and what is told.
-
-    Parameters
-    ----------
-    rows : int
-        Records of each side; more are partitioned on disk.
-    partition : int
-        Rows of one partition.
-    chunk : int
-        Rows that are sorted into partitions in one step.
-    bytes : int
-        Values of changed rows; more are partitioned on disk.
-    sizes : int
-        Changes of a column of which the median is exact; of more it is that of a random sample.
-    examples : int
-        Rows shown.
-    """
-
-    rows: int = 2_000_000
-    partition: int = 64 * 1024
-    chunk: int = 1_000_000
-    bytes: int = 64 << 20
-    sizes: int = 200_000
-    examples: int = 5
 
 
 @dataclass(frozen=True)
@@ -89,46 +60,6 @@ class Plan:
 
 class NotUniqueError(Exception):
     """A key that must be unique is not."""
-
-
-class Workspace:
-    """A temporary folder, made when it is needed.
-
-    Parameters
-    ----------
-    limits : Limits
-    parent : Path or None
-        A folder on the file system to use; None for the system's own.
-    """
-
-    def __init__(self, limits: Limits, parent: Path | None) -> None:
-        self.limits = limits
-        self._parent = parent
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._count = 0
-
-    def path(self) -> Path:
-        """A new file's path."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix=".comparing-", dir=self._parent)
-        self._count += 1
-        return Path(self._folder.name, str(self._count))
-
-    def close(self) -> None:
-        """Remove the folder."""
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
-
-
-@contextmanager
-def workspace(limits: Limits, parent: Path | None) -> Generator[Workspace]:
-    """A `Workspace` that is removed at the end."""
-    made = Workspace(limits, parent)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @dataclass
@@ -261,20 +192,18 @@ def match(plan: Plan, work: Workspace, *, unique: bool) -> Matched:
     """
     limits = work.limits
     most = max(plan.before.rows, plan.after.rows)
-    bits = (
-        min(16, max(0, (most // max(1, limits.partition)).bit_length()))
-        if most > limits.rows
-        else 0
-    )
-    sides: list[_Records] = []
+    bits = min(16, (most // limits.partition).bit_length()) if most > limits.rows else 0
+    sides = [_Records(bits, limits.chunk, work.path() if bits else None) for _ in range(2)]
+
+    def part(number: int) -> _Part:
+        return _match_part(sides[0].part(number), sides[1].part(number), plan, unique=unique)
+
+    found = Matched(np.zeros(plan.before.rows, bool), np.zeros(plan.after.rows, bool))
     try:
-        for side in (plan.before, plan.after):
-            records = _Records(bits, limits.chunk, work.path() if bits else None)
-            sides.append(records)
-            _fill(records, side, plan)
-        found = Matched(np.zeros(plan.before.rows, bool), np.zeros(plan.after.rows, bool))
-        for number in range(1 << bits):
-            _match_part(sides[0].part(number), sides[1].part(number), found, plan, limits, unique)
+        with side_by_side(on=bits > 0) as run:
+            list(run(_fill, sides, (plan.before, plan.after), (plan, plan)))
+            for matched in run(part, range(1 << bits)):
+                matched.add_to(found, limits.examples)
     finally:
         for records in sides:
             records.close()
@@ -291,32 +220,47 @@ def _fill(records: _Records, side: Side, plan: Plan) -> None:
     records.flush()
 
 
-def _match_part(
-    before: Any, after: Any, found: Matched, plan: Plan, limits: Limits, unique: bool
-) -> None:
+@dataclass(frozen=True)
+class _Part:
+    """What became of the rows of one partition, by their numbers."""
+
+    same: int
+    paired_before: Any
+    paired_after: Any
+    removed: Any
+    added: Any
+
+    def add_to(self, found: Matched, examples: int) -> None:
+        found.same += self.same
+        found.before[self.paired_before] = True
+        found.after[self.paired_after] = True
+        found.pairs += len(self.paired_before)
+        found.removed += len(self.removed)
+        found.added += len(self.added)
+        found.some_removed = _first(found.some_removed, self.removed, examples)
+        found.some_added = _first(found.some_added, self.added, examples)
+
+
+def _match_part(before: Any, after: Any, plan: Plan, *, unique: bool) -> _Part:
     keys_b, rows_b, numbers_b = before
     keys_a, rows_a, numbers_a = after
     if unique and (_has_twice(keys_b) or _has_twice(keys_a)):
         raise NotUniqueError
     left_b, left_a = _unequal((rows_b, keys_b), (rows_a, keys_a))
-    found.same += len(rows_b) - len(left_b)
-    keys_b, numbers_b, keys_a, numbers_a = (
-        keys_b[left_b],
-        numbers_b[left_b],
-        keys_a[left_a],
-        numbers_a[left_a],
-    )
+    same = len(rows_b) - len(left_b)
+    keys_b, numbers_b = keys_b[left_b], numbers_b[left_b]
+    keys_a, numbers_a = keys_a[left_a], numbers_a[left_a]
     if plan.how == "rows":
-        in_pair_b, in_pair_a = np.zeros(len(keys_b), bool), np.zeros(len(keys_a), bool)
+        paired_b, paired_a = np.zeros(len(keys_b), bool), np.zeros(len(keys_a), bool)
     else:
-        in_pair_b, in_pair_a = _paired(keys_b, keys_a), _paired(keys_a, keys_b)
-    found.before[numbers_b[in_pair_b]] = True
-    found.after[numbers_a[in_pair_a]] = True
-    found.pairs += int(in_pair_b.sum())
-    found.removed += int((~in_pair_b).sum())
-    found.added += int((~in_pair_a).sum())
-    found.some_removed = _first(found.some_removed, numbers_b[~in_pair_b], limits.examples)
-    found.some_added = _first(found.some_added, numbers_a[~in_pair_a], limits.examples)
+        paired_b, paired_a = _paired(keys_b, keys_a), _paired(keys_a, keys_b)
+    return _Part(
+        same,
+        numbers_b[paired_b],
+        numbers_a[paired_a],
+        removed=numbers_b[~paired_b],
+        added=numbers_a[~paired_a],
+    )
 
 
 def _has_twice(keys: Any) -> bool:

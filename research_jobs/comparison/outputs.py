@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.comparison.changes import Comparison, OutputChange, TableChange, ValuesChange
-from research_jobs.comparison.matching import Limits
 from research_jobs.comparison.side import open_side
 from research_jobs.comparison.tables import compare_tables
 from research_jobs.comparison.values import compare_values
+from research_jobs.comparison.workspace import Limits
 from research_jobs.store.codec import read_output
 from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.registry import is_table

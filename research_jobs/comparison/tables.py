@@ -13,17 +13,10 @@ import pyarrow as pa
 from research_jobs.comparison.changes import ColumnChange, RowChange, TableChange
 from research_jobs.comparison.differing import compare_pairs, row_key
 from research_jobs.comparison.keys import Key, possible_keys, without_key
-from research_jobs.comparison.matching import (
-    Limits,
-    Matched,
-    NotUniqueError,
-    Plan,
-    Workspace,
-    match,
-    workspace,
-)
+from research_jobs.comparison.matching import Matched, NotUniqueError, Plan, match
 from research_jobs.comparison.side import IncomparableError, Side, open_side
 from research_jobs.comparison.types import common_type, type_text
+from research_jobs.comparison.workspace import Limits, Workspace, workspace
 
 __all__ = ["compare_tables"]
 

@@ -19,9 +19,9 @@ import pytest
 
 from research_jobs.comparison import differing, matching
 from research_jobs.comparison.changes import TableChange
-from research_jobs.comparison.matching import Limits
 from research_jobs.comparison.outputs import compare_output
 from research_jobs.comparison.tables import compare_tables
+from research_jobs.comparison.workspace import Limits
 from research_jobs.store.codec import write_output
 
 TINY = Limits(rows=4, partition=4, chunk=8, bytes=64)
