@@ -84,12 +84,12 @@ KEY = ["date", "ticker"]
 CONTENDERS = {
     "ours": OURS.format(after="after", key=KEY),
     "ours, which finds the key": OURS.format(after="after", key=[]),
-    "polars": POLARS.format(after="after", engine="in-memory"),
-    "polars, streaming": POLARS.format(after="after", engine="streaming"),
+    "polars": POLARS.format(after="after", engine="auto"),
+    "polars, in memory": POLARS.format(after="after", engine="in-memory"),
 }
 ALL_CHANGED = {
     "ours": OURS.format(after="all_changed", key=KEY),
-    "polars": POLARS.format(after="all_changed", engine="in-memory"),
+    "polars": POLARS.format(after="all_changed", engine="auto"),
 }
 
 
