@@ -337,18 +337,16 @@ def _write(request: RunRequest, output: OutputRequest, value: Any) -> StagedOutp
 def _check(
     request: RunRequest, output: OutputRequest, staged: StagedOutput, value: Any
 ) -> Sequence[CheckOutcome]:
-    from research_jobs.store.checks import Check, evaluate_checks
+    from research_jobs.store.checks import evaluate_checks
     from research_jobs.store.layout import output_path
 
-    others: dict[str, Check] = {}
-    if "changed" in output.checks:
-        from research_jobs.comparison.check import changed
+    path = output_path(request.store, request.notebook, output.name, request.partition)
+    previous = Path(path) if "://" not in request.store and Path(path).exists() else None
+    if "changed" not in output.checks:
+        return evaluate_checks(staged, output.checks, previous=previous, value=value)
+    from research_jobs.comparison.check import changed
 
-        others["changed"] = changed
-    previous: Path | None = None
-    if "://" not in request.store:
-        path = Path(output_path(request.store, request.notebook, output.name, request.partition))
-        previous = path if path.exists() else None
+    others = {"changed": changed}
     return evaluate_checks(staged, output.checks, previous=previous, value=value, others=others)
 
 

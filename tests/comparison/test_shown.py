@@ -45,8 +45,8 @@ def test_printed_text_as_a_diff() -> None:
     """Lines that differ are shown; addresses, times and stderr make no difference."""
     found = one([stream("a\nb 1\nc\n")], [stream("a\nb 2\nc\n")])
     assert (found.compared, found.cells[0].cell, found.cells[0].text) == (1, 2, ("-b 1", "+b 2"))
-    quiet = [stream("<f at 0x7f01>\nWall time: 3 s"), stream("warned once", "stderr")]
-    again = [stream("<f at 0x7f99>\nWall time: 4 s"), stream("warned twice", "stderr")]
+    quiet = [stream("<f at 0x7f0112>\nWall time: 3 s"), stream("warned once", "stderr")]
+    again = [stream("<f at 0x7f9912>\nWall time: 4 s"), stream("warned twice", "stderr")]
     assert one(quiet, again).equal
     table = [shows(text_plain="   x\n0  1"), shows(text_plain="   x\n0  7")]
     assert one([table[0]], [table[1]]).cells[0].text == ("-0  1", "+0  7")
