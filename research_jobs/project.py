@@ -39,10 +39,13 @@ class Project:
         Absolute path of the project.
     store : str
         Absolute path of the outputs' folder, or an fsspec URL.
+    aside : Path or None
+        A folder for reports and state instead of the project's own, for runs that do not count.
     """
 
     root: Path
     store: str
+    aside: Path | None = None
 
     @property
     def notebooks(self) -> Path:
@@ -57,12 +60,12 @@ class Project:
     @property
     def reports(self) -> Path:
         """Path: executed notebooks, pages and the gallery."""
-        return self.root / "reports"
+        return (self.aside or self.root) / "reports"
 
     @property
     def state(self) -> Path:
         """Path: the one folder of state, ignored by Git (instance, caches, run folders)."""
-        return self.root / ".research_jobs"
+        return (self.aside or self.root) / ".research_jobs"
 
     def make_state_folder(self, *parts: str) -> Path:
         """Create a folder below `state` that only this user can enter, whatever the umask.

@@ -120,6 +120,8 @@ class RunRequest:
         Where the cells' rich outputs are recorded, one JSON object a line; None records nothing.
     view : str or None
         Folder of the run's view of the store, where what it reads is noted; see `store.view`.
+    trying : bool
+        Whether nothing of the run counts.
     timeout_s, grace_s : float
         Seconds until the run is ended; seconds between INT, TERM and KILL.
     memory_bytes : int or None
@@ -154,6 +156,7 @@ class RunRequest:
     results_path: str | None = None
     capture_path: str | None = None
     view: str | None = None
+    trying: bool = False
     timeout_s: float | None = None
     grace_s: float = 5.0
     memory_bytes: int | None = None

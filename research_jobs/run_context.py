@@ -39,6 +39,9 @@ class RunContext:
         The half-open time window of the partition, with its time zone.
     in_batch : bool
         False in the editor.
+    trying : bool
+        Whether nothing of this run counts: ``research-jobs try``, ``rerun`` and ``lookahead``.
+        What is written past the declared outputs stays all the same.
     """
 
     notebook: str | None = None
@@ -48,6 +51,7 @@ class RunContext:
     start: datetime | None = None
     end: datetime | None = None
     in_batch: bool = False
+    trying: bool = False
 
 
 _current = RunContext()

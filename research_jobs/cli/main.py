@@ -11,6 +11,7 @@ import argparse
 import gc
 import importlib
 import io
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ COMMANDS = {
     "check": "mistakes in notebooks and manifest, and differences from the editor",
     "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
+    "try": "run notebooks as they stand, and compare with what is published; nothing counts",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
@@ -50,7 +52,7 @@ COMMANDS = {
 }
 """Command to summary, in the order of the help."""
 
-HOSTED = ("run", "backfill")
+HOSTED = ("run", "backfill", "try")
 """The commands that a host runs, where there is one."""
 
 
@@ -98,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = did_you_mean(name, COMMANDS, label="Commands")
         print(f"research-jobs: no command '{name}'. {hint}", file=sys.stderr)
         return 2
-    command = cast("Command", importlib.import_module(f"research_jobs.cli.{name}"))
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    command = cast("Command", importlib.import_module(f"research_jobs.cli.{module}"))
     arguments = _parser(name, command).parse_args(words[1:])
     try:
         status = _by_host(arguments, words) if argv is None and name in HOSTED else None

@@ -83,18 +83,15 @@ def newest_partition(project: Project, entry: Entry) -> str | None:
     """The last of the partitions that have data; None for a notebook without partitions."""
     if not entry.partitioned:
         return None
-    from research_jobs.orchestration.model.partitions import partition_key_of, partitioning
-    from research_jobs.store.stored import stored_partitions
+    from research_jobs.orchestration.model.partitions import newest_stored
 
-    stored = stored_partitions(project.store, entry.name, partitioning(entry.spec))
-    if not stored:
+    newest = newest_stored(project.store, entry.name, entry.spec)
+    if newest is None:
         raise OutputNotFoundError(
             f"'{entry.name}' has no partition with data yet",
             hint=f"Run it: research-jobs run {entry.name}",
         )
-    # a key need not sort as its time does: 01.02.2018
-    keys = [partition_key_of(entry.spec, partition.key) for partition in stored]
-    return max(keys, key=lambda key: (key.start or "", key.key)).key
+    return newest
 
 
 def _text(value: Any, rows: int) -> str:

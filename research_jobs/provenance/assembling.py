@@ -53,7 +53,13 @@ class RunFacts:
         Import names of the project's modules that it imports.
     third_party : sequence of str
         Dotted names of the installed modules that it imports.
+    manifest : str
+        The manifest's file.
     code_version, git_commit, python, data_version : str or None
+    given : mapping of str to object
+        The parameters that the run set, except secret ones, as JSON.
+    counts : bool
+        Whether versions that it has read are kept for it.
     variables : mapping of str to str
     """
 
@@ -64,11 +70,14 @@ class RunFacts:
     search: Sequence[str] = ()
     helpers: Sequence[str] = ()
     third_party: Sequence[str] = ()
+    manifest: str = ""
     code_version: str | None = None
     git_commit: str | None = None
     python: str | None = None
     data_version: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    counts: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As its keyword arguments."""
@@ -107,6 +116,8 @@ def assemble(
         started_at=outcome.started_at,
         code_version=facts.code_version,
         files={name: _keep_source(reports, path) for name, path in own.items()},
+        manifest=_keep_source(reports, Path(facts.manifest)),
+        given=facts.given,
         git_commit=facts.git_commit,
         parameters=outcome.parameters,
         variables=facts.variables,
@@ -118,7 +129,8 @@ def assemble(
         data_version=facts.data_version,
     )
     write_atomically(folder / NAME, record.dump())
-    _mark_versions(record, facts.store, folder / NAME)
+    if facts.counts:
+        _mark_versions(record, facts.store, folder / NAME)
     return record
 
 

@@ -64,6 +64,7 @@ def causes(
     after: Record,
     *,
     differ: bool,
+    after_reports: Path | None = None,
     input_change: Callable[[Load, Load], str | None] = lambda _before, _after: None,
     first_cell: str | None = None,
 ) -> tuple[Cause, ...]:
@@ -76,6 +77,8 @@ def causes(
     before, after : Record
     differ : bool
         Whether their outputs differ. Where they do and nothing explains it, that is said.
+    after_reports : Path, optional
+        The folder that keeps the sources of `after`, where it is another one.
     input_change : callable
         What changed from one version of an output to another, in a few words; None where that
         is not known.
@@ -87,19 +90,20 @@ def causes(
     tuple of Cause
         Code, parameters, inputs and environment, in this order.
     """
+    shelves = (reports, after_reports or reports)
     found = (
-        *_of_code(reports, before, after),
+        *_of_code(shelves, before, after),
         *_of_parameters(before, after),
         *_of_loads(before, after, input_change),
         *_of_files(before, after),
-        *_of_environment(reports, before, after),
+        *_of_environment(shelves, before, after),
     )
     if found or not differ:
         return found
     return (_unexplained(before, after, first_cell),)
 
 
-def _of_code(reports: Path, before: Record, after: Record) -> Iterator[Cause]:
+def _of_code(shelves: tuple[Path, Path], before: Record, after: Record) -> Iterator[Cause]:
     if before.code_version == after.code_version:
         return
     explained = False
@@ -107,7 +111,10 @@ def _of_code(reports: Path, before: Record, after: Record) -> Iterator[Cause]:
         old, new = before.files.get(name), after.files.get(name)
         if old == new:
             continue
-        sources = [kept(reports, digest) if digest else None for digest in (old, new)]
+        sources = [
+            kept(shelf, digest) if digest else None
+            for shelf, digest in zip(shelves, (old, new), strict=True)
+        ]
         if old is None or new is None:
             explained = True
             yield Cause("code", f"{name} {'came' if old is None else 'went'}")
@@ -174,14 +181,14 @@ def _same(old: FileRead, new: FileRead) -> bool:
     return (old.bytes, old.modified) == (new.bytes, new.modified)
 
 
-def _of_environment(reports: Path, before: Record, after: Record) -> Iterator[Cause]:
+def _of_environment(shelves: tuple[Path, Path], before: Record, after: Record) -> Iterator[Cause]:
     if before.python != after.python:
         yield Cause("environment", f"Python {before.python} → {after.python}")
     for line in _changes(before.variables, after.variables):
         yield Cause("environment", line)
     if before.environment == after.environment:
         return
-    lists = [kept(reports, digest) for digest in (before.environment, after.environment)]
+    lists = kept(shelves[0], before.environment), kept(shelves[1], after.environment)
     if lists[0] is None or lists[1] is None:
         yield Cause("environment", "installed packages changed; their list is not kept")
         return

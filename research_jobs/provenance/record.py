@@ -90,9 +90,13 @@ class Record:
     files : mapping of str to str
         Notebook and helper modules, relative to the project, to the SHA-256 of their bytes.
         Each content is kept once (`research_jobs.provenance.shelf`).
+    manifest : str
+        SHA-256 of the manifest, which is kept likewise; empty without one.
     git_commit : str or None
     parameters : mapping of str to str
-        As used; secret ones by name only.
+        As used, as text; secret ones by name only.
+    given : mapping of str to object
+        Those that the run set, as JSON, without secret ones.
     variables : mapping of str to str
         Environment variables that the manifest sets, except masked ones.
     python : str
@@ -114,8 +118,10 @@ class Record:
     started_at: float = 0.0
     code_version: str | None = None
     files: Mapping[str, str] = field(default_factory=dict[str, str])
+    manifest: str = ""
     git_commit: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     python: str = ""
     environment: str = ""

@@ -235,6 +235,7 @@ def _context(request: RunRequest) -> RunContext:
         start=_moment(partition.start if partition else None),
         end=_moment(partition.end if partition else None),
         in_batch=True,
+        trying=request.trying,
     )
 
 

@@ -68,6 +68,8 @@ def watch_open(undo: ExitStack) -> None:
         stream = opened(file, mode, *arguments, **named)
         if "r" in mode or "+" in mode:
             _note(view, "open", file)
+        if "r" not in mode or "+" in mode:
+            _note(view, "", file, kind="written")
         return stream
 
     for owner in (builtins, io):
@@ -152,7 +154,7 @@ def _wrap_method(undo: ExitStack, owner: Any, name: str, note: Callable[..., Non
         _wrap(undo, owner, name, lambda _self, *given, **named: note(*given, **named))
 
 
-def _note(view: View, reader: str, source: Any) -> None:
+def _note(view: View, reader: str, source: Any, kind: str = "file") -> None:
     """Note files and addresses; streams were noted when they were opened."""
     if isinstance(source, (list, tuple)):
         for each in source[:FILES_OF_A_PATTERN]:
@@ -171,7 +173,7 @@ def _note(view: View, reader: str, source: Any) -> None:
     # Not resolved: what a link leads to is looked up when the record is written.
     place = os.path.abspath(path.removeprefix("file://"))  # noqa: PTH100
     if not place.startswith(("/proc/", "/sys/", "/dev/")):
-        view.note({"file": place[:4096], "by": reader})
+        view.note({kind: place[:4096], "by": reader})
 
 
 def _note_other(view: View, kind: str, what: Any) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from research_jobs.notebook.scan import Scan, ScannedNotebook
     from research_jobs.project import Project
 
-__all__ = ["build_request", "preload_modules", "working_directory"]
+__all__ = ["build_request", "preload_modules", "secret_values", "working_directory"]
 
 
 def build_request(
@@ -35,6 +35,7 @@ def build_request(
     results_path: str | None = None,
     capture_path: str | None = None,
     view: str | None = None,
+    trying: bool = False,
 ) -> RunRequest:
     """Everything that the fresh process needs for one run.
 
@@ -55,6 +56,8 @@ def build_request(
     results : sequence of str
         Variables for the caller, pickled to `results_path`.
     results_path, capture_path, view : str, optional
+    trying : bool
+        As in `RunRequest`.
 
     Returns
     -------
@@ -110,17 +113,23 @@ def build_request(
         results_path=results_path,
         capture_path=capture_path,
         view=view,
+        trying=trying,
         timeout_s=spec.timeout,
         memory_bytes=spec.memory,
         code_version=notebook.code_version,
         environment=dict(spec.environment),
-        secrets={
-            name: value
-            for name in (*manifest.masked, *spec.secret_parameters.values())
-            if (value := _variable(spec, name))
-        },
+        secrets=secret_values(spec, manifest),
         metadata=metadata,
     )
+
+
+def secret_values(spec: NotebookSpec, manifest: Manifest) -> dict[str, str]:
+    """Variable to value: what is masked in everything that a run of a notebook leaves behind."""
+    return {
+        name: value
+        for name in (*manifest.masked, *spec.secret_parameters.values())
+        if (value := _variable(spec, name))
+    }
 
 
 def _variable(spec: NotebookSpec, name: str) -> str | None:

@@ -6,11 +6,12 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -27,11 +28,31 @@ from research_jobs.provenance.record import NAME
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
+from research_jobs.supervisor.request import secret_values
 from research_jobs.supervisor.run import CancelToken
 
-__all__ = ["expected_report", "git_commit", "make_run_report", "run_folder"]
+__all__ = ["Made", "expected_report", "git_commit", "make_run_report", "run_folder"]
 
 logger = logging.getLogger("research_jobs")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run's record says beside its outcome.
+
+    Parameters
+    ----------
+    data_version : str or None
+        The hash of what its outputs hold.
+    given : mapping of str to object
+        The parameters that it set.
+    counts : bool
+        False for a trial.
+    """
+
+    data_version: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    counts: bool = True
 
 
 def run_folder(project: Project, run_id: str, step_key: str, partition: str | None) -> Path:
@@ -54,8 +75,8 @@ def make_run_report(
     capture: Path,
     step_key: str,
     cancel: CancelToken,
+    made: Made,
     delivering: Delivering | None = None,
-    data_version: str | None = None,
 ) -> tuple[str | None, Metadata]:
     """Make the report of a run whose outputs are published, or will not be.
 
@@ -69,10 +90,9 @@ def make_run_report(
     step_key : str
     cancel : CancelToken
         The run's: once it is cancelled, the report has a few seconds left.
+    made : Made
     delivering : Delivering, optional
         Who gets it.
-    data_version : str, optional
-        Of the outputs.
 
     Returns
     -------
@@ -84,8 +104,8 @@ def make_run_report(
     mail = None
     if delivering is not None:
         with _not_failing(entry):
-            mail = delivering.order(header, data_version)
-    order = replace(_order(catalog, entry, header, capture, data_version), mail=mail)
+            mail = delivering.order(header, made.data_version)
+    order = replace(_order(catalog, entry, header, capture, made), mail=mail)
     try:
         report = make_report(order, stop=cancel.listening)
     except Exception as error:
@@ -135,7 +155,7 @@ def _header(catalog: Catalog, entry: Entry, outcome: Outcome, step_key: str) -> 
 
 
 def _order(
-    catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path, data_version: str | None
+    catalog: Catalog, entry: Entry, header: ReportHeader, capture: Path, made: Made
 ) -> ReportOrder:
     reports = catalog.project.reports
     return ReportOrder(
@@ -146,16 +166,22 @@ def _order(
         notebook=entry.notebook.path,
         card=asdict(notebook_card(catalog, entry)),
         keep=catalog.manifest.reports.keep,
-        facts=_facts(catalog, entry, header, data_version),
+        facts=_facts(catalog, entry, header, made),
     )
 
 
-def _facts(
-    catalog: Catalog, entry: Entry, header: ReportHeader, data_version: str | None
-) -> RunFacts:
+def _facts(catalog: Catalog, entry: Entry, header: ReportHeader, made: Made) -> RunFacts:
     project, notebook = catalog.project, entry.notebook
-    masked = catalog.manifest.masked
     folder = Path(notebook.path).parent
+    secrets = secret_values(entry.spec, catalog.manifest)
+
+    def told(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in values.items()
+            if not any(secret in str(value) for secret in secrets.values())
+        }
+
     return RunFacts(
         project_root=str(project.root),
         store=project.store,
@@ -167,10 +193,11 @@ def _facts(
         code_version=header.code_version,
         git_commit=header.git_commit,
         python=entry.spec.python,
-        data_version=data_version,
-        variables={
-            name: value for name, value in entry.spec.environment.items() if name not in masked
-        },
+        data_version=made.data_version,
+        given=told(made.given),
+        counts=made.counts,
+        manifest=str(project.manifest),
+        variables=told(entry.spec.environment),
     )
 
 

@@ -16,6 +16,7 @@ from research_jobs.orchestration.compat.assets import data_version_tags, partiti
 from research_jobs.orchestration.execution.delivering import Delivering
 from research_jobs.orchestration.execution.io_manager import StagedRun
 from research_jobs.orchestration.execution.reports import (
+    Made,
     expected_report,
     make_run_report,
     run_folder,
@@ -37,6 +38,7 @@ from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.content import content_version
 from research_jobs.store.layout import output_path
+from research_jobs.store.view import View
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
 from research_jobs.supervisor.shared import shared_supervisor
@@ -45,6 +47,7 @@ __all__ = [
     "FAILED",
     "SKIPPED",
     "Ended",
+    "TrialStore",
     "Work",
     "fail_at_once",
     "failure",
@@ -87,6 +90,24 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class TrialStore:
+    """Where runs that do not count put their outputs, and what they read.
+
+    Parameters
+    ----------
+    store : str
+        A folder, whose outputs hide the project's own.
+    pins : mapping of (str, tuple of str) to str
+        As in `View`.
+    """
+
+    store: str
+    pins: Mapping[tuple[str, tuple[str, ...]], str] = field(
+        default_factory=dict[tuple[str, tuple[str, ...]], str]
+    )
+
+
+@dataclass(frozen=True)
 class Work:
     """Everything that the runs of one step share."""
 
@@ -98,6 +119,7 @@ class Work:
     stdout: int
     stderr: int
     delivering: Delivering | None = None
+    trial: TrialStore | None = None
 
     def run(
         self, key: str | None, cancel: CancelToken, slot: AbstractContextManager[Any] | None = None
@@ -121,9 +143,11 @@ class Work:
         partition = partition_key_of(spec, key) if key is not None else None
         parameters = self._parameters_of(partition)
         folder = run_folder(project, self.run_id, self.step_key, key)
-        if spec.outputs and spec.io_manager is None:
+        if self.trial is not None:
+            View(folder, project.store, self.trial.store, self.trial.pins).write()
+        elif spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
-        staging = open_staging(project.store, self.run_id) if spec.outputs else None
+        staging = open_staging(self._store, self.run_id) if spec.outputs else None
         try:
             request = build_request(
                 project,
@@ -137,6 +161,7 @@ class Work:
                 staging=str(staging.path) if staging else None,
                 capture_path=str(folder / "capture.jsonl"),
                 view=str(folder),
+                trying=self.trial is not None,
             )
             start_maker()  # warm by the time that the notebook has ended
             with slot or nullcontext():
@@ -187,7 +212,7 @@ class Work:
             step_key=self.step_key,
             cancel=cancel,
             delivering=self.delivering if ended.outcome.state is State.SUCCEEDED else None,
-            data_version=ended.data_version,
+            made=Made(ended.data_version, self._parameters_of(ended.partition), self.trial is None),
         )
         return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
 
@@ -217,6 +242,11 @@ class Work:
             )
         return parameters
 
+    @property
+    def _store(self) -> str:
+        """Where outputs go."""
+        return self.catalog.project.store if self.trial is None else self.trial.store
+
     def _staged(
         self,
         outcome: Outcome,
@@ -228,7 +258,7 @@ class Work:
         if staging is None or outcome.state is not State.SUCCEEDED:
             return None
         return StagedRun(
-            store=self.catalog.project.store,
+            store=self._store,
             notebook=self.entry.name,
             run_id=self.run_id,
             outputs=outcome.outputs,

@@ -25,11 +25,13 @@ from research_jobs.orchestration.compat.windows import (
 )
 from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
+from research_jobs.store.stored import stored_partitions
 
 __all__ = [
     "build_partitions",
     "keys_with",
     "newest_keys",
+    "newest_stored",
     "parameter_values",
     "partition_key_of",
     "partitioning",
@@ -218,6 +220,14 @@ def _exclusions(
         return tuple(rest)
     listed = ",".join(str((day + 1) % 7) for day in sorted(weekdays))
     return (f"{minutes % 60} {minutes // 60} * * {listed}", *rest)
+
+
+def newest_stored(store: str, notebook: str, spec: NotebookSpec) -> str | None:
+    """The newest of a notebook's partitions that has data; None where none has."""
+    stored = stored_partitions(store, notebook, partitioning(spec))
+    # a key need not sort as its time does: 01.02.2018
+    keys = [partition_key_of(spec, partition.key) for partition in stored]
+    return max(keys, key=lambda key: (key.start or "", key.key)).key if keys else None
 
 
 def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:

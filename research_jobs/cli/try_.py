@@ -1,0 +1,91 @@
+"""``research-jobs try``: run notebooks as they stand, and compare with what is published."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from research_jobs.cli.output import complain, print_json
+from research_jobs.project import find_project
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.operations.trying import Verdict
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "notebooks",
+        nargs="*",
+        metavar="NOTEBOOK",
+        help="with all that read them (default: those whose code is not that of what is published)",
+    )
+    parser.add_argument(
+        "--partition", metavar="KEY", help="the partition (default: the newest with data, of each)"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the reports and outputs")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.epilog = (
+        "Exit code: 0 where nothing differs, 1 where something does or fails, 2 if not tried."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Try them; 0 where nothing would change."""
+    from research_jobs.orchestration.model.catalog import load_catalog
+    from research_jobs.orchestration.operations.entries import find_entries
+    from research_jobs.orchestration.operations.trial import open_trial
+    from research_jobs.orchestration.operations.trying import (
+        changed_entries,
+        try_entries,
+        with_downstream,
+    )
+
+    project = find_project(arguments.project)
+    real = load_catalog(project)
+    named = arguments.notebooks
+    chosen = find_entries(real, named) if named else changed_entries(real)
+    if not chosen:
+        if arguments.json:
+            print_json([])
+        else:
+            print("Nothing to try: the code is that of what is published.")
+        return 0
+    entries = with_downstream(real, chosen)
+    verdicts: list[Verdict] = []
+    with open_trial(real, keep=arguments.keep) as trial:
+        for verdict in try_entries(trial, real, entries, partition=arguments.partition):
+            verdicts.append(verdict)
+            if not arguments.json:
+                _print(verdict)
+        if arguments.json:
+            print_json([verdict.to_json() for verdict in verdicts])
+        elif arguments.keep:
+            print(f"\nReports: {trial.catalog.project.reports / 'index.html'}")
+    return 0 if all(verdict.equal for verdict in verdicts) else 1
+
+
+def _print(verdict: Verdict) -> None:
+    from research_jobs.comparison.text import describe_comparison
+
+    tried = verdict.tried
+    outcome = tried.outcome
+    name = f"{tried.entry.name} [{tried.partition}]" if tried.partition else tried.entry.name
+    if not outcome.state.ok:
+        print(f"{name}: {outcome.state.words}: {outcome.reason or ''}")
+        if outcome.details:
+            complain(outcome.details)
+    elif verdict.comparison is None:
+        print(f"{name}: {outcome.state.words}; nothing of it is published yet")
+    elif verdict.equal:
+        print(f"{name}: equal to what is published")
+    else:
+        print(f"{name}: differs from what is published")
+        for cause in verdict.causes:
+            print("\n".join(cause.lines("  ")))
+        for line in describe_comparison(verdict.comparison):
+            print(f"  {line}")
+    for path in tried.written:
+        complain(f"{name} writes {path}, which is not an output: that is as it would be in a run.")

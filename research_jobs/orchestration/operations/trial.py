@@ -1,0 +1,205 @@
+"""Runs that do not count: against published outputs, into a folder of their own.
+
+Nothing of the store, of Dagster's history or of the gallery changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from research_jobs.errors import ResearchJobsError
+from research_jobs.orchestration.execution.work import TrialStore, Work
+from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.outcome import Failure, Outcome, State, failed
+from research_jobs.project import Project
+from research_jobs.provenance.record import Record, find_record
+from research_jobs.store.backends import backend_of
+from research_jobs.store.view import READS
+from research_jobs.supervisor.run import CancelToken
+
+__all__ = ["Trial", "Tried", "open_trial", "published_files"]
+
+Pins = Mapping[tuple[str, tuple[str, ...]], str]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A run that did not count.
+
+    Parameters
+    ----------
+    entry : Entry
+    partition : str or None
+    outcome : Outcome
+    data_version : str or None
+    files : mapping of str to Path
+        Output to its file.
+    record : Record or None
+        What it was made of.
+    written : tuple of str
+        Files that it wrote past its outputs.
+    """
+
+    entry: Entry
+    partition: str | None
+    outcome: Outcome
+    data_version: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    record: Record | None = None
+    written: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where such runs put what they make.
+
+    Parameters
+    ----------
+    catalog : Catalog
+        Its project keeps reports and state in `folder`.
+    folder : Path
+    """
+
+    catalog: Catalog
+    folder: Path
+
+    @property
+    def store(self) -> str:
+        """str: the outputs, which later runs of this trial read instead of the published ones."""
+        return str(self.folder / "data")
+
+    def run(
+        self,
+        entry: Entry,
+        partition: str | None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        pins: Pins | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Tried:
+        """Run a notebook.
+
+        Parameters
+        ----------
+        entry : Entry
+            Of this trial's catalog.
+        partition : str or None
+            Dagster's key.
+        parameters : mapping, optional
+            Instead of the manifest's.
+        pins : mapping, optional
+            Versions that it reads; see `View`.
+        cancel : CancelToken, optional
+        """
+        run_id = f"trial-{secrets.token_hex(8)}"
+        token = cancel or CancelToken()
+        with (self.folder / "log").open("ab") as log:
+            work = Work(
+                self.catalog,
+                entry,
+                run_id=run_id,
+                step_key="trial",
+                parameters=dict(entry.parameters if parameters is None else parameters),
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                trial=TrialStore(self.store, pins or {}),
+            )
+            try:
+                if entry.error is not None:
+                    raise entry.error
+                ended = work.run(partition, token)
+            except ResearchJobsError as error:
+                outcome = Outcome(State.BLOCKED, failure=Failure(error.headline))
+                return Tried(entry, partition, replace(outcome, notebook=entry.name))
+            written = _written(ended.capture, self.catalog.project)
+            files: dict[str, Path] = {}
+            outcome = ended.outcome
+            if ended.staged is not None and outcome.refused:
+                ended.staged.staging.close()
+                first = outcome.refused[0]
+                reason = f"output '{first.output}' fails the check {first.check}"
+                outcome = replace(failed(Failure(reason), outcome), state=State.REFUSED)
+            elif ended.staged is not None:
+                published = ended.staged.publish()
+                files = {output.name: Path(output.file) for output in published}
+            ended = work.reported(replace(ended, outcome=outcome), token)
+        found = find_record(self.catalog.project.reports, entry.name, run_id, partition)
+        return Tried(
+            entry,
+            partition,
+            ended.outcome,
+            ended.data_version,
+            files,
+            found[1] if found is not None else None,
+            written,
+        )
+
+
+def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
+    """Files of the project that the notebook opened to write."""
+    found: dict[str, None] = {}
+    if capture is not None:
+        with suppress(OSError), capture.with_name(READS).open("rb") as file:
+            for line in file:
+                with suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and isinstance(entry.get("written"), str):
+                        found[project.display(entry["written"])] = None
+    return tuple(found)
+
+
+@contextmanager
+def open_trial(catalog: Catalog, *, keep: bool = False) -> Generator[Trial]:
+    """A folder for runs that do not count; it is removed at the end.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    keep : bool
+        Whether it stays.
+    """
+    project = catalog.project
+    folder = project.make_state_folder("trials", f"{secrets.token_hex(4)}-{os.getpid()}")
+    try:
+        yield Trial(replace(catalog, project=replace(project, aside=folder)), folder)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def published_files(
+    store: str, notebook: str, partition: tuple[str, ...], version: str | None = None
+) -> Generator[tuple[str, Mapping[str, Path]] | None]:
+    """A published version's id and files, held meanwhile; None where there is none.
+
+    Parameters
+    ----------
+    store, notebook : str
+    partition : tuple of str
+        Its folders.
+    version : str, optional
+        By default the current one.
+    """
+    backend = backend_of(store)
+    unit = next((unit for unit in backend.units(notebook) if unit.segments == partition), None)
+    if unit is None:
+        yield None
+        return
+    try:
+        held = backend.hold(unit, version)
+    except ResearchJobsError:
+        yield None
+        return
+    try:
+        yield held.version.id, {name: held.version.file(name) for name in held.version.outputs}
+    finally:
+        held.release()

@@ -1,0 +1,189 @@
+"""Try notebooks as they stand, with everything downstream, and compare with what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from research_jobs.comparison.changes import Comparison, to_json
+from research_jobs.comparison.outputs import compare_outputs
+from research_jobs.errors import ResearchJobsError
+from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.partitions import newest_stored, partition_key_of
+from research_jobs.orchestration.operations.trial import Trial, Tried, published_files
+from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.provenance.causes import Cause, causes
+from research_jobs.provenance.record import find_record
+from research_jobs.store.codec.source import open_source
+from research_jobs.store.layout import partition_dimensions, partition_segments
+from research_jobs.store.stored import stored_versions
+
+__all__ = ["Verdict", "changed_entries", "try_entries", "with_downstream"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A notebook that was tried, against what is published of it.
+
+    Parameters
+    ----------
+    tried : Tried
+    comparison : Comparison or None
+        None where it did not succeed, or nothing is published.
+    causes : tuple of Cause
+    """
+
+    tried: Tried
+    comparison: Comparison | None = None
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Bool: whether publishing it would change nothing."""
+        if not self.tried.outcome.state.ok:
+            return False
+        if self.comparison is None:
+            return not self.tried.files
+        return self.comparison.equal
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``try --json`` prints it."""
+        outcome = self.tried.outcome
+        outputs = {} if self.comparison is None else to_json(self.comparison)["outputs"]
+        return {
+            "notebook": self.tried.entry.name,
+            "partition": self.tried.partition,
+            "ending": outcome.state.value,
+            "error": None if outcome.state.ok else outcome.reason,
+            "equal": self.equal,
+            "published": self.comparison is not None,
+            "causes": [cause.to_json() for cause in self.causes],
+            "outputs": outputs,
+            "written": list(self.tried.written),
+        }
+
+
+def changed_entries(catalog: Catalog) -> list[Entry]:
+    """The notebooks whose code is not that of their last published outputs."""
+    return [
+        entry
+        for entry in catalog
+        if entry.error is None
+        and entry.spec.outputs
+        and _published_code(catalog, entry) != (entry.notebook.code_version)
+    ]
+
+
+def _published_code(catalog: Catalog, entry: Entry) -> str | None:
+    """The code version in the newest published output's footer; None without one."""
+    with suppress(ResearchJobsError, OSError):
+        key = _newest(catalog, entry)
+        partition = partition_key_of(entry.spec, key) if key is not None else None
+        for version in stored_versions(catalog.project.store, entry.name, partition)[:1]:
+            for output in version.outputs:
+                said = open_source(version.file(output)).header.metadata
+                return said.get("code_version")
+    return None
+
+
+def _newest(catalog: Catalog, entry: Entry) -> str | None:
+    """The newest of its partitions that has data."""
+    if not entry.partitioned:
+        return None
+    return newest_stored(catalog.project.store, entry.name, entry.spec)
+
+
+def with_downstream(catalog: Catalog, chosen: Sequence[Entry]) -> list[Entry]:
+    """Notebooks and all that read them, directly or not, each after what it reads."""
+    wanted = {entry.name for entry in chosen}
+    wanted |= {entry.name for entry in catalog if catalog.upstream_of(entry.name) & wanted}
+    ordered: list[Entry] = []
+    left = {name: catalog.upstream_of(name) & wanted - {name} for name in sorted(wanted)}
+    while left:
+        # In a cycle, which the manifest's check reports, any may come first.
+        ready = [name for name, before in left.items() if not before & left.keys()] or list(left)
+        ordered += [catalog.entries[name] for name in ready]
+        left = {name: before for name, before in left.items() if name not in ready}
+    return ordered
+
+
+def try_entries(
+    trial: Trial, real: Catalog, entries: Sequence[Entry], *, partition: str | None = None
+) -> Iterator[Verdict]:
+    """Run notebooks in order, each reading what those before it made.
+
+    Parameters
+    ----------
+    trial : Trial
+    real : Catalog
+        Of the project, with its reports.
+    entries : sequence of Entry
+        As `with_downstream` orders them.
+    partition : str, optional
+        For all that have partitions; by default the newest with data of each.
+
+    Yields
+    ------
+    Verdict
+    """
+    failed: set[str] = set()
+    for entry in entries:
+        behind = sorted(failed & set(entry.upstream))
+        key = (partition or _newest(real, entry)) if entry.partitioned else None
+        if behind:
+            why = Failure(f"{behind[0]}, which it reads, did not succeed")
+            outcome = Outcome(State.BLOCKED, failure=why, notebook=entry.name)
+            tried = Tried(entry, key, replace(outcome, blocked_by=tuple(behind)))
+        elif entry.partitioned and key is None:
+            why = Failure("no partition of it has data yet; name one with --partition")
+            tried = Tried(entry, None, Outcome(State.BLOCKED, failure=why, notebook=entry.name))
+        else:
+            tried = trial.run(trial.catalog.entries[entry.name], key)
+        if not tried.outcome.state.ok:
+            failed.add(entry.name)
+        yield _judged(real, trial.catalog.project.reports, tried)
+
+
+def _judged(real: Catalog, reports: Path, tried: Tried) -> Verdict:
+    entry, project = tried.entry, real.project
+    if not tried.files:
+        return Verdict(tried)
+    parts: tuple[str, ...] = ()
+    if tried.partition is not None:
+        own = partition_key_of(entry.spec, tried.partition)
+        parts = partition_segments(partition_dimensions(own))
+    with published_files(project.store, entry.name, parts) as published:
+        if published is None:
+            return Verdict(tried)
+        compared = compare_outputs(
+            published[1],
+            tried.files,
+            unique={name: output.unique for name, output in entry.spec.outputs.items()},
+            folder=project.state,
+        )
+    return Verdict(tried, compared, _why(real, reports, tried, compared))
+
+
+def _why(real: Catalog, reports: Path, tried: Tried, compared: Comparison) -> tuple[Cause, ...]:
+    """Why it differs from what is published, if the run that published it left a record."""
+    if compared.equal or tried.record is None:
+        return ()
+    partition = None
+    if tried.partition is not None:
+        partition = partition_key_of(tried.entry.spec, tried.partition)
+    for version in stored_versions(real.project.store, tried.entry.name, partition)[:1]:
+        before = find_record(
+            real.project.reports, tried.entry.name, version.run_id, tried.partition
+        )
+        if before is not None:
+            return causes(
+                real.project.reports,
+                before[1],
+                tried.record,
+                differ=True,
+                after_reports=reports,
+            )
+    return ()
