@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -42,6 +43,11 @@ class _Candidate:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--yes", action="store_true", help="keep all of them, without asking")
+    parser.add_argument(
+        "--schedule",
+        metavar="CRON",
+        help="also write a schedule for those that ran, for example '0 6 * * 1-5'",
+    )
     parser.epilog = "Exit code: 1 if a notebook did not run. What the others show is kept."
 
 
@@ -58,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = project.manifest.read_bytes().decode() if project.manifest.exists() else ""
     broken = {problem.name for problem in manifest.problems if problem.scope == "notebook"}
     candidates: list[_Candidate] = []
+    ran: list[str] = []
     failed = 0
     for notebook in found.notebooks:
         if notebook.name in manifest.notebooks or notebook.name in broken:
@@ -69,15 +76,21 @@ def run(arguments: argparse.Namespace) -> int:
             complain(f"{notebook.name}: {error.headline}")
             failed += 1
             continue
+        ran.append(notebook.name)
         described = (_describe(notebook.name, *pair) for pair in zip(names, values, strict=True))
         candidates += [one for one in described if one is not None]
     chosen = _choose(candidates, everything=arguments.yes)
-    if chosen:
-        outputs: dict[str, dict[str, Mapping[str, object]]] = {}
-        for one in chosen:
-            outputs.setdefault(one.notebook, {})[one.name] = one.checks
-        project.manifest.write_bytes(with_outputs(text, outputs).encode())
-        print(f"Written to {project.display(project.manifest)}: {len(chosen)} outputs")
+    outputs: dict[str, dict[str, Mapping[str, object]]] = {}
+    for one in chosen:
+        outputs.setdefault(one.notebook, {})[one.name] = one.checks
+    after = with_outputs(text, outputs) if outputs else text
+    scheduled = ran if arguments.schedule and (outputs or arguments.yes) else []
+    if scheduled:
+        after = with_schedule(after, arguments.schedule, scheduled)
+    if after != text:
+        project.manifest.write_bytes(after.encode())
+        schedule = f", a schedule for {len(scheduled)} notebooks" if scheduled else ""
+        print(f"Written to {project.display(project.manifest)}: {len(chosen)} outputs{schedule}")
     return 1 if failed else 0
 
 
@@ -179,31 +192,44 @@ def with_outputs(text: str, outputs: Mapping[str, Mapping[str, Mapping[str, obje
     ManifestError
         When `notebooks` is written in a form that lines cannot be added to.
     """
+    added: list[str] = []
+    for notebook, names in outputs.items():
+        added.append(f"{notebook}:")
+        if any(names.values()):
+            added.append("  outputs:")
+            added += [f"    {name}: {_flow(checks)}" for name, checks in names.items()]
+        else:
+            added.append(f"  outputs: [{', '.join(names)}]")
+    return _with_lines(text, "notebooks", added)
+
+
+def with_schedule(text: str, cron: str, notebooks: Sequence[str]) -> str:
+    """The manifest's text with one more schedule; for errors see `with_outputs`."""
+    taken = re.findall(r"^ +adopted_(\d+):", text, re.MULTILINE)
+    number = max(map(int, taken), default=0) + 1
+    lines = [f"adopted_{number}:", f"  cron: {json.dumps(cron)}", "  notebooks:"]
+    return _with_lines(text, "schedules", [*lines, *(f"    - {name}" for name in notebooks)])
+
+
+def _with_lines(text: str, key: str, added: Sequence[str]) -> str:
+    """A text with lines below one of its keys, indented as those that are there."""
     lines = text.splitlines()
-    at = next((n for n, line in enumerate(lines) if re.match(r"notebooks\s*:", line)), None)
+    at = next((n for n, line in enumerate(lines) if re.match(rf"{key}\s*:", line)), None)
     indent = "  "
     if at is None:
-        lines += ["", "notebooks:"] if lines else ["notebooks:"]
+        lines += ["", f"{key}:"] if lines else [f"{key}:"]
         at = len(lines) - 1
-    elif re.match(r"notebooks\s*:\s*\{\s*\}\s*(#.*)?$", lines[at]):
+    elif re.match(rf"{key}\s*:\s*\{{\s*\}}\s*(#.*)?$", lines[at]):
         lines[at] = re.sub(r"\s*\{\s*\}", "", lines[at])
-    elif not re.match(r"notebooks\s*:\s*(#.*)?$", lines[at]):
+    elif not re.match(rf"{key}\s*:\s*(#.*)?$", lines[at]):
         raise ManifestError(
-            "notebooks: is written in one line, so none can be added",
-            hint="Write one notebook a line.",
+            f"{key}: is written in one line, so none can be added",
+            hint=f"Write one of the {key} a line.",
         )
     else:
         below = (re.match(r"( +)[^\s#]", line) for line in lines[at + 1 :])
         indent = next((match[1] for match in below if match), indent)
-    added: list[str] = []
-    for notebook, names in outputs.items():
-        added.append(f"{indent}{notebook}:")
-        if any(names.values()):
-            added.append(f"{indent}  outputs:")
-            added += [f"{indent}    {name}: {_flow(checks)}" for name, checks in names.items()]
-        else:
-            added.append(f"{indent}  outputs: [{', '.join(names)}]")
-    lines[at + 1 : at + 1] = added
+    lines[at + 1 : at + 1] = [f"{indent}{line}" for line in added]
     end = "\r\n" if "\r\n" in text else "\n"
     return end.join(lines) + end
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from research_jobs.cli.adopt import with_outputs
+from research_jobs.cli.adopt import with_outputs, with_schedule
 from research_jobs.errors import ManifestError
 
 pytestmark = pytest.mark.timeout(300)
@@ -40,7 +41,7 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
     listed = call("adopt")
     assert listed.returncode == 1
     assert (folder / "manifest.yaml").read_text() == before
-    done = call("adopt", "--yes")
+    done = call("adopt", "--yes", "--schedule", "0 6 * * *")
     assert done.returncode == 1
     assert "fails: " in done.stderr
     assert "ZeroDivisionError" in done.stderr
@@ -51,7 +52,8 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
     assert (folder / "manifest.yaml").read_text() == (
         "# ours\nnotebooks:  # all\n    deep/frame:\n      outputs:\n"
         "        frame: {min_rows: 1, columns: [n, 'gap: a', b], not_null: [n, b], unique: [n]}\n"
-        "        total: {}\n    known: {timeout: 1m}  # stays\n"
+        "        total: {}\n    known: {timeout: 1m}  # stays\n\n"
+        'schedules:\n  adopted_1:\n    cron: "0 6 * * *"\n    notebooks:\n      - deep/frame\n'
     )
     ran = call("run", "deep/frame")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -70,6 +72,13 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
 def test_lines_are_added_and_none_is_lost(before: str, after: str) -> None:
     """Whatever the manifest has, its lines and comments stay."""
     assert with_outputs(before, {"a": {"x": {}}}) == after
+
+
+def test_a_second_schedule_has_a_name_of_its_own() -> None:
+    """Schedules that are there stay, whoever wrote them."""
+    first = with_schedule("schedules:\n  mine: {}\n", "0 6 * * *", ["a", "b/c"])
+    second = with_schedule(first, "0 7 * * *", ["d"])
+    assert list(yaml.safe_load(second)["schedules"]) == ["adopted_2", "adopted_1", "mine"]
 
 
 def test_a_manifest_in_one_line_is_refused() -> None:
