@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -71,12 +73,14 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         try:
             names = shown_names(Path(notebook.path))
-            values = run_notebook(notebook.name, names, project=project)
+            with _silence():
+                values = run_notebook(notebook.name, names, project=project)
         except ResearchJobsError as error:
             complain(f"{notebook.name}: {error.headline}")
             failed += 1
             continue
         ran.append(notebook.name)
+        complain(f"{notebook.name} ran")
         described = (_describe(notebook.name, *pair) for pair in zip(names, values, strict=True))
         candidates += [one for one in described if one is not None]
     chosen = _choose(candidates, everything=arguments.yes)
@@ -92,6 +96,23 @@ def run(arguments: argparse.Namespace) -> int:
         schedule = f", a schedule for {len(scheduled)} notebooks" if scheduled else ""
         print(f"Written to {project.display(project.manifest)}: {len(chosen)} outputs{schedule}")
     return 1 if failed else 0
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """What notebooks print is not shown: the list is what to read."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        try:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            for descriptor, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
 
 
 def shown_names(path: Path) -> list[str]:

@@ -20,6 +20,7 @@ frame = pd.DataFrame({"n": range(20), "gap: a": [None] + [1.5] * 19, "b": "x"})
 frame.head()
 # %%
 total = int(frame["n"].sum())
+print("a long story")
 unseen = 1
 total
 # %%
@@ -45,6 +46,8 @@ def test_what_is_shown_is_kept(call: Any, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "fails: " in done.stderr
     assert "ZeroDivisionError" in done.stderr
+    assert "deep/frame ran" in done.stderr
+    assert "a long story" not in done.stdout
     for shown in (listed.stdout, done.stdout):
         assert "20" in shown
         assert "unseen" not in shown
