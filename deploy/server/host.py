@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,10 @@ class Host:
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
         try:
-            self.book = Book(**json.loads(self.path(BOOK).read_bytes()))
+            written = json.loads(self.path(BOOK).read_bytes())
+            # A later version may have written more, before it was rolled back.
+            known = {one.name for one in fields(Book)} & written.keys()
+            self.book = Book(**{name: written[name] for name in known})
         except FileNotFoundError:
             self.book = Book()
         except PermissionError:

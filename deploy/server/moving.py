@@ -143,10 +143,11 @@ def _switch(host: Host, commit: str, anyway: str) -> None:
     _migrate(host, commit)
     for name in to_start():
         say(f"restart {name}")
-    start()
+    expect_steady = start()
     wait_for_ui()
     say("serve   the notebooks")
     host.tool("research-jobs", "deploy", *filter(None, [anyway]))
+    expect_steady()
 
 
 def _migrate(host: Host, commit: str) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from server.files import UNITS
@@ -34,6 +34,8 @@ UI_S = 120.0
 # Checks that services pass only some time after their start, half a minute for the daemon.
 SETTLING = frozenset({"daemon", "code", "host"})
 SETTLED_S = 90.0
+# A program that cannot start needs some seconds to find that out.
+STEADY_S = 20.0
 MANIFEST = """
 import json
 from research_jobs.manifest.load import load_manifest
@@ -69,13 +71,44 @@ def is_current(unit: str, files: Iterable[Path] = ()) -> bool:
     return all(file.lstat().st_mtime < started for file in files)
 
 
-def start() -> None:
-    """Start what is to be started, with the units as they are on disk."""
+def start() -> Callable[[], None]:
+    """Start what is to be started, with the units as they are on disk.
+
+    Returns
+    -------
+    callable
+        Raises a `ProblemError` if a service has ended since, even if systemd started it again. It
+        answers `STEADY_S` after the start at the earliest.
+    """
     command("systemctl", "daemon-reload")
     names = to_start()
     if names:
         command("systemctl", "enable", *names)
         command("systemctl", "restart", *names)
+    end = time.monotonic() + (STEADY_S if names else 0)
+    before = _restarts()
+
+    def expect_steady() -> None:
+        time.sleep(max(end - time.monotonic(), 0))
+        for name, count in _restarts().items():
+            if count != before[name]:
+                raise ProblemError(
+                    f"{name} does not stay up: systemd has started it again {count} times\n"
+                    f"  Look at: journalctl -u {name}"
+                )
+
+    return expect_steady
+
+
+def _start_steadily() -> None:
+    expect_steady = start()
+    expect_steady()
+
+
+def _restarts() -> dict[str, int]:
+    """How often systemd has started each service again by itself."""
+    words = ("systemctl", "show", "--property=NRestarts", "--value")
+    return {name: int(command(*words, name)) for name in SERVICES}
 
 
 def services_step(host: Host) -> Step:
@@ -87,7 +120,7 @@ def services_step(host: Host) -> Step:
         names = to_start()
         return Look("to do", f"start {', '.join(names)}") if names else DONE
 
-    return Step("services", look, start)
+    return Step("services", look, _start_steadily)
 
 
 def wait_for_ui() -> None:
@@ -163,7 +196,7 @@ def backup_step(host: Host, secrets: dict[str, str], new_password: str) -> Step:
             secrets["Backups' password (keep a copy elsewhere: nothing is restored without it)"] = (
                 new_password
             )
-            start()
+            _start_steadily()
         command("systemctl", "enable", "--now", *TIMERS)
 
     return Step("backup", look, do)

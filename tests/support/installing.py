@@ -265,6 +265,11 @@ def moves() -> None:
     type_in("systemctl show --property=Description research-jobs-daemon", expect="research_jobs:")
     type_in("/srv/research-jobs/deploy/rollback", code=2, expect="no upgrade to roll back")
 
+
+def failures() -> None:
+    """What is refused, what is rolled back by itself, what is killed."""
+    unit = Path("/srv/git/work", UNIT).read_text(encoding="utf-8")
+    fine = unit.replace("Description=research_jobs:", "Description=research_jobs (3):")
     remark("What would take a notebook down is refused before anything moves")
     push("Forgets a bracket", minute="# %%\nsaid = (\n")
     type_in("/srv/research-jobs/deploy/upgrade", code=2, expect="refused")
@@ -287,6 +292,8 @@ def moves() -> None:
     type_in("/srv/research-jobs/deploy/rollback", expect="is in service")
     ticks("old")
 
+
+def edits() -> None:
     remark("A file that a person edited is kept")
     type_in(
         "sed -i 's/^ProtectHome=yes/ProtectHome=no/' "
@@ -341,11 +348,11 @@ def main() -> int:
         type_in("cat /etc/debian_version; systemctl --version | head -1; ls /srv", expect="^12")
         make_origin()
         serve_beats()
-        password = install()
-        look(password)
-        backups()
-        moves()
-        restore()
+        acts = {"backups": backups, "moves": moves, "failures": failures}
+        acts |= {"edits": edits, "restore": restore}
+        look(install())
+        for name in sys.argv[1:] or acts:
+            acts[name]()
         print("```\n\nEverything is as expected.")
     except Exception as error:  # noqa: BLE001 - the account must end
         print(f"\nUNEXPECTED: {type(error).__name__}: {error}")
