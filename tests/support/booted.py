@@ -38,6 +38,8 @@ chroot "$root" apt-get -qq install --yes --no-install-recommends $packages >&2
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 mkdir -p "$root/mnt/checkout"
 cp -a "$4/." "$root/mnt/checkout"
+# A root that is a mount of its own can have namespaces.
+mount --bind "$root" "$root"
 chroot "$root" sh -ec "mount -t proc proc /proc; $5" >&2
 """
 
