@@ -32,6 +32,7 @@ host = Host(); host.book.options = {{"project": ""}}
 for step in (install._user(host), install._project(host), install._environment(host)): step.do()
 host.as_user(*".venv/bin/python -m pip install --quiet {" ".join(LIBRARIES)}".split())
 '
+find /{booted.PROJECT} -mindepth 1 -maxdepth 1 ! -name .venv ! -name .git -exec rm -r {{}} +
 """
 
 
