@@ -198,7 +198,9 @@ def install(account: Account) -> None:
     shell(f"chown -R research: {PROJECT}/notebooks")
     hosts = "--ui-host dagster.example.com --reports-host reports.example.com --tls internal"
     done = shell(f"{PROJECT}/deploy/install {hosts} --yes", timeout=600)
-    account.check(done.returncode == 0, "deploy/install")
+    # The machine has no network, so no clock that is synchronised.
+    wrong = re.findall("^WRONG +([^:]+):", done.stdout, re.MULTILINE)
+    account.check("\nDone: " in done.stdout and wrong in ([], ["clock"]), "deploy/install")
     if done.returncode:
         account.say(done.stdout + done.stderr)
     wait_until("the UI", loaded, 180)
