@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -22,16 +24,18 @@ import pytest
 import yaml
 from past import Past
 
+from research_jobs import failpoints
 from research_jobs.cli.main import main
 from research_jobs.errors import PruneError
 from research_jobs.orchestration.compat import pruning
 from research_jobs.orchestration.compat.run_files import copy_run_files
 from research_jobs.orchestration.compat.storage import held_connections
+from research_jobs.orchestration.compat.vacuum import vacuum
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.definitions.upkeep import PRUNE_JOB
 from research_jobs.orchestration.execution import prune as pruner
 from research_jobs.orchestration.execution.prune import Pruned, prune
-from research_jobs.orchestration.execution.prune_history import THINNED_TAG
+from research_jobs.orchestration.execution.prune_history import THINNED_TAG, plan_history
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.operations.account import read_account
 from research_jobs.orchestration.operations.history import read_histories, read_partitions
@@ -276,3 +280,159 @@ def test_nothing_is_pruned_by_a_manifest_with_a_mistake(world: World) -> None:
         prune(world.instance, wrong, location="research_jobs")
     with turn(wrong.project, "prune"), pytest.raises(PruneError, match="another process prunes"):
         prune(world.instance, world.catalog, location="research_jobs")
+
+
+# -- interruptions -------------------------------------------------------------------------
+
+
+class SmallWorld:
+    """A notebook that ran every fifth day of a year, on SQLite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.home = folder / "project", folder / "home"
+        (self.root / "notebooks").mkdir(parents=True)
+        self.home.mkdir()
+        (self.root / "notebooks" / "a.py").write_text("# %%\nx = 1\n")
+        daily = {"by": "values", "values": [str(number) for number in range(20)]}
+        manifest = {"notebooks": {"a": {"partitions": daily}}, "retention": {"keep": 14}}
+        (self.root / "notebooks" / "manifest.yaml").write_text(json.dumps(manifest))
+        (self.home / "dagster.yaml").write_text("telemetry: {enabled: false}")
+        self.now = time.time()
+        with self.open() as instance, held_connections(instance):
+            past = Past(instance, self.catalog)
+            for number in range(60):
+                partition = str(number // 3) if number < 30 else "19"
+                past.run(self.now - (400 - 5 * number) * DAY, {"a": "x"}, partition=partition)
+
+    def open(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    @property
+    def catalog(self) -> Catalog:
+        return load_catalog(find_project(self.root))
+
+    def prune(self) -> dict[str, Pruned]:
+        with self.open() as instance:
+            done = prune(instance, self.catalog, location="research_jobs", now=self.now)
+        return {one.kind: one for one in done}
+
+    def prune_and_die(self, point: str) -> None:
+        """Prune in a forked process that is killed at a point."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+            child = os.fork()
+        if child == 0:
+            try:
+                failpoints.install(
+                    lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
+                )
+                self.prune()
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), f"it was not killed at {point}"
+
+    def status(self) -> object:
+        catalog = self.catalog
+        with self.open() as instance:
+            return read_partitions(instance, catalog, catalog.entries["a"])
+
+
+@pytest.fixture
+def small(fast_folder: Path, tmp_path: Path) -> SmallWorld:
+    """A history of its own."""
+    return SmallWorld(fast_folder / tmp_path.name)
+
+
+def test_killed_at_any_point(small: SmallWorld) -> None:
+    """Partitions stay as they were, and the next one finishes what the killed ones began."""
+    before = small.status()
+    for point in pruning.FAILPOINTS:
+        small.prune_and_die(point)
+        assert small.status() == before, point
+    done = small.prune()
+    assert [one for one in done.values() if one.error] == []
+    assert small.status() == before
+    with small.open() as instance:
+        runs = {run.run_id for run in instance.get_runs()}
+        rows = {row.run for row in pruning.asset_events(instance)}
+    assert {path.stem for path in small.home.rglob("*-*.db")} == rows == runs
+    again = small.prune()
+    assert (again["runs"].count, again["logs of runs"].count) == (0, 0)
+    # A copy that was cut off goes once it is a day old.
+    stray = list(small.home.rglob("*.part"))
+    assert len(stray) == 1
+    for path in stray:
+        os.utime(path, (0, 0))
+    assert small.prune()["files of deleted runs"].count == 1
+
+
+def test_runs_that_the_ui_deleted(small: SmallWorld) -> None:
+    """Dagster leaves their files; they go after a day."""
+    small.prune()
+    with small.open() as instance:
+        run_id = instance.get_runs(limit=1)[0].run_id
+        file = Path(instance.event_log_storage.path_for_shard(run_id))
+        instance.delete_run(run_id)
+    assert file.exists()
+    assert small.prune()["files of deleted runs"].count == 0
+    for path in (file, small.home / "storage" / run_id):
+        os.utime(path, (0, 0))
+    found = small.prune()["files of deleted runs"]
+    assert (found.count, found.bytes > 10_000) == (2, True)
+    assert not file.exists()
+
+
+def test_a_file_that_is_open_is_left(small: SmallWorld) -> None:
+    """A run that somebody writes is not thinned, and has no tag that says so."""
+    with small.open() as instance:
+        plan = plan_history(instance, small.catalog, small.now, location="research_jobs")
+        file = Path(instance.event_log_storage.path_for_shard(plan.thinned[0]))
+        size = file.stat().st_size
+        with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+            writer.execute("UPDATE event_logs SET step_key = 'a' WHERE id = 1")
+            small.prune()
+            run = instance.get_run_by_id(plan.thinned[0])
+            assert run is not None
+            assert THINNED_TAG not in run.tags
+        small.prune()
+        run = instance.get_run_by_id(plan.thinned[0])
+        assert run is not None
+        assert THINNED_TAG in run.tags
+        assert file.stat().st_size <= size
+
+
+def test_space_is_given_back_unless_somebody_writes(small: SmallWorld) -> None:
+    """A file a quarter of which is free is vacuumed; one that is locked waits for another night."""
+    file = small.home / "history" / "runs" / "index.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as index:
+        index.execute("CREATE TABLE large (x)")
+        index.execute("INSERT INTO large VALUES (zeroblob(16000000))")
+        index.execute("DROP TABLE large")
+        index.execute("BEGIN IMMEDIATE")
+        with small.open() as instance:
+            (left,) = [why for name, _, why in vacuum(instance) if name == "index.db"]
+        assert "locked" in left
+        index.execute("ROLLBACK")
+    with small.open() as instance:
+        (freed,) = [size for name, size, _ in vacuum(instance) if name == "index.db"]
+    assert freed > 15_000_000
+    assert file.stat().st_size < 8_000_000
+
+
+def test_what_killed_processes_left(small: SmallWorld) -> None:
+    """Folders of runs that nobody knows and of proofs go, and a long log keeps its end."""
+    state = small.root / ".research_jobs"
+    unknown = state / "runs" / "00000000-0000-4000-8000-000000000000-a"
+    proof, log = state / "proof" / "tmp1", state / "ui.log"
+    for folder in (unknown, proof):
+        folder.mkdir(parents=True)
+    log.write_bytes(b"line\n" * 4_000_000 + b"last\n")
+    assert small.prune()[".research_jobs"].count == 1
+    assert unknown.exists()
+    assert log.stat().st_size < 2**20
+    assert log.read_bytes().endswith(b"line\nlast\n")
+    for folder in (unknown, proof):
+        os.utime(folder, (0, 0))
+    assert small.prune()[".research_jobs"].count == 2
+    assert not unknown.exists()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 
 import pytest
@@ -16,6 +17,7 @@ from research_jobs.report.build import build_report
 from research_jobs.report.gallery import (
     GalleryEntry,
     NotebookCard,
+    prune_reports,
     update_gallery,
     write_page,
 )
@@ -266,3 +268,24 @@ def test_one_at_a_time(reports):
     with gallery._locked(reports), pytest.raises(BlockingIOError):
         take()
     take()
+
+
+def test_reports_are_pruned_at_night(ran, reports):
+    """By a smaller `keep`, by the age of a partition's last one, and what no page leads to."""
+    old = [ran(number, partition=f"p{number}") for number in range(4)]
+    new = [ran(number + 1000) for number in range(6)]
+    stray = old[0].folder.with_name("20240101T000000-abcdef01-00000000")
+    stray.mkdir()
+    options = {"keep": 2, "before": START + 2, "abandoned": START}
+    planned = prune_reports(reports, **options, dry_run=True)
+    assert [path for path, _ in planned] == [one.folder for one in (*old[:2], *new[:4])]
+    assert all(one.html.exists() for one in (*old, *new))
+    assert prune_reports(reports, **options) == planned
+    assert min(size for _, size in planned) > 1000
+    left = [*old[2:], *new[4:]]
+    folders = sorted(path for path in old[0].folder.parent.iterdir() if path.is_dir())
+    assert folders == sorted([stray, *(one.folder for one in left)])
+    assert [run["id"] for run in runs(reports)] == [one.folder.name for one in left]
+    options["abandoned"] = time.time() + 1
+    assert [path for path, _ in prune_reports(reports, **options)] == [stray]
+    assert prune_reports(reports, **options) == []

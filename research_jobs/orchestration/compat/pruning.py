@@ -22,11 +22,13 @@ from typing import Any, NamedTuple
 import dagster as dg
 import sqlalchemy as sa
 
+from research_jobs.failpoints import failpoint
 from research_jobs.filesystem import temporary_path
 from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.run_files import PAGE_BYTES
 
 __all__ = [
+    "FAILPOINTS",
     "CheckRow",
     "EventRow",
     "asset_events",
@@ -60,6 +62,11 @@ _IS_LOG = (
 )
 _POINTER = re.compile(r'("dagster/input_event_pointer/(?:[^"\\]|\\.)+")\s*[:,]\s*"(\d+)"')
 _AT_ONCE = 400
+# Points at which a test can kill the process.
+FAILPOINTS = (
+    *("prune.events", "prune.checks", "prune.logs", "prune.files"),
+    *("prune.copied", "prune.rewritten", "prune.thinned"),
+)
 _RUN_FILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
@@ -212,18 +219,22 @@ def remove_run(instance: dg.DagsterInstance, run_id: str) -> None:
     storage: Any = instance.event_log_storage
     checks = _tables().AssetCheckExecutionsTable
     storage.delete_events(run_id)
+    failpoint("prune.events")
     with storage.index_connection() as connection:
         connection.execute(checks.delete().where(checks.c.run_id == run_id))
-    remove_logs(instance, run_id)
+    failpoint("prune.checks")
+    _remove_logs(instance, run_id)
+    failpoint("prune.logs")
     for path in _files(instance, [run_id]):
         _remove_file(path)
+    failpoint("prune.files")
     instance.run_storage.delete_run(run_id)
 
 
-def remove_logs(instance: dg.DagsterInstance, run_id: str) -> None:
+def _remove_logs(instance: dg.DagsterInstance, *folder: str) -> None:
     """Remove the compute logs of a run, where their manager can."""
     with suppress(NotImplementedError):
-        instance.compute_log_manager.delete_logs(prefix=[run_id])
+        instance.compute_log_manager.delete_logs(prefix=list(folder))
 
 
 def thin_run(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -240,8 +251,9 @@ def thin_run(instance: dg.DagsterInstance, run_id: str) -> bool:
     else:
         with storage.index_connection() as connection:
             connection.execute(events.delete().where(events.c.run_id == run_id, _is_log()))
-    with suppress(NotImplementedError):
-        instance.compute_log_manager.delete_logs(prefix=[run_id, "compute_logs"])
+    failpoint("prune.rewritten")
+    _remove_logs(instance, run_id, "compute_logs")
+    failpoint("prune.thinned")
     return True
 
 
@@ -262,6 +274,7 @@ def _rewrite(path: Path) -> bool:
             file.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             file.execute("VACUUM")
             file.execute("PRAGMA journal_mode = WAL")
+        failpoint("prune.copied")
         with fresh.open("rb") as written:
             os.fsync(written.fileno())
         fresh.replace(path)

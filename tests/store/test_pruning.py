@@ -1,0 +1,97 @@
+"""What goes from a store although nothing is published."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from research_jobs import load
+from research_jobs.errors import CorruptOutputError
+from research_jobs.protocol import PartitionKey
+from research_jobs.store.backends.remote import RemoteStore
+from research_jobs.store.files import FolderLock
+from research_jobs.store.layout import unit_of
+from research_jobs.store.objects import objects_of
+from research_jobs.store.pruning import prune_objects, prune_versions
+from research_jobs.store.readers import mark_read
+from research_jobs.store.versions import hold, version_ids
+
+DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
+
+
+@pytest.mark.parametrize("day", [None, DAY], ids=["plain", "partition"])
+def test_versions_beyond_keep(
+    store: str, put: Any, tmp_path: Path, day: PartitionKey | None
+) -> None:
+    """They go when `keep` is lowered, but for one that is read, or that a kept record names."""
+    for number in range(6):
+        put("nb", {"x": number}, day, keep={"x": 5})
+    unit = unit_of(store, "nb", day)
+    ids = version_ids(unit)
+    record = tmp_path / "provenance.json"
+    record.touch()
+    mark_read(unit.versions / ids[0], record)
+    held = hold(unit, ids[1])
+    with FolderLock(unit.versions) as lock:
+        lock.exclusive()  # as a run that publishes
+        assert list(prune_versions(store, "nb", {"x": 1})) == []
+    planned = list(prune_versions(store, "nb", {"x": 1}, dry_run=True))
+    assert version_ids(unit) == ids
+    sizes = list(prune_versions(store, "nb", {"x": 1}))
+    assert len(planned) == len(sizes) + 1 == 3
+    assert min(sizes) > 100
+    assert version_ids(unit) == [*ids[:2], *ids[4:]]
+    held.release()
+    record.unlink()
+    assert len(list(prune_versions(store, "nb", {"x": 1}))) == 2
+    key = day.key if day else None
+    assert (load("nb", "x", key), load("nb", "x", key, version=-1)) == (5, 4)
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_objects_of_no_version(
+    kind: str,
+    put: Any,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a publication uploaded that was cut off goes after a while; what is named stays."""
+    url = f"file://{tmp_path}/o"
+    if kind == "s3":
+        server = request.getfixturevalue("s3")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{server.make_bucket()}/data"
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
+    for number in range(3):
+        put("v/g", {"x": number}, keep={"x": 1}, where=url)
+        put("v/g/h", {"x": number}, DAY, where=url)
+    backend, objects = RemoteStore(url), objects_of(url)
+    before = sorted(objects.find(objects.root))
+    strays = []
+    for notebook in ("v/g", "v/g/h"):
+        (unit,) = backend.units(notebook)
+        strays.append(unit.file("000009-dead", "x"))
+        objects.write(strays[-1], b"cut off")
+    now = time.time()
+    assert list(prune_objects(url, "v/g", now - 3600)) == []
+    assert list(prune_objects(url, "v/g", now + 3600, dry_run=True)) == [7]
+    assert list(prune_objects(url, "v/g", now + 3600)) == [7]
+    assert sorted(objects.find(objects.root)) == sorted([*before, strays[1]])
+    assert list(prune_objects(url, "v/g/h", now + 3600)) == [7]
+    assert sorted(objects.find(objects.root)) == before
+    assert (load("v/g", "x"), load("v/g", "x", version=-1), load("v/g/h", "x", DAY.key)) == (
+        2,
+        1,
+        2,
+    )
+    # A pointer that cannot be read names nothing, and nothing is removed for it.
+    (unit,) = backend.units("v/g")
+    objects.write(unit.pointer, b"{")
+    with pytest.raises(CorruptOutputError):
+        list(prune_objects(url, "v/g", now + 3600))
+    assert sorted(objects.find(objects.root)) == before
