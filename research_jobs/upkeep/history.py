@@ -24,6 +24,7 @@ Dump = Callable[[Path], None]
 # A run's own file that has not changed for so long is not copied but linked: seconds.
 SETTLED_S = 3600.0
 BUSY_S = 60.0
+_LONG_TO_CHECK = 2**30  # bytes
 
 
 class History(Protocol):
@@ -129,13 +130,29 @@ class SqliteHistory:
         """See `History.prove`."""
         for name in self.folders:
             for path in sorted((folder / name).glob("*.db")):
-                try:
-                    with closing(_open(path)) as opened:
-                        said = opened.execute("PRAGMA quick_check").fetchone()[0]
-                except sqlite3.DatabaseError as error:
-                    said = str(error)
-                if said != "ok":
-                    raise BackupError(f"the history is damaged: {name}/{path.name}: {said}")
+                if (damage := _damage_of(path)) is not None:
+                    raise BackupError(f"the history is damaged: {name}/{path.name}: {damage}")
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """The damaged ones among the files that all runs share, and what is wrong with each.
+
+        Files that take long to read are left out.
+        """
+        for name, path in self._files():
+            shared = not _of_a_run(name, path) and path.stat().st_size < _LONG_TO_CHECK
+            if shared and (damage := _damage_of(path)) is not None:
+                yield path, damage
+
+
+def _damage_of(path: Path) -> str | None:
+    try:
+        with closing(_open(path)) as opened:
+            said = str(opened.execute("PRAGMA quick_check").fetchone()[0])
+    except sqlite3.OperationalError:
+        return None  # it is locked, or may not be read
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    return None if said == "ok" else said.splitlines()[0]
 
 
 def _of_a_run(name: str, path: Path) -> bool:

@@ -12,10 +12,13 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterRun
 from packaging.requirements import Requirement
 
 from research_jobs.cli.main import main
@@ -29,6 +32,7 @@ from research_jobs.orchestration.operations.diagnosis import Answer, Site
 from research_jobs.orchestration.operations.diagnosis_environment import judge_dagster
 from research_jobs.project import Project, find_project
 from research_jobs.resident.services import register
+from research_jobs.upkeep.proof import BackupBook
 
 SHIPPED = Path(__file__).parents[2] / "deploy"
 
@@ -214,9 +218,37 @@ def test_a_history_that_is_damaged(project: Project, ask: Ask) -> None:
     file.write_bytes(b"no database" * 1000)
     answer = ask("history")
     assert answer.ok is False
-    assert "not a database" in answer.detail
-    file.unlink()
+    assert "runs.db: file is not a database" in answer.detail
+    mend(answer.fix)
     assert ask("history").ok is True
+    assert file.with_name("runs.db.damaged").exists()
+
+
+def test_a_page_of_a_history_that_is_damaged(project: Project, ask: Ask) -> None:
+    """What can be read is recovered; where there is a backup, it comes first."""
+    with open_instance(project) as instance:
+        for number in range(200):
+            instance.add_run(DagsterRun("job", f"run{number}", tags={"number": "x" * 200}))
+    file = project.state / "dagster" / "history" / "runs.db"
+    with closing(sqlite3.connect(file)) as database:
+        (page,) = database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'idx_run_status'"
+        ).fetchone()
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as damaged:
+        damaged.seek((page - 1) * size)
+        damaged.write(b"\xff" * size)
+    answer = ask("history")
+    assert answer.ok is False
+    assert "the history is damaged" in answer.detail
+    BackupBook.change(project, lambda book: replace(book, made=1.0))
+    (project.root / "notebooks" / "manifest.yaml").write_text("backup: /mnt/b")
+    start = "research-jobs restore --from /mnt/b --project DIR into an empty folder; or"
+    assert ask("history").fix.startswith(start)
+    mend(answer.fix)
+    assert ask("history").ok is True
+    with open_instance(project) as instance:
+        assert len(instance.get_runs()) == 200
 
 
 @pytest.fixture

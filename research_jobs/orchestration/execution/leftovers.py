@@ -39,14 +39,16 @@ def remove_run_folders(project: Project, instance: dg.DagsterInstance, now: floa
     list of Path
         Those that were removed.
     """
-    removed = _run_folders(project, instance, now)
+    removed = _run_folders(project, instance, now, unknown=False)
     for folder in removed:
         shutil.rmtree(folder, ignore_errors=True)
     return removed
 
 
-def _run_folders(project: Project, instance: dg.DagsterInstance, now: float) -> list[Path]:
-    """The folders of runs that are over, or that nobody knows."""
+def _run_folders(
+    project: Project, instance: dg.DagsterInstance, now: float, *, unknown: bool
+) -> list[Path]:
+    """The folders of runs that are over and, if so, of those that nobody knows."""
     old = dict(_old_folders(project.state / "runs", now))
     if not old:
         return []
@@ -59,7 +61,7 @@ def _run_folders(project: Project, instance: dg.DagsterInstance, now: float) -> 
         if (
             record.dagster_run.is_finished and now - (record.end_time or now) > NEEDED_S
             if (record := known.get(run_id)) is not None
-            else now - folder.stat().st_mtime > ABANDONED_S
+            else unknown and now - folder.stat().st_mtime > ABANDONED_S
         )
     ]
 
@@ -93,7 +95,10 @@ def prune_state(
     list of (Path, int)
         What goes, and how many bytes that are.
     """
-    found = [(folder, folder_bytes(folder)) for folder in _run_folders(project, instance, now)]
+    found = [
+        (folder, folder_bytes(folder))
+        for folder in _run_folders(project, instance, now, unknown=True)
+    ]
     proofs = project.state / "proof"
     found += [
         (folder, folder_bytes(folder))

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from research_jobs.orchestration.compat.daemon import last_ticks
 from research_jobs.orchestration.compat.database import connections, revisions
 from research_jobs.orchestration.model.instance import has_history, open_instance, service_home
 from research_jobs.orchestration.model.snapshot import Snapshot, compare
+from research_jobs.orchestration.operations.backup import find_instance
 from research_jobs.orchestration.operations.diagnosis import (
     Answer,
     Site,
@@ -31,6 +32,8 @@ from research_jobs.orchestration.operations.history import running_schedules
 from research_jobs.orchestration.operations.served import served_definitions
 from research_jobs.resident.services import registered
 from research_jobs.supervisor.run import run_notebook
+from research_jobs.upkeep.history import SqliteHistory
+from research_jobs.upkeep.proof import BackupBook
 
 __all__ = [
     "check_code",
@@ -49,6 +52,9 @@ def check_history(site: Site) -> Answer:
     """Whether Dagster's history answers, has today's tables, and connections to spare."""
     if not has_history(site.project):
         return unknown("nothing has run yet")
+    damaged = _damaged(site)
+    if damaged is not None:
+        return damaged
     try:
         with open_instance(site.project) as instance:
             runs = instance.get_runs_count()
@@ -67,6 +73,33 @@ def check_history(site: Site) -> Answer:
         return ill(f"Postgres has {used[0]} of its {used[1]} connections in use", fix)
     spare = "" if used is None else f", {used[1] - used[0]} connections are free"
     return well(f"answers; runs: {runs:,}{spare}")
+
+
+def _damaged(site: Site) -> Answer | None:
+    """Whether a file of a history in SQLite is damaged: Dagster may read past it for months."""
+    with suppress(ResearchJobsError):
+        history = find_instance(site.project).history
+        for path, damage in history.damaged() if isinstance(history, SqliteHistory) else ():
+            detail = f"the history is damaged: {path}: {damage}"
+            mended = path.with_name(f"{path.name}.mended")
+            # A dump of a damaged file takes itself back at its end.
+            dump = command("sqlite3", path, ".dump")
+            recover = f"{dump} | sed 's/^ROLLBACK;.*/COMMIT;/' | {command('sqlite3', mended)}"
+            recover += f" && {command('sqlite3', mended, 'PRAGMA journal_mode = WAL')}"
+            keep = command("mv", path, path.with_name(f"{path.name}.damaged"))
+            # The journal is of the damaged file.
+            journal = command("rm", "-f", f"{path}-wal", f"{path}-shm")
+            if "not a database" in damage:  # of which nothing can be recovered
+                fix = f"{keep} && {journal}"
+            else:
+                fix = f"{recover} && {keep} && {journal} && {command('mv', mended, path)}"
+            made = BackupBook.read(site.project).made is not None
+            spec = site.catalog.manifest.backup
+            if made and spec is not None:
+                restore = command("research-jobs", "restore", "--from", spec.to, "--project", "DIR")
+                return ill(detail, f"{restore} into an empty folder; or stop all and run: {fix}")
+            return ill(detail, fix)
+    return None
 
 
 def _configuration(site: Site) -> str:
