@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -100,6 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="floats are the same whose difference is at most this part of the larger one, or of 1 "
         "(default: only equal ones)",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=Path,
+        help="write it as a page too, with the pictures that differ side by side",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -123,15 +129,25 @@ def run(arguments: argparse.Namespace) -> int:
     successes = _successes(project, entry, partition)
     before, after = _chosen(entry, successes, arguments.runs)
     compared = _compare_stored(project, entry, partition, before, after, arguments.tolerance)
-    shown = _compare_reports(before, after)
+    executed = _executed(before, after)
+    shown = _compare_reports(executed)
     if compared is None and entry.spec.outputs:
         _lost(entry, [one for one in (before, after) if one.version is None])
     equal = compared.equal if compared is not None else shown is not None and shown.equal
     known = () if equal else causes(project, entry.name, before, after, shown)
+    name = f"{entry.name} [{wanted}]" if wanted else entry.name
+    title = f"{name}: {before.label} -> {after.label}"
+    lines = list(_lines(before, after, compared, shown, known))
     if arguments.json:
         print_json(_as_json(entry, wanted, before, after, compared, shown, known, equal))
     else:
-        _print(entry, wanted, before, after, compared, shown, known)
+        print("\n".join([title, *lines]))
+    if arguments.html is not None:
+        from research_jobs.comparison.page import comparison_page
+
+        old, new = executed or (None, None)
+        page = comparison_page(title, lines, shown, old, new)
+        arguments.html.write_text(page, encoding="utf-8")
     if compared is None and (entry.spec.outputs or shown is None):
         return 2
     return 0 if equal else 1
@@ -249,17 +265,24 @@ def _compare_stored(
         )
 
 
-def _compare_reports(before: Success, after: Success) -> ShownChange | None:
-    if before.report is None or after.report is None:
-        return None
-    from research_jobs.comparison.shown import compare_shown, read_executed
+def _executed(before: Success, after: Success) -> list[Mapping[str, Any]]:
+    """The executed notebooks of both runs; empty if they are not both kept."""
+    from research_jobs.comparison.shown import read_executed
 
+    if before.report is None or after.report is None:
+        return []
     paths = [one.html.with_name("notebook.ipynb") for one in (before.report, after.report)]
     try:
-        return compare_shown(*(read_executed(path) for path in paths))
+        return [read_executed(path) for path in paths]
     except ResearchJobsError as error:  # it was removed meanwhile, or is damaged
         complain(error.headline)
-        return None
+        return []
+
+
+def _compare_reports(executed: Sequence[Mapping[str, Any]]) -> ShownChange | None:
+    from research_jobs.comparison.shown import compare_shown
+
+    return compare_shown(*executed) if executed else None
 
 
 def _lost(entry: Entry, successes: Sequence[Success]) -> None:
@@ -309,19 +332,15 @@ def _run_json(success: Success) -> dict[str, Any]:
     }
 
 
-def _print(
-    entry: Entry,
-    partition: str | None,
+def _lines(
     before: Success,
     after: Success,
     compared: Comparison | None,
     shown: ShownChange | None,
     known: Sequence[Cause],
-) -> None:
+) -> Iterator[str]:
     from research_jobs.comparison.text import describe_comparison, describe_shown
 
-    name = f"{entry.name} [{partition}]" if partition else entry.name
-    print(f"{name}: {before.label} -> {after.label}")
     sections: list[list[str]] = [[line for cause in known for line in cause.lines()]]
     if compared is not None:
         sections.append(list(describe_comparison(compared)))
@@ -332,7 +351,7 @@ def _print(
     sections.append(list(_costs(before, after)))
     for lines in sections:
         if lines:
-            print("\n" + "\n".join(lines))
+            yield from ("", *lines)
 
 
 def _costs(before: Success, after: Success) -> Iterator[str]:

@@ -20,7 +20,14 @@ from research_jobs.comparison.changes import ValuesChange
 from research_jobs.comparison.values import compare_values
 from research_jobs.errors import ResearchJobsError
 
-__all__ = ["CellShown", "FigureChange", "ShownChange", "compare_shown", "read_executed"]
+__all__ = [
+    "CellShown",
+    "FigureChange",
+    "ShownChange",
+    "bundles_of",
+    "compare_shown",
+    "read_executed",
+]
 
 LINES = 40  # of a cell's diff
 LINE = 200  # characters of each
@@ -59,6 +66,8 @@ class CellShown:
         Its number among the cells of the newer notebook (of the older one, if it is gone).
     title : str
     status : {"both", "added", "removed"}
+    cell_before : int or None
+        Its number in the older notebook.
     text : tuple of str
         Lines of a diff, cut to a few dozen.
     figures_before, figures_after : int
@@ -70,6 +79,7 @@ class CellShown:
     cell: int
     title: str
     status: str = "both"
+    cell_before: int | None = None
     text: tuple[str, ...] = ()
     figures_before: int = 0
     figures_after: int = 0
@@ -216,6 +226,7 @@ def _compare(old: _Cell, new: _Cell) -> CellShown:
     return CellShown(
         cell=new.number,
         title=new.title,
+        cell_before=old.number,
         text=() if normal(texts[0]) == normal(texts[1]) else tuple(_diff(*texts)),
         figures_before=was.figures,
         figures_after=now.figures,
@@ -255,11 +266,25 @@ class _Figure:
 
 
 def _figures(outputs: Sequence[dict[str, Any]]) -> Iterator[_Figure]:
+    for _, figure in _with_bundles(outputs):
+        yield figure
+
+
+def _with_bundles(
+    outputs: Sequence[dict[str, Any]],
+) -> Iterator[tuple[Mapping[str, Any], _Figure]]:
     for output in outputs[:FIGURES]:
         bundle = output.get("data", {})
         figure = _chart(bundle) or _picture(bundle)
         if figure is not None:
-            yield figure
+            yield bundle, figure
+
+
+def bundles_of(notebook: Mapping[str, Any], number: int | None) -> Iterator[Mapping[str, Any]]:
+    """The mime bundles of a cell's figures; none without a number."""
+    for cell in _code_cells(notebook):
+        if cell.number == number:
+            yield from (bundle for bundle, _ in _with_bundles(cell.outputs))
 
 
 def _chart(bundle: Mapping[str, Any]) -> _Figure | None:

@@ -48,7 +48,8 @@ def test_two_runs_are_compared(say: Any, runs: list[dict[str, Any]], project: Pa
     cell = found.json["shown"]["cells"][0]
     assert cell["text"] == ["-the last is 30.0", "+the last is 33.0"]
 
-    text = say("diff", "prices", ids[2][:8])
+    text = say("diff", "prices", ids[2][:8], "--html", "diff.html")
+    assert "+the last is 33.0" in (project / "diff.html").read_text()
     assert text.code == 1
     assert "prices: rows: 1 changed; 3 as before; by day (declared unique)" in text.out
     assert "largest +3 (10 %) at 2018-11-03: 30 -> 33" in text.out
