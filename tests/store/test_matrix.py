@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from research_jobs.comparison.outputs import compare_output
 from research_jobs.store.codec import read_output, write_output
 
 ZAGREB = ZoneInfo("Europe/Zagreb")
@@ -330,6 +331,18 @@ def test_comes_back_equal(
     if dataclasses.is_dataclass(wanted):
         wanted = {item.name: getattr(wanted, item.name) for item in dataclasses.fields(wanted)}
     assert same(wanted, found)
+
+
+@pytest.mark.parametrize("make", CASES)
+def test_a_value_is_compared_with_itself(tmp_path: Path, make: Callable[[], Any]) -> None:
+    """Every value can be compared, and equals itself, however its file was written."""
+    paths = tmp_path / "before.parquet", tmp_path / "after.parquet"
+    for path, compression in zip(paths, ("zstd", "none"), strict=True):
+        options = {"compression": compression}
+        write_output("value", make(), path, options=options, metadata={})
+    found = compare_output(*paths)
+    assert found.equal, found
+    assert found.table is not None or found.parts is not None
 
 
 def test_a_stream_comes_back_as_a_stream(
