@@ -144,7 +144,11 @@ _TIMINGS = re.compile(
     r"|^%pylab is deprecated.*|^Populating the interactive namespace.*",
     re.MULTILINE,
 )
-_ADDRESS = re.compile(r"\b(?:at )?0x[0-9a-fA-F]{6,}|\x1b\[[\d;]*m|<Figure size [^>]*>|<Axes[^>]*>")
+# A kernel prints `<A at 0x1>` where Python prints `<A object at 0x1>`.
+_ADDRESS = re.compile(
+    r"(?: object)?(?: at 0x[0-9a-fA-F]+)?(?=>)|\b(?:at )?0x[0-9a-fA-F]{6,}|\x1b\[[\d;]*m"
+    r"|<Figure size [^>]*>|<Axes[^>]*>"
+)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
 
 

@@ -16,6 +16,7 @@ from research_jobs.comparison.cells import Shown, compare_cells, stored_cells
         ("1,234.5", "1234.5"),
         ("1e-05", "1.0e-05"),
         ("<f at 0x7f0123>", "<f at 0x7f99ab>"),
+        ("<a.B at 0x7f0123>", "<a.B object at 0x7f99ab>"),
         ("A, id: 0x7f0123456", "A, id: 0x7f99ab456"),
         ("%pylab is deprecated, use\nPopulating the interactive namespace\n1", "1"),
         ("x\nWall time: 3 s", "x\nWall time: 4 s"),
