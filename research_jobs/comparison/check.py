@@ -10,7 +10,7 @@ from typing import Any
 from research_jobs.comparison.changes import OutputChange, TableChange, ValuesChange
 from research_jobs.comparison.outputs import compare_output
 from research_jobs.comparison.text import describe_cell, number
-from research_jobs.errors import StoreError, did_you_mean
+from research_jobs.errors import CorruptOutputError, StoreError, did_you_mean
 from research_jobs.store.checks import Finding, Subject
 
 __all__ = ["changed"]
@@ -48,6 +48,10 @@ def changed(subject: Subject, limits: Mapping[str, Any]) -> Finding:
     except FileNotFoundError:
         # Another run has published, and the version was pruned meanwhile.
         return Finding(passed=True, description="the previous version is gone", metadata={})
+    except CorruptOutputError as error:
+        # The staged file has just been read back, and a damaged old one must not stop new ones.
+        said = f"the previous version is not compared: {error.what}"
+        return Finding(passed=True, description=said.splitlines()[0], metadata={})
     compared = found.table or found.parts
     if compared is None:
         said = "; ".join(found.notes) or f"{found.kind_before} became {found.kind_after}"
