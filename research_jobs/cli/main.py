@@ -36,6 +36,7 @@ COMMANDS = {
     "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "try": "run notebooks as they stand, and compare with what is published; nothing counts",
+    "rerun": "run a past run again, with its code, parameters and inputs, and compare",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
@@ -52,7 +53,7 @@ COMMANDS = {
 }
 """Command to summary, in the order of the help."""
 
-HOSTED = ("run", "backfill", "try")
+HOSTED = ("run", "backfill", "try", "rerun")
 """The commands that a host runs, where there is one."""
 
 
