@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from keyword import iskeyword
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in COMMANDS:
         assert f"  {name}" in shown
-        assert (Path(sys.modules["research_jobs.cli"].__path__[0]) / f"{name}.py").is_file()
+        module = f"{name}_" if iskeyword(name) else name
+        assert (Path(sys.modules["research_jobs.cli"].__path__[0]) / f"{module}.py").is_file()
 
 
 def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
