@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.files import CADDY, LOGINS, UNITS, caddy_site, file_steps
-from server.host import SETTINGS, Host, ProblemError
+from server.host import BOOK, SETTINGS, Host, ProblemError
 from server.install import plan
 from server.steps import Step, carry_out
 
@@ -99,6 +100,15 @@ def test_new_versions_replace_what_nobody_edited(host: Host, tmp_path: Path) -> 
     assert carry_out(steps) == 1
     assert host.path(Path(unit)).read_text().endswith("# new\n")
     assert "ProtectHome=no" in edited.read_text()
+
+
+def test_a_later_version_has_written_more(host: Host) -> None:
+    """What a later version noted does not keep an earlier one from rolling back."""
+    host.book.previous = "abc"
+    host.remember()
+    path = host.path(BOOK)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "of_later": 1}))
+    assert Host(host.root).book == host.book
 
 
 def test_settings_belong_to_a_person(host: Host) -> None:
