@@ -138,9 +138,9 @@ def _switch(host: Host, commit: str, anyway: str) -> None:
     """Have everything be as a commit says: files, packages, units, tables, what is served."""
     folder = environment.build(host, commit)
     host.git("reset", "--quiet", "--keep", commit)
-    environment.switch(host, folder)
     carry_out(file_steps(host, host.path(PROJECT) / "deploy"))
-    _migrate(host, commit)
+    _migrate(host, commit, folder)
+    environment.switch(host, folder)
     for name in to_start():
         say(f"restart {name}")
     expect_steady = start()
@@ -150,9 +150,9 @@ def _switch(host: Host, commit: str, anyway: str) -> None:
     expect_steady()
 
 
-def _migrate(host: Host, commit: str) -> None:
+def _migrate(host: Host, commit: str, folder: Path) -> None:
     """Bring the history's tables to what this Dagster needs, once they are saved."""
-    if not _is_stale(host):
+    if not _is_stale(host, folder):
         return
     saved = HOME / f"before-{commit[:10]}.dump"
     if not host.path(saved).exists():
@@ -161,12 +161,12 @@ def _migrate(host: Host, commit: str) -> None:
         host.as_user("pg_dump", "--format=custom", f"--file={saved}.new", f"--dbname={url}")
         host.path(Path(f"{saved}.new")).replace(host.path(saved))
     say("migrate the history's tables")
-    host.tool("dagster", "instance", "migrate")
+    host.tool("dagster", "instance", "migrate", environment=folder)
 
 
-def _is_stale(host: Host) -> bool:
+def _is_stale(host: Host, folder: Path) -> bool:
     """Whether the history's tables are of another version of Dagster."""
-    return host.tool("python", "-c", STALE) == "True"
+    return host.tool("python", "-c", STALE, environment=folder) == "True"
 
 
 def _expect_health(host: Host, known: frozenset[str]) -> None:

@@ -37,7 +37,7 @@ def host_key(environment: Mapping[str, str]) -> str:
         for name, value in environment.items()
         if name.startswith(_READ_AT_START) and name not in _HARMLESS
     )
-    parts = (str(os.getuid()), sys.prefix, sys.base_prefix, sys.version, *read)
+    parts = (str(os.getuid()), _environment(), sys.base_prefix, sys.version, *read)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -71,7 +71,12 @@ def host_lock(folder: Path, key: str) -> Path:
 
 def identity() -> dict[str, str]:
     """What both sides must have in common, in case the socket's name is not enough to tell."""
-    return {"python": sys.prefix, "package": str(Path(__file__).resolve().parents[1])}
+    return {"python": _environment(), "package": str(Path(__file__).resolve().parents[1])}
+
+
+def _environment() -> str:
+    """The folder of the environment, whether or not it was called through a link."""
+    return os.path.realpath(sys.prefix)
 
 
 def peer_user(connection: socket.socket) -> int:

@@ -194,6 +194,23 @@ def _refusal(small: Small) -> str:
     return raised.value.headline
 
 
+def test_a_link_to_the_environment_is_the_environment(tmp_path: Path) -> None:
+    """A process that was started through a link to its environment finds the host that was not."""
+    link = tmp_path / "venv"
+    link.symlink_to(sys.prefix)
+    program = (
+        "import os; from research_jobs.resident.address import host_key, identity; "
+        "print(host_key(os.environ), identity())"
+    )
+    said = {
+        subprocess.run(
+            [folder / "bin" / "python", "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+        for folder in (link, Path(sys.prefix))
+    }
+    assert len(said) == 1
+
+
 def test_one_host_for_a_project(small: Small) -> None:
     """A second host says that there is one; after the first was killed it takes its place."""
     small.start()

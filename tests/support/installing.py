@@ -197,7 +197,12 @@ def install() -> str:
 def look(password: str) -> None:
     remark("A schedule fires each minute")
     ticks("old")
-    type_in("research-jobs account", expect="")
+    type_in("research-jobs account")
+    remark("The host forked its process")
+    type_in(
+        "journalctl -u research-jobs-host --output=cat | grep -o 'RUN_START .*' | head -1",
+        expect="RUN_START",
+    )
     remark("Logins, and a host name each")
     lines = [
         f'cacert = "{AUTHORITY}"',
