@@ -108,6 +108,10 @@ class WorkerRunLauncher(DefaultRunLauncher):
         )
 
 
+def _programs(executable: str) -> Path:
+    return Path(executable).parent.resolve()
+
+
 def _project_of(run: DagsterRun) -> Project:
     """The project whose code location a run belongs to.
 
@@ -119,7 +123,8 @@ def _project_of(run: DagsterRun) -> Project:
     executable, module, folder = pointer_of(run)
     if module != "research_jobs.definitions":
         raise NoHostError("a host serves the code location research_jobs.definitions alone")
-    if executable is None or Path(executable).parent != Path(sys.executable).parent:
+    # Through a link or not: the folder of programs is the same.
+    if executable is None or _programs(executable) != _programs(sys.executable):
         raise NoHostError("its code location has another interpreter")
     try:
         named = find_project() if os.environ.get(PROJECT_VARIABLE) else None
