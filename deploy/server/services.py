@@ -61,10 +61,11 @@ def to_start() -> list[str]:
 
 def is_current(unit: str, files: Iterable[Path] = ()) -> bool:
     """Whether a unit runs, will after the next boot, and was started after its files changed."""
-    wanted = ("ActiveState", "ActiveEnterTimestampMonotonic", "UnitFileState")
+    wanted = ("ActiveState", "ActiveEnterTimestampMonotonic", "UnitFileState", "NeedDaemonReload")
     lines = command("systemctl", "show", unit, f"--property={','.join(wanted)}").splitlines()
     said = dict(line.split("=", 1) for line in lines)
-    if said["ActiveState"] != "active" or said["UnitFileState"] != "enabled":
+    state = said["ActiveState"], said["UnitFileState"], said["NeedDaemonReload"]
+    if state != ("active", "enabled", "no"):
         return False
     since_boot = int(said["ActiveEnterTimestampMonotonic"]) / 1e6
     started = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + since_boot
@@ -80,8 +81,8 @@ def start() -> Callable[[], None]:
         Raises a `ProblemError` if a service has ended since, even if systemd started it again. It
         answers `STEADY_S` after the start at the earliest.
     """
-    command("systemctl", "daemon-reload")
     names = to_start()
+    command("systemctl", "daemon-reload")
     if names:
         command("systemctl", "enable", *names)
         command("systemctl", "restart", *names)
