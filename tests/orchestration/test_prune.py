@@ -1,6 +1,6 @@
 """What the nightly job removes from 400 days of history, and that nobody sees a difference.
 
-``RESEARCH_JOBS_TEST_DAYS_APART=1`` has a run of each notebook every day instead of every eighth.
+``RESEARCH_JOBS_TEST_DAYS_APART=1`` has a run of each notebook every day instead of every twelfth.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ from research_jobs.upkeep.turns import turn
 pytestmark = pytest.mark.timeout(600)
 
 DAY = 86_400.0
-APART = int(os.environ.get("RESEARCH_JOBS_TEST_DAYS_APART", "8"))
+APART = int(os.environ.get("RESEARCH_JOBS_TEST_DAYS_APART", "12"))
 NOTEBOOKS = {
     "prices": "# %%\nx = 1\n",
     "signals": "# %%\nfrom research_jobs import load\nx = load('prices', 'x')\n",
@@ -84,6 +86,7 @@ class World:
         daily = {"partitions": {"by": "day", "start": f"{self.first:%Y-%m-%d}"}}
         manifest = {
             "notebooks": {"signals": daily, "report": daily},
+            "retention": {"keep": 14},
             "schedules": {
                 "mornings": {"cron": "0 6 * * *", "notebooks": ["prices"], "timezone": "UTC"}
             },
@@ -338,10 +341,19 @@ class SmallWorld:
             return read_partitions(instance, catalog, catalog.entries["a"])
 
 
+@pytest.fixture(scope="module")
+def lived(fast_folder: Path) -> SmallWorld:
+    """A history that no test changes."""
+    return SmallWorld(fast_folder / "lived")
+
+
 @pytest.fixture
-def small(fast_folder: Path, tmp_path: Path) -> SmallWorld:
+def small(fast_folder: Path, tmp_path: Path, lived: SmallWorld) -> SmallWorld:
     """A history of its own."""
-    return SmallWorld(fast_folder / tmp_path.name)
+    own = copy(lived)
+    folder = shutil.copytree(lived.root.parent, fast_folder / tmp_path.name)
+    own.root, own.home = folder / "project", folder / "home"
+    return own
 
 
 def test_killed_at_any_point(small: SmallWorld) -> None:
@@ -436,3 +448,32 @@ def test_what_killed_processes_left(small: SmallWorld) -> None:
         os.utime(folder, (0, 0))
     assert small.prune()[".research_jobs"].count == 2
     assert not unknown.exists()
+
+
+def test_a_backup_and_the_history_take_turns(small: SmallWorld) -> None:
+    """While a backup fixes the history nothing goes from it; then the job goes on."""
+    with small.open() as instance:
+        before = instance.get_runs_count()
+        with ThreadPoolExecutor(1) as pool:
+            with turn(small.catalog.project, "history"):
+                pruning_on = pool.submit(small.prune)
+                with pytest.raises(TimeoutError):
+                    pruning_on.result(3)
+                assert instance.get_runs_count() == before
+            done = pruning_on.result(120)
+        assert instance.get_runs_count() == before - done["runs"].count < before
+
+
+def test_a_history_that_cannot_be_pruned(
+    small: SmallWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Dagster lacks what is needed, its history is left alone, and the rest is done."""
+
+    def lacking() -> Any:
+        raise ImportError("no such table")
+
+    monkeypatch.setattr(pruning, "_tables", lacking)
+    done = small.prune()
+    assert done["runs"].note == "this storage of Dagster's history cannot be pruned"
+    assert not any(one.error for one in done.values())
+    assert ".research_jobs" in done
