@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from research_jobs.orchestration.model.instance import default_config
+from research_jobs.orchestration.model.names import PRUNE_SCHEDULE
 from research_jobs.orchestration.operations.served import ask
 
 pytestmark = pytest.mark.timeout(400)
@@ -128,7 +129,9 @@ class Server:
         """Notebook to what the webserver shows of it, and schedule to cron expression."""
         (repository,) = ask(self.url, SERVED)["repositoriesOrError"]["nodes"]
         assets = {"/".join(node["assetKey"]["path"]): node for node in repository["assetNodes"]}
-        return assets, {one["name"]: one["cronSchedule"] for one in repository["schedules"]}
+        schedules = {one["name"]: one["cronSchedule"] for one in repository["schedules"]}
+        assert schedules.pop(PRUNE_SCHEDULE)
+        return assets, schedules
 
 
 @pytest.fixture(scope="module")

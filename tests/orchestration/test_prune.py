@@ -34,11 +34,11 @@ from research_jobs.orchestration.compat.run_files import copy_run_files
 from research_jobs.orchestration.compat.storage import held_connections
 from research_jobs.orchestration.compat.vacuum import vacuum
 from research_jobs.orchestration.definitions.factory import catalog_defs
-from research_jobs.orchestration.definitions.upkeep import PRUNE_JOB
 from research_jobs.orchestration.execution import prune as pruner
 from research_jobs.orchestration.execution.prune import Pruned, prune
 from research_jobs.orchestration.execution.prune_history import THINNED_TAG, plan_history
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.names import PRUNE_JOB, PRUNE_SCHEDULE
 from research_jobs.orchestration.operations.account import read_account
 from research_jobs.orchestration.operations.history import read_histories, read_partitions
 from research_jobs.orchestration.operations.morning import morning_page
@@ -248,7 +248,7 @@ def test_the_job_is_one_like_any_other(world: World) -> None:
     (output,) = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
     assert output.step_output_data.metadata["runs"].value == 0
     assert read_histories(world.instance, catalog, catalog, limit=14) == before
-    schedule = definitions.get_repository_def().get_schedule_def(f"{PRUNE_JOB}_nightly")
+    schedule = definitions.get_repository_def().get_schedule_def(PRUNE_SCHEDULE)
     assert (schedule.cron_schedule, schedule.default_status.value) == ("45 3 * * *", "RUNNING")
 
 

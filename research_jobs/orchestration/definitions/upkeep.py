@@ -10,12 +10,10 @@ from research_jobs.orchestration.execution.prune import Pruned, prune
 from research_jobs.orchestration.execution.prune_history import LOCATION_TAG
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.instance import LOCATION
+from research_jobs.orchestration.model.names import PRUNE_JOB, PRUNE_SCHEDULE
 from research_jobs.units import readable_size
 
-__all__ = ["PRUNE_JOB", "prune_job", "prune_schedule"]
-
-PRUNE_JOB = "research_jobs_prune"
-PRUNE_SCHEDULE = "research_jobs_prune_nightly"
+__all__ = ["prune_job", "prune_schedule"]
 
 
 def prune_job(catalog: Catalog) -> dg.JobDefinition:

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import dagster as dg
 
-__all__ = ["NOTEBOOKS_POOL", "AssetNames"]
+__all__ = ["NOTEBOOKS_POOL", "PRUNE_JOB", "PRUNE_SCHEDULE", "AssetNames"]
 
 NOTEBOOKS_POOL = "notebooks"
 """The pool of every notebook that names none of its own."""
+
+PRUNE_JOB = "research_jobs_prune"
+PRUNE_SCHEDULE = "research_jobs_prune_nightly"
+"""The job that removes what nobody reads any more, and its schedule, of which no manifest knows."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,10 @@ class Snapshot:
     def of(cls, catalog: Catalog) -> Snapshot:
         """Of what a project's files say."""
         manifest = catalog.manifest
-        others = (manifest.defaults, manifest.project, manifest.schedules, manifest.problems)
+        others = (
+            *(manifest.defaults, manifest.project, manifest.schedules, manifest.retention),
+            manifest.problems,
+        )
         return cls(
             {entry.name: _digest(*_parts(entry)) for entry in catalog},
             {

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.instance import LOCATION
-from research_jobs.orchestration.model.names import AssetNames
+from research_jobs.orchestration.model.names import PRUNE_SCHEDULE, AssetNames
 from research_jobs.orchestration.model.snapshot import Snapshot, cron_text
 
 __all__ = [
@@ -180,8 +180,8 @@ def served_definitions(url: str, names: AssetNames) -> Snapshot:
     Returns
     -------
     Snapshot
-        Notebook to code version, and schedule to its times. Empty where the code location does not
-        load.
+        Notebook to code version, and schedule of the manifest to its times. Empty where the code
+        location does not load.
 
     Raises
     ------
@@ -203,6 +203,7 @@ def served_definitions(url: str, names: AssetNames) -> Snapshot:
             )
             for node in ours
             for schedule in node["schedules"]
+            if schedule["name"] != PRUNE_SCHEDULE
         },
     )
 
