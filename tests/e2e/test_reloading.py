@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from research_jobs.orchestration.model.names import PRUNE_SCHEDULE
 from research_jobs.orchestration.operations.served import ask
 
 pytestmark = pytest.mark.timeout(240)
@@ -74,7 +75,9 @@ def served(ui: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Notebook to what the UI shows of it, and schedule to cron expression."""
     (repository,) = ask(ui.url, SERVED)["repositoriesOrError"]["nodes"]
     assets = {"/".join(node["assetKey"]["path"]): node for node in repository["assetNodes"]}
-    return assets, {one["name"]: one["cronSchedule"] for one in repository["schedules"]}
+    schedules = {one["name"]: one["cronSchedule"] for one in repository["schedules"]}
+    assert schedules.pop(PRUNE_SCHEDULE)
+    return assets, schedules
 
 
 def reloads(ui: Any) -> list[str]:

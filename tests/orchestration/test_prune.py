@@ -240,6 +240,7 @@ def test_the_command_shows_what_would_go(world: World, capsys: pytest.CaptureFix
 
 def test_the_job_is_one_like_any_other(world: World) -> None:
     """It runs in Dagster, says what it removed, and is no run of any notebook."""
+    _prune(world)
     catalog = world.catalog
     definitions = catalog_defs(catalog)
     before = read_histories(world.instance, catalog, catalog, limit=14)
