@@ -53,6 +53,25 @@ COMMANDS = {
 }
 """Command to summary, in the order of the help."""
 
+GROUPS = {
+    "Run": ("run", "backfill", "try", "rerun"),
+    "Look": ("status", "list", "show", "report", "diff", "account", "space"),
+    "Write": ("new", "init", "convert", "adopt", "check", "lookahead", "reuse"),
+    "Serve": (
+        "ui",
+        "deploy",
+        "doctor",
+        "alerts",
+        "deliver",
+        "watch",
+        "host",
+        "prune",
+        "backup",
+        "restore",
+    ),
+}
+"""Heading to commands, as the help shows them."""
+
 HOSTED = ("run", "backfill", "try", "rerun")
 """The commands that a host runs, where there is one."""
 
@@ -172,12 +191,16 @@ def _outside_cause(error: BaseException) -> str | None:
     return None
 
 
+def _group(heading: str, names: Sequence[str]) -> str:
+    lines = [f"  {name:10} {COMMANDS[name]}" for name in names if name in COMMANDS]
+    return "\n".join((f"{heading}:", *lines))
+
+
 def _without_command(words: list[str]) -> int:
     parser = Parser(
         prog="research-jobs",
         description="A folder of research notebooks as scheduled Dagster assets.",
-        epilog="Commands:\n"
-        + "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+        epilog="\n\n".join(_group(heading, names) for heading, names in GROUPS.items())
         + "\n\n`research-jobs COMMAND --help` shows the options of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="research-jobs [--help] [--version] COMMAND ...",

@@ -14,10 +14,21 @@ from typing import Any
 
 from research_jobs.store.records import short_id
 
-__all__ = ["FORMAT", "NAME", "FileRead", "Load", "Record", "find_record", "read_record", "records"]
+__all__ = [
+    "FORMAT",
+    "NAME",
+    "RUNS",
+    "FileRead",
+    "Load",
+    "Record",
+    "find_record",
+    "read_record",
+    "records",
+]
 
 FORMAT = 1
 NAME = "provenance.json"
+RUNS = "_runs"  # the folder of a notebook's reports
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ def read_record(path: Path) -> Record | None:
 def records(reports: Path, notebook: str) -> Iterator[tuple[Path, Record]]:
     """The kept reports' folders of a notebook with their records, the newest first."""
     with suppress(FileNotFoundError):
-        folders = sorted((reports / notebook / "_runs").iterdir(), reverse=True)
+        folders = sorted((reports / notebook / RUNS).iterdir(), reverse=True)
         for folder in folders:
             record = read_record(folder / NAME)
             if record is not None:
@@ -167,7 +178,7 @@ def find_record(
     """The report's folder and the record of a run; None where they are not kept."""
     part = short_id(run_id, 8)
     with suppress(FileNotFoundError):
-        for folder in sorted((reports / notebook / "_runs").iterdir(), reverse=True):
+        for folder in sorted((reports / notebook / RUNS).iterdir(), reverse=True):
             if f"-{part}-" in folder.name:
                 record = read_record(folder / NAME)
                 if record is not None and (record.run_id, record.partition) == (run_id, partition):

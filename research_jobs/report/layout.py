@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from research_jobs.provenance.record import RUNS
 from research_jobs.report.header import ReportHeader, local_time
 from research_jobs.report.mail_order import Mailed
 
 __all__ = ["RUNS", "Report", "report_folder"]
-
-RUNS = "_runs"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from research_jobs.cli.main import COMMANDS, main
+from research_jobs.cli.main import COMMANDS, GROUPS, main
 
 HEAVY = ("dagster", "pandas", "pyarrow", "rich", "pydantic", "yaml", "IPython")
 
@@ -36,7 +36,9 @@ def test_help_is_light(words: list[str]) -> None:
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """What can be called stands in the help, and has a module."""
+    """What can be called stands in the help, in one group, and has a module."""
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert len(set(grouped)) == len(grouped)
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
@@ -77,4 +79,4 @@ def test_no_project_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing asked for is a wrong call that shows what there is."""
     assert main([]) == 2
-    assert "Commands:" in capsys.readouterr().err
+    assert "Run:" in capsys.readouterr().err

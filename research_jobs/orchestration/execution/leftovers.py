@@ -12,11 +12,14 @@ import dagster as dg
 
 from research_jobs.filesystem import folder_bytes
 from research_jobs.project import Project
+from research_jobs.provenance.shelf import unnamed
 
-__all__ = ["prune_state", "remove_run_folders"]
+__all__ = ["KEPT_TRIAL", "prune_state", "remove_run_folders"]
 
 # A report may be made for so long after its run is over, seconds.
 NEEDED_S = 300.0
+# The beginning of the name of a trial that was asked to stay.
+KEPT_TRIAL = "kept-"
 # What nothing refers to may belong to something that begins just now for so long, seconds.
 ABANDONED_S = 86_400.0
 # The log of `research-jobs ui`, which goes on as long as that does: bytes from which on it is cut,
@@ -79,7 +82,9 @@ def _old_folders(runs: Path, now: float) -> Iterator[tuple[Path, str]]:
 def prune_state(
     project: Project, instance: dg.DagsterInstance, now: float, *, dry_run: bool = False
 ) -> list[tuple[Path, int]]:
-    """Remove folders of runs and proofs that were killed, and cut a long log of the UI.
+    """Remove what killed runs, proofs and trials left, and sources that no record names.
+
+    A long log of the UI is cut.
 
     Parameters
     ----------
@@ -99,14 +104,20 @@ def prune_state(
         (folder, folder_bytes(folder))
         for folder in _run_folders(project, instance, now, unknown=True)
     ]
-    proofs = project.state / "proof"
     found += [
         (folder, folder_bytes(folder))
-        for folder in (proofs.iterdir() if proofs.is_dir() else ())
-        if folder.is_dir() and now - folder.stat().st_mtime > ABANDONED_S
+        for place in ("proof", "trials")
+        for folder in (project.state / place).glob("*")
+        if folder.is_dir()
+        and not folder.name.startswith(KEPT_TRIAL)
+        and now - folder.stat().st_mtime > ABANDONED_S
     ]
     for folder, _ in found if not dry_run else ():
         shutil.rmtree(folder, ignore_errors=True)
+    for path in unnamed(project.reports, before=now - ABANDONED_S):
+        found.append((path, path.stat().st_size))
+        if not dry_run:
+            path.unlink()
     log = project.state / "ui.log"
     with suppress(FileNotFoundError):
         size = log.stat().st_size

@@ -6,7 +6,6 @@ Nothing of the store, of Dagster's history or of the gallery changes.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Generator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import ResearchJobsError
+from research_jobs.orchestration.execution.leftovers import KEPT_TRIAL
 from research_jobs.orchestration.execution.work import TrialStore, Work
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.outcome import Failure, Outcome, State, failed
@@ -167,7 +167,8 @@ def open_trial(catalog: Catalog, *, keep: bool = False) -> Generator[Trial]:
         Whether it stays.
     """
     project = catalog.project
-    folder = project.make_state_folder("trials", f"{secrets.token_hex(4)}-{os.getpid()}")
+    name = f"{KEPT_TRIAL if keep else ''}{secrets.token_hex(4)}"
+    folder = project.make_state_folder("trials", name)
     try:
         yield Trial(replace(catalog, project=replace(project, aside=folder)), folder)
     finally:
