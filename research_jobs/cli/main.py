@@ -37,6 +37,7 @@ COMMANDS = {
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "try": "run notebooks as they stand, and compare with what is published; nothing counts",
     "rerun": "run a past run again, with its code, parameters and inputs, and compare",
+    "lookahead": "whether notebooks used what was not known yet: a sample, with inputs cut",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
@@ -72,7 +73,7 @@ GROUPS = {
 }
 """Heading to commands, as the help shows them."""
 
-HOSTED = ("run", "backfill", "try", "rerun")
+HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 """The commands that a host runs, where there is one."""
 
 

@@ -19,7 +19,7 @@ from research_jobs.store.codec.source import Source, open_source
 from research_jobs.store.codec.typed_json import loads
 from research_jobs.store.content import same_data
 
-__all__ = ["compare_output", "compare_outputs"]
+__all__ = ["compare_output", "compare_outputs", "is_tabular"]
 
 MANY = 10_000  # items: lists and dicts with more are compared as tables
 
@@ -81,12 +81,12 @@ def compare_output(
     old, new = open_source(before), open_source(after)
     if _same_file(old, new):
         rows = int(new.footer.num_rows)
-        if not _tabular(new):
+        if not is_tabular(new):
             return OutputChange("both", old.kind, new.kind, parts=ValuesChange())
         table = TableChange(rows, rows, shared=tuple(open_side(after).places))
         return OutputChange("both", old.kind, new.kind, table)
     found = OutputChange("both", old.kind, new.kind, notes=_notes(old, new))
-    if _tabular(old) and _tabular(new):
+    if is_tabular(old) and is_tabular(new):
         if old.kind == new.kind == "numpy.ndarray":
             shapes = [side.header.detail["shape"][1:] for side in (old, new)]
             if shapes[0] != shapes[1]:
@@ -117,7 +117,7 @@ def _same_file(old: Source, new: Source) -> bool:
     )
 
 
-def _tabular(source: Source) -> bool:
+def is_tabular(source: Source) -> bool:
     """Whether a value is compared by rows and columns: a table, and whatever is long."""
     if source.kind == "table" or is_table(source.kind) or _is_array(source):
         return True

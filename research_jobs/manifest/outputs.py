@@ -223,6 +223,11 @@ class OutputSpec(Spec):
             )
         ),
     ] = "error"
+    # looking ahead
+    time: StrictStr | None = Field(default=None, description="The column of time, for lookahead.")
+    known_after: Limit | None = Field(
+        default=None, description="How long after its time a row is published, for lookahead."
+    )
     # writing
     compression: Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"] | None = Field(
         default=None, description="The Parquet file's compression."
@@ -266,6 +271,14 @@ class OutputSpec(Spec):
                 f"compression {compression} has no level {self.compression_level}",
                 f"Write one from {lowest} to {highest}." if highest else "Remove the level.",
             )
+
+    def unchecked(self) -> OutputSpec:
+        """The same output, without its checks."""
+        fields = type(self).model_fields
+        names = ["pandera" if name == "schema" else name for name in _CHECKS]
+        return self.model_copy(
+            update={name: fields[name].get_default(call_default_factory=True) for name in names}
+        )
 
     def severity_of(self, check: str) -> str:
         """The severity of one check, ``"warn"`` or ``"error"``."""

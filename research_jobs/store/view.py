@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -41,6 +41,8 @@ class View:
         A store whose outputs hide those of the same notebook and partition.
     pins : mapping of (str, tuple of str) to str
         Notebook and partition folders to the version that is read.
+    hidden : set of (str, tuple of str)
+        Notebook and partition folders of the store that are not there.
     """
 
     folder: Path
@@ -49,13 +51,15 @@ class View:
     pins: Mapping[tuple[str, tuple[str, ...]], str] = field(
         default_factory=dict[tuple[str, tuple[str, ...]], str]
     )
+    hidden: Collection[tuple[str, tuple[str, ...]]] = frozenset()
 
     def write(self) -> None:
         """Write it for the run's processes."""
         pins = [
             [notebook, list(parts), version] for (notebook, parts), version in self.pins.items()
         ]
-        text = json.dumps({"store": self.store, "overlay": self.overlay, "pins": pins})
+        said = {"store": self.store, "overlay": self.overlay, "pins": pins}
+        text = json.dumps(said | {"hidden": sorted(self.hidden)})
         (self.folder / VIEW).write_text(text, encoding="utf-8")
 
     @classmethod
@@ -66,7 +70,8 @@ class View:
         except FileNotFoundError:
             return cls(folder)
         pins = {(str(name), tuple(parts)): str(version) for name, parts, version in said["pins"]}
-        return cls(folder, said["store"], said["overlay"], pins)
+        hidden = frozenset((str(name), tuple(parts)) for name, parts in said["hidden"])
+        return cls(folder, said["store"], said["overlay"], pins, hidden)
 
     def note(self, entry: Mapping[str, Any]) -> None:
         """Add a line to what the run has read; never fails, and says nothing twice."""
@@ -121,12 +126,13 @@ class Reader:
 
     def units(self, notebook: str) -> Iterator[Any]:
         """The units of a notebook, those of the overlay first; see `StoreBackend.units`."""
-        hidden: set[tuple[str, ...]] = set()
+        gone = self._view.hidden if self._view is not None else frozenset()
+        hidden = {segments for name, segments in gone if name == notebook}
         if self._overlay is not None:
             for unit in self._overlay.units(notebook):
                 hidden.add(unit.segments)
                 yield _LaidOver(unit)
-        if hidden == {()}:
+        if () in hidden:
             return
         for unit in self._backend.units(notebook):
             if unit.segments not in hidden:

@@ -72,6 +72,8 @@ OUTPUT: dict[str, Any] = {
     "schema": "checks:Prices",
     "changed": {"max_share": "20%", "max_change": {"a": "10%"}},
     "severity": "warn",
+    "time": "a",
+    "known_after": "1d",
     "compression": "gzip",
     "compression_level": 5,
     "row_group_size": 10,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,6 +98,7 @@ class TrialStore:
     store : str
         A folder, whose outputs hide the project's own.
     pins : mapping of (str, tuple of str) to str
+    hidden : set of (str, tuple of str)
         As in `View`.
     """
 
@@ -105,6 +106,7 @@ class TrialStore:
     pins: Mapping[tuple[str, tuple[str, ...]], str] = field(
         default_factory=dict[tuple[str, tuple[str, ...]], str]
     )
+    hidden: Collection[tuple[str, tuple[str, ...]]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ class Work:
         parameters = self._parameters_of(partition)
         folder = run_folder(project, self.run_id, self.step_key, key)
         if self.trial is not None:
-            View(folder, project.store, self.trial.store, self.trial.pins).write()
+            trial = self.trial
+            View(folder, project.store, trial.store, trial.pins, trial.hidden).write()
         elif spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
         staging = open_staging(self._store, self.run_id) if spec.outputs else None
@@ -238,7 +241,7 @@ class Work:
         if missing:
             raise ParameterError(
                 f"{notebook.name} needs a value for its parameter '{missing[0]}'",
-                hint="Set it in the launchpad, by -p, or under parameters in the manifest.",
+                hint="Collection it in the launchpad, by -p, or under parameters in the manifest.",
             )
         return parameters
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +83,7 @@ class Trial:
         *,
         parameters: Mapping[str, Any] | None = None,
         pins: Pins | None = None,
+        hidden: Collection[tuple[str, tuple[str, ...]]] = frozenset(),
         cancel: CancelToken | None = None,
     ) -> Tried:
         """Run a notebook.
@@ -97,6 +98,8 @@ class Trial:
             Instead of the manifest's.
         pins : mapping, optional
             Versions that it reads; see `View`.
+        hidden : set of (str, tuple of str)
+            Partitions that it does not see; see `View`.
         cancel : CancelToken, optional
         """
         run_id = f"trial-{secrets.token_hex(8)}"
@@ -110,7 +113,7 @@ class Trial:
                 parameters=dict(entry.parameters if parameters is None else parameters),
                 stdout=log.fileno(),
                 stderr=log.fileno(),
-                trial=TrialStore(self.store, pins or {}),
+                trial=TrialStore(self.store, pins or {}, hidden),
             )
             try:
                 if entry.error is not None:
