@@ -48,12 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
         if entry.error is not None:
             raise entry.error
     found: list[Finding] = []
+    said: set[str] = set()
     for entry in entries:
         with Bench(catalog) as bench:
             for finding in _look(bench, catalog, entry, arguments.partitions):
                 found.append(finding)
                 if not arguments.json:
-                    print("\n".join(_lines(finding)), flush=True)
+                    print("\n".join(_lines(finding, said)), flush=True)
     if arguments.json:
         print_json([finding.to_json() for finding in found])
     else:
@@ -97,8 +98,8 @@ def _moment(entry: Entry, text: str) -> datetime:
     )
 
 
-def _lines(finding: Finding) -> Iterator[str]:
-    """One line for what was found, and one for each thing that it does not cover."""
+def _lines(finding: Finding, said: set[str]) -> Iterator[str]:
+    """One line for what was found, and one for each thing that it leaves out, unless it is said."""
     name = finding.notebook
     if finding.partition is not None:
         name = f"{name} [{finding.partition}]"
@@ -120,10 +121,10 @@ def _lines(finding: Finding) -> Iterator[str]:
         gone = "nothing"
         shown = [gone if side is None else side for side in (difference.before, difference.after)]
         yield f"  first at {', '.join(place)}: {shown[0]} -> {shown[1]} on what was known by then"
-    for what in finding.chance:
-        yield f"  left out, for it differs between equal runs: {what}"
-    for what in finding.not_covered:
-        yield f"  not covered: {what}"
+    left = [f"left out, for it differs between equal runs: {what}" for what in finding.chance]
+    left += [f"not covered: {what}" for what in finding.not_covered]
+    yield from (f"  {line}" for line in left if line not in said)
+    said.update(left)
 
 
 def _summary(found: Sequence[Finding]) -> str:

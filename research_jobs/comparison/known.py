@@ -1,12 +1,13 @@
 """Where the outputs of two runs differ, as far as the difference tells of what the runs knew.
 
 Not a difference here: types alone, the last bits of floats, numbers that pandas gives to rows, a
-column without any values.
+column in which there is nothing yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import importlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from research_jobs.comparison.tables import compare_tables
 from research_jobs.comparison.timeline import NoTimeError, Timeline, open_timeline
 from research_jobs.store.codec import write_output
 from research_jobs.store.codec.source import open_source
+
+pc: Any = importlib.import_module("pyarrow.compute")  # its functions are created at run time
 
 __all__ = ["Difference", "Found", "Rules", "differences"]
 
@@ -153,16 +156,41 @@ def _values(
 def _tables(
     name: str, before: Path, after: Path, rules: Rules, until: datetime | None
 ) -> Difference | None:
+    sides, empty = [_plain(path, rules, name, until) for path in (before, after)], False
+    difference = _compared(name, sides, rules)
+    if difference is not None and difference.rows:
+        # Rows without any value, as those of what is listed later, say nothing.
+        keys = {*open_source(before).levels, *_time(before, rules, name)}
+        filled = [_filled(table, keys) for table in sides]
+        empty = _compared(name, filled, rules) is None
+    return None if empty else difference
+
+
+def _compared(name: str, sides: Sequence[Any], rules: Rules) -> Difference | None:
     paths = [rules.folder / f"{side}-{name}.parquet" for side in ("before", "after")]
-    sides: list[Any] = []
-    for path, to in zip((before, after), paths, strict=True):
-        table = _plain(path, rules, name, until)
-        write_output(name, table, to, options={}, metadata={})
-        sides.append(table)
-    names = sides[0].schema.names
-    unique = [each for each in rules.unique.get(name, ()) if each in names]
+    for path, table in zip(paths, sides, strict=True):
+        write_output(name, table, path, options={}, metadata={})
+    unique = [each for each in rules.unique.get(name, ()) if each in sides[0].schema.names]
     change = compare_tables(*paths, unique=unique, tolerance=TOLERANCE, folder=rules.folder)
     return _first(name, change, *sides)
+
+
+def _filled(table: Any, keys: Collection[str]) -> Any:
+    """The rows that have any value besides those of these columns."""
+    wanted: Any = None
+    for column, field in zip(table.columns, table.schema, strict=True):
+        if field.name not in keys:
+            floating = pa.types.is_floating(field.type)
+            there = pc.invert(pc.is_null(column, nan_is_null=floating))
+            wanted = there if wanted is None else pc.or_(wanted, there)
+    return table if wanted is None else table.filter(wanted)
+
+
+def _time(path: Path, rules: Rules, name: str) -> list[str]:
+    try:
+        return [open_timeline(path, rules.zone, rules.times.get(name)).field]
+    except NoTimeError:
+        return []
 
 
 def _plain(path: Path, rules: Rules, name: str, until: datetime | None) -> Any:
@@ -199,7 +227,7 @@ def _first(name: str, change: TableChange, before: Any, after: Any) -> Differenc
         side = {"removed": before, "added": after}.get(how.status)
         if side is None and not how.compared:
             side = before
-        if side is not None and _has_values(side.column(column)):
+        if side is not None and _tells(side.column(column)):
             changed.append(column)
     rows = bool(change.rows_added or change.rows_removed)
     if not changed and not rows:
@@ -217,7 +245,11 @@ def _first(name: str, change: TableChange, before: Any, after: Any) -> Differenc
     return Difference(name, None, columns[0], columns=columns)
 
 
-def _has_values(column: Any) -> bool:
-    if pa.types.is_floating(column.type):
-        return any(value is not None and value == value for value in column.to_pylist())  # noqa: PLR0124 - NaN
-    return column.null_count < len(column)
+def _tells(column: Any) -> bool:
+    """Whether a column that one side lacks says anything: more than one neutral value throughout.
+
+    A table has a column for what is listed later; until then there is nothing in it, or 0.
+    """
+    values = {value for value in pc.unique(column).to_pylist() if value is not None}
+    values = {value for value in values if value == value}  # noqa: PLR0124 - not NaN
+    return bool(values) and not (len(values) == 1 and values <= {0, 1, ""})

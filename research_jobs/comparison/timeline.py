@@ -26,7 +26,8 @@ t: Any = pa.types
 
 __all__ = ["NoTimeError", "Timeline", "cut_file", "open_timeline"]
 
-NAMES = ("date", "time", "timestamp", "datetime", "day", "asof", "as_of", "ts")
+KNOWN = ("asof", "as_of")  # when a row was known, whatever it is about
+NAMES = (*KNOWN, "date", "time", "timestamp", "datetime", "day", "ts")
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -105,7 +106,9 @@ def _wall(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def open_timeline(path: Path, zone: ZoneInfo, declared: str | None = None) -> Timeline:
-    """A table's column of time: the declared one, an index, the only one, or one with such a name.
+    """A table's column of time.
+
+    The declared one, one called ``asof``, an index, the only one, or one with another such name.
 
     Raises
     ------
@@ -137,6 +140,8 @@ def _candidates(side: Any) -> list[str]:
         if t.is_date(kind := side.arrow_type(name)) or t.is_timestamp(kind)
     ]
     levels = [name for name in timed if name in side.levels]
+    if known := [name for name in timed if name.lower() in KNOWN]:
+        return known
     if len(levels) == 1 or len(timed) == 1:
         return levels or timed
     named = [name for known in NAMES for name in timed if name.lower() == known]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from research_jobs.errors import OutputNotFoundError
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.load import load
 from research_jobs.store.view import READS, VIEW_VARIABLE, View
@@ -91,3 +92,16 @@ def test_each_read_is_noted_once(stores: tuple[Path, Path, Path], publish: Publi
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESEARCH_JOBS_STORE", str(other))
         assert load("a") == 7
+
+
+def test_what_is_hidden_is_not_there(stores: tuple[Path, Path, Path], publish: Publish) -> None:
+    """Partitions of the store can be taken away; the overlay's own stay."""
+    store, overlay, _ = stores
+    for day in ("2020-01-01", "2020-01-02", "2020-01-03"):
+        publish(store, day, notebook="c", day=day)
+    publish(overlay, "new", notebook="c", day="2020-01-03")
+    hidden = frozenset({("c", ("day=2020-01-02",)), ("c", ("day=2020-01-03",))})
+    look(stores, overlay=str(overlay), hidden=hidden)
+    assert load("c", "x", "2020-01-03") == "new"
+    with pytest.raises(OutputNotFoundError):
+        load("c", "x", "2020-01-02")

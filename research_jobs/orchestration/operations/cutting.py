@@ -29,7 +29,7 @@ from research_jobs.orchestration.operations.trial import (
     published_files,
 )
 from research_jobs.protocol import PartitionKey
-from research_jobs.provenance.record import Load, records
+from research_jobs.provenance.record import Load, Record, records
 from research_jobs.store.backends import backend_of
 from research_jobs.store.codec.api import describe
 from research_jobs.store.commit import open_staging, publish
@@ -88,6 +88,10 @@ class Plan:
     )
     sources: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     not_covered: list[str] = field(default_factory=list[str])
+
+    def note(self, *notes: str) -> None:
+        """Add what is not covered, each once."""
+        self.not_covered += [note for note in dict.fromkeys(notes) if note not in self.not_covered]
 
 
 @dataclass
@@ -159,18 +163,13 @@ class Bench:
         plan = Plan(entry, key, trial.run(entry, key), trial)
         if plan.tried.record is not None:
             plan.loads += plan.tried.record.loads
-            plan.not_covered += [
-                f"{read.path}, a file that {name} reads" for read in plan.tried.record.reads
-            ]
-            plan.not_covered += [
-                f"{what}, which {name} uses" for what in plan.tried.record.not_seen
-            ]
+        plan.note(*_unseen(plan.tried.record))
         aside = self.trial()
         left = list(plan.loads)
         while left:
             load = left.pop(0)
             if load.store:
-                plan.not_covered.append(f"{load.name} in the store {load.store}")
+                plan.note(f"{load.name} in the store {load.store}")
                 continue
             unit = (load.notebook, load.partition)
             if unit in plan.rerun:
@@ -178,6 +177,9 @@ class Bench:
             other = self.catalog.entries.get(load.notebook)
             if other is None or load.notebook == name or not self._reads_others(other):
                 plan.sources.setdefault(load.notebook, set()).add(load.output)
+                last = next(records(self.reports, load.notebook), None)
+                if last is not None and load.notebook != name:
+                    plan.note(*(f"{what}; its outputs are cut" for what in _unseen(last[1])))
                 continue
             left += self._rerun(plan, other, load, aside, left)
         return plan
@@ -189,15 +191,14 @@ class Bench:
         same = [one.partition for one in (*plan.loads, *left) if one.notebook == other.name]
         latest = sorted({load.partition, *same})[-RERUN_AT_MOST:]
         if load.partition not in latest:
-            note = f"{other.name}, of which only the latest {RERUN_AT_MOST} partitions run again"
-            if note not in plan.not_covered:
-                plan.not_covered.append(note)
+            plan.note(f"{other.name}: only the latest {RERUN_AT_MOST} partitions run again")
             return []
         key = read_segments(load.partition).key if load.partition else None
         plan.rerun[other.name, load.partition] = (other, key)
         tried = self._seen.get((other.name, key))
         if tried is None:
             tried = self._seen[other.name, key] = aside.run(other, key)
+        plan.note(*_unseen(tried.record))
         return list(tried.record.loads) if tried.record is not None else []
 
     def _reads_others(self, entry: Entry) -> bool:
@@ -263,9 +264,7 @@ class Bench:
                 limit = _earlier(moment, (spec and spec.known_after) or 0.0, timeline.zone)
                 count += cut_file(timeline, path, limit, to) if output in read else 0
             except NoTimeError as error:
-                note = f"{entry.name}.{output}: {error}"
-                if output in read and note not in plan.not_covered:
-                    plan.not_covered.append(note)
+                plan.note(*[f"{entry.name}.{output}: {error}"] * (output in read))
             return to.exists()
 
         if not read:
@@ -325,6 +324,14 @@ def _earlier(moment: datetime, seconds: float, zone: ZoneInfo) -> datetime:
     days, rest = divmod(seconds, 86400)
     local = moment.astimezone(zone) - timedelta(days=days)
     return local.astimezone(moment.tzinfo) - timedelta(seconds=rest) if rest else local
+
+
+def _unseen(record: Record | None) -> list[str]:
+    """What a run read that cannot be cut."""
+    if record is None:
+        return []
+    files = [f"{read.path}, which {record.notebook} reads" for read in record.reads]
+    return files + [f"{what}, which {record.notebook} uses" for what in record.not_seen]
 
 
 def _window(entry: Entry, segments: tuple[str, ...]) -> tuple[datetime, datetime] | None:

@@ -26,6 +26,7 @@ from research_jobs.orchestration.operations.cutting import (
     segments_of,
     zone_of,
 )
+from research_jobs.orchestration.operations.sampling import spread
 from research_jobs.orchestration.operations.trial import published_files
 from research_jobs.store.backends import backend_of
 
@@ -241,9 +242,7 @@ def _uncut(bench: Bench, plan: Plan, world: World) -> Iterator[str]:
                 yield f"{load.name}, which is read by its path or as an earlier version"
 
 
-def _inputs(
-    bench: Bench, base: _Baseline, world: World, until: datetime | None
-) -> tuple[str, ...]:
+def _inputs(bench: Bench, base: _Baseline, world: World, until: datetime | None) -> tuple[str, ...]:
     """The direct inputs without whose later part the run comes to something else."""
     plan = base.plan
     names = list(dict.fromkeys((load.notebook, load.output) for load in plan.loads))
@@ -306,8 +305,7 @@ def _moments(bench: Bench, plan: Plan, world: World, count: int) -> list[datetim
                     times |= _times(bench, entry, published[1], outputs)
     ordered = sorted(moment for moment in times if min(made) <= moment <= max(made))
     usable = ordered[int(len(ordered) * WARM_UP) : -1]
-    places = {int(len(usable) * (number + 0.5) / count) for number in range(count)}
-    return [usable[place] for place in sorted(places) if place < len(usable)]
+    return spread(usable, count) if usable else []
 
 
 def _times(

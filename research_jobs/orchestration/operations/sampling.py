@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 
@@ -21,7 +22,19 @@ from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
 from research_jobs.store.stored import stored_partitions
 
-__all__ = ["sample_partitions"]
+__all__ = ["sample_partitions", "spread"]
+
+GOLDEN = 0.618034
+T = TypeVar("T")
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """So many items, one from each of as many equal parts.
+
+    They are not equally far apart, or all might be Mondays.
+    """
+    shares = ((number + (0.5 + number * GOLDEN) % 1) / count for number in range(count))
+    return [items[place] for place in sorted({int(len(items) * share) for share in shares})]
 
 
 def sample_partitions(
@@ -57,9 +70,8 @@ def sample_partitions(
             and datetime.fromisoformat(window.end) < last
         )
     ]
-    inside = inside or keys
-    places = {int(len(inside) * (number + 0.5) / count) for number in range(count)}
-    return [inside[place] for place in sorted(places) if place < len(inside)]
+    inside = inside or list(keys)
+    return spread(inside, count) if inside else []
 
 
 def _keys(catalog: Catalog, entry: Entry, instance: dg.DagsterInstance | None) -> Sequence[str]:
