@@ -178,9 +178,9 @@ def _compared(name: str, sides: Sequence[Any], rules: Rules) -> Difference | Non
 def _filled(table: Any, keys: Collection[str]) -> Any:
     """The rows that have any value besides those of these columns."""
     wanted: Any = None
-    for column, field in zip(table.columns, table.schema, strict=True):
-        if field.name not in keys:
-            floating = pa.types.is_floating(field.type)
+    for column, kind in zip(table.columns, table.schema, strict=True):
+        if kind.name not in keys:
+            floating = pa.types.is_floating(kind.type)
             there = pc.invert(pc.is_null(column, nan_is_null=floating))
             wanted = there if wanted is None else pc.or_(wanted, there)
     return table if wanted is None else table.filter(wanted)
