@@ -21,9 +21,9 @@ SOURCES = {
 rng = np.random.default_rng(7)
 days = pd.bdate_range("2018-01-01", periods=120, name="date")
 parts = []
-for symbol, first in (("A", 0), ("B", 0), ("C", 70)):
+for symbol, first, last in (("A", 0, 120), ("B", 0, 120), ("C", 70, 120), ("D", 0, 115)):
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 120)))
-    parts.append(pd.DataFrame({"date": days, "symbol": symbol, "close": close})[first:])
+    parts.append(pd.DataFrame({"date": days, "symbol": symbol, "close": close})[first:last])
 prices = pd.concat(parts, ignore_index=True)
 """,
     "volumes": """
@@ -109,8 +109,8 @@ out = w[['A']] - np.polyval(np.polyfit(t, w['A'], 1), t)[:, None]
         "x = r[['A', 'B']].fillna(0)\n_, _, v = np.linalg.svd(x, full_matrices=False)\n"
         "out = pd.DataFrame({'pc': np.abs(x @ v[0])})"
     ),
-    "top_flagged": "out = (w == w.max()).astype(int)",
-    "survivors": "out = w[[s for s in w if w[s].iloc[-1] > w[s].dropna().iloc[0]]]",
+    "bottom_flagged": "out = (w == w.min()).astype(int)",
+    "survivors": "out = w.loc[:, w.iloc[-1].notna()]",
     "rolled": "out = pd.DataFrame({'a': np.roll(w['A'], -1)}, index=w.index)",
     "upstream": "s = load('smooth', 'smooth')\nout = s.shift(1)",
     "second_input": "v = load('volumes', 'volumes')\nout = r.join(v['volume'].shift(-1))",
@@ -266,7 +266,7 @@ out = {'mean': float(h.mean()), 'fit': np.polyfit(np.arange(len(h)), h, 1)}
     ),
     "day_upstream": "s = load('trailing', 'trailing')\nout = s.loc[[pd.Timestamp(day)]]",
     "day_optimised": """
-h = r[:str(day)].dropna()
+h = r[:str(day)].dropna(how='all')
 c = h.cov() if len(h) > 2 else pd.DataFrame()
 out = c
 """,
