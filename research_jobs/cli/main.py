@@ -49,6 +49,7 @@ COMMANDS = {
     "watch": "restart services that are dead, and have somebody told what is wrong",
     "backup": "store the whole project with restic, or prove the last backup",
     "restore": "build a working project from a backup, in an empty folder",
+    "space": "how much room each notebook takes: outputs, older versions, reports",
     "prune": "remove what nobody reads any more, as the nightly job does; --dry-run says what",
     "deploy": "check new code and put it into service, on a server",
 }
