@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs", type=int, default=10, metavar="N", help="how many runs (%(default)s)"
     )
+    parser.add_argument(
+        "--lineage",
+        action="store_true",
+        help="show the files, commits and runs behind the output, and what reads it",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -45,22 +50,73 @@ def run(arguments: argparse.Namespace) -> int:
     catalog = load_catalog(project)
     entry = find_entries(catalog, [arguments.notebook])[0]
     if arguments.output is not None:
+        _check_declared(entry, arguments.output)
+        if arguments.lineage:
+            return _show_lineage(project, catalog, entry, arguments)
         return _show_output(project, entry, arguments)
+    if arguments.lineage:
+        hint = did_you_mean("", entry.spec.outputs, label="Its outputs") or "It declares none."
+        raise OutputNotFoundError("--lineage shows where an output comes from; name one", hint=hint)
     return _show_notebook(project, catalog, entry, arguments)
 
 
 # ---- an output
 
 
-def _show_output(project: Project, entry: Entry, arguments: argparse.Namespace) -> int:
-    from research_jobs.store.load import load
-
-    name: str = arguments.output
+def _check_declared(entry: Entry, name: str) -> None:
     if name not in entry.spec.outputs:
         hint = did_you_mean(name, entry.spec.outputs, label="Its outputs")
         raise OutputNotFoundError(
             f"'{entry.name}' declares no output '{name}'", hint=hint or "It declares none."
         )
+
+
+def _show_lineage(
+    project: Project, catalog: Catalog, entry: Entry, arguments: argparse.Namespace
+) -> int:
+    from research_jobs.orchestration.model.partitions import partition_key_of
+    from research_jobs.provenance.lineage import origin_of, readers_of
+    from research_jobs.provenance.record import Load
+    from research_jobs.store.layout import partition_dimensions, partition_segments
+    from research_jobs.store.stored import stored_versions
+
+    wanted = arguments.partition or newest_partition(project, entry)
+    partition = partition_key_of(entry.spec, wanted) if wanted is not None else None
+    versions = stored_versions(project.store, entry.name, partition)
+    if not versions or arguments.output not in versions[0].outputs:
+        which = f" for {wanted}" if wanted else ""
+        raise OutputNotFoundError(
+            f"'{entry.name}' has no '{arguments.output}' in the store{which}",
+            hint=f"Run it: research-jobs run {entry.name}",
+        )
+    segments = partition_segments(partition_dimensions(partition)) if partition else ()
+    current = versions[0]
+    asked = Load(entry.name, arguments.output, segments, current.id, current.run_id)
+    origin = origin_of(project.reports, asked)
+    others = [each.name for each in catalog if each.name != entry.name]
+    declared = [
+        each.name
+        for each in catalog
+        for call in each.notebook.loads
+        if call.notebook == entry.name and call.output in (None, arguments.output)
+    ]
+    readers = readers_of(project.reports, asked, others, declared)
+    if arguments.json:
+        print_json(
+            {"origin": origin.to_json(), "readers": [reader.to_json() for reader in readers]}
+        )
+        return 0
+    print("\n".join(origin.lines()))
+    _section("Read by", "" if readers else "nothing that is known")
+    for reader in readers:
+        print(f"  {reader.line(current.id)}")
+    return 0
+
+
+def _show_output(project: Project, entry: Entry, arguments: argparse.Namespace) -> int:
+    from research_jobs.store.load import load
+
+    name: str = arguments.output
     partition = arguments.partition or newest_partition(project, entry)
     value = load(entry.name, name, partition, project=project)
     if arguments.json:

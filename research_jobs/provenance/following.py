@@ -15,7 +15,7 @@ from research_jobs.provenance.record import Load, find_record
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
 
-__all__ = ["Two", "briefly", "explain"]
+__all__ = ["Two", "briefly", "explain", "key_of"]
 
 DEPTH = 6
 
@@ -95,14 +95,15 @@ def explain(
         old, new = olds.get(name), news.get(name)
         if cause.kind != "input" or old is None or new is None:
             return cause
-        above = Two(new.notebook, old.run_id, new.run_id, _key_of(new.partition))
+        above = Two(new.notebook, old.run_id, new.run_id, key_of(new.partition))
         because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
         return replace(cause, because=because)
 
     return tuple(map(upstream, direct))
 
 
-def _key_of(segments: Sequence[str]) -> str | None:
+def key_of(segments: Sequence[str]) -> str | None:
+    """The partition of a load's folders; None without one."""
     return read_segments(tuple(segments)).key if segments else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from research_jobs.cli.main import main
 from research_jobs.notebook.scan import scan
 from research_jobs.provenance.causes import causes
 from research_jobs.provenance.following import Two, explain
@@ -248,6 +250,50 @@ def test_an_input_is_followed_to_its_own_cause(project: Any) -> None:
     shutil.rmtree(project.project.reports / "report" / "_runs")
     (cause,) = explain(two, reports=project.project.reports, store=project.project.store)
     assert cause.kind == "unknown"
+
+
+def test_an_output_is_followed_back_and_forward(
+    project: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`show --lineage` names runs, files and inputs, readers downstream, and what is lost."""
+    raw = tmp_path / "raw.csv"
+    raw.write_text("a\n1\n")
+    code = NOTEBOOKS["prices"] + f"assert open({str(raw)!r}).read()\n"
+    unread = "# %%\nfrom research_jobs import load\nseen = load('report', 'result')\n"
+    project.write({"prices": code, "reader": unread})
+    made = project.materialize("prices")
+    ran = project.materialize("report")
+
+    def show(*words: str) -> str:
+        assert main(["show", *words, "--lineage", "--project", str(project.root)]) == 0
+        return capsys.readouterr().out
+
+    said = json.loads(show("report", "result", "--json"))
+    assert said["readers"] == [
+        {"notebook": "reader", "run": None, "note": "no kept run has read it"}
+    ]
+    origin = said["origin"]
+    assert (origin["output"], origin["run"]) == ("report.result", ran.run_id)
+    assert set(origin["code"]) == {"notebooks/report.py", "notebooks/helper_loads.py"}
+    table, factor = sorted(origin["inputs"], key=lambda each: "note" in each)
+    assert {table["output"], factor["output"]} == {"prices.table", "prices.factor"}
+    assert (table["run"], factor["run"], factor["note"]) == (made.run_id, made.run_id, "above")
+    assert table["parameters"] == {"rows": "3"}
+    digest = hashlib.sha256(raw.read_bytes()).hexdigest()
+    assert table["files"] == [{"path": str(raw), "sha256": digest, "bytes": raw.stat().st_size}]
+    text = show("report", "result")
+    assert f"\n        file {raw}  {digest[:12]}" in text
+    assert "Read by\n  reader: no kept run has read it" in text
+
+    forward = show("prices", "table")
+    assert f"Read by\n  report: this version, in run {ran.run_id[:8]}" in forward
+    project.materialize("prices")
+    older = next(Path(project.project.store, "prices", ".versions").glob("000001-*")).name
+    assert f"  report: {older}, in run" in show("prices", "table")
+    shutil.rmtree(project.project.reports / "prices" / "_runs")
+    assert f"run {made.run_id[:8]}: its record is not kept" in show("report", "result")
+    assert main(["show", "report", "--lineage", "--project", str(project.root)]) == 2
+    assert "name one" in capsys.readouterr().err
 
 
 def test_a_table_read_past_us_is_an_input_too(lab: Any, tmp_path: Path) -> None:
