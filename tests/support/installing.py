@@ -21,7 +21,7 @@ from typing import Any
 CHECKOUT = Path("/mnt/checkout")
 EXCHANGE = Path("/mnt/exchange")
 ORIGIN = "/srv/git/research.git"
-ADMIN = Path("/root/research")
+ADMIN = Path("/opt/research")
 UI, REPORTS = "dagster.example.com", "reports.example.com"
 AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 
@@ -180,8 +180,8 @@ OPTIONS = f"--ui-host {UI} --reports-host {REPORTS} --tls internal"
 def install() -> str:
     """From nothing; the password of the login."""
     remark("Install")
-    type_in("cd /root/research && deploy/install --dry-run", code=2, expect="--ui-host")
-    command = f"cd /root/research && deploy/install {OPTIONS}"
+    type_in("cd /opt/research && deploy/install --dry-run", code=2, expect="--ui-host")
+    command = f"cd /opt/research && deploy/install {OPTIONS}"
     type_in(f"{command} --dry-run", expect="Nothing was changed")
     said = type_in(f"{command} --yes", code=1, expect="WRONG   backup")
     found = re.search(r"login 'research': (\S+)", said)
@@ -209,8 +209,8 @@ def look(password: str) -> None:
         *(f'resolve = "{name}:443:127.0.0.1"' for name in (UI, REPORTS)),
         'silent\noutput = "/dev/null"\nwrite-out = "%{http_code}\\n"',
     ]
-    Path("/root/.curlrc").write_text("\n".join(lines), encoding="utf-8")
-    type_in("cat /root/.curlrc")
+    Path("~/.curlrc").write_text("\n".join(lines), encoding="utf-8")
+    type_in("cat ~/.curlrc")
     curl = "curl"
     for name, path in ((UI, "/"), (REPORTS, "/index.html")):
         address = f"https://{name}{path}"
