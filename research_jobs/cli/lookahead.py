@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how many, or which; of a notebook without, dates to cut at (default: {SAMPLE})",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.epilog = "Exit code: 0 where no leak was found, 1 where one was, 2 if not tried."
+    parser.epilog = "Exit code: 0 where no leak was found, 1 where one was, 2 for a wrong call."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -128,5 +128,6 @@ def _lines(finding: Finding, said: set[str]) -> Iterator[str]:
 
 
 def _summary(found: Sequence[Finding]) -> str:
-    leaks = sum(finding.leak for finding in found)
-    return f"{leaks} of {len(found)} {'cut' if len(found) == 1 else 'cuts'} found a leak."
+    leaks, cuts = sum(each.leak for each in found), sum(each.cut is not None for each in found)
+    missed = f" {len(found) - cuts} could not be tried." if cuts < len(found) else ""
+    return f"{leaks} of {cuts} {'cut' if cuts == 1 else 'cuts'} found a leak.{missed}"

@@ -73,3 +73,19 @@ def test_what_is_left_out_is_said(project: Path, capsys: pytest.CaptureFixture[s
     assert "'someday' is not a date to cut at" in capsys.readouterr().err
     assert main([*words, "0"]) == 2
     assert not list((project / ".research_jobs" / "trials").iterdir())
+
+
+def test_a_raw_file_is_not_covered(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be cut is named: the notebook's own file; nobody is accused for it."""
+    folder = project / "notebooks"
+    (project / "raw.csv").write_text("date,x\n2018-03-01,1\n2018-06-01,2\n")
+    (folder / "raw.py").write_text(
+        "import pandas as pd\nfrom research_jobs import load\n"
+        "days = load('prices', 'prices')[['date']]\n"
+        "out = days.assign(x=pd.read_csv('../raw.csv')['x'].iloc[-1])\n"
+    )
+    manifest = folder / "manifest.yaml"
+    manifest.write_text(manifest.read_text() + "  raw: {outputs: out}\n")
+    code, found = look(project, capsys, "raw", "--partitions", "2018-04-03")
+    assert (code, found[0]["leak"]) == (0, False)
+    assert found[0]["not_covered"] == ["raw.csv, which raw reads"]

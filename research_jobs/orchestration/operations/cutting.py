@@ -28,6 +28,7 @@ from research_jobs.orchestration.operations.trial import (
     open_trial,
     published_files,
 )
+from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.provenance.record import Load, Record, records
 from research_jobs.store.backends import backend_of
@@ -163,7 +164,7 @@ class Bench:
         plan = Plan(entry, key, trial.run(entry, key), trial)
         if plan.tried.record is not None:
             plan.loads += plan.tried.record.loads
-        plan.note(*_unseen(plan.tried.record))
+        plan.note(*_unseen(plan.tried.record, self.catalog.project))
         aside = self.trial()
         left = list(plan.loads)
         while left:
@@ -179,7 +180,12 @@ class Bench:
                 plan.sources.setdefault(load.notebook, set()).add(load.output)
                 last = next(records(self.reports, load.notebook), None)
                 if last is not None and load.notebook != name:
-                    plan.note(*(f"{what}; its outputs are cut" for what in _unseen(last[1])))
+                    plan.note(
+                        *(
+                            f"{what}; its outputs are cut"
+                            for what in _unseen(last[1], self.catalog.project)
+                        )
+                    )
                 continue
             left += self._rerun(plan, other, load, aside, left)
         return plan
@@ -198,7 +204,7 @@ class Bench:
         tried = self._seen.get((other.name, key))
         if tried is None:
             tried = self._seen[other.name, key] = aside.run(other, key)
-        plan.note(*_unseen(tried.record))
+        plan.note(*_unseen(tried.record, self.catalog.project))
         return list(tried.record.loads) if tried.record is not None else []
 
     def _reads_others(self, entry: Entry) -> bool:
@@ -326,11 +332,13 @@ def _earlier(moment: datetime, seconds: float, zone: ZoneInfo) -> datetime:
     return local.astimezone(moment.tzinfo) - timedelta(seconds=rest) if rest else local
 
 
-def _unseen(record: Record | None) -> list[str]:
+def _unseen(record: Record | None, project: Project) -> list[str]:
     """What a run read that cannot be cut."""
     if record is None:
         return []
-    files = [f"{read.path}, which {record.notebook} reads" for read in record.reads]
+    store = project.display(project.store)
+    paths = [read.path for read in record.reads if not read.path.startswith(f"{store}/")]
+    files = [f"{path}, which {record.notebook} reads" for path in paths]
     return files + [f"{what}, which {record.notebook} uses" for what in record.not_seen]
 
 
