@@ -42,7 +42,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def look(project: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any]:
     """What the command says, as JSON."""
     code = main(["lookahead", "--project", str(project), "--json", *words])
-    return code, json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.out, said.err
+    return code, json.loads(said.out)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -80,7 +82,7 @@ def test_a_raw_file_is_not_covered(project: Path, capsys: pytest.CaptureFixture[
     folder = project / "notebooks"
     (project / "raw.csv").write_text("date,x\n2018-03-01,1\n2018-06-01,2\n")
     (folder / "raw.py").write_text(
-        "import pandas as pd\nfrom research_jobs import load\n"
+        "# %%\nimport pandas as pd\nfrom research_jobs import load\n"
         "days = load('prices', 'prices')[['date']]\n"
         "out = days.assign(x=pd.read_csv('../raw.csv')['x'].iloc[-1])\n"
     )
