@@ -70,6 +70,10 @@ test-install:  ## Boot a Debian 12, install a server in it, upgrade it, roll it 
 soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 minutes: ARGS="--minutes N --seed N"
 	@$(BIN)/python tests/support/soak.py $(ARGS)
 
+.PHONY: blame
+blame: $(VENV)/.installed-dev  ## Change 20 notebooks in 200 ways and ask `diff` why: ARGS="--rounds N --seed N"
+	@$(BIN)/python tests/support/blaming.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Benchmark against other tools, on this machine
 	@$(BIN)/python -m benchmarks

@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from glob import iglob
@@ -44,6 +45,9 @@ READERS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("connect",),
     "sqlite3.dbapi2": ("connect",),
 }
+# Modules that hold `open` under a name of their own, from before it was replaced.
+_HELD = {"bz2": "_builtin_open", "tarfile": "bltn_open"}
+_NUMPY = ("loadtxt", "genfromtxt", "fromregex")  # they hold it likewise, in a mapping
 _DUCKDB = ("read_csv", "read_json", "read_parquet", "from_csv_auto", "from_parquet")
 _SQL = ("sql", "query", "execute", "from_query")
 _QUOTED = re.compile(r"'([^'\n]{1,1000})'")
@@ -74,6 +78,9 @@ def watch_open(undo: ExitStack) -> None:
 
     for owner in (builtins, io):
         replace_attribute(undo, owner, "open", noted)
+    for module, name in _HELD.items():
+        if getattr(sys.modules.get(module), name, None) is opened:
+            replace_attribute(undo, sys.modules[module], name, noted)
     _wrap(undo, socket, "getaddrinfo", lambda host, *_, **__: _note_other(view, "host", host))
     _wrap_method(undo, subprocess.Popen, "__init__", lambda args, *_, **__: _program(view, args))
 
@@ -93,6 +100,7 @@ def adapters(undo: ExitStack) -> dict[str, _Adapter]:
         module: functools.partial(_adapt, undo, view, module, names)
         for module, names in READERS.items()
     }
+    found["numpy"] = functools.partial(_adapt_numpy, undo, view)
     found["duckdb"] = functools.partial(_adapt_duckdb, undo, view)
     found["multiprocessing.process"] = lambda module: _wrap_method(
         undo, module.BaseProcess, "start", lambda: _note_other(view, "workers", "processes")
@@ -111,6 +119,16 @@ def _adapt(undo: ExitStack, view: View, library: str, names: Iterable[str], modu
             _wrap_method(undo, reader, "__init__", note)
         elif reader is not None:
             _wrap(undo, module, name, note)
+
+
+def _adapt_numpy(undo: ExitStack, view: View, module: Any) -> None:
+    def note(*arguments: Any, **named: Any) -> None:
+        source = arguments[0] if arguments else named.get("fname", named.get("file"))
+        if not isinstance(source, (list, tuple)):  # lines, not files
+            _note(view, "numpy", source)
+
+    for name in _NUMPY:
+        _wrap(undo, module, name, note)
 
 
 def _adapt_duckdb(undo: ExitStack, view: View, module: Any) -> None:

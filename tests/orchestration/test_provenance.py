@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import shutil
 import sqlite3
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,9 @@ READERS = {
     "polars.parquet": "pl.scan_parquet(root / 'polars.parquet').collect()",
     "polars.csv": "pl.read_csv(root / 'polars.csv')",
     "array.npy": "np.load(root / 'array.npy')",
+    "lines.txt": "np.loadtxt(root / 'lines.txt', dtype=str)",
+    "lines.txt.bz2": "__import__('bz2').open(root / 'lines.txt.bz2').read()",
+    "some.tar": "__import__('tarfile').open(root / 'some.tar').getnames()",
     "some.db": "sqlite3.connect(root / 'some.db').execute('select 1')",
 }
 
@@ -110,6 +115,10 @@ def test_files_are_noted_whichever_way_they_are_read(lab: Any, tmp_path: Path) -
             frame.to_parquet(data / name)
         elif name.endswith("npy"):
             (data / name).write_bytes(b"")
+        elif name.endswith("bz2"):
+            (data / name).write_bytes(bz2.compress(b"1\n"))
+        elif name.endswith("tar"):
+            tarfile.open(data / name, "w").close()
         else:
             (data / name).write_text("a,b\n1,2\n")
     (data / "some.db").unlink()
