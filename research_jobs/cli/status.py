@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.orchestration.model.instance import enter_project, open_instance
     from research_jobs.orchestration.operations.account import read_account
     from research_jobs.orchestration.operations.overview import local_now, read_overview
+    from research_jobs.orchestration.operations.rounds import DoctorBook
 
     project = find_project(arguments.project)
     enter_project(project)
@@ -71,6 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
             from research_jobs.upkeep.proof import BackupBook
 
             print_wrapped(BackupBook.read(project).describe(now.timestamp()))
+        if wrong := DoctorBook.read(project).wrong:
+            names = ", ".join(one.check for one in wrong)
+            print_wrapped(f"Wrong with the installation: {names} (research-jobs doctor).")
     return 1 if overview.attention else 0
 
 

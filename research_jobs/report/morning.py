@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from markupsafe import Markup
@@ -19,9 +19,20 @@ from research_jobs.outcome import State
 from research_jobs.report.assets import asset_text, install_asset
 from research_jobs.report.templates import render
 
-__all__ = ["DATA", "MorningPage", "Problem", "Row", "Run", "Trouble", "render_morning"]
+__all__ = [
+    "DATA",
+    "FailedCheck",
+    "MorningPage",
+    "Problem",
+    "Row",
+    "Run",
+    "Trouble",
+    "render_morning",
+]
 
 DATA = "gallery.js"
+# The watch has the doctor look once a day.
+_LATE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class FailedCheck:
+    """What the doctor found wrong.
+
+    Parameters
+    ----------
+    check, detail : str
+    fix : str
+        A command or an edit.
+    """
+
+    check: str
+    detail: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class MorningPage:
     """All that the page shows.
 
@@ -167,6 +194,10 @@ class MorningPage:
         From when on ticks are accounted for.
     backup : str
         How old the last backup is; empty without `backup` in the manifest.
+    examined : datetime or None
+        When the doctor looked last.
+    wrong : tuple of FailedCheck
+        What it found.
     """
 
     now: datetime | None = None
@@ -178,6 +209,13 @@ class MorningPage:
     account: Mapping[str, int] = field(default_factory=dict[str, int])
     accounted: str = ""
     backup: str = ""
+    examined: datetime | None = None
+    wrong: tuple[FailedCheck, ...] = ()
+
+    @property
+    def examined_late(self) -> bool:
+        """bool: whether the doctor should have looked again since."""
+        return bool(self.now and self.examined and self.now - self.examined > _LATE)
 
     @property
     def unusual(self) -> list[Row]:

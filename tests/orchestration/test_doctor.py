@@ -77,15 +77,24 @@ def test_what_is_well_is_well(project: Project, capsys: pytest.CaptureFixture[st
 def test_what_is_wrong_is_the_exit_code(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One wrong check: exit code 1, and its fix on a line of its own."""
+    """One wrong check: exit code 1, its fix on a line of its own, and on the morning page."""
     (project.root / ".env").write_text("TOKEN=x\n")
     (project.root / ".env").chmod(0o644)
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
     (number,) = [n for n, line in enumerate(lines) if line.startswith("WRONG")]
     assert lines[number].endswith("everybody on this machine can read .env")
-    mend(lines[number + 1].strip())
+    fix = lines[number + 1].strip()
+    main(["report"])
+    page = project.reports / "index.html"
+    assert "everybody on this machine can read .env</p>" in page.read_text()
+    assert f"<code>{fix}</code>" in page.read_text()
+    assert main(["status"]) == 0
+    assert "Wrong with the installation: permissions" in capsys.readouterr().out
+    mend(fix)
     assert main(["doctor"]) == 0
+    main(["report"])
+    assert "found nothing wrong on" in page.read_text()
 
 
 def test_a_check_that_raises_or_hangs_hides_no_other(

@@ -28,7 +28,7 @@ from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gall
 from research_jobs.report.layout import report_folder
 from research_jobs.report.mail import mail_html, make_mail
 from research_jobs.report.mail_order import MailOrder
-from research_jobs.report.morning import MorningPage, Problem, Row, Trouble
+from research_jobs.report.morning import FailedCheck, MorningPage, Problem, Row, Trouble
 from research_jobs.report.server import ReportServer
 
 pytestmark = pytest.mark.browser
@@ -195,7 +195,10 @@ def make_reports(captures: Any, header: Any, folder: Path, canary: str) -> tuple
     trouble = Trouble("volatility/garch", bad, report.html.relative_to(folder).as_posix())
     row = Row("volatility/garch", State.FAILED, bad, bad, (bad,), (bad,), unusual=(bad,))
     problem = Problem(State.FAILED, (trouble,) * 9, bad, reruns=(bad,), groups=(bad,))
-    write_page(folder, MorningPage(moment, bad, bad, bad, (problem,), (row,), {bad: 1}))
+    wrong = (FailedCheck(bad, bad, bad),)
+    write_page(
+        folder, MorningPage(moment, bad, bad, bad, (problem,), (row,), {bad: 1}, wrong=wrong)
+    )
     update_gallery(folder, GalleryEntry(card, run, report))
     return folder, report.html
 

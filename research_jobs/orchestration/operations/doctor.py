@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.operations import (
@@ -17,8 +16,9 @@ from research_jobs.orchestration.operations import (
     diagnosis_services,
 )
 from research_jobs.orchestration.operations.diagnosis import Answer, Site, ill, unknown
+from research_jobs.orchestration.operations.rounds import Check
 
-__all__ = ["CHECKS", "Check", "examine"]
+__all__ = ["CHECKS", "examine"]
 
 # Seconds that a check may take.
 ANSWER_S = 30.0
@@ -43,24 +43,6 @@ CHECKS: Mapping[str, Callable[[Site], Answer]] = {
     "backup": diagnosis_files.check_backup,
 }
 """Name to check, in the order of the report."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check and its answer.
-
-    Parameters
-    ----------
-    check : str
-    ok : bool or None
-        None where it cannot be told here.
-    detail, fix : str
-    """
-
-    check: str
-    ok: bool | None
-    detail: str
-    fix: str
 
 
 def examine(site: Site) -> list[Check]:

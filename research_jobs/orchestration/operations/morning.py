@@ -29,10 +29,11 @@ from research_jobs.orchestration.operations.overview import (
     same_cause,
     zone_name,
 )
+from research_jobs.orchestration.operations.rounds import DoctorBook
 from research_jobs.outcome import Outcome, totals
 from research_jobs.report.gallery import plain, write_page
 from research_jobs.report.header import readable_duration
-from research_jobs.report.morning import MorningPage, Problem, Row, Run, Trouble
+from research_jobs.report.morning import FailedCheck, MorningPage, Problem, Row, Run, Trouble
 from research_jobs.upkeep.proof import BackupBook
 
 __all__ = ["look_and_write", "morning_page", "write_morning_page"]
@@ -91,6 +92,7 @@ def morning_page(
     """An overview as the page shows it."""
     groups = {line.notebook: _group(line) for line in overview.notebooks}
     failing = {one.notebook for one in overview.attention}
+    doctor = DoctorBook.read(catalog.project)
     return MorningPage(
         now=overview.now,
         zone=zone_name(overview.now),
@@ -109,6 +111,8 @@ def morning_page(
         backup=BackupBook.read(catalog.project).describe(overview.now.timestamp())
         if catalog.manifest.backup is not None
         else "",
+        examined=_moment(doctor.at, overview.now),
+        wrong=tuple(FailedCheck(one.check, one.detail, one.fix) for one in doctor.wrong),
     )
 
 

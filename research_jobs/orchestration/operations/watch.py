@@ -39,6 +39,7 @@ from research_jobs.orchestration.operations.health import (
 from research_jobs.orchestration.operations.history import Memory, running_schedules
 from research_jobs.orchestration.operations.morning import write_morning_page
 from research_jobs.orchestration.operations.overview import local_now, read_overview
+from research_jobs.orchestration.operations.rounds import Rounds
 from research_jobs.orchestration.operations.served import NotServedError, reload_definitions
 from research_jobs.outcome import State
 from research_jobs.project import Project
@@ -101,6 +102,7 @@ class Watch:
         self._say = say
         self._notifier = Notifier(project)
         self._nursing = Nursing()
+        self._rounds = Rounds(project)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._pending: tuple[Future[Seen], float] | None = None
         self._history = _History(project, say)
@@ -123,12 +125,14 @@ class Watch:
             began = time.monotonic()
             self.look(time.time())
             well()
+            self._rounds.go(time.time())
             stop.wait(max(0.0, LOOK_S - (time.monotonic() - began)))
         self.close()
 
     def close(self) -> None:
         """Let go of the instance, unless a look at it hangs."""
         self._notifier.close()
+        self._rounds.close()
         if self._pending is None:
             self._pool.submit(self._history.close).result()
         self._pool.shutdown(wait=False, cancel_futures=True)
