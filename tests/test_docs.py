@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ def test_every_command_of_every_page_parses() -> None:
                     continue
                 name = re.split(r"[|>&;]", words[0])[0]
                 words = words[: next((n for n, w in enumerate(words) if w in "|&&>;"), len(words))]
-                module: Any = import_module(f"research_jobs.cli.{name}")
+                place = f"{name}_" if iskeyword(name) else name
+                module: Any = import_module(f"research_jobs.cli.{place}")
                 try:
                     commands._parser(name, module).parse_args(words[1:])
                 except SystemExit:

@@ -243,9 +243,9 @@ def _load_of(path: str, store: str) -> Load | None:
 
 
 def _is_of_store(path: str, store: str) -> bool:
-    """Whether a file is one with which the store keeps its books."""
-    inside = path.startswith(f"{store.rstrip('/')}/")
-    return inside and any(f"/{hidden}" in path for hidden in (VERSIONS, PARTITIONS))
+    """Whether a file is one with which the store keeps its books: all of these are hidden."""
+    top = f"{store.rstrip('/')}/"
+    return path.startswith(top) and "/." in path[len(top) - 1 :]
 
 
 def _version_folder(store: str, notebook: str, parts: tuple[str, ...], version: str) -> Path | None:

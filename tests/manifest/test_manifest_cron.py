@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import warnings
+from importlib.metadata import version
+from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_time_iterator
+
+from research_jobs.orchestration.model.crons import remembered_crons
 
 NAMES = ["mon", "Fri", "SUN", "jan", "DEC", "sunday", "fir", "may", "l", "L", "?", "*", "", "w"]
 WORDS = ["@daily", "@hourly", "@weekly", "@monthly", "@yearly", "@annually", "@midnight"]
@@ -146,3 +152,32 @@ def test_a_bad_expression_says_which_part_is_wrong(load, cron, message):
     """The field is named, and what may stand there."""
     problems = load(f"schedules: {{a: {{cron: '{cron}', notebooks: [market_data]}}}}").problems
     assert message in problems[0].error.headline
+
+
+def test_a_judged_expression_is_remembered_for_this_dagster(tmp_path: Path) -> None:
+    """What Dagster said is not asked again, except of another version or where it is damaged."""
+    check = remembered_crons(tmp_path)
+    judged = {text: check(text) for text in ("0 6 * * 1-5", "61 * * * *")}
+    assert judged == {"0 6 * * 1-5": "valid", "61 * * * *": "invalid"}
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from research_jobs.orchestration.model.crons import remembered_crons\n"
+        "check = remembered_crons(Path(sys.argv[1]))\n"
+        "print(check('61 * * * *'), 'dagster' in sys.modules)\n"
+    )
+    place = tmp_path / "crons.json"
+    for text, said in (
+        (None, "invalid False"),
+        (place.read_text().replace(version("dagster"), "0.1"), "invalid True"),
+        (place.read_text().replace("invalid", "perhaps"), "invalid True"),
+        ("[]", "invalid True"),
+    ):
+        if text is not None:
+            place.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == said

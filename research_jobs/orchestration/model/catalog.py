@@ -22,7 +22,7 @@ from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
 from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
-from research_jobs.orchestration.model.crons import check_cron
+from research_jobs.orchestration.model.crons import remembered_crons
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.project import Project
 from research_jobs.supervisor.request import preload_modules
@@ -135,7 +135,7 @@ def load_catalog(project: Project) -> Catalog:
     """
     scanned = scan(project)
     names = [notebook.name for notebook in scanned.notebooks]
-    manifest = load_manifest(project, names, cron=check_cron)
+    manifest = load_manifest(project, names, cron=remembered_crons(project.state / "cache"))
     if manifest.defaults.sys_path:
         # Where imports are looked up is said by the manifest, which needs the names first.
         scanned = scan(project, sys_path=manifest.defaults.sys_path)
