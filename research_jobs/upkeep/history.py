@@ -140,17 +140,25 @@ class SqliteHistory:
         """
         for name, path in self._files():
             shared = not _of_a_run(name, path) and path.stat().st_size < _LONG_TO_CHECK
-            if shared and (damage := _damage_of(path)) is not None:
+            if shared and (damage := _damage_of(path, busy=_BUSY)) is not None:
                 yield path, damage
 
 
-def _damage_of(path: Path) -> str | None:
+_BUSY = (
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+)
+
+
+def _damage_of(path: Path, *, busy: tuple[int, ...] = ()) -> str | None:
+    """What is wrong with a file; None for one that others keep from being read, if so asked."""
     try:
         with closing(_open(path)) as opened:
             said = str(opened.execute("PRAGMA quick_check").fetchone()[0])
-    except sqlite3.OperationalError:
-        return None  # it is locked, or may not be read
     except sqlite3.DatabaseError as error:
+        # Damage is an OperationalError too; the primary code is in the low byte.
+        if error.sqlite_errorcode & 0xFF in busy:
+            return None
         said = str(error)
     return None if said == "ok" else said.splitlines()[0]
 

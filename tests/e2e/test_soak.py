@@ -1,4 +1,4 @@
-"""Two minutes of ``make soak``."""
+"""A minute of ``make soak``."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_nothing_is_lost_when_everything_is_disturbed(
     Afterwards every tick is accounted for, the next tick of each schedule came, and no process,
     slot or temporary file is left.
     """
-    wrong = soak(tmp_path, own_postgres, minutes=2, count=12, seed=3, quiet_s=65)
+    wrong = soak(tmp_path, own_postgres, minutes=1, count=12, seed=3, quiet_s=65)
     assert not wrong, capsys.readouterr().out
