@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import research_jobs
 from research_jobs.errors import (
     NotebookSyntaxError,
     OutputNotAssignedError,
@@ -20,7 +23,9 @@ from research_jobs.errors import (
     StoreError,
     did_you_mean,
 )
+from research_jobs.filesystem import write_atomically
 from research_jobs.notebook.cells import NotebookText, read_notebook_text
+from research_jobs.provenance.environment import describe_environment
 
 if TYPE_CHECKING:
     from research_jobs.notebook.foreseen import Surroundings
@@ -106,12 +111,10 @@ def of_text(level: str, notebook: str | None, text: str, code: str) -> Finding:
 
 def find_all(catalog: Catalog) -> list[Finding]:
     """All findings of a project, each mistake once."""
-    from research_jobs.orchestration.definitions.factory import definition_problems
-
     problems = [
         of_error("error", problem.name, problem.error) for problem in catalog.manifest.problems
     ]
-    problems += [of_error("error", name, error) for name, error in definition_problems(catalog)]
+    problems += [of_error("error", name, error) for name, error in _of_definitions(catalog)]
     problems += [of_error("error", None, error) for error in catalog.scan.problems]
     for entry in catalog:
         if entry.error is not None:
@@ -125,6 +128,33 @@ def find_all(catalog: Catalog) -> list[Finding]:
     # One mistake is reported once, whatever it is about.
     unique = {finding.text: finding for finding in reversed(problems)}
     return [finding for finding in problems if unique.pop(finding.text, None) is not None]
+
+
+def _of_definitions(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]:
+    """What only Dagster's definitions show.
+
+    That there is nothing is remembered for these notebooks, this manifest and these packages:
+    importing Dagster takes a third of the time of a check.
+    """
+    place = catalog.project.state / "cache" / "definitions_checked"
+    parts = [research_jobs.__version__, repr(describe_environment(None))]
+    with suppress(OSError):
+        parts.append(repr(catalog.project.manifest.read_bytes()))
+    parts += [
+        repr((entry.name, entry.notebook.code_version, entry.upstream, entry.error))
+        for entry in catalog
+    ]
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    with suppress(OSError, UnicodeDecodeError):
+        if place.read_text(encoding="ascii") == digest:
+            return []
+    from research_jobs.orchestration.definitions.factory import definition_problems
+
+    found = definition_problems(catalog)
+    if not found:
+        with suppress(OSError):
+            write_atomically(place, digest.encode())
+    return found
 
 
 def _of_texts(catalog: Catalog) -> Iterator[Finding]:

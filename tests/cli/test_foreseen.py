@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +264,38 @@ def test_the_hook_for_pre_commit(
     for files, status, errors in ((wanted, 1, 2), (wanted[:1], 1, 1), (wanted[1:3], 0, 0)):
         assert main([*words[1:], *files]) == status
         assert f"{errors} error{'s' * (errors != 1)}" in capsys.readouterr().out
+
+
+def test_dagster_is_asked_once_for_a_manifest(project: Path) -> None:
+    """A check of what was checked imports no Dagster; a mistake that only it sees is found."""
+    (project / "notebooks" / "days.py").write_text("# %%\nx = 1\n", encoding="utf-8")
+    (project / "notebooks" / "after.py").write_text(
+        "# %%\nfrom research_jobs import load\ny = load('days', 'x')\n", encoding="utf-8"
+    )
+    manifest = project / "notebooks" / "manifest.yaml"
+    days = "{outputs: [x], partitions: {by: day, start: 2020-01-01}}"
+    manifest.write_text(f"notebooks:\n  days: {days}\n  after: {{outputs: [y]}}\n")
+    program = (
+        "import sys\nfrom research_jobs.cli.main import main\n"
+        "status = main(['check', '--project', sys.argv[1]])\n"
+        "print(status, 'dagster' in sys.modules)\n"
+    )
+
+    def check() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(project)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    first, second = check(), check()
+    assert first[-1].endswith(" True")
+    assert second == [*first[:-1], first[-1].replace(" True", " False")]
+    manifest.write_text(
+        f"notebooks:\n  days: {days}\n  after: {{outputs: [y]}}\n"
+        "schedules:\n  mixed: {cron: '@daily', notebooks: [days], parameters: {days: {z: 1}}}\n"
+    )
+    for _ in range(2):  # what is wrong is not remembered
+        assert check()[-1] == "1 True"
