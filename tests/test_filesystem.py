@@ -23,7 +23,7 @@ from research_jobs.filesystem import (
 from research_jobs.project import Project
 from research_jobs.store.files import Files
 
-ROUNDS = 150
+ROUNDS = 75
 
 
 def remove_if_empty(folder: Path) -> None:
