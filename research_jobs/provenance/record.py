@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +167,11 @@ def records(reports: Path, notebook: str) -> Iterator[tuple[Path, Record]]:
     """The kept reports' folders of a notebook with their records, the newest first."""
     with suppress(FileNotFoundError):
         folders = sorted((reports / notebook / RUNS).iterdir(), reverse=True)
-        for folder in folders:
-            record = read_record(folder / NAME)
-            if record is not None:
-                yield folder, record
+        # A folder's name begins with the second in which its run began.
+        for _, together in groupby(folders, lambda folder: folder.name[:15]):
+            pairs = ((folder, read_record(folder / NAME)) for folder in together)
+            known = [(folder, record) for folder, record in pairs if record is not None]
+            yield from sorted(known, key=lambda pair: pair[1].started_at, reverse=True)
 
 
 def find_record(
