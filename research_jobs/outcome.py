@@ -24,6 +24,7 @@ __all__ = [
     "cause_of",
     "failed",
     "from_json",
+    "labelled",
     "to_json",
     "totals",
 ]
@@ -280,7 +281,7 @@ class Outcome:
     @property
     def label(self) -> str:
         """str: the notebook and its partition, as a line names them."""
-        return f"{self.notebook} [{self.partition}]" if self.partition else self.notebook
+        return labelled(self.notebook, self.partition)
 
     @property
     def ended_at(self) -> float | None:
@@ -301,6 +302,11 @@ class Outcome:
         rest = self.failure.headline.strip().partition("\n")[2]
         parts = (rest, self.failure.traceback, self.failure.cell_source)
         return "\n".join(part for part in parts if part).strip()
+
+
+def labelled(notebook: str, partition: str | None) -> str:
+    """A notebook and its partition, as a line names them: ``signals [2018-11-01]``."""
+    return f"{notebook} [{partition}]" if partition else notebook
 
 
 _PLACE = re.compile(r'^\S+\.py:\d+(?::\d+)?(?:, cell \d+(?: "[^"]*")?)?: ')

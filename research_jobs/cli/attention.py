@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import print_wrapped
+from research_jobs.outcome import labelled
 from research_jobs.project import Project
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ def show_group(project: Project, group: Sequence[Attention], zone: tzinfo | None
     from research_jobs.orchestration.operations.overview import reruns_of
 
     first = group[0]
-    names = [
-        one.notebook + (f" [{one.partition}]" if one.partition else "") for one in group[:NAMED]
-    ]
+    names = [labelled(one.notebook, one.partition) for one in group[:NAMED]]
     more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
     oldest = min((one.since for one in group if one.since), default=None)
     when = f" since {datetime.fromtimestamp(oldest, zone):%a %d %b %H:%M}" if oldest else ""

@@ -16,7 +16,7 @@ from research_jobs.cli.output import complain, duration, print_json
 from research_jobs.cli.report import StoredReport, stored_reports
 from research_jobs.cli.show import newest_partition
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError
-from research_jobs.outcome import State
+from research_jobs.outcome import State, labelled
 from research_jobs.project import Project, find_project
 from research_jobs.store.records import Version
 from research_jobs.units import readable_size
@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
         _lost(entry, [one for one in (before, after) if one.version is None])
     equal = compared.equal if compared is not None else shown is not None and shown.equal
     known = () if equal else causes(project, entry.name, before, after, shown)
-    name = f"{entry.name} [{wanted}]" if wanted else entry.name
+    name = labelled(entry.name, wanted)
     title = f"{name}: {before.label} -> {after.label}"
     lines = list(_lines(before, after, compared, shown, known))
     if arguments.json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import print_json
 from research_jobs.errors import ParameterError
+from research_jobs.outcome import labelled
 from research_jobs.project import find_project
 
 if TYPE_CHECKING:
@@ -100,10 +101,8 @@ def _moment(entry: Entry, text: str) -> datetime:
 
 def _lines(finding: Finding, said: set[str]) -> Iterator[str]:
     """One line for what was found, and one for each thing that it leaves out, unless it is said."""
-    name = finding.notebook
-    if finding.partition is not None:
-        name = f"{name} [{finding.partition}]"
-    elif finding.cut is not None:
+    name = labelled(finding.notebook, finding.partition)
+    if finding.partition is None and finding.cut is not None:
         name = f"{name} as of {finding.cut:%Y-%m-%d %H:%M}"
     difference = finding.difference
     if finding.leak:

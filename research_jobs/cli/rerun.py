@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, print_json
 from research_jobs.errors import OutputNotFoundError
+from research_jobs.outcome import labelled
 from research_jobs.project import find_project, notebook_name
 
 if TYPE_CHECKING:
@@ -64,21 +65,20 @@ def _together(said: Sequence[dict[str, Any]], *, equal: bool) -> dict[str, Any]:
         "run_id": said[0]["run_id"],
         "equal": equal,
         **{
-            key: [f"{_label(one)}: {line}" for one in said for line in one[key]]
+            key: [
+                f"{labelled(one['notebook'], one['partition'])}: {line}"
+                for one in said
+                for line in one[key]
+            ]
             for key in ("differs", "not_restored")
         },
         "runs": list(said),
     }
 
 
-def _label(one: Mapping[str, Any]) -> str:
-    return f"{one['notebook']} [{one['partition']}]" if one["partition"] else one["notebook"]
-
-
 def _print(made: Rerun) -> None:
     record = made.record
-    name = f"{record.notebook} [{record.partition}]" if record.partition else record.notebook
-    label = f"{name}, run {record.run_id[:8]}"
+    label = f"{labelled(record.notebook, record.partition)}, run {record.run_id[:8]}"
     print(f"{label}: the same" if made.equal else f"{label}: not the same")
     for line in made.differs:
         print(f"  {line}")

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import complain, print_json
+from research_jobs.outcome import labelled
 from research_jobs.project import find_project
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _print(verdict: Verdict) -> None:
 
     tried = verdict.tried
     outcome = tried.outcome
-    name = f"{tried.entry.name} [{tried.partition}]" if tried.partition else tried.entry.name
+    name = labelled(tried.entry.name, tried.partition)
     if not outcome.state.ok:
         print(f"{name}: {outcome.state.words}: {outcome.reason or ''}")
         if outcome.details:

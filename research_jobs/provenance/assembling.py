@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import write_atomically
 from research_jobs.outcome import Outcome
 from research_jobs.provenance.digests import file_digest, folder_digest
 from research_jobs.provenance.environment import describe_environment
 from research_jobs.provenance.record import NAME, FileRead, Load, Record
 from research_jobs.provenance.shelf import keep
-from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS
+from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, Unit, is_remote
 from research_jobs.store.readers import mark_read
-from research_jobs.store.records import sequence
+from research_jobs.store.records import Version, sequence
+from research_jobs.store.versions import read_version, roots_of
 from research_jobs.store.view import READS
 
 __all__ = ["RunFacts", "assemble"]
@@ -208,38 +210,29 @@ def _loads(entry: Mapping[str, Any], store: str) -> Iterator[Load]:
     notebook, output = str(entry["load"]), str(entry["output"])
     where = str(entry["store"])
     for segments, version in entry["versions"]:
-        parts = tuple(map(str, segments))
-        folder = _version_folder(where, notebook, parts, str(version))
-        said = _described(folder)
-        yield Load(
-            notebook,
-            output,
-            parts,
-            str(version),
-            str(said.get("run_id") or ""),
-            str(said.get("data_version") or ""),
-            "" if where == store else where,
-        )
+        unit = (notebook, tuple(map(str, segments)))
+        yield _load(where, *unit, str(version), output, "" if where == store else where)
+
+
+def _load(
+    store: str, notebook: str, segments: tuple[str, ...], id_: str, output: str, told: str = ""
+) -> Load:
+    found = _stored(store, notebook, segments, id_)
+    made = (found.run_id, found.data_version) if found is not None else ("", "")
+    return Load(notebook, output, segments, id_, *made, told)
 
 
 def _load_of(path: str, store: str) -> Load | None:
     """The version whose file a reader without us has opened; None for any other file."""
-    if "://" in store or not path.startswith(store.rstrip("/") + "/"):
+    if is_remote(store) or not path.startswith(store.rstrip("/") + "/"):
         return None
     real = Path(path).resolve()
     if real.suffix != SUFFIX or sequence(real.parent.name) < 0:
         return None
     parts = real.parent.relative_to(store).parts
     hidden = next(i for i, part in enumerate(parts) if part.startswith((VERSIONS, PARTITIONS)))
-    said = _described(real.parent)
-    return Load(
-        "/".join(parts[:hidden]),
-        real.stem,
-        parts[hidden + 1 : -1],
-        real.parent.name,
-        str(said.get("run_id") or ""),
-        str(said.get("data_version") or ""),
-    )
+    unit = ("/".join(parts[:hidden]), parts[hidden + 1 : -1])
+    return _load(store, *unit, real.parent.name, real.stem)
 
 
 def _is_of_store(path: str, store: str) -> bool:
@@ -248,27 +241,16 @@ def _is_of_store(path: str, store: str) -> bool:
     return path.startswith(top) and "/." in path[len(top) - 1 :]
 
 
-def _version_folder(store: str, notebook: str, parts: tuple[str, ...], version: str) -> Path | None:
-    """The folder of a version in a local store."""
-    if "://" in store or sequence(version) < 0 or ".." in (*notebook.split("/"), *parts):
+def _stored(store: str, notebook: str, segments: tuple[str, ...], id_: str) -> Version | None:
+    """A version in a local store, whichever partitioning it is of; None where it is gone."""
+    if is_remote(store) or sequence(id_) < 0 or ".." in (*notebook.split("/"), *segments):
         return None
-    folder = Path(store, notebook)
-    if not parts:
-        return folder / VERSIONS / version
-    for root in sorted(folder.glob(f"{PARTITIONS}*"), reverse=True):
-        if (root.joinpath(*parts) / version).is_dir():
-            return root.joinpath(*parts) / version
+    plain = Unit(Path(store), notebook, segments)
+    for root in reversed(roots_of(plain)):
+        if (root == VERSIONS) is not bool(segments):
+            with suppress(OSError, ResearchJobsError):
+                return read_version(Unit(plain.store, notebook, segments, root), id_)
     return None
-
-
-def _described(folder: Path | None) -> Mapping[str, Any]:
-    """A version's description; empty where it cannot be read."""
-    if folder is not None:
-        with suppress(OSError, ValueError):
-            said = json.loads((folder / "version.json").read_bytes())
-            if isinstance(said, dict):
-                return said
-    return {}
 
 
 def _files(files: Mapping[str, str], facts: RunFacts, own: set[str]) -> Iterator[FileRead]:
@@ -323,6 +305,6 @@ def _not_seen(noted: Iterable[Mapping[str, Any]], facts: RunFacts) -> Iterator[s
 
 def _mark_versions(record: Record, store: str, place: Path) -> None:
     for load in record.loads:
-        version = _version_folder(load.store or store, load.notebook, load.partition, load.version)
+        version = _stored(load.store or store, load.notebook, load.partition, load.version)
         if version is not None:
-            mark_read(version, place)
+            mark_read(version.folder, place)

@@ -65,7 +65,7 @@ def causes(
     *,
     differ: bool,
     after_reports: Path | None = None,
-    input_change: Callable[[Load, Load], str | None] = lambda _before, _after: None,
+    input_cause: Callable[[Load, Load], Cause | None] = lambda _before, after: _changed(after),
     first_cell: str | None = None,
 ) -> tuple[Cause, ...]:
     """What differs between two runs that may explain their outputs.
@@ -79,9 +79,9 @@ def causes(
         Whether their outputs differ. Where they do and nothing explains it, that is said.
     after_reports : Path, optional
         The folder that keeps the sources of `after`, where it is another one.
-    input_change : callable
-        What changed from one version of an output to another, in a few words; None where that
-        is not known.
+    input_cause : callable
+        The cause that an output is, which has another version with other data; None where what
+        was read of it is the same all the same.
     first_cell : str, optional
         The first cell that showed something else.
 
@@ -94,7 +94,7 @@ def causes(
     found = (
         *_of_code(shelves, before, after),
         *_of_parameters(before, after),
-        *_of_loads(before, after, input_change),
+        *_of_loads(before, after, input_cause),
         *_of_files(before, after),
         *_of_environment(shelves, before, after),
     )
@@ -144,8 +144,12 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[st
             )
 
 
+def _changed(load: Load) -> Cause:
+    return Cause("input", f"{load.name} changed")
+
+
 def _of_loads(
-    before: Record, after: Record, input_change: Callable[[Load, Load], str | None]
+    before: Record, after: Record, input_cause: Callable[[Load, Load], Cause | None]
 ) -> Iterator[Cause]:
     olds, news = _by_name(before.loads), _by_name(after.loads)
     for name in dict.fromkeys((*news, *olds)):
@@ -155,9 +159,9 @@ def _of_loads(
         elif old.version != new.version and (
             not old.data_version or old.data_version != new.data_version
         ):
-            change = input_change(old, new)
-            if change != "":
-                yield Cause("input", f"{name} {change or 'changed'}")
+            cause = input_cause(old, new)
+            if cause is not None:
+                yield cause
 
 
 def _by_name(loads: tuple[Load, ...]) -> dict[str, Load]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.comparison.changes import OutputChange
@@ -12,8 +11,8 @@ from research_jobs.comparison.outputs import compare_output
 from research_jobs.errors import ResearchJobsError
 from research_jobs.provenance.causes import Cause, causes
 from research_jobs.provenance.record import Load, find_record
-from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
+from research_jobs.store.stored import published_files
 
 __all__ = ["Two", "briefly", "explain", "key_of"]
 
@@ -76,30 +75,20 @@ def explain(
         return (Cause("unknown", f"the report of run {missing[:8]} is not kept"),) if differ else ()
     before, after = found[0][1], found[1][1]
 
-    def input_change(old: Load, new: Load) -> str | None:
+    def followed(old: Load, new: Load) -> Cause | None:
         change = _compared(old, new, store, folder)
-        if change is None:
+        if change is not None and change.equal:
             return None
-        return "" if change.equal else briefly(change)
+        because: tuple[Cause, ...] = ()
+        if depth > 0:
+            above = Two(new.notebook, old.run_id, new.run_id, key_of(new.partition))
+            because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
+        what = briefly(change) if change is not None else "changed"
+        return Cause("input", f"{new.name} {what}", because=because)
 
-    direct = causes(
-        reports, before, after, differ=differ, input_change=input_change, first_cell=first_cell
+    return causes(
+        reports, before, after, differ=differ, input_cause=followed, first_cell=first_cell
     )
-    if depth == 0:
-        return direct
-    olds = {load.name: load for load in before.loads}
-    news = {load.name: load for load in after.loads}
-
-    def upstream(cause: Cause) -> Cause:
-        name = cause.what.partition(" ")[0]
-        old, new = olds.get(name), news.get(name)
-        if cause.kind != "input" or old is None or new is None:
-            return cause
-        above = Two(new.notebook, old.run_id, new.run_id, key_of(new.partition))
-        because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
-        return replace(cause, because=because)
-
-    return tuple(map(upstream, direct))
 
 
 def key_of(segments: Sequence[str]) -> str | None:
@@ -109,20 +98,16 @@ def key_of(segments: Sequence[str]) -> str | None:
 
 def _compared(old: Load, new: Load, store: str, folder: Path | None) -> OutputChange | None:
     """What differs between two versions of an input; None where one is no longer kept."""
+    place = (new.store or store, new.notebook, new.partition)
     try:
-        backend = backend_of(new.store or store)
-        for unit in backend.units(new.notebook):
-            if unit.segments == new.partition:
-                break
-        else:
-            return None
-        with ExitStack() as stack:
-            held = [backend.hold(unit, load.version) for load in (old, new)]
-            for each in held:
-                stack.callback(each.release)
-            files = [each.version.file(new.output) for each in held]
-            return compare_output(*files, folder=folder)
-    except (ResearchJobsError, OSError):
+        with (
+            published_files(*place, old.version) as was,
+            published_files(*place, new.version) as now,
+        ):
+            if was is None or now is None:
+                return None
+            return compare_output(was[1][new.output], now[1][new.output], folder=folder)
+    except (ResearchJobsError, OSError, KeyError):
         return None
 
 

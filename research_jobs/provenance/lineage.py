@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from research_jobs.outcome import labelled
 from research_jobs.provenance.following import DEPTH, key_of
 from research_jobs.provenance.record import Load, Record, find_record, records
 from research_jobs.units import readable_size
@@ -189,10 +190,10 @@ class Reader:
         """
         if self.record is None:
             return f"{self.notebook}: no kept run has read it"
-        key = f" [{self.record.partition}]" if self.record.partition else ""
+        name = labelled(self.notebook, self.record.partition)
         which = "this version" if self.version == current else self.version
         return (
-            f"{self.notebook}{key}: {which}, in run {self.record.run_id[:8]}  "
+            f"{name}: {which}, in run {self.record.run_id[:8]}  "
             f"{_moment(self.record):%Y-%m-%d %H:%M:%S}"
         )
 

@@ -17,7 +17,7 @@ from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import is_remote, read_segments
 from research_jobs.store.records import Version
 from research_jobs.store.selection import Selection, select
-from research_jobs.store.view import current_view, reader_of
+from research_jobs.store.view import Reader, current_view
 
 __all__ = ["Outputs", "load"]
 
@@ -137,7 +137,7 @@ class Outputs(Mapping[str, Any]):
         self.store = store
         self.notebook = notebook_name(notebook)
         self._selection = select(store, self.notebook, partition, project)
-        units, reader = self._selection.units, reader_of(store)
+        units, reader = self._selection.units, Reader(store)
         self._held: list[HeldVersion] = []
         self._versions: list[tuple[Any, Version]] = []
         self._old = version is not None

@@ -12,7 +12,7 @@ from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, context
 from research_jobs.store.layout import read_segments
-from research_jobs.store.view import Reader, reader_of
+from research_jobs.store.view import Reader
 
 __all__ = ["Selection", "select"]
 
@@ -34,7 +34,7 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
     ------
     OutputNotFoundError, PartitionError
     """
-    reader = reader_of(store)
+    reader = Reader(store)
     units = list(reader.units(notebook))
     if not units:
         raise _nothing_there(store, notebook, project)
@@ -189,7 +189,7 @@ def _no_partition(
 
 def _nothing_there(store: str, notebook: str, project: Project | None) -> OutputNotFoundError:
     """The error for a notebook without outputs: it is unknown, or has not run yet."""
-    stored = reader_of(store).notebooks()
+    stored = Reader(store).notebooks()
     names = set(stored)
     if project is not None:
         folder = project.notebooks

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.project import notebook_name
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
 
 __all__ = [
+    "published_files",
     "stored_notebooks",
     "stored_outputs",
     "stored_partitions",
@@ -75,3 +80,32 @@ def stored_versions(
     backend = backend_of(store)
     unit = backend.unit(notebook_name(notebook), partition)
     return tuple(backend.versions(unit)) if unit is not None else ()
+
+
+@contextmanager
+def published_files(
+    store: str, notebook: str, segments: tuple[str, ...], version: str | None = None
+) -> Generator[tuple[str, Mapping[str, Path]] | None]:
+    """A version's id and files, held meanwhile; None where there is none.
+
+    Parameters
+    ----------
+    store, notebook : str
+    segments : tuple of str
+        The partition's folders.
+    version : str, optional
+        By default the current one.
+    """
+    backend = backend_of(store)
+    unit = backend.unit(notebook, read_segments(segments) if segments else None)
+    held: HeldVersion | None = None
+    if unit is not None:
+        with suppress(ResearchJobsError):
+            held = backend.hold(unit, version)
+    if held is None:
+        yield None
+        return
+    try:
+        yield held.version.id, {name: held.version.file(name) for name in held.version.outputs}
+    finally:
+        held.release()

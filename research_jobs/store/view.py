@@ -20,7 +20,7 @@ from typing import Any
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
 
-__all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view", "reader_of"]
+__all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view"]
 
 VIEW_VARIABLE = "RESEARCH_JOBS_VIEW"
 VIEW, READS = "view.json", "reads.jsonl"
@@ -159,8 +159,3 @@ class _LaidOver:
 
     def link(self, output: str) -> Any:
         return self.unit.link(output)
-
-
-def reader_of(store: str) -> Reader:
-    """The store as this process is to see it."""
-    return Reader(store)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import foresight
+import leaks
 import pytest
 
 from research_jobs.cli.main import main
@@ -31,10 +31,10 @@ INPUTS = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with notebooks of both kinds, whose sources have run."""
     root = tmp_path_factory.mktemp("foresight")
-    foresight.write_project(root, [case for case in foresight.all_cases() if case[0] in CASES])
+    leaks.write_project(root, [case for case in leaks.all_cases() if case[0] in CASES])
     command = str(Path(sys.executable).with_name("research-jobs"))
     bars = ["bars", "--from", "2018-05-01", "--to", "2018-05-04"]
-    for words in (["run", *foresight.SOURCES, *foresight.SMOOTH], ["backfill", *bars]):
+    for words in (["run", *leaks.SOURCES, *leaks.SMOOTH], ["backfill", *bars]):
         subprocess.run([command, *words], cwd=root, check=True, capture_output=True)
     return root
 
@@ -53,7 +53,7 @@ def test_leaks_are_found_and_no_others(
 ) -> None:
     """Each seeded leak is found, with its input; no clean notebook is accused."""
     stored = sorted((project / "data").rglob("*"))
-    daily = foresight.is_daily(name)
+    daily = leaks.is_daily(name)
     code, found = look(project, capsys, name, "--partitions", *(["2018-05-02"] if daily else ["1"]))
     leak = name.startswith("leaky")
     assert (code, [each["leak"] for each in found]) == (int(leak), [leak]), found

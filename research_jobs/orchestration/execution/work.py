@@ -75,6 +75,8 @@ class Ended:
         What its cells showed.
     report : dict
         Metadata that leads to its report, once `Work.reported` has made it.
+    given : mapping of str to object
+        The parameters that it set.
     """
 
     outcome: Outcome
@@ -83,6 +85,7 @@ class Ended:
     data_version: str | None = None
     capture: Path | None = None
     report: Metadata = field(default_factory=dict[str, Any])
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def unstored(self, reason: str) -> Ended:
         """The same, where its outputs could not be stored."""
@@ -183,6 +186,7 @@ class Work:
                 self._staged(outcome, staging, partition, data_version),
                 data_version,
                 folder / "capture.jsonl",
+                given=parameters,
             )
         except BaseException:
             if staging is not None:
@@ -215,7 +219,7 @@ class Work:
             step_key=self.step_key,
             cancel=cancel,
             delivering=self.delivering if ended.outcome.state is State.SUCCEEDED else None,
-            made=Made(ended.data_version, self._parameters_of(ended.partition), self.trial is None),
+            made=Made(ended.data_version, ended.given, self.trial is None),
         )
         return replace(ended, outcome=replace(ended.outcome, report=page), report=entries)
 

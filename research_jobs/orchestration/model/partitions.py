@@ -25,6 +25,7 @@ from research_jobs.orchestration.compat.windows import (
 )
 from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
+from research_jobs.store.layout import partition_dimensions, partition_segments
 from research_jobs.store.stored import stored_partitions
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "parameter_values",
     "partition_key_of",
     "partitioning",
+    "segments_of",
     "time_dimension",
 ]
 
@@ -228,6 +230,13 @@ def newest_stored(store: str, notebook: str, spec: NotebookSpec) -> str | None:
     # a key need not sort as its time does: 01.02.2018
     keys = [partition_key_of(spec, partition.key) for partition in stored]
     return max(keys, key=lambda key: (key.start or "", key.key)).key if keys else None
+
+
+def segments_of(spec: NotebookSpec, key: str | None) -> tuple[str, ...]:
+    """The folders of a partition in the store; none without one."""
+    if key is None:
+        return ()
+    return partition_segments(partition_dimensions(partition_key_of(spec, key)))
 
 
 def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:

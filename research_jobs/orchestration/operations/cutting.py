@@ -22,21 +22,17 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.manifest.partitions import dimension_specs
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.partitions import partition_key_of
-from research_jobs.orchestration.operations.trial import (
-    Trial,
-    Tried,
-    open_trial,
-    published_files,
-)
+from research_jobs.orchestration.operations.trial import Trial, Tried, open_trial
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.provenance.record import Load, Record, records
 from research_jobs.store.backends import backend_of
 from research_jobs.store.codec.api import describe
 from research_jobs.store.commit import open_staging, publish
-from research_jobs.store.layout import partition_dimensions, partition_segments, read_segments
+from research_jobs.store.layout import read_segments
+from research_jobs.store.stored import published_files
 
-__all__ = ["Bench", "Plan", "World", "segments_of", "zone_of"]
+__all__ = ["Bench", "Plan", "World", "zone_of"]
 
 RERUN_AT_MOST = 8  # partitions of one notebook, the latest ones
 Unit = tuple[str, tuple[str, ...]]
@@ -48,13 +44,6 @@ def zone_of(entry: Entry) -> ZoneInfo:
         if dimension.is_time:
             return ZoneInfo(dimension.timezone or "UTC")
     return ZoneInfo(entry.spec.timezone or "UTC")
-
-
-def segments_of(entry: Entry, key: str | None) -> tuple[str, ...]:
-    """The folders of a partition."""
-    if key is None:
-        return ()
-    return partition_segments(partition_dimensions(partition_key_of(entry.spec, key)))
 
 
 @dataclass

@@ -35,7 +35,7 @@ from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.metadata import read_failure, read_outcome
 from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.plan import Batch
-from research_jobs.outcome import Failure, Outcome, State, failed
+from research_jobs.outcome import Failure, Outcome, State, failed, labelled
 from research_jobs.process import gc_resume
 
 logger = logging.getLogger("research_jobs")
@@ -233,8 +233,7 @@ class _Watch:
     def _label(self, step: str) -> str:
         key = self._steps[step]
         partition = self._launcher.partition_for(key, self._batch)
-        name = self._launcher.catalog.names.notebook(key)
-        return f"{name} [{partition}]" if partition else name
+        return labelled(self._launcher.catalog.names.notebook(key), partition)
 
 
 def blocked(by: Iterable[str], otherwise: str | None = None) -> Outcome:

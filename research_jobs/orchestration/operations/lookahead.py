@@ -17,18 +17,17 @@ from research_jobs.comparison.known import Difference, Rules, differences
 from research_jobs.comparison.timeline import NoTimeError
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Entry
-from research_jobs.orchestration.model.partitions import partition_key_of
+from research_jobs.orchestration.model.partitions import partition_key_of, segments_of
 from research_jobs.orchestration.operations.cutting import (
     Bench,
     Plan,
     World,
     lay,
-    segments_of,
     zone_of,
 )
 from research_jobs.orchestration.operations.sampling import spread
-from research_jobs.orchestration.operations.trial import published_files
 from research_jobs.store.backends import backend_of
+from research_jobs.store.stored import published_files
 
 __all__ = ["Finding", "look_ahead", "look_ahead_at"]
 
@@ -279,7 +278,7 @@ def _differs_by(
                 if cut is not None and name == notebook and output in cut[1]:
                     files[output] = cut[1][output]
                 assert entry is not None
-                if name != plan.entry.name or unit.segments != segments_of(entry, plan.key):
+                if name != plan.entry.name or unit.segments != segments_of(entry.spec, plan.key):
                     lay(trial, entry, unit.segments, files)
     hidden = {unit for unit in world.hidden if unit[0] == notebook}
     tried = trial.run(plan.entry, plan.key, hidden=hidden)

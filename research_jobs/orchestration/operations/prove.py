@@ -19,6 +19,7 @@ from research_jobs.orchestration.execution.work import Work
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations.backup import find_instance, noted
+from research_jobs.outcome import labelled
 from research_jobs.project import Project
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
@@ -130,7 +131,7 @@ def _run_again(project: Project, copy: Project, proven: Proven) -> Proven:
             made = _made(instance, catalog, entry, *found)
             if made is None:
                 continue
-            name = entry.name + (f" [{found[0]}]" if found[0] else "")
+            name = labelled(entry.name, found[0])
             said = _difference(catalog, entry, *found, made)
             if said is None:
                 same.append(name)

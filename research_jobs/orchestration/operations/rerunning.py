@@ -17,15 +17,15 @@ from research_jobs.comparison.changes import Comparison, to_json
 from research_jobs.comparison.outputs import compare_outputs
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
-from research_jobs.orchestration.model.partitions import partition_key_of
-from research_jobs.orchestration.operations.trial import Trial, Tried, published_files
+from research_jobs.orchestration.model.partitions import segments_of
+from research_jobs.orchestration.operations.trial import Trial, Tried
 from research_jobs.project import Project
 from research_jobs.provenance.causes import causes
 from research_jobs.provenance.record import NAME, Record, read_record
 from research_jobs.provenance.shelf import kept
-from research_jobs.store.layout import partition_dimensions, partition_segments
+from research_jobs.store.layout import read_segments
 from research_jobs.store.records import short_id
-from research_jobs.store.stored import stored_versions
+from research_jobs.store.stored import published_files, stored_versions
 
 __all__ = ["Rerun", "find_runs", "rerun"]
 
@@ -225,15 +225,12 @@ def _moved(project: Project, record: Record, tried: Tried, reports: Path) -> Ite
 def _compared(real: Catalog, record: Record, tried: Tried) -> Comparison | None:
     """The outputs against those that the run published; None where they are no longer stored."""
     project, entry = real.project, tried.entry
-    parts: tuple[str, ...] = ()
-    partition = None
-    if record.partition is not None:
-        partition = partition_key_of(entry.spec, record.partition)
-        parts = partition_segments(partition_dimensions(partition))
+    segments = segments_of(entry.spec, record.partition)
+    partition = read_segments(segments) if segments else None
     with suppress(ResearchJobsError):
         for version in stored_versions(project.store, record.notebook, partition):
             if version.run_id == record.run_id:
-                with published_files(project.store, record.notebook, parts, version.id) as files:
+                with published_files(project.store, record.notebook, segments, version.id) as files:
                     if files is not None:
                         return compare_outputs(files[1], tried.files, folder=project.state)
     return None

@@ -18,6 +18,7 @@ from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catal
 from research_jobs.orchestration.model.instance import enter_project, open_instance
 from research_jobs.orchestration.operations.account import read_account
 from research_jobs.orchestration.operations.backup import find_instance
+from research_jobs.outcome import labelled
 from research_jobs.project import Project, find_project
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
@@ -179,7 +180,7 @@ def compare_with_history(
         stored = _stored(catalog, entry)
         known = _known(instance, catalog, entry)
         for partition in sorted({*stored, *known}, key=str):
-            name = entry.name + (f" [{partition}]" if partition else "")
+            name = labelled(entry.name, partition)
             version, made = stored.get(partition), known.get(partition)
             if version is not None and made is not None and version.run_id == made.run_id:
                 continue

@@ -17,10 +17,9 @@ from research_jobs.orchestration.model.partitions import (
     partitioning,
 )
 from research_jobs.orchestration.operations.cutting import zone_of
-from research_jobs.orchestration.operations.trial import published_files
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
-from research_jobs.store.stored import stored_partitions
+from research_jobs.store.stored import published_files, stored_partitions
 
 __all__ = ["sample_partitions", "spread"]
 

@@ -16,16 +16,15 @@ from typing import Any
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.execution.leftovers import KEPT_TRIAL
-from research_jobs.orchestration.execution.work import TrialStore, Work
+from research_jobs.orchestration.execution.work import TrialStore, Work, refusal
 from research_jobs.orchestration.model.catalog import Catalog, Entry
-from research_jobs.outcome import Failure, Outcome, State, failed
+from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.project import Project
 from research_jobs.provenance.record import Record, find_record
-from research_jobs.store.backends import backend_of
 from research_jobs.store.view import READS
 from research_jobs.supervisor.run import CancelToken
 
-__all__ = ["Trial", "Tried", "open_trial", "published_files"]
+__all__ = ["Trial", "Tried", "open_trial"]
 
 Pins = Mapping[tuple[str, tuple[str, ...]], str]
 
@@ -124,16 +123,13 @@ class Trial:
                 return Tried(entry, partition, replace(outcome, notebook=entry.name))
             written = _written(ended.capture, self.catalog.project)
             files: dict[str, Path] = {}
-            outcome = ended.outcome
-            if ended.staged is not None and outcome.refused:
+            if ended.staged is not None and ended.outcome.refused:
                 ended.staged.staging.close()
-                first = outcome.refused[0]
-                reason = f"output '{first.output}' fails the check {first.check}"
-                outcome = replace(failed(Failure(reason), outcome), state=State.REFUSED)
+                ended = refusal(ended, {})
             elif ended.staged is not None:
                 published = ended.staged.publish()
                 files = {output.name: Path(output.file) for output in published}
-            ended = work.reported(replace(ended, outcome=outcome), token)
+            ended = work.reported(ended, token)
         found = find_record(self.catalog.project.reports, entry.name, run_id, partition)
         return Tried(
             entry,
@@ -177,33 +173,3 @@ def open_trial(catalog: Catalog, *, keep: bool = False) -> Generator[Trial]:
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def published_files(
-    store: str, notebook: str, partition: tuple[str, ...], version: str | None = None
-) -> Generator[tuple[str, Mapping[str, Path]] | None]:
-    """A published version's id and files, held meanwhile; None where there is none.
-
-    Parameters
-    ----------
-    store, notebook : str
-    partition : tuple of str
-        Its folders.
-    version : str, optional
-        By default the current one.
-    """
-    backend = backend_of(store)
-    unit = next((unit for unit in backend.units(notebook) if unit.segments == partition), None)
-    if unit is None:
-        yield None
-        return
-    try:
-        held = backend.hold(unit, version)
-    except ResearchJobsError:
-        yield None
-        return
-    try:
-        yield held.version.id, {name: held.version.file(name) for name in held.version.outputs}
-    finally:
-        held.release()

@@ -12,14 +12,17 @@ from research_jobs.comparison.changes import Comparison, to_json
 from research_jobs.comparison.outputs import compare_outputs
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, Entry
-from research_jobs.orchestration.model.partitions import newest_stored, partition_key_of
-from research_jobs.orchestration.operations.trial import Trial, Tried, published_files
+from research_jobs.orchestration.model.partitions import (
+    newest_stored,
+    partition_key_of,
+    segments_of,
+)
+from research_jobs.orchestration.operations.trial import Trial, Tried
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.provenance.causes import Cause, causes
 from research_jobs.provenance.record import find_record
 from research_jobs.store.codec.source import open_source
-from research_jobs.store.layout import partition_dimensions, partition_segments
-from research_jobs.store.stored import stored_versions
+from research_jobs.store.stored import published_files, stored_versions
 
 __all__ = ["Verdict", "changed_entries", "try_entries", "with_downstream"]
 
@@ -151,11 +154,8 @@ def _judged(real: Catalog, reports: Path, tried: Tried) -> Verdict:
     entry, project = tried.entry, real.project
     if not tried.files:
         return Verdict(tried)
-    parts: tuple[str, ...] = ()
-    if tried.partition is not None:
-        own = partition_key_of(entry.spec, tried.partition)
-        parts = partition_segments(partition_dimensions(own))
-    with published_files(project.store, entry.name, parts) as published:
+    segments = segments_of(entry.spec, tried.partition)
+    with published_files(project.store, entry.name, segments) as published:
         if published is None:
             return Verdict(tried)
         compared = compare_outputs(

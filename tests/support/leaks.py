@@ -1,6 +1,6 @@
 """Notebooks that know the future, and notebooks that do not: what `lookahead` is measured by.
 
-``python tests/support/foresight.py [PART/OF]`` tries all of them in a temporary project, and prints
+``python tests/support/leaks.py [PART/OF]`` tries all of them in a temporary project, and prints
 which leaks were not found and which clean notebooks were accused.
 """
 
