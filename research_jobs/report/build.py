@@ -6,14 +6,16 @@ import base64
 import hashlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 from research_jobs.report.assets import install_asset, install_plotly, write_atomically
+from research_jobs.report.changes import write_pending
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.ipynb import notebook_json
-from research_jobs.report.layout import Report
+from research_jobs.report.layout import CHANGES, Report
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.page import Links, page_policy, render_body, render_page
 from research_jobs.report.record import read_capture
@@ -39,6 +41,7 @@ def build_report(
     *,
     reports: Path | None = None,
     notebook_path: Path | None = None,
+    unique: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Write the report of one run.
 
@@ -54,6 +57,8 @@ def build_report(
         itself, for a report on its own.
     notebook_path : Path, optional
         The notebook: pictures beside it that its prose shows are put into the page.
+    unique : mapping of str to sequence of str, optional
+        Output to the columns that the manifest declares ``unique``.
 
     Returns
     -------
@@ -75,12 +80,15 @@ def build_report(
         note = "Charts of plotly are not drawn: its script was not found."
         outcome = replace(header.outcome, notes=(*header.outcome.notes, note))
         header = replace(header, outcome=outcome)
+    pending = write_pending(root, folder, header, unique or {}) if reports is not None else None
     links = Links(
         gallery=f"{shared}index.html" if reports is not None else None,
         notebook="../../index.html" if reports is not None else None,
         ipynb="notebook.ipynb",
         script=shared + install_asset(root, "page.js"),
         plotly=shared + plotly if plotly is not None else None,
+        changes=CHANGES if pending is not None else None,
+        since=pending.since if pending is not None else None,
     )
     for frame in renderer.frames:
         write_atomically(folder / "frames" / frame.name, frame.document.encode())
@@ -94,7 +102,7 @@ def build_report(
         write_atomically(thumbnail, renderer.thumbnail.content)
     text = render_page(page, header, links, evaluates=renderer.evaluates)
     write_atomically(report.html, text.encode("utf-8", "replace"))
-    return Report(folder, thumbnail, page.anchor)
+    return Report(folder, thumbnail, page.anchor, changes=pending is not None)
 
 
 def _bokeh_script(named: str | None) -> Path | None:
@@ -129,6 +137,7 @@ _FRAME = re.compile(r'(<iframe class="rj-frame"[^>]*?) loading="lazy"([^>]*?) sr
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*(">)')
 _OUTWARD = re.compile(
     r'<nav class="rj-crumbs">.*?</nav>|<a href="notebook\.ipynb" download>.*?</a>'
+    r'|<a href="changes\.html">.*?</a>'
     # Of no use on another machine.
     r'|<a href="http://(?:127\.0\.0\.1|localhost|\[::1\])[^"]*">Run in Dagster</a>'
 )

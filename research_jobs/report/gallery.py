@@ -37,7 +37,15 @@ from research_jobs.report.layout import RUNS, Report
 from research_jobs.report.morning import DATA, MorningPage, render_morning
 from research_jobs.report.templates import render
 
-__all__ = ["GalleryEntry", "NotebookCard", "plain", "prune_reports", "update_gallery", "write_page"]
+__all__ = [
+    "GalleryEntry",
+    "NotebookCard",
+    "plain",
+    "prune_reports",
+    "success_before",
+    "update_gallery",
+    "write_page",
+]
 
 KEEP = 30
 _RAN, _RUN, _CLOSE = "researchJobsRan(", "researchJobsRun(", ");\n"
@@ -269,6 +277,36 @@ def prune_reports(
     return found
 
 
+def success_before(reports: Path, notebook: str, partition: str | None) -> tuple[str, float] | None:
+    """The last listed run of a partition that succeeded: its report's folder, and when it ended.
+
+    Parameters
+    ----------
+    reports : Path
+        The reports' folder.
+    notebook : str
+    partition : str or None
+        None for a notebook without partitions.
+    """
+    try:
+        text = (reports / notebook / "runs.js").read_bytes()
+    except OSError:
+        return None
+    # From the end, and without parsing what is of another partition: the list may be long.
+    named = json.dumps({"partition": partition}, separators=(",", ":"))[1:-1].encode()
+    end = len(text)
+    while (place := text.rfind(named, 0, end)) >= 0:
+        end = text.rfind(b"\n", 0, place) + 1
+        run = _parsed(text[end : text.find(b"\n", place) + 1], _RUN)
+        if (
+            run is not None
+            and run["partition"] == partition
+            and run["ending"] == State.SUCCEEDED.value
+        ):
+            return str(run["id"]), float(run["started"] + run["duration"])
+    return None
+
+
 def _line(function: str, record: Mapping[str, Any]) -> bytes:
     return (function + json.dumps(record, separators=(",", ":")) + _CLOSE).encode()
 
@@ -294,7 +332,7 @@ def _run_record(reports: Path, outcome: Outcome, report: Report) -> dict[str, An
         "headline": headline[:300] if headline else None,
         "report": report.html.relative_to(reports).as_posix()
         + (f"#{report.anchor}" if report.anchor else ""),
-    }
+    } | ({"changes": True} if report.changes else {})
 
 
 def _keep_thumbnail(reports: Path, folder: Path, report: Report) -> str | None:

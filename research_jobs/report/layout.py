@@ -11,7 +11,9 @@ from research_jobs.provenance.record import RUNS
 from research_jobs.report.header import ReportHeader, local_time
 from research_jobs.report.mail_order import Mailed
 
-__all__ = ["RUNS", "Report", "report_folder"]
+__all__ = ["CHANGES", "RUNS", "Report", "report_folder"]
+
+CHANGES = "changes.html"  # in a report's folder: what changed since the success before
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Report:
         The failing cell: ``report.html#cell-7`` opens at it.
     mail : Mailed or None
         What became of the mail that was asked for with it.
+    changes : bool
+        Whether it leads to a page of what changed since the success before.
     """
 
     folder: Path
     thumbnail: Path | None = None
     anchor: str | None = None
     mail: Mailed | None = None
+    changes: bool = False
 
     @property
     def html(self) -> Path:

@@ -149,6 +149,7 @@ def _make_report(order: dict[str, Any]) -> dict[str, Any]:
         Path(order["folder"]),
         reports=reports,
         notebook_path=_path(order["notebook"]),
+        unique=order["unique"],
     )
     if order["facts"] is not None and order["capture"] is not None:
         facts, shown = RunFacts(**order["facts"]), Path(order["capture"])
@@ -156,7 +157,7 @@ def _make_report(order: dict[str, Any]) -> dict[str, Any]:
     card = NotebookCard(**order["card"])
     update_gallery(reports, GalleryEntry(card, header, report), keep=order["keep"])
     thumbnail = report.thumbnail.name if report.thumbnail is not None else None
-    return {"anchor": report.anchor, "thumbnail": thumbnail}
+    return {"anchor": report.anchor, "thumbnail": thumbnail, "changes": report.changes}
 
 
 def _path(text: str | None) -> Path | None:

@@ -17,9 +17,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any, cast
@@ -72,6 +72,8 @@ class ReportOrder:
         Fields of the gallery's `NotebookCard`.
     keep : int or None
         How many reports of the notebook are kept.
+    unique : mapping of str to sequence of str
+        Output to the columns that the manifest declares ``unique``.
     mail : MailOrder, optional
         The mail to make of it.
     facts : RunFacts or None
@@ -85,6 +87,7 @@ class ReportOrder:
     notebook: Path | None
     card: dict[str, Any]
     keep: int | None
+    unique: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     mail: MailOrder | None = None
     facts: RunFacts | None = None
 
@@ -123,6 +126,7 @@ def make_report(
         "notebook": str(order.notebook) if order.notebook is not None else None,
         "card": order.card,
         "keep": order.keep,
+        "unique": {name: list(columns) for name, columns in order.unique.items()},
         "mail": order.mail.to_json() if order.mail is not None else None,
         "facts": order.facts.to_json() if order.facts is not None else None,
     }
@@ -253,6 +257,7 @@ def _report_of(order: ReportOrder, answer: dict[str, Any]) -> Report:
         order.folder,
         thumbnail=order.folder / thumbnail if thumbnail in _THUMBNAILS else None,
         anchor=anchor if isinstance(anchor, str) and re.fullmatch(r"cell-\d+", anchor) else None,
+        changes=answer.get("changes") is True,
     )
 
 

@@ -36,6 +36,8 @@ class Links:
         ``page.js``.
     plotly : str or None
         Plotly's script.
+    changes, since : str or None
+        The page of what changed since the success before, and when that was.
     """
 
     gallery: str | None = None
@@ -43,6 +45,8 @@ class Links:
     ipynb: str | None = None
     script: str | None = None
     plotly: str | None = None
+    changes: str | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from research_jobs.project import Project
 from research_jobs.provenance.assembling import RunFacts
 from research_jobs.provenance.record import NAME
 from research_jobs.report.header import ReportHeader
-from research_jobs.report.layout import Report, report_folder
+from research_jobs.report.layout import CHANGES, Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
 from research_jobs.supervisor.request import secret_values
 from research_jobs.supervisor.run import CancelToken
@@ -166,6 +166,7 @@ def _order(
         notebook=entry.notebook.path,
         card=asdict(notebook_card(catalog, entry)),
         keep=catalog.manifest.reports.keep,
+        unique={name: output.unique for name, output in entry.spec.outputs.items()},
         facts=_facts(catalog, entry, header, made),
     )
 
@@ -208,6 +209,9 @@ def _links(catalog: Catalog, report: Report) -> Metadata:
         "report_file": dg.MetadataValue.path(str(report.html)),
         "provenance": dg.MetadataValue.path(str(report.folder / NAME)),
     }
+    if report.changes:
+        changes = report_link(catalog, report.html.with_name(CHANGES))
+        links["changes"] = dg.MetadataValue.url(changes)
     if report.thumbnail is not None and report.thumbnail.suffix != ".js":
         chart = report_link(catalog, report.thumbnail)
         links["chart"] = dg.MetadataValue.md(f"![first chart]({chart})")

@@ -54,7 +54,7 @@
       page.appendChild(make("div", "rg-tools", null, search));
     }
     var heads = make("tr");
-    ["Ending", "Started"].concat(parts ? ["Partition"] : [], ["Took", ""]).forEach(function (head) { heads.appendChild(make("th", head === "Took" ? "r" : "", head)); });
+    ["Ending", "Started"].concat(parts ? ["Partition"] : [], ["Took", "", ""]).forEach(function (head) { heads.appendChild(make("th", head === "Took" ? "r" : "", head)); });
     var rest = make("tbody");
     page.appendChild(make("table", "rg-runs", null, make("thead", "", null, heads), rest));
     var more = make("button", "rg-more", "Show more");
@@ -72,6 +72,8 @@
         row.appendChild(make("td", "", null, link(address, "", moment(run.started))));
         if (parts) row.appendChild(make("td", "", run.partition));
         row.appendChild(make("td", "r", length(run.duration)));
+        var changes = run.changes ? link(up + run.report.replace(/report\.html.*$/, "changes.html"), "", "Changes") : null;
+        row.appendChild(make("td", "", null, changes));
         row.appendChild(make("td", "h", run.headline));
         rest.appendChild(row);
       });
