@@ -141,7 +141,7 @@ class EmailSpec(Spec):
     from_: Text | None = Field(default=None, alias="from", description="Whom it is from.")
     host: Text = Field(default="localhost", description="The SMTP server.")
     port: Positive | None = Field(default=None, description="By default 587, 465 or 25.")
-    user: Text | None = None
+    user: Text | None = Field(default=None, description="Who logs in, where one must.")
     password: Text | None = Field(default=None, description="A variable: ${SMTP_PASSWORD}.")
     encryption: Literal["starttls", "tls", "none"] | None = Field(
         default=None, description="By default starttls; for a server on this machine none."
@@ -203,9 +203,9 @@ class QuietSpec(Spec):
 
     synonyms: ClassVar[Mapping[str, str]] = {"start": "from", "end": "to", "tz": "timezone"}
 
-    from_: StrictStr = Field(alias="from")
-    to: StrictStr
-    timezone: Timezone | None = None
+    from_: StrictStr = Field(alias="from", description="When they begin: 22:00.")
+    to: StrictStr = Field(description="When they end: 07:00.")
+    timezone: Timezone | None = Field(default=None, description="By default that of defaults.")
 
     @field_validator("from_", "to")
     @classmethod
@@ -252,9 +252,9 @@ class Audience(Spec):
     }
 
     notebooks: NotebookNames = Field(default=(), description="Names, or patterns: rates/*.")
-    tags: Tags = Field(default_factory=dict)
-    groups: Texts = ()
-    owners: Texts = ()
+    tags: Tags = Field(default_factory=dict, description="Notebooks with one of these tags.")
+    groups: Texts = Field(default=(), description="Notebooks in one of these groups.")
+    owners: Texts = Field(default=(), description="Notebooks that one of these owns.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -319,7 +319,7 @@ class ChannelSpec(Spec):
             lambda value: {"to": value} if isinstance(value, (str, list)) else value,
             json_schema_input_type=EmailSpec | str | list[str],
         ),
-    ] = None
+    ] = Field(default=None, description="Addresses, or more.")
     url: Text | None = Field(default=None, description="A service, as apprise writes it.")
     kinds: Kinds | None = Field(default=None, description="Of what it tells; by default of all.")
     severity: Annotated[Level, Field(description="It tells what is at least so bad.")] = (

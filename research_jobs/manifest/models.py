@@ -149,17 +149,25 @@ class SharedSpec(Spec):
     memory: Memory | None = Field(
         default=None, description="Memory limit for all of the notebook's processes together."
     )
-    retries: Retries | None = None
+    retries: Retries | None = Field(
+        default=None, description="How often it is tried again: a number, or more."
+    )
     pool: StrictStr | None = Field(default=None, description="Runs in one pool share its limit.")
-    isolation: Literal["fork", "spawn"] | None = None
+    isolation: Literal["fork", "spawn"] | None = Field(
+        default=None, description="spawn: each run starts a cold interpreter."
+    )
     python: StrictStr | None = Field(
         default=None, description="Path of another Python interpreter."
     )
-    io_manager: StrictStr | None = None
+    io_manager: StrictStr | None = Field(
+        default=None, description="A Dagster resource that stores outputs instead of the store."
+    )
     owners: Annotated[Texts, Field(description="Email addresses, or team:name.")] = ()
-    tags: Tags = Field(default_factory=dict)
-    group: StrictStr | None = None
-    kinds: Texts = ()
+    tags: Tags = Field(default_factory=dict, description="Names, or names with values.")
+    group: StrictStr | None = Field(
+        default=None, description="Its group in Dagster; by default its folder."
+    )
+    kinds: Texts = Field(default=(), description="Its kinds in Dagster, at most 10.")
     environment: Annotated[
         Mapping[str, StrictStr],
         BeforeValidator(_environment, json_schema_input_type=dict[str, str | float | bool]),
@@ -225,7 +233,9 @@ class NotebookSpec(SharedSpec):
         Mapping[str, OutputSpec],
         BeforeValidator(_outputs, json_schema_input_type=dict[str, OutputSpec | None] | list[str]),
     ] = Field(default_factory=dict, description="Variables kept as Parquet after each run.")
-    description: StrictStr | None = None
+    description: StrictStr | None = Field(
+        default=None, description="What Dagster shows; by default the first prose."
+    )
     parameters: Json = Field(
         default_factory=dict,
         description="Values that replace the parameters cell's; {secret: VARIABLE} for a secret.",
@@ -234,8 +244,12 @@ class NotebookSpec(SharedSpec):
         Mapping[str, Mapping[str, Any]],
         BeforeValidator(_variants, json_schema_input_type=dict[str, dict[str, Any] | None]),
     ] = Field(default_factory=dict, description="Parameter sets by name; each is a partition.")
-    partitions: PartitionsSpec | None = None
-    timezone: Timezone | None = None
+    partitions: PartitionsSpec | None = Field(
+        default=None, description="One run, and one stored table, for each period or value."
+    )
+    timezone: Timezone | None = Field(
+        default=None, description="For partitions, automation and freshness."
+    )
     deps: Annotated[
         tuple[tuple[str, ...], ...],
         BeforeValidator(_asset_keys),
@@ -270,7 +284,7 @@ class NotebookSpec(SharedSpec):
                 ]
             }
         ),
-    ] = None
+    ] = Field(default=None, description="Run when data it loads are new, missing, or by cron.")
     watch: Texts = Field(default=(), description="Run when files that match this pattern arrive.")
     deterministic: Flag | None = Field(
         default=None,
@@ -279,7 +293,7 @@ class NotebookSpec(SharedSpec):
     freshness: Annotated[
         FreshnessSpec | None,
         BeforeValidator(read_within, json_schema_input_type=FreshnessSpec | str | int | None),
-    ] = None
+    ] = Field(default=None, description="How old its last run may be.")
 
     @field_validator("outputs")
     @classmethod
@@ -386,7 +400,7 @@ class ScheduleSpec(Spec):
     cron: Annotated[str | tuple[str, ...], BeforeValidator(read_crons), one_or_many(STRING)] = (
         Field(description="Five fields: minute, hour, day of month, month, day of week.")
     )
-    timezone: Timezone | None = None
+    timezone: Timezone | None = Field(default=None, description="In which cron is read.")
     notebooks: NotebookNames = Field(description="What runs, in a single run where possible.")
     enabled: Flag = Field(
         default=True, description="Whether it is on until someone switches it off or on."
@@ -402,7 +416,7 @@ class ScheduleSpec(Spec):
         description="How many older partitions are checked; none: what is missed stays missed.",
     )
     parameters: Json = Field(default_factory=dict, description="Values for its notebooks.")
-    description: StrictStr | None = None
+    description: StrictStr | None = Field(default=None, description="What Dagster shows.")
     tags: Annotated[Tags, Field(description="Tags of its runs.")] = Field(default_factory=dict)
     deliver: Deliver = Field(default=None, description="Who gets the reports of its runs too.")
 
@@ -428,7 +442,7 @@ class Defaults(SharedSpec):
         "cron": "A cron expression belongs to an entry under schedules.",
     }
 
-    timezone: Timezone = "UTC"
+    timezone: Timezone = Field(default="UTC", description="A zone, such as Europe/Zagreb.")
     concurrency: Positive | None = Field(
         default=None, description="How many notebooks run at once, in all runs together."
     )

@@ -176,7 +176,7 @@ class OutputSpec(Spec):
 
     synonyms: ClassVar[Mapping[str, str]] = {"notnull": "not_null", "non_null": "not_null"}
 
-    description: StrictStr | None = None
+    description: StrictStr | None = Field(default=None, description="What Dagster shows.")
     # checks
     min_rows: Whole | None = Field(default=None, description="Fewer rows fail.")
     max_rows: Whole | None = Field(default=None, description="More rows fail.")
@@ -232,7 +232,9 @@ class OutputSpec(Spec):
     compression: Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"] | None = Field(
         default=None, description="The Parquet file's compression."
     )
-    compression_level: Annotated[int, Strict()] | None = None
+    compression_level: Annotated[int, Strict()] | None = Field(
+        default=None, description="How hard it compresses."
+    )
     row_group_size: Positive | None = Field(default=None, description="Rows in a row group.")
     keep: Whole | None = Field(
         default=None,

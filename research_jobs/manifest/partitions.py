@@ -151,7 +151,7 @@ class DimensionSpec(Spec):
     by: By | None = Field(default=None, description="The length of a partition of time.")
     start: Moment | None = Field(default=None, description="The first partition.")
     end: Moment | None = Field(default=None, description="Where they end (exclusive).")
-    timezone: Timezone | None = None
+    timezone: Timezone | None = Field(default=None, description="By default the notebook's.")
     offset: Annotated[int, Strict()] = Field(
         default=0,
         ge=-10_000,

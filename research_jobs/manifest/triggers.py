@@ -58,7 +58,7 @@ class FreshnessSpec(Spec):
     cron: Cron | None = Field(
         default=None, description="The deadlines; `within` is then how long before one counts."
     )
-    timezone: Timezone | None = None
+    timezone: Timezone | None = Field(default=None, description="In which cron is read.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -245,7 +245,7 @@ class Work:
         if missing:
             raise ParameterError(
                 f"{notebook.name} needs a value for its parameter '{missing[0]}'",
-                hint="Collection it in the launchpad, by -p, or under parameters in the manifest.",
+                hint="Set it in the launchpad, by -p, or under parameters in the manifest.",
             )
         return parameters
 
