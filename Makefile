@@ -42,7 +42,7 @@ test-fast: $(VENV)/.installed-dev  ## Run the tests that need no server, browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
 
 .PHONY: verify
-verify: test bench simulate  ## Run what takes too long for each change: all tests, the oldest Dagster, benchmarks
+verify: test docs test-wheel bench simulate  ## Run what takes too long for each change: the site, the oldest Dagster, benchmarks
 	@$(PYTHON) tests/support/other_dagster.py 1.12.0
 
 .PHONY: simulate
@@ -50,7 +50,7 @@ simulate: $(VENV)/.installed-dev  ## Simulate 1,000 years of a server (YEARS=...
 	@PYTHONPATH=tests/support $(BIN)/python -m simulator --years $(or $(YEARS),1000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-dagster
-test-dagster:  ## Run the tests with another Dagster: VERSION=1.12.0, TESTS=tests/orchestration
+test-dagster:  ## Run the tests with another Dagster: VERSION=1.12.0 or newest, TESTS=tests/orchestration
 	@test -n "$(VERSION)" || { echo "Name the version: make test-dagster VERSION=1.12.0" >&2; exit 1; }
 	@$(PYTHON) tests/support/other_dagster.py $(VERSION) $(TESTS)
 
@@ -65,6 +65,10 @@ test-systemd:  ## Boot a systemd, interrupt every service in every order (root, 
 .PHONY: test-install
 test-install:  ## Boot a Debian 12, install a server in it, upgrade it, roll it back (root, debootstrap)
 	@$(PYTHON) tests/support/in_install.py $(ARGS)
+
+.PHONY: test-wheel
+test-wheel:  ## Build wheel and sdist, install and use each in an empty environment: ARGS=python3.12 ...
+	@$(PYTHON) tests/support/in_wheel.py $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 minutes: ARGS="--minutes N --seed N"
@@ -93,11 +97,20 @@ install-server: $(VENV)/.installed-server  ## Create an environment for a server
 screenshots: $(VENV)/.installed-dev  ## Retake the screenshots in docs/images (needs Chromium)
 	@$(BIN)/python docs/images/take.py
 
+.PHONY: docs
+docs: $(VENV)/.installed-docs  ## Build the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+.PHONY: docs-serve
+docs-serve: $(VENV)/.installed-docs  ## Show the site at http://127.0.0.1:8000, until Ctrl-C
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 .PHONY: constraints
 constraints:  ## Pin the newest versions that work together, in a fresh environment
 	rm -rf .research_jobs/constraints && $(PYTHON) -m venv .research_jobs/constraints
 	.research_jobs/constraints/bin/pip install --quiet --upgrade pip
-	.research_jobs/constraints/bin/pip install --quiet -e '.[samples,extras]' --group dev --group bench
+	.research_jobs/constraints/bin/pip install --quiet -e '.[samples,extras]' --group dev --group bench --group docs
 	echo "# The versions that the tests ran with. Made by 'make constraints'." > constraints.txt
 	.research_jobs/constraints/bin/pip list --exclude-editable --format=freeze \
 		| grep -iv '^setuptools==' | sort -f >> constraints.txt
@@ -126,6 +139,11 @@ $(VENV)/.installed-server: $(SOURCES) $(REQUIREMENTS) | $(BIN)/python
 	@$(PIP) install --upgrade --constraint constraints.txt pip
 	@$(PIP) install --constraint constraints.txt --editable \
 		$(if $(REQUIREMENTS),. --requirement $(REQUIREMENTS),'.[samples]')
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing what the site needs"
+	@$(PIP) install --constraint constraints.txt --group docs
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

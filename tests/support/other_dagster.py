@@ -1,8 +1,8 @@
 """Run the tests with another version of Dagster, in an environment of its own.
 
-``python other_dagster.py VERSION [pytest arguments]``. dagster-webserver and dagster-postgres pin
-Dagster's version, so theirs follow from it. A core release that is newer than they are is tested
-with the newest of them, which warn of it.
+``python other_dagster.py VERSION [pytest arguments]``, where ``newest`` is a version too.
+dagster-webserver and dagster-postgres pin Dagster's version, so theirs follow from it. A core
+release that is newer than they are is tested with the newest of them, which warn of it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,18 @@ def main() -> int:
 
 def install(python: Path, version: str) -> None:
     """Install the project and what its tests need around one version of Dagster."""
-    major, minor, patch = (int(part) for part in version.split("."))
-    library = f"0.{minor + 16}.{patch}"  # dagster 1.12.0 goes with dagster-postgres 0.28.0
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    companions = [f"dagster-webserver=={version}", f"dagster-postgres=={library}"]
-    wanted = [f"dagster=={major}.{minor}.{patch}", *companions, "-e", ".[samples,extras]"]
     kept = constraints(version)
     # The pip that comes with Python may be too old for dependency groups.
     subprocess.run([*pip, "--constraint", kept, "--upgrade", "pip"], cwd=ROOT, check=True)
+    if version == "newest":
+        wanted = ["-e", ".[samples,extras]", "--group", "dev"]
+        subprocess.run([*pip, "--constraint", kept, *wanted], cwd=ROOT, check=True)
+        return
+    major, minor, patch = (int(part) for part in version.split("."))
+    library = f"0.{minor + 16}.{patch}"  # dagster 1.12.0 goes with dagster-postgres 0.28.0
+    companions = [f"dagster-webserver=={version}", f"dagster-postgres=={library}"]
+    wanted = [f"dagster=={major}.{minor}.{patch}", *companions, "-e", ".[samples,extras]"]
     done = subprocess.run([*pip, "--constraint", kept, *wanted], cwd=ROOT, check=False)
     if done.returncode != 0:
         # There are no companions of this version: the core alone, with whatever they leave.

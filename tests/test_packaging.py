@@ -1,0 +1,54 @@
+"""What is built and configured at the top of the repository. `make test-wheel` builds for real."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_all_files_of_the_package_are_in_the_wheel() -> None:
+    """Each folder with modules is a package, and each other file is package data."""
+    done = subprocess.run(
+        ["git", "ls-files", "research_jobs"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("not a checkout of Git")
+    files = [path for path in map(Path, done.stdout.splitlines()) if (ROOT / path).exists()]
+    assert len(files) > 300
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["research_jobs"]
+    data = {path for pattern in patterns for path in (ROOT / "research_jobs").glob(pattern)}
+    for path in files:
+        if path.suffix == ".py":
+            assert (ROOT / path.parent / "__init__.py").exists(), path
+        else:
+            assert ROOT / path in data, path
+
+
+def test_workflow_and_forms() -> None:
+    """GitHub can read them, each step calls what there is, and each Python is a classifier."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    documents = {
+        path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in (ROOT / ".github").rglob("*.yml")
+    }
+    jobs = documents["test.yml"]["jobs"]
+    for step in (step for job in jobs.values() for step in job["steps"]):
+        command, *words = step.get("run", "true").split()
+        if command == "make":
+            assert f"\n{words[0]}:" in makefile, words[0]
+        else:
+            assert command == "true" or (ROOT / command).exists()
+    pythons = jobs["everything"]["strategy"]["matrix"]["python"]
+    prefix = "Programming Language :: Python :: 3."
+    named = [one for one in PROJECT["project"]["classifiers"] if one.startswith(prefix)]
+    assert [f"3.{one.removeprefix(prefix)}" for one in named] == pythons
+    for form in ("bug.yml", "feature.yml"):
+        assert all(part["type"] and part["attributes"] for part in documents[form]["body"])
