@@ -84,6 +84,7 @@ def main() -> None:
                     words = ["deliver", "performance_report", "--preview", str(mail)]
                     subprocess.run([COMMAND, *words], env=environment, cwd=folder, check=True)
                     take_mail(browser, mail.as_uri())
+                    take_site(browser)
                     browser.close()
             finally:
                 ui.terminate()
@@ -134,6 +135,15 @@ def take_mail(browser: Browser, address: str) -> None:
         page.goto(address)
         keep(page, name)
         page.close()
+
+
+def take_site(browser: Browser) -> None:
+    """The front page of the documentation's site."""
+    subprocess.run(["make", "docs"], cwd=ROOT, check=True)
+    page = opened(browser, 1280, 800)
+    page.goto((ROOT / "build" / "site" / "index.html").as_uri())
+    keep(page, "site")
+    page.close()
 
 
 def opened(browser: Browser, width: int, height: int, *, scale: float = 1) -> Page:
