@@ -2,20 +2,18 @@
 
 An output that acts (scripts, forms, drawings by script) gets a frame in which its scripts run on an
 origin of their own. A policy keeps them from the network and `frame.js` takes away what no policy
-holds. A table that is too large for the page gets a frame without scripts but ours.
+holds.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from html import escape
 
 from research_jobs.report.assets import asset_text
 
-__all__ = ["FRAME_POLICY", "Frame", "acting_frame", "still_frame"]
+__all__ = ["FRAME_POLICY", "Frame", "acting_frame"]
 
 FRAME_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -64,25 +62,6 @@ def acting_frame(name: str, body: str) -> Frame:
     text = json.dumps(body).replace("<", "\\u003c")
     guard = f"{asset_text('frame.js').rstrip()}({text})"
     return Frame(name, _document(FRAME_POLICY, f"<script>{guard}</script>"))
-
-
-def still_frame(name: str, body: str, scope: str) -> Frame:
-    """A page without scripts of the output.
-
-    Parameters
-    ----------
-    name : str
-    body : str
-        Cleaned markup.
-    scope : str
-        The id that its styles are confined to.
-    """
-    digest = base64.b64encode(hashlib.sha256(_HEIGHT.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; form-action 'none'; base-uri 'none'"
-    )
-    return Frame(name, _document(policy, f'<div id="{scope}">{body}</div>'))
 
 
 def _document(policy: str, body: str) -> str:

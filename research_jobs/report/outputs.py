@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from research_jobs.report.ansi import ansi_to_html, settle_lines
-from research_jobs.report.frames import FRAME_POLICY, Frame, acting_frame, still_frame
+from research_jobs.report.frames import FRAME_POLICY, Frame, acting_frame
 from research_jobs.report.limits import OverBudgetError, budget
 from research_jobs.report.prose import FORMULA_LIMIT, Prose, latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
@@ -29,11 +29,12 @@ BOKEH = "application/vnd.bokehjs_exec.v0+json"
 
 #: how much of one output a page takes (characters)
 TEXT_LIMIT = 100_000
-INLINE_LIMIT = 400_000
-CLEAN_LIMIT = 2_000_000
+CLEAN_LIMIT = 4_000_000
 FRAME_LIMIT = 12_000_000
 JSON_LIMIT = 50_000
 PAGE_LIMIT = 60_000_000
+#: of a page that has more already, only outputs up to LARGE are part; others get a frame
+ROOMY, LARGE = 4_000_000, 400_000
 
 # Beyond so many lines, or characters in one, a text may have to scroll in its box.
 LONG = 20
@@ -207,14 +208,12 @@ class Renderer:
                 f"A table or page of {readable_size(len(text))} is left out here; "
                 "the .ipynb has it."
             ) + _text_block(joined(data.get("text/plain", "")), "rj-out rj-value")
-        if len(text) > CLEAN_LIMIT:
+        if len(text) > (CLEAN_LIMIT if self._size < ROOMY else LARGE):
             return self._frame(text, name)
         cleaned = clean_html(text, scope=f"#{scope}", picture=self.picture)
         if not cleaned.complete:
             return self._frame(text, name)
         note = _note("A picture on the network is not loaded.") if cleaned.remote else ""
-        if len(text) > INLINE_LIMIT:
-            return self._add_frame(still_frame(f"{name}.html", cleaned.styled, scope)) + note
         kind = "rj-table" if "<table" in cleaned.html else "rj-html"
         if _COLOURED.search(cleaned.styled):
             kind += " rj-paper"
@@ -265,13 +264,11 @@ class Renderer:
             if remote
             else ""
         )
-        return self._add_frame(acting_frame(f"{name}.html", text)) + note
-
-    def _add_frame(self, frame: Frame) -> str:
+        frame = acting_frame(f"{name}.html", text)
         self.frames.append(frame)
         return (
             f'<iframe class="rj-frame" sandbox="allow-scripts" loading="lazy" '
-            f'title="Output" src="frames/{frame.name}"></iframe>'
+            f'title="Output" src="frames/{frame.name}"></iframe>{note}'
         )
 
     def _plotly(self, figure: Any) -> str:

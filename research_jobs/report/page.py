@@ -32,10 +32,8 @@ class Links:
     gallery, notebook : str or None
         The pages of all notebooks, and of this one.
     ipynb : str or None
-    script : str
-        ``page.js``.
-    plotly : str or None
-        Plotly's script.
+    scripts : tuple of str
+        Plotly's script, where a figure needs it, and our own.
     changes, since : str or None
         The page of what changed since the success before, and when that was.
     """
@@ -43,8 +41,7 @@ class Links:
     gallery: str | None = None
     notebook: str | None = None
     ipynb: str | None = None
-    script: str | None = None
-    plotly: str | None = None
+    scripts: tuple[str, ...] = ()
     changes: str | None = None
     since: str | None = None
 

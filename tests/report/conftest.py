@@ -85,11 +85,16 @@ def captures(tmp_path: Path) -> Captures:
     return Captures(tmp_path)
 
 
-@pytest.fixture(name="header")
+@pytest.fixture(scope="session")
+def captures_in() -> type[Captures]:
+    return Captures
+
+
+@pytest.fixture(name="header", scope="session")
 def _header() -> Callable[..., ReportHeader]:
     return header
 
 
-@pytest.fixture(name="show")
+@pytest.fixture(name="show", scope="session")
 def _show() -> Callable[[str, Any], Callable[[Recorder], object]]:
     return show

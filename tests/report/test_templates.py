@@ -39,7 +39,7 @@ def pages(header):
     run = header(**said, ending="failed", failure=bad, run_url=f"/{HOSTILE}")
     url = f"https://{HOSTILE}"
     skipped = header(**said, ending="skipped", skip_reason=HOSTILE, run_url=url)
-    links = Links(*[HOSTILE] * 5)
+    links = Links(*[HOSTILE] * 3, scripts=(HOSTILE,))
     cell = CellView(
         HOSTILE, raw=HOSTILE, title=HOSTILE, when=HOSTILE, code=Markup("x"), failure=bad
     )
