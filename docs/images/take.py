@@ -85,6 +85,7 @@ def main() -> None:
                     subprocess.run([COMMAND, *words], env=environment, cwd=folder, check=True)
                     take_mail(browser, mail.as_uri())
                     take_site(browser)
+                    take_changes(browser, project, environment)
                     browser.close()
             finally:
                 ui.terminate()
@@ -126,6 +127,27 @@ def take(browser: Browser) -> None:
     page.get_by_text("KeyError").first.wait_for()
     keep(page, "run-failed")
     page.close()
+
+
+def take_changes(browser: Browser, project: Path, environment: dict[str, str]) -> None:
+    """What changed since the run before, on a screen and on a phone: market_data starts later."""
+    notebook = project / "notebooks" / "market_data.py"
+    source = notebook.read_text()
+    notebook.write_text(source.replace('start = "2005-01-01"', 'start = "2006-03-01"'))
+    words = [COMMAND, "run", "market_data", "performance_report"]
+    subprocess.run(words, env=environment, check=True)
+    made = subprocess.run(
+        [COMMAND, "report", "performance_report", "--changes"],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for name, width, height, scale in (("changes", 1280, 1500, 1), ("changes-phone", 390, 844, 2)):
+        page = opened(browser, width, height, scale=scale)
+        page.goto(Path(made.stdout.strip()).as_uri())
+        keep(page, name)
+        page.close()
 
 
 def take_mail(browser: Browser, address: str) -> None:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, duration, print_json, print_table
 from research_jobs.errors import ResearchJobsError
-from research_jobs.outcome import Outcome, from_json, to_json
+from research_jobs.outcome import labelled, to_json
 from research_jobs.project import Project, find_project
 
-__all__ = [
-    "StoredReport",
-    "add_arguments",
-    "add_choice",
-    "find_report",
-    "run",
-    "stored_reports",
-]
+if TYPE_CHECKING:
+    from research_jobs.report.stored import StoredReport
 
-
-@dataclass(frozen=True)
-class StoredReport:
-    """A report in the reports' folder.
-
-    Parameters
-    ----------
-    html : Path
-    outcome : Outcome
-        As its executed notebook keeps it.
-    """
-
-    html: Path
-    outcome: Outcome
+__all__ = ["add_arguments", "add_choice", "find_report", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: write the page of all notebooks anew",
     )
     add_choice(parser)
+    parser.add_argument(
+        "--changes",
+        action="store_true",
+        help="the page of what changed since the success before; it is made if need be",
+    )
     parser.add_argument("--list", action="store_true", help="list all stored reports")
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument(
@@ -80,13 +63,29 @@ def run(arguments: argparse.Namespace) -> int:
         target.write_text(standalone(report.html), encoding="utf-8")
         print(f"Wrote {target}")
         return 0
+    page = _changes(project, report) if arguments.changes else report.html
     if arguments.json:
-        print_json(_as_json(report))
+        print_json(_as_json(report) | ({"changes": str(page)} if arguments.changes else {}))
     else:
-        print(report.html)
+        print(page)
     if arguments.open:
-        _open(report.html)
+        _open(page)
     return 0
+
+
+def _changes(project: Project, report: StoredReport) -> Path:
+    """The page of what changed since the success before, made if it is not there yet."""
+    from research_jobs.report.layout import CHANGES
+    from research_jobs.report.making import make_changes
+    from research_jobs.report.pending import read_pending
+
+    page = report.html.with_name(CHANGES)
+    if not page.is_file():
+        name = labelled(report.outcome.notebook, report.outcome.partition)
+        raise ResearchJobsError(f"{name} has no run before this one that succeeded")
+    if read_pending(page) is not None:
+        make_changes(project, page.parent)
+    return page
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
@@ -109,9 +108,11 @@ def find_report(project: Project, notebook: str, arguments: argparse.Namespace) 
 
 
 def _chosen(project: Project, notebook: str, arguments: argparse.Namespace) -> list[StoredReport]:
+    from research_jobs.report.stored import stored_reports
+
     reports = [
         report
-        for report in stored_reports(project, notebook)
+        for report in stored_reports(project.reports, notebook)
         if arguments.partition in (None, report.outcome.partition)
         and report.outcome.run_id.startswith(arguments.run or "")
     ]
@@ -121,23 +122,6 @@ def _chosen(project: Project, notebook: str, arguments: argparse.Namespace) -> l
             f"'{notebook}' has no report{what} yet", hint=f"research-jobs run {notebook}"
         )
     return reports
-
-
-def stored_reports(project: Project, notebook: str) -> Iterator[StoredReport]:
-    """The reports of a notebook that are kept, newest first."""
-    from research_jobs.report.layout import RUNS
-
-    folder = project.reports / notebook / RUNS
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir(), reverse=True):
-        try:
-            text = (path / "notebook.ipynb").read_text(encoding="utf-8")
-            outcome = from_json(json.loads(text)["metadata"]["research_jobs"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # being written, being removed, or damaged
-        if outcome is not None:
-            yield StoredReport(path / "report.html", outcome)
 
 
 def _morning_page(project: Project, arguments: argparse.Namespace) -> int:
@@ -184,7 +168,7 @@ def _list(project: Project, reports: list[StoredReport], *, as_json: bool) -> in
 def _as_json(report: StoredReport) -> dict[str, Any]:
     return {
         "html": str(report.html),
-        "ipynb": str(report.html.with_name("notebook.ipynb")),
+        "ipynb": str(report.ipynb),
         **to_json(report.outcome),
     }
 

@@ -300,13 +300,21 @@ def _serve_reports(project: Project, host: str, port: int, ui_port: int) -> Repo
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.model.instance import open_instance
     from research_jobs.orchestration.operations.morning import look_and_write
+    from research_jobs.report.making import make_changes
     from research_jobs.report.server import ReportServer
 
     with open_instance(project) as instance:
         look_and_write(instance, load_catalog(project))
     ui, reports = public_addresses(project)
     public = (reports,) if reports else ()
-    return ReportServer(project.reports, host, port, public=public, ui=ui or ui_port)
+    return ReportServer(
+        project.reports,
+        host,
+        port,
+        public=public,
+        ui=ui or ui_port,
+        make_changes=lambda folder: make_changes(project, folder),
+    )
 
 
 def _code_watch(project: Project, url: str) -> CodeWatch:

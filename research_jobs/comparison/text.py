@@ -17,7 +17,17 @@ from research_jobs.comparison.changes import (
 )
 from research_jobs.comparison.shown import CellShown, FigureChange, ShownChange
 
-__all__ = ["describe_cell", "describe_comparison", "describe_output", "describe_shown", "number"]
+__all__ = [
+    "describe_cell",
+    "describe_comparison",
+    "describe_output",
+    "describe_shown",
+    "figure_line",
+    "number",
+    "parts_line",
+    "rows_line",
+    "share",
+]
 
 COLUMNS = 20
 PARTS = 20
@@ -49,11 +59,11 @@ def describe_output(name: str, change: OutputChange) -> Iterator[str]:
     kinds = f"{change.kind_before} -> {change.kind_after}; "
     head = kinds if change.kind_before != change.kind_after else ""
     if change.table is not None:
-        yield f"{name}: {head}{_rows(change.table)}"
+        yield f"{name}: {head}{rows_line(change.table)}"
         yield from (f"  {note}" for note in change.notes)
         yield from _table(change.table)
     elif change.parts is not None:
-        yield f"{name}: {head}{_parts(change.parts)}"
+        yield f"{name}: {head}{parts_line(change.parts)}"
         yield from (f"  {_part(part)}" for part in change.parts.changes[:PARTS])
         total = change.parts.added + change.parts.removed + change.parts.changed
         if total > PARTS:
@@ -62,7 +72,8 @@ def describe_output(name: str, change: OutputChange) -> Iterator[str]:
         yield f"{name}: {'; '.join([*([kinds.rstrip('; ')] if head else []), *change.notes])}"
 
 
-def _rows(table: TableChange) -> str:
+def rows_line(table: TableChange) -> str:
+    """How many rows differ, and by what they were matched."""
     counts = [
         f"{count:,} {what}"
         for count, what in (
@@ -112,21 +123,22 @@ def _column(column: ColumnChange) -> str:
     if column.largest is not None:
         said.append(f"largest {describe_cell(column.largest)}")
     if column.typical is not None and column.changed > 1:
-        share = _share(column.typical_relative)
-        said.append(f"typical {number(column.typical)}{f' ({share})' if share else ''}")
+        part = share(column.typical_relative)
+        said.append(f"typical {number(column.typical)}{f' ({part})' if part else ''}")
     return ", ".join(said)
 
 
 def describe_cell(change: CellChange) -> str:
     """A value before and after, its row, and the size of the change."""
-    share = _share(change.relative)
+    part = share(change.relative)
     return (
-        f"{change.change:+.6g}{f' ({share})' if share else ''} at {change.key}: "
+        f"{change.change:+.6g}{f' ({part})' if part else ''} at {change.key}: "
         f"{number(change.before)} -> {number(change.after)}"
     )
 
 
-def _share(relative: float | None) -> str:
+def share(relative: float | None) -> str:
+    """A change as a part of what was there; empty where that says nothing."""
     if relative is None or relative == float("inf"):
         return ""
     return f"{relative:.2g} of it" if relative >= 10 else f"{100 * relative:.3g} %"
@@ -140,7 +152,8 @@ def _examples(label: str, rows: Sequence[RowChange], total: int) -> Iterator[str
         yield f"    … {total - len(rows):,} more {label}"
 
 
-def _parts(parts: ValuesChange) -> str:
+def parts_line(parts: ValuesChange) -> str:
+    """How many parts of a value differ."""
     counts = [
         f"{count:,} {what}"
         for what in ("added", "removed", "changed")
@@ -155,9 +168,9 @@ def _part(part: ValueChange) -> str:
         return f"+ {label}{number(part.after)}"
     if part.what == "removed":
         return f"- {label}{number(part.before)}"
-    share = _share(part.relative)
+    of_it = share(part.relative)
     kind = " (another type)" if part.what == "type" else ""
-    size = f" ({share})" if share else ""
+    size = f" ({of_it})" if of_it else ""
     return f"{label}{number(part.before)} -> {number(part.after)}{size}{kind}"
 
 
@@ -180,10 +193,11 @@ def _cell(cell: CellShown) -> Iterator[str]:
         yield f"{cell.error_before or 'no error'} -> {cell.error_after or 'no error'}"
     if cell.figures_before != cell.figures_after:
         yield f"{cell.figures_before} -> {cell.figures_after} figures"
-    yield from (_figure(figure) for figure in cell.figures)
+    yield from (figure_line(figure) for figure in cell.figures)
 
 
-def _figure(figure: FigureChange) -> str:
+def figure_line(figure: FigureChange) -> str:
+    """What differs in a figure."""
     said = {
         "picture": "another picture",
         "look": "the same data, drawn differently",
@@ -191,5 +205,5 @@ def _figure(figure: FigureChange) -> str:
         "data": "other data",
     }[figure.what]
     if figure.data is not None:
-        said += f" ({_parts(figure.data)})"
+        said += f" ({parts_line(figure.data)})"
     return f"figure {figure.number}: {said}"

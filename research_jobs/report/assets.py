@@ -30,7 +30,7 @@ UI_SCRIPT = "ui.js"
 _HERE = Path(__file__).parent / "assets"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def asset_text(name: str) -> str:
     """One of our own files: ``page.css``, ``gallery.css``, ``page.js``, ``morning.js``."""
     return (_HERE / name).read_text(encoding="utf-8")

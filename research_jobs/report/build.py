@@ -13,12 +13,12 @@ from html import escape
 from pathlib import Path
 
 from research_jobs.report.assets import install_asset, install_plotly, write_atomically
-from research_jobs.report.changes import write_pending
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.ipynb import notebook_json
 from research_jobs.report.layout import CHANGES, Report
 from research_jobs.report.outputs import Renderer
 from research_jobs.report.page import Links, page_policy, render_body, render_page
+from research_jobs.report.pending import write_pending
 from research_jobs.report.record import read_capture
 from research_jobs.report.thumbnail import figure_script
 

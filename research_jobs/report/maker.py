@@ -22,7 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import Outcome, State, from_json
+from research_jobs.project import Project
 from research_jobs.provenance.assembling import RunFacts, assemble
 from research_jobs.report.build import build_report
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
@@ -106,7 +108,8 @@ def _make_one(orders: socket.socket, file: BinaryIO) -> bool:
             answer = _make(order)
             again = spent() < MODEST
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run worker writes a page
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
+            kind = "" if isinstance(error, ResearchJobsError) else f"{type(error).__name__}: "
+            answer = {"error": f"{kind}{error}"[:500]}
     payload = json.dumps({**answer, "again": again}).encode()
     orders.sendall(LENGTH.pack(len(payload)) + payload)
     return again
@@ -133,6 +136,11 @@ def _ends_with(other: socket.socket) -> Generator[None]:
 
 def _make(order: dict[str, Any]) -> dict[str, Any]:
     answer = _make_report(order) if "header" in order else {}
+    if order.get("changes") is not None:
+        from research_jobs.report.changes import write_changes
+
+        project = Project(Path(order["changes"]["root"]), order["changes"]["store"])
+        write_changes(project, Path(order["folder"]))
     if order.get("mail") is not None:
         from research_jobs.report.mail import make_mail
 

@@ -27,6 +27,7 @@ from typing import Any, cast
 from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import to_json
 from research_jobs.process import hands_down
+from research_jobs.project import Project
 from research_jobs.provenance.assembling import RunFacts
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
@@ -34,7 +35,15 @@ from research_jobs.report.limits import Limits
 from research_jobs.report.mail_order import Mailed, MailOrder
 from research_jobs.runtime.processes import wait_or_kill
 
-__all__ = ["Listening", "ReportOrder", "close_maker", "make_mail", "make_report", "start_maker"]
+__all__ = [
+    "Listening",
+    "ReportOrder",
+    "close_maker",
+    "make_changes",
+    "make_mail",
+    "make_report",
+    "start_maker",
+]
 
 Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
 """Has a function called once the run is to stop; see `CancelToken.listening`."""
@@ -43,6 +52,8 @@ Listening = Callable[[Callable[[], None]], AbstractContextManager[None]]
 # its process counts as lost: seconds.
 AFTER_CANCEL = 3.0
 SLACK = 5.0
+# Arrow reserves more than it uses.
+COMPARING = Limits(memory_bytes=8 << 30)
 LENGTH = 4
 ANSWER_LIMIT = 64 * 1024
 _THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg", "thumbnail.js")
@@ -167,6 +178,39 @@ def make_mail(folder: Path, order: MailOrder) -> Mailed:
     if why:
         raise ResearchJobsError(f"the mail could not be made: {why}")
     return mailed
+
+
+def make_changes(project: Project, folder: Path, *, limits: Limits | None = None) -> None:
+    """Make the page of what changed since the success before, in another process.
+
+    Parameters
+    ----------
+    project : Project
+    folder : Path
+        Of the later run's report, in which it is not made yet.
+    limits : Limits, optional
+
+    Raises
+    ------
+    ResearchJobsError
+        When it cannot be made. The page that is there says why.
+    """
+    message = {
+        "folder": str(folder),
+        "changes": {"root": str(project.root), "store": project.store},
+    }
+    try:
+        answer = _ask(message, limits or COMPARING, lambda _: contextlib.nullcontext())
+        why = str(answer.get("error") or "")
+    except _LostError as error:
+        why = str(error)
+    if not why:
+        return
+    from research_jobs.report.pending import write_why
+
+    with contextlib.suppress(OSError):
+        write_why(folder, why)
+    raise ResearchJobsError(f"the comparison could not be made: {why}")
 
 
 def _ask(order: dict[str, Any], limits: Limits, stop: Listening) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
@@ -27,9 +28,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.hosts import Authority, KnownHosts, address
 from research_jobs.report.assets import UI_SCRIPT
+from research_jobs.report.layout import CHANGES
 from research_jobs.report.outputs import FRAME_POLICY
+from research_jobs.report.pending import read_pending
 
 __all__ = ["ReportServer", "find_file", "policy_for"]
 
@@ -54,6 +58,7 @@ _DEFAULTS = {
 }
 _CHUNK = 256 * 1024
 
+MakeChanges = Callable[[Path], None]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -126,8 +131,12 @@ def policy_for(path: Path, head: bytes, *, embedded: bool = True) -> str:
 class _Reports:
     """The application: one folder, for readers who know our name."""
 
-    def __init__(self, folder: Path, hosts: KnownHosts, ui: str | int | None) -> None:
+    def __init__(
+        self, folder: Path, hosts: KnownHosts, ui: str | int | None, make: MakeChanges | None
+    ) -> None:
         self._folder = folder
+        self._make = make
+        self._making = threading.Lock()
         self._hosts = hosts
         self._ui = ui
         self._static = StaticFiles()
@@ -158,10 +167,21 @@ class _Reports:
             # Relative addresses in the page count from its folder.
             target = quote(path.rpartition("/")[2]) + "/"
             return Response(status_code=301, headers={"Location": target})
+        if file.name == CHANGES and request.method == "GET":
+            self._made(file)
         try:
             return self._file(request, file, file.open("rb"))
         except OSError:
             return _refuse(HTTPStatus.NOT_FOUND)  # removed meanwhile, or not ours to read
+
+    def _made(self, page: Path) -> None:
+        """Make a page of what changed, if it is not made yet: one at a time."""
+        if self._make is None or read_pending(page) is None:
+            return
+        with self._making:
+            if read_pending(page) is not None:
+                with suppress(ResearchJobsError):  # the page says it
+                    self._make(page.parent)
 
     def _file(self, request: Request, path: Path, file: BinaryIO) -> Response:
         # Of the open file: another may take its place, and some grow while they are read.
@@ -266,6 +286,8 @@ class ReportServer:
         Addresses by which a proxy shows the reports.
     ui : str or int, optional
         Where pages find Dagster's UI: its public address, or its port on this machine.
+    make_changes : callable, optional
+        Makes the page of what changed in a report's folder; it may raise `ResearchJobsError`.
 
     Raises
     ------
@@ -281,12 +303,13 @@ class ReportServer:
         *,
         public: Collection[str] = (),
         ui: str | int | None = None,
+        make_changes: MakeChanges | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._host = host
         self._socket = socket.create_server((host, port), family=family)
-        reports = _Reports(folder.resolve(), KnownHosts.of(host, public), ui)
+        reports = _Reports(folder.resolve(), KnownHosts.of(host, public), ui, make_changes)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 _with_defaults(GZipMiddleware(reports)),

@@ -8,12 +8,19 @@ import os
 import re
 import socket
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from research_jobs.project import Project
+from research_jobs.report.build import build_report
+from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery
+from research_jobs.report.layout import CHANGES, report_folder
+from research_jobs.report.making import make_changes
+from research_jobs.report.pending import read_pending
 from research_jobs.report.server import ReportServer, find_file, policy_for
 
 
@@ -605,3 +612,31 @@ def test_closing_frees_the_port(folder):
         assert get(second, "/index.html")[0].status == 200
     reader.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "reports"][1:]
+
+
+def test_the_server_makes_a_page_once_when_it_is_asked_for(header, tmp_path):
+    """A reader gets the comparison, made in the limited process; it is a file from then on."""
+    reports = tmp_path / "reports"
+    folders = []
+    for number in range(2):
+        head = header(run_id=f"{number}" * 8, started_at=1717400000.0 + 86400 * number)
+        folders.append(report_folder(reports, head))
+        report = build_report(None, head, folders[-1], reports=reports)
+        update_gallery(reports, GalleryEntry(NotebookCard("volatility/garch"), head, report))
+    first, last = folders
+    project = Project(tmp_path, str(tmp_path / "data"))
+    asked = []
+
+    def make(folder):
+        asked.append(folder)
+        make_changes(project, folder)
+
+    with ReportServer(reports, port=0, make_changes=make) as server:
+        address = f"{server.url}/{last.relative_to(reports).as_posix()}/{CHANGES}"
+        for _ in range(2):
+            with urllib.request.urlopen(address) as answer:
+                page = answer.read().decode()
+            assert "0 cells show the same" in page
+    assert f"../{first.name}/report.html" in page
+    assert asked == [last]
+    assert read_pending(last / CHANGES) is None

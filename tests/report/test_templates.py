@@ -74,7 +74,7 @@ def test_all_templates_compile_and_are_shipped():
     found = {path.name for path in Path(templates.__file__).parent.glob("*.html")}
     assert found == {
         *("page.html", "header.html", "cell.html"),
-        *("notebook.html", "morning.html", "mail.html", "pending.html"),
+        *("notebook.html", "morning.html", "mail.html", "changes.html", "pending.html"),
     }
 
 
