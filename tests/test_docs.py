@@ -32,7 +32,7 @@ from research_jobs.manifest.load import load_manifest
 from research_jobs.notebook.cells import has_marker
 from research_jobs.project import PROJECT_VARIABLE, Project
 from site_pages import commands as command_pages
-from site_pages import manifest
+from site_pages import links, manifest
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -167,6 +167,9 @@ def test_every_block_is_what_it_says(tmp_path: Path) -> None:
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 for name in names:
                     assert find_spec(name.partition(".")[0]) is not None, f"{block}: {name}"
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("research_"):
+                    module = import_module(node.module or "")
+                    assert all(hasattr(module, one.name) for one in node.names), str(block)
 
 
 def loads_without_mistakes(text: str, root: Path) -> None:
@@ -189,6 +192,16 @@ def test_the_example_of_a_manifest(tmp_path: Path) -> None:
     for heading in ("Notebook", "Output", "Schedule", "Channel"):
         assert f"## {heading}" in shown
     assert "| `timeout` | number or string |  | The run is stopped after this long. |" in shown
+
+
+def test_links_of_the_site() -> None:
+    """What is outside docs/ is in the repository, and a folder is its index; code stays."""
+    shown = "[a](../README.md) [b](../deploy/README.md#x) [c](decisions/) [d](outputs.md#y)\n"
+    shown += "```python\nf[0](../README.md)\n```\n"
+    assert links.for_site(shown, "faults.md", ROOT, "https://x/y") == (
+        "[a](index.md) [b](https://x/y/blob/main/deploy/README.md#x) [c](decisions/index.md) "
+        "[d](outputs.md#y)\n```python\nf[0](../README.md)\n```\n"
+    )
 
 
 def test_the_reference_of_commands_has_all() -> None:

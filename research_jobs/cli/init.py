@@ -98,6 +98,8 @@ class Step:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.before is None:
             with self.path.open("x", encoding="utf-8", newline="") as file:
+                if self.path.name == ".env":  # where people write secrets
+                    os.fchmod(file.fileno(), 0o600)
                 file.write(self.after)
         elif _read(self.path) == self.before:
             with self.path.open("w", encoding="utf-8", newline="") as file:

@@ -199,6 +199,7 @@ def test_new_outside_a_project_offers_to_make_one(call: Any, tmp_path: Path) -> 
         assert status == (0 if wanted else 2), said
         assert b"notebooks/manifest.yaml" in said
         assert files(tmp_path) == wanted
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0  # for its user only
 
 
 def test_what_is_there_stays(call: Any, tmp_path: Path) -> None:
