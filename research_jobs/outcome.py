@@ -279,6 +279,16 @@ class Outcome:
         return tuple(it for it in self.checks if not it.passed and it.severity == "error")
 
     @property
+    def refusal(self) -> str:
+        """str: which check keeps its outputs from being published; empty if none does."""
+        if not self.refused:
+            return ""
+        first = self.refused[0]
+        more = f" (and {len(self.refused) - 1} more)" if len(self.refused) > 1 else ""
+        failed = f"output '{first.output}' failed the check {first.check}"
+        return f"{self.label}: {failed}: {first.description}{more}"
+
+    @property
     def label(self) -> str:
         """str: the notebook and its partition, as a line names them."""
         return labelled(self.notebook, self.partition)

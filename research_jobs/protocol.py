@@ -55,11 +55,14 @@ class OutputRequest:
         Writing options (``compression``, ``row_group_size``...) as the manifest has them.
     checks : mapping
         The output's checks as the manifest has them, evaluated on the staged file by the child.
+    optional : bool
+        Whether it is staged only if it is assigned and can be Parquet.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=_empty)
     checks: Mapping[str, Any] = field(default_factory=_empty)
+    optional: bool = False
 
 
 @dataclass(frozen=True)

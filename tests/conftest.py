@@ -59,6 +59,8 @@ FIXTURES = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by where they are and what they use, so that nobody has to by hand."""
     for item in items:
+        if not item.path.is_relative_to(HERE):
+            continue  # a sample notebook: `pytest --notebooks`
         place = item.path.relative_to(HERE).as_posix()
         marks = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
         marks |= {mark for mark, places in (("slow", SLOW), ("servers", SERVERS))

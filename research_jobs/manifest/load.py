@@ -253,9 +253,41 @@ class _Loader(RecipientsReader):
                 self._needs_timezone("notebook", name, where)
                 continue
             valid[name] = with_defaults(spec, defaults)
-        for name in [n for n, spec in valid.items() if not self._sources_of(n, spec, valid, first)]:
+        unsound = [
+            name
+            for name, spec in valid.items()
+            if not self._sources_of(name, spec, valid, first)
+            or not self._samples_of(name, spec, valid, first)
+        ]
+        for name in unsound:
             del valid[name]
         return valid
+
+    def _samples_of(
+        self,
+        name: str,
+        spec: NotebookSpec,
+        valid: Mapping[str, NotebookSpec],
+        written: Mapping[str, str],
+    ) -> bool:
+        """Check that the inputs of its test are outputs of notebooks."""
+        for key, notebook, output, _, _ in spec.test.files() if spec.test is not None else ():
+            if notebook not in self.known:
+                what, hint = f"there is no notebook '{notebook}'", self._close(notebook)
+            elif notebook in written and notebook not in valid:
+                continue  # its mistake is reported at its entry
+            else:
+                outputs = valid.get(notebook, NotebookSpec()).outputs
+                if output in outputs:
+                    continue
+                what = f"{notebook} declares no output '{output}'"
+                hint = did_you_mean(output, outputs, label="Its outputs")
+                hint = hint or "Declare it under its outputs."
+            place = ("notebooks", written[name], "test", "inputs", key)
+            where = self.document.locate(place, key=True)
+            self._problem("notebook", name, f"notebook {name}, test.inputs: {what}", where, hint)
+            return False
+        return True
 
     def _sources_of(
         self,

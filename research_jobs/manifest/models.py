@@ -46,6 +46,7 @@ from research_jobs.manifest.fields import (
 )
 from research_jobs.manifest.outputs import OutputSpec
 from research_jobs.manifest.partitions import PartitionsSpec
+from research_jobs.manifest.sample import SampleSpec
 from research_jobs.manifest.triggers import (
     MOST_CAUGHT_UP,
     AutomationSpec,
@@ -217,6 +218,8 @@ class NotebookSpec(SharedSpec):
         "interpreter": "python",
         "mem": "memory",
         "tz": "timezone",
+        "tests": "test",
+        "sample": "test",
     }
     elsewhere: ClassVar[Mapping[str, str]] = {
         "cron": "A cron expression belongs to an entry under schedules.",
@@ -289,6 +292,9 @@ class NotebookSpec(SharedSpec):
     deterministic: Flag | None = Field(
         default=None,
         description="Whether equal inputs give equal outputs: a proof of a backup runs it again.",
+    )
+    test: SampleSpec | None = Field(
+        default=None, description="What `pytest --notebooks` runs it with."
     )
     freshness: Annotated[
         FreshnessSpec | None,

@@ -186,7 +186,7 @@ def find_notebook(project: Project, name: str) -> ScannedNotebook:
     Returns
     -------
     ScannedNotebook
-        With its names and parameters at least: the usual case reads one file.
+        With its name, parameters and assigned names at least: the usual case reads one file.
 
     Raises
     ------
@@ -199,7 +199,13 @@ def find_notebook(project: Project, name: str) -> ScannedNotebook:
     if file is not None:
         text = read_notebook_text(file.path)
         facts = read_facts(text, notebook=True, shown=project.display(file.path))
-        return ScannedNotebook(file.name, file.module, file.path, parameters=facts.parameters)
+        return ScannedNotebook(
+            file.name,
+            file.module,
+            file.path,
+            parameters=facts.parameters,
+            assigned=facts.assigned or {},
+        )
     try:
         found = scan(project).get(name)
     except NotebookNotFoundError as error:

@@ -40,6 +40,7 @@ from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
+from research_jobs.runtime.measuring import measure_coverage
 from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
 from research_jobs.runtime.recording import open_recorder
 from research_jobs.runtime.workers import become_main
@@ -119,6 +120,7 @@ def _run(
     request: RunRequest, channel: _Channel, on_module: Callable[[ModuleType], None]
 ) -> Outcome:
     recorder = open_recorder(request.capture_path, tuple(request.secrets.values()))
+    measure_coverage(request.project_root)
     try:
         result = _import_and_stage(request, channel, recorder, on_module)
     except BaseException:
@@ -169,14 +171,15 @@ def _import_and_stage(
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
-        outputs, checks = as_owner(lambda: _stage(request, namespace), describe)
+        outputs, checks, left_out = as_owner(lambda: _stage(request, namespace), describe)
         results = as_owner(lambda: hand_over(request, namespace), describe)
         as_owner(_finish_threads, describe)
     except ResearchJobsError as error:
         return replace(_failed(request, error), source_sha256=text.sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
         return failed(_bounded(describe_failure(error, text, root)), outcome)
-    return replace(outcome, outputs=outputs, checks=checks, results=results)
+    notes = (*outcome.notes, *left_out)
+    return replace(outcome, outputs=outputs, checks=checks, results=results, notes=notes)
 
 
 def _import(
@@ -273,21 +276,32 @@ def _finish_threads() -> None:
 
 def _stage(
     request: RunRequest, namespace: Mapping[str, Any]
-) -> tuple[tuple[StagedOutput, ...], tuple[CheckOutcome, ...]]:
+) -> tuple[tuple[StagedOutput, ...], tuple[CheckOutcome, ...], list[str]]:
+    """The outputs, their checks, and why optional ones are not there."""
     _require_assigned(request, namespace)
     outputs: list[StagedOutput] = []
     checks: list[CheckOutcome] = []
+    left_out: list[str] = []
     for output in request.outputs:
+        if output.name not in namespace:
+            continue
         failpoint("child-before-output")
-        staged = as_owner(partial(_write, request, output, namespace[output.name]))
+        try:
+            staged = as_owner(partial(_write, request, output, namespace[output.name]))
+        except ResearchJobsError as error:
+            if not output.optional:
+                raise
+            left_out.append(error.what)
+            continue
         outputs.append(staged)
         if output.checks:
             checks += _check(request, output, staged, namespace[output.name])
-    return tuple(outputs), tuple(checks)
+    return tuple(outputs), tuple(checks), left_out
 
 
 def _require_assigned(request: RunRequest, namespace: Mapping[str, Any]) -> None:
-    missing = [output.name for output in request.outputs if output.name not in namespace]
+    required = (output.name for output in request.outputs if not output.optional)
+    missing = [name for name in required if name not in namespace]
     if not missing:
         return
     names = [

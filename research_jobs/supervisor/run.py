@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from research_jobs.errors import RunError
+from research_jobs.notebook.discovery import walk_folder
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import find_notebook, scan
 from research_jobs.outcome import Outcome
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from research_jobs.notebook.scan import ScannedNotebook
 
 __all__ = [
+    "Call",
     "CancelToken",
     "Isolation",
     "PreloadReport",
     "StartError",
     "Supervisor",
+    "prepare_call",
     "record_notebook",
     "run_error",
     "run_notebook",
@@ -94,7 +97,7 @@ def run_notebook(
     """
     _fill_standard_descriptors()
     names = [results] if isinstance(results, str) else list(results)
-    call = _prepare(notebook, project, parameters, partition, timeout)
+    call = prepare_call(notebook, project, parameters, partition, timeout)
     with _results_file() as (handover, path):
         request = call.request(results=tuple(names), results_path=path)
         result = call.run(request, stdout=1, stderr=2, isolation=isolation)
@@ -128,7 +131,7 @@ def record_notebook(
     Outcome
         Whatever became of it: a failure of the notebook raises nothing.
     """
-    call = _prepare(notebook, project, None, None, timeout)
+    call = prepare_call(notebook, project, None, None, timeout)
     with Path(os.devnull).open("wb") as nowhere:
         return call.run(
             call.request(capture_path=str(capture)),
@@ -138,8 +141,18 @@ def record_notebook(
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A run outside Dagster, with its parameters checked."""
+class Call:
+    """A run outside Dagster, with its parameters checked.
+
+    Parameters
+    ----------
+    project : Project
+    notebook : ScannedNotebook
+    spec : NotebookSpec
+    manifest : Manifest
+    parameters : mapping
+    partition : PartitionKey or None
+    """
 
     project: Project
     notebook: ScannedNotebook
@@ -149,6 +162,7 @@ class _Call:
     partition: PartitionKey | None
 
     def request(self, **places: Any) -> RunRequest:
+        """Its request; `places` as in `build_request`."""
         return build_request(
             self.project,
             self.notebook,
@@ -163,6 +177,7 @@ class _Call:
     def run(
         self, request: RunRequest, *, stdout: int, stderr: int, isolation: Isolation | None = None
     ) -> Outcome:
+        """Run it, with two descriptors for what it prints."""
         _flush()
         supervisor = shared_supervisor(_preload(self.project, self.manifest))
         supervisor.lender = borrow_template
@@ -175,18 +190,24 @@ class _Call:
         )
 
 
-def _prepare(
+def prepare_call(
     notebook: str,
     project: str | os.PathLike[str] | Project | None,
     parameters: Mapping[str, Any] | None,
     partition: str | PartitionKey | None,
     timeout: float | None,
-) -> _Call:
+) -> Call:
+    """Find a notebook and check what it is going to be run with; parameters as `run_notebook`.
+
+    Raises
+    ------
+    NotebookNotFoundError, ManifestError, ParameterError, PartitionError
+    """
     from research_jobs.manifest.partitions import key_parts
 
     place = find_project(project)
     found = find_notebook(place, notebook)
-    manifest = _manifest(place, found.name)
+    manifest = _manifest(place)
     for problem in manifest.problems_of(found.name):
         raise problem.error
     spec = manifest.spec(found.name)
@@ -202,7 +223,7 @@ def _prepare(
     values = convert_parameters(found.parameters, given, notebook=found.name)
     if timeout is not None:
         spec = spec.model_copy(update={"timeout": timeout})
-    return _Call(place, found, spec, manifest, values, partition)
+    return Call(place, found, spec, manifest, values, partition)
 
 
 def run_error(result: Outcome) -> RunError:
@@ -301,17 +322,18 @@ def _preload(project: Project, manifest: Manifest) -> tuple[str, ...]:
     return _preloads[root]
 
 
-def _manifest(project: Project, notebook: str) -> Manifest:
-    """The manifest, read again when the file changes."""
+def _manifest(project: Project) -> Manifest:
+    """The manifest, read again when it changes or a notebook is added."""
     from research_jobs.manifest import load_manifest
 
+    # Helper modules are among them: which files are notebooks takes reading them.
+    names = {file.name for file in walk_folder(project.notebooks).files}
     try:
         status = project.manifest.stat()
-        mark: Any = (status.st_mtime_ns, status.st_size, status.st_ino)
+        mark: Any = (status.st_mtime_ns, status.st_size, status.st_ino, names)
     except OSError:
         mark = None
-    key = f"{project.root}\0{notebook}"
-    known = _manifests.get(key)
+    known = _manifests.get(str(project.root))
     if known is None or known[0] != mark:
-        known = _manifests[key] = (mark, load_manifest(project, [notebook]))
+        known = _manifests[str(project.root)] = (mark, load_manifest(project, names))
     return known[1]

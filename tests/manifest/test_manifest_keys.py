@@ -29,6 +29,7 @@ from research_jobs.manifest.backup import BackupSpec, KeepSpec
 from research_jobs.manifest.deliver import DeliverSpec
 from research_jobs.manifest.models import Defaults, ProjectSpec
 from research_jobs.manifest.retention import RetentionSpec
+from research_jobs.manifest.sample import SampleSpec
 
 SHARED: dict[str, Any] = {
     "timezone": "Asia/Tokyo",
@@ -59,6 +60,7 @@ NOTEBOOK = SHARED | {
     "watch": ["in/*.csv"],
     "freshness": "24h",
     "deterministic": True,
+    "test": {"skip": "needs a network"},
 }
 OUTPUT: dict[str, Any] = {
     "description": "Closing prices.",
@@ -185,6 +187,19 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         {"to": "b@b.ch"},
     ),
     (
+        SampleSpec,
+        {
+            "inputs": {"volatility/garch.fit": "fit.parquet"},
+            "parameters": {"n": 1},
+            "partition": "2020-01-01",
+            "strict": True,
+            "checks": False,
+            "skip": "needs a network",
+        },
+        ["notebooks", "market_data", "test"],
+        {},
+    ),
+    (
         HeartbeatSpec,
         {"url": "https://b.example.com", "every": "1m"},
         ["heartbeat"],
@@ -243,6 +258,8 @@ def write(path: list[str], entry: dict[str, Any]) -> str:
         entry["alerts"] = {"ops": {"email": "a@b.ch"}}
     elif path[-1:] == ["deliver"]:
         entry["notebooks"]["market_data"]["outputs"] = ["prices"]
+    elif path[-1:] == ["test"]:
+        entry["notebooks"]["volatility/garch"] = {"outputs": ["fit"]}
     elif path == ["backup", "keep"]:
         entry["backup"]["to"] = "/mnt/backup"
     return yaml.safe_dump(entry)
@@ -290,7 +307,7 @@ OUTPUT = "notebooks: {market_data: {outputs: {x: {KEY: x}}}}"
 OTHER_NAMES = {
     NOTEBOOK: "output=outputs owner=owners tag=tags retry=retries params=parameters"
     " depends_on=deps env=environment partition=partitions interpreter=python mem=memory"
-    " tz=timezone",
+    " tz=timezone tests=test sample=test",
     SCHEDULE: "notebook=notebooks tz=timezone time_zone=timezone schedule=cron"
     " catchup=catch_up active=enabled params=parameters",
     PARTITIONS: "from=start to=end until=end tz=timezone fmt=format schedule=cron keys=values",
@@ -306,6 +323,8 @@ OTHER_NAMES = {
     " kind=kinds level=severity",
     "notebooks: {market_data: {deliver: {KEY: x}}}": "channels=to channel=to email=to"
     " recipients=to if=when condition=when on=runs attachment=attach",
+    "notebooks: {market_data: {test: {KEY: x}}}": "input=inputs data=inputs samples=inputs"
+    " params=parameters",
     "heartbeat: {KEY: x}": "interval=every",
     "backup: {KEY: x}": "target=to repository=to repo=to retention=keep password=password_file"
     " max_age=verify",

@@ -92,6 +92,25 @@ BROKEN: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "the inputs of a test",
+        """notebooks:
+  market_data: {outputs: [prices]}
+  volatility/garch: {test: {inputs: {market_dta.prices: a.parquet}}}
+  momentum_signals: {test: {inputs: {market_data.price: a.parquet}}}
+  performance_report: {test: {inputs: {market_data.prices: a.csv}, chekcs: false}}
+""",
+        [
+            "3:38: notebook volatility/garch, test.inputs: there is no notebook 'market_dta'."
+            " Did you mean 'market_data'?",
+            "4:38: notebook momentum_signals, test.inputs: market_data declares no output 'price'."
+            " Did you mean 'prices'?",
+            "5:39: notebook performance_report, test.inputs: 'a.csv' is not a Parquet file."
+            " Write tests/samples/prices.parquet.",
+            "5:68: notebook performance_report: unknown key 'chekcs' in test."
+            " Did you mean 'checks'?",
+        ],
+    ),
+    (
         "a notebook twice",
         "notebooks:\n  market_data: {}\n  market_data: {}\n",
         ["3:3: notebook market_data: duplicate key 'market_data', first on line 2. Keep one."],

@@ -289,7 +289,7 @@ def test_broken_manifest(project: Path) -> None:
     manifest.write_text("notebooks:\n  volatility/garch: {timeoot: 3}\n")
     with pytest.raises(ManifestError, match=r"manifest.yaml:2:\d+.*timeout"):
         run_notebook("volatility/garch", project=project)
-    manifest.write_text("notebooks:\n  volatility/garch: {timeout: 60}\n")
+    manifest.write_text("notebooks:\n  volatility/garch: {timeout: 60, after: fails}\n")
     assert run_notebook("volatility/garch", ["lookback"], project=project) == [3]
 
 

@@ -393,15 +393,9 @@ def set_aside(staged: StagedRun | None) -> Metadata:
 
 def refusal(ended: Ended, aside: Metadata) -> Ended:
     """A run whose outputs are not published, for checks failed."""
-    refused = ended.outcome.refused
-    first = refused[0]
-    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
     where = getattr(aside.get("kept_aside"), "value", None)
     kept = f" What was made is in {where}" if where else ""
-    reason = (
-        f"{ended.outcome.label}: output '{first.output}' failed the check {first.check}: "
-        f"{first.description}{more}. The previous outputs stay.{kept}"
-    )
+    reason = f"{ended.outcome.refusal}. The previous outputs stay.{kept}"
     outcome = replace(ended.outcome, state=State.REFUSED, failure=Failure(reason), outputs=())
     return replace(ended, outcome=outcome)
 

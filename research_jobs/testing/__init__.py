@@ -1,0 +1,1 @@
+"""Tests of notebooks: a fixture and `pytest --notebooks`."""
