@@ -44,6 +44,7 @@ COMMANDS = {
     "adopt": "run notebooks that the manifest does not name, and keep what they show",
     "new": "create a notebook from a template",
     "convert": "turn an .ipynb into a percent script",
+    "completion": "a shell's completion of commands, notebooks and outputs",
     "ui": "Dagster's UI, its daemon and the reports, until Ctrl-C",
     "host": "a process that is ready to run notebooks, for a server",
     "watch": "restart services that are dead, and have somebody told what is wrong",
@@ -58,7 +59,7 @@ COMMANDS = {
 GROUPS = {
     "Run": ("run", "backfill", "try", "rerun"),
     "Look": ("status", "list", "show", "report", "diff", "account", "space"),
-    "Write": ("new", "init", "convert", "adopt", "check", "lookahead", "reuse"),
+    "Write": ("new", "init", "convert", "adopt", "check", "lookahead", "reuse", "completion"),
     "Serve": (
         "ui",
         "deploy",
@@ -112,9 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal's encoding does not have (LANG=C) is escaped, as on stderr.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if argv is None:
+        _begin_program()
     if not words or words[0].startswith("-"):
         return _without_command(words)
     name = words[0]
@@ -122,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = did_you_mean(name, COMMANDS, label="Commands")
         print(f"research-jobs: no command '{name}'. {hint}", file=sys.stderr)
         return 2
-    module = f"{name}_" if keyword.iskeyword(name) else name
-    command = cast("Command", importlib.import_module(f"research_jobs.cli.{module}"))
+    command = _command(name)
     arguments = _parser(name, command).parse_args(words[1:])
     try:
         status = _by_host(arguments, words) if argv is None and name in HOSTED else None
@@ -149,6 +148,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         gc.unfreeze()  # for a program that calls us: what the command has set aside
+
+
+def _begin_program() -> None:
+    """Answer a shell that asks what a line can go on with, or prepare stdout."""
+    if "_ARGCOMPLETE" in os.environ:
+        from research_jobs.cli.completion import complete
+
+        complete(COMMANDS, lambda name: _parser(name, _command(name)))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding does not have (LANG=C) is escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _command(name: str) -> Command:
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    return cast("Command", importlib.import_module(f"research_jobs.cli.{module}"))
 
 
 def _parser(name: str, command: Command) -> Parser:
