@@ -8,6 +8,7 @@
     ├── NotebookError                 an unusable notebook file
     │   ├── NotebookNotFoundError     no such notebook (similar names are listed)
     │   ├── NotebookSyntaxError       the file does not parse
+    │   ├── DependencyError           the packages that it asks for, or their lock
     │   └── DependencyCycleError      notebooks that load each other in a cycle
     ├── ParameterError                a parameter's name or value
     ├── PartitionError                a partition key, range or definition
@@ -15,6 +16,7 @@
     ├── OutputError                   a declared output
     │   ├── OutputNotAssignedError    the notebook never assigned it
     │   └── OutputNotParquetError     its value cannot be Parquet
+    ├── InstallError                  an environment that cannot be made
     ├── BackupError                   a backup, its repository or its restoring
     ├── PruneError                    nothing can be removed just now
     └── StoreError                    stored outputs
@@ -38,6 +40,8 @@ __all__ = [
     "BackupError",
     "CorruptOutputError",
     "DependencyCycleError",
+    "DependencyError",
+    "InstallError",
     "ManifestError",
     "NotebookError",
     "NotebookNotFoundError",
@@ -163,6 +167,10 @@ class DependencyCycleError(NotebookError):
     """Notebooks load each other in a cycle, which the message shows."""
 
 
+class DependencyError(NotebookError):
+    """The packages that a notebook asks for cannot be read, or are not those of its lock."""
+
+
 class ParameterError(ResearchJobsError):
     """A parameter's name is unknown or its value does not convert."""
 
@@ -205,6 +213,10 @@ class OutputNotAssignedError(OutputError):
 
 class OutputNotParquetError(OutputError):
     """A declared output's value cannot be kept as Parquet."""
+
+
+class InstallError(ResearchJobsError):
+    """A notebook's environment cannot be made: the installer's own words are the details."""
 
 
 class BackupError(ResearchJobsError):

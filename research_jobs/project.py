@@ -67,6 +67,11 @@ class Project:
         """Path: the one folder of state, ignored by Git (instance, caches, run folders)."""
         return (self.aside or self.root) / ".research_jobs"
 
+    @property
+    def environments(self) -> Path:
+        """Path: environments of notebooks; runs that do not count use those of the project."""
+        return (self.root / ".research_jobs" / "environments").resolve()
+
     def make_state_folder(self, *parts: str) -> Path:
         """Create a folder below `state` that only this user can enter, whatever the umask.
 

@@ -100,7 +100,7 @@ def _print(problems: Sequence[Finding], notebooks: int, beside: str | None) -> N
         {
             distribution_of(finding.message.split("'")[1])
             for finding in problems
-            if finding.code == "missing-module"
+            if finding.code == "missing-module" and "pip install" in finding.message
         }
     )
     if missing:

@@ -7,13 +7,14 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import research_jobs
+from research_jobs.environments.making import known_versions
 from research_jobs.errors import (
     NotebookSyntaxError,
     OutputNotAssignedError,
@@ -26,6 +27,9 @@ from research_jobs.errors import (
 from research_jobs.filesystem import write_atomically
 from research_jobs.notebook.cells import NotebookText, read_notebook_text
 from research_jobs.provenance.environment import describe_environment
+
+# As the name of an interpreter that is asked in vain, and so has every module.
+_NOT_MADE = "environment-not-made"
 
 if TYPE_CHECKING:
     from research_jobs.notebook.foreseen import Surroundings
@@ -123,6 +127,7 @@ def find_all(catalog: Catalog) -> list[Finding]:
         problems += _unassigned_outputs(catalog, entry)
         problems += _unread_dimensions(catalog, entry)
         problems += _in_the_way(catalog, entry)
+        problems += _unlocked(entry)
     problems += _of_texts(catalog)
     problems += _unconverted(catalog.project)
     # One mistake is reported once, whatever it is about.
@@ -251,7 +256,7 @@ class _Around:
         pairs = list(zip(entries, trees, strict=True))
         for entry, tree in [*pairs, *((helper.user, helper.tree) for helper in helpers)]:
             tops = {required.top for required in required_imports(tree)}
-            wanted.setdefault(entry.spec.python, set()).update(tops)
+            wanted.setdefault(self._python(entry), set()).update(tops)
         self.located = {python: locate(modules, python) for python, modules in wanted.items()}
         self.editor = _editor_folders(catalog.project)
         self.origins = [names_of(tree).origins for tree in trees]
@@ -279,11 +284,34 @@ class _Around:
             folder=self.folder(entry),
             search=search_path(own, project.notebooks, project.root, self.catalog.sys_path),
             editor_search=(str(own), *self.editor),
-            located=self.located[entry.spec.python],
+            located=self.located[self._python(entry)],
             written=self.written,
             resolver=self.resolver,
-            versions=None if entry.spec.python is None else {},
+            versions=self._versions(entry),
+            declared=entry.environment is not None,
         )
+
+    def _python(self, entry: Entry) -> str | None:
+        """The interpreter to ask; no one can say what an environment has that is not made yet."""
+        return entry.python or (_NOT_MADE if entry.environment is not None else None)
+
+    def _versions(self, entry: Entry) -> Mapping[str, str] | None:
+        if entry.environment is not None:
+            return known_versions(entry.environment) or {}
+        return None if entry.spec.python is None else {}
+
+
+def _unlocked(entry: Entry) -> Iterator[Finding]:
+    """A notebook whose packages have no versions in the repository."""
+    environment = entry.environment
+    if environment is None or environment.lock is not None or entry.error is not None:
+        return
+    where = environment.where
+    text = (
+        f"{where}: the versions of its packages are not kept, so each machine resolves its own: "
+        f"research-jobs lock {entry.name} [no-lock]"
+    )
+    yield Finding("warning", entry.name, text, "no-lock", where.path, where.line, where.column)
 
 
 def _editor_folders(project: Project) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ COMMANDS = {
     "list": "all notebooks: outputs, schedule, last ending, next tick",
     "show": "one notebook: parameters, outputs, last runs; or an output's first rows",
     "check": "mistakes in notebooks and manifest, and differences from the editor",
+    "lock": "resolve the packages that notebooks ask for, and keep their versions",
     "reuse": "functions and setup cells that notebooks repeat, and the helper for each",
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "try": "run notebooks as they stand, and compare with what is published; nothing counts",
@@ -59,7 +60,17 @@ COMMANDS = {
 GROUPS = {
     "Run": ("run", "backfill", "try", "rerun"),
     "Look": ("status", "list", "show", "report", "diff", "account", "space"),
-    "Write": ("new", "init", "convert", "adopt", "check", "lookahead", "reuse", "completion"),
+    "Write": (
+        "new",
+        "init",
+        "convert",
+        "adopt",
+        "check",
+        "lookahead",
+        "reuse",
+        "lock",
+        "completion",
+    ),
     "Serve": (
         "ui",
         "deploy",

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from research_jobs.cli.output import print_json, print_table
+from research_jobs.cli.output import complain, print_json, print_table
+from research_jobs.environments.installer import Installer
+from research_jobs.environments.interpreters import resolve_interpreter
+from research_jobs.environments.making import prepare
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import enter_project
 from research_jobs.project import Project
 from research_jobs.supervisor.interpreter import fork_is_possible
 from research_jobs.supervisor.run import Supervisor
-from research_jobs.supervisor.supervise import changed_at_start, resolve_interpreter
+from research_jobs.supervisor.supervise import changed_at_start
 from research_jobs.supervisor.template import TemplateUnfitError
 
 __all__ = ["show_preload"]
@@ -56,12 +59,14 @@ def show_preload(project: Project, *, as_json: bool) -> int:
     interpreters: dict[str, _Warm] = {}
     for entry in runnable_entries(catalog):
         if entry.name not in cold:
-            python = resolve_interpreter(entry.spec.python, str(project.root)) or sys.executable
-            interpreters.setdefault(python, _Warm(python)).notebooks.append(entry.name)
+            python, error = _interpreter(entry, project)
+            warm = interpreters.setdefault(python, _Warm(python, error=error))
+            warm.notebooks.append(entry.name)
     # Its report has all of its messages.
     with Supervisor(preload=catalog.preload, log=lambda _line: None) as supervisor:
         for warm in interpreters.values():
-            _try(supervisor, project, warm, catalog.sys_path)
+            if warm.error is None:
+                _try(supervisor, project, warm, catalog.sys_path)
     if as_json:
         print_json({"warm": [vars(warm) for warm in interpreters.values()], "cold": cold})
     else:
@@ -71,6 +76,19 @@ def show_preload(project: Project, *, as_json: bool) -> int:
 
 def runnable_entries(catalog: Catalog) -> Iterable[Entry]:
     return (entry for entry in catalog if entry.error is None)
+
+
+def _interpreter(entry: Entry, project: Project) -> tuple[str, str | None]:
+    """A notebook's interpreter, and why there is none; its environment is made if it is not there.
+
+    Where it cannot be made, a name stands for it.
+    """
+    if entry.environment is None:
+        return resolve_interpreter(entry.spec.python, str(project.root)) or sys.executable, None
+    try:
+        return prepare(entry.environment, Installer(project.root, complain)), None
+    except ResearchJobsError as error:
+        return f"environment of {entry.name}", error.headline
 
 
 def _why_cold(entry: Entry) -> str | None:

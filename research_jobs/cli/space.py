@@ -25,14 +25,25 @@ def run(arguments: argparse.Namespace) -> int:
     project = find_project(arguments.project)
     found = spaces(project.store, project.reports)
     sources = folder_bytes(project.reports / KEPT)
-    total = sum(space.total for space in found) + sources
+    environments = folder_bytes(project.environments)
+    total = sum(space.total for space in found) + sources + environments
     if arguments.json:
         rows = [asdict(space) | {"total": space.total} for space in found]
-        print_json({"notebooks": rows, "kept_sources": sources, "total": total})
+        print_json(
+            {
+                "notebooks": rows,
+                "kept_sources": sources,
+                "environments": environments,
+                "total": total,
+            }
+        )
         return 0
     columns = ["notebook", "current", "older", "versions", "rejected", "reports", "total"]
     print_table(columns, [_row(space) for space in found], right=columns[1:])
     print(f"\nsources that records name: {readable_size(sources)} in {project.reports / KEPT}")
+    if environments:
+        where = project.environments
+        print(f"environments of notebooks: {readable_size(environments)} in {where}")
     print(f"total: {readable_size(total)}")
     return 0
 

@@ -216,6 +216,8 @@ class NotebookSpec(SharedSpec):
         "env": "environment",
         "partition": "partitions",
         "interpreter": "python",
+        "requirements": "dependencies",
+        "packages": "dependencies",
         "mem": "memory",
         "tz": "timezone",
         "tests": "test",
@@ -239,6 +241,10 @@ class NotebookSpec(SharedSpec):
     description: StrictStr | None = Field(
         default=None, description="What Dagster shows; by default the first prose."
     )
+    dependencies: Annotated[
+        Texts | None,
+        Field(description="Packages of an environment of its own: pandas<3."),
+    ] = None
     parameters: Json = Field(
         default_factory=dict,
         description="Values that replace the parameters cell's; {secret: VARIABLE} for a secret.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -135,7 +134,8 @@ def locate(modules: Collection[str], python: str | None = None) -> dict[str, tup
     """
     if not modules:
         return {}
-    if python is None or os.path.realpath(python) == os.path.realpath(sys.executable):
+    # Not by what links lead to: environments made from one Python share its program.
+    if python is None or Path(python).absolute() == Path(sys.executable).absolute():
         return {name: folders for name in modules if (folders := _folders(name)) is not None}
     try:
         done = subprocess.run(

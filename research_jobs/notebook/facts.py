@@ -20,6 +20,7 @@ from research_jobs.notebook.interface import (
     type_checking_lines,
 )
 from research_jobs.notebook.loads import HiddenLoad, LoadCall, Loads, find_loads
+from research_jobs.notebook.script_metadata import ScriptMetadata, Written, read_script_metadata
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import Digest, Walk
 
@@ -64,6 +65,8 @@ class FileFacts:
         As in `ScannedNotebook`; empty for a helper module.
     load_names : tuple of str
         Names in a helper module that are `load` itself.
+    script : ScriptMetadata or None
+        What a notebook's ``# /// script`` block asks for.
     """
 
     digest: str
@@ -74,6 +77,12 @@ class FileFacts:
     parameters_cell: int | None = None
     assigned: Mapping[str, int] | None = None
     load_names: tuple[str, ...] = ()
+    script: ScriptMetadata | None = None
+
+    @property
+    def reads_outputs(self) -> bool:
+        """bool: whether the file itself calls `load`, or may."""
+        return any(unit.loads or unit.hidden for unit in self.units)
 
 
 def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
@@ -91,6 +100,8 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
     ------
     NotebookSyntaxError
         When it does not parse.
+    DependencyError
+        When its script metadata cannot be read.
     """
     tree = parse_source(text)
     digest = Digest()
@@ -134,6 +145,7 @@ def read_facts(text: NotebookText, *, notebook: bool, shown: str) -> FileFacts:
         parameters=parameters,
         parameters_cell=cell.number if cell else None,
         assigned=assigned_names(tree, walks[0][1], walrus=":=" in text.text),
+        script=read_script_metadata(text.text, shown),
     )
 
 
@@ -166,7 +178,10 @@ def _unit(name: str | None, walked: Walk, known: set[str], loads: Loads) -> Unit
 # --- as JSON -----------------------------------------------------------------------------------
 
 
-_RECORDS = (FileFacts, ImportRef, Unit, LoadCall, HiddenLoad, Parameter)
+_RECORDS = (
+    *(FileFacts, ImportRef, Unit, LoadCall, HiddenLoad, Parameter),
+    *(ScriptMetadata, Written),
+)
 _FIELDS = {record: [field.name for field in dataclasses.fields(record)] for record in _RECORDS}
 
 
@@ -180,7 +195,7 @@ def as_row(record: Any) -> list[Any]:
 
 def facts_from_json(value: list[Any]) -> FileFacts:
     """The inverse; raises what indexing and unpacking raise when the shape is another."""
-    digest, imports, units, description, parameters, cell, assigned, load_names = value
+    digest, imports, units, description, parameters, cell, assigned, load_names, script = value
     return FileFacts(
         digest,
         tuple(
@@ -202,6 +217,18 @@ def facts_from_json(value: list[Any]) -> FileFacts:
         cell,
         assigned,
         tuple(load_names),
+        _script(script),
+    )
+
+
+def _script(row: list[Any] | None) -> ScriptMetadata | None:
+    if row is None:
+        return None
+    line, dependencies, python = row
+    return ScriptMetadata(
+        line,
+        tuple(Written(*each) for each in dependencies),
+        Written(*python) if python is not None else None,
     )
 
 

@@ -49,6 +49,8 @@ class Surroundings:
     resolver : Resolver
     versions : mapping of str to str or None
         Distributions and their versions; None for those of this interpreter.
+    declared : bool
+        Whether the notebook says itself what is installed.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Surroundings:
     written: frozenset[Path] = frozenset()
     resolver: Resolver = field(default_factory=Resolver)
     versions: Mapping[str, str] | None = None
+    declared: bool = False
 
 
 def foresee(
@@ -131,7 +134,11 @@ def _imports(tree: ast.Module, where: Surroundings) -> Iterator[ParityFinding]:
                 required,
                 "missing-module",
                 f"'{top}' is not installed for the notebook's interpreter; "
-                f"pip install {distribution_of(top)}",
+                + (
+                    f"add {distribution_of(top)} to its dependencies"
+                    if where.declared
+                    else f"pip install {distribution_of(top)}"
+                ),
                 "error",
             )
             continue

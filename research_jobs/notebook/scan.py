@@ -34,6 +34,7 @@ from research_jobs.notebook.interface import Parameter
 from research_jobs.notebook.lineage import reached_loads
 from research_jobs.notebook.loads import HiddenLoad, LoadCall
 from research_jobs.notebook.local_modules import Imported, Resolver, search_path
+from research_jobs.notebook.script_metadata import ScriptMetadata
 from research_jobs.notebook.source import nested_too_deeply
 from research_jobs.notebook.version import code_version
 from research_jobs.process import gc_paused
@@ -76,6 +77,10 @@ class ScannedNotebook:
         Of the file's bytes.
     reads_itself : bool
         Whether it loads its own earlier outputs: its partitions then run one at a time.
+    script : ScriptMetadata or None
+        The packages and the Python that its ``# /// script`` block asks for.
+    reads_outputs : bool
+        Whether its own text calls `load`, or may.
     error : NotebookError or None
         Why it cannot run; fields that could not be read are then empty.
     """
@@ -95,6 +100,8 @@ class ScannedNotebook:
     code_version: str = ""
     source_sha256: str = ""
     reads_itself: bool = False
+    script: ScriptMetadata | None = None
+    reads_outputs: bool = False
     error: NotebookError | None = None
 
 
@@ -186,7 +193,8 @@ def find_notebook(project: Project, name: str) -> ScannedNotebook:
     Returns
     -------
     ScannedNotebook
-        With its name, parameters and assigned names at least: the usual case reads one file.
+        With its name, parameters, assigned names and what packages it asks for at least: the
+        usual case reads one file.
 
     Raises
     ------
@@ -205,6 +213,8 @@ def find_notebook(project: Project, name: str) -> ScannedNotebook:
             file.path,
             parameters=facts.parameters,
             assigned=facts.assigned or {},
+            script=facts.script,
+            reads_outputs=facts.reads_outputs,
         )
     try:
         found = scan(project).get(name)
@@ -352,6 +362,8 @@ class _Scanner:
             ),
             source_sha256=source.sha256,
             reads_itself=any(call.notebook == file.name for call in loads),
+            script=facts.script,
+            reads_outputs=facts.reads_outputs,
         )
 
     def imports(

@@ -58,6 +58,8 @@ class RunFacts:
     manifest : str
         The manifest's file.
     code_version, git_commit, python, data_version : str or None
+    lock : str or None
+        The file with the versions of the notebook's own environment.
     given : mapping of str to object
         The parameters that the run set, except secret ones, as JSON.
     counts : bool
@@ -76,6 +78,7 @@ class RunFacts:
     code_version: str | None = None
     git_commit: str | None = None
     python: str | None = None
+    lock: str | None = None
     data_version: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     given: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -156,7 +159,7 @@ def _noted(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _sources(facts: RunFacts) -> dict[str, Path]:
-    """The notebook and its helper modules, by their paths in the project."""
+    """The notebook, its helper modules and its lock, by their paths in the project."""
     found = [Path(facts.notebook)]
     for name in facts.helpers:
         parts = name.split(".")
@@ -167,6 +170,8 @@ def _sources(facts: RunFacts) -> dict[str, Path]:
             if path is not None:
                 found.append(path)
                 break
+    if facts.lock is not None and Path(facts.lock).is_file():
+        found.append(Path(facts.lock))
     return {_shown(str(path), facts.project_root): path for path in found}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import NotebookText, cell_at, cell_label, notebook_cells
 from research_jobs.notebook.decoding import decode_source
+from research_jobs.notebook.script_metadata import script_block
 from research_jobs.notebook.source import parse_source
 from research_jobs.notebook.walk import Digest
 
@@ -47,6 +48,8 @@ def changed_parts(name: str, before: bytes, after: bytes) -> list[str]:
         ``"notebooks/prices.py, function clean"``, ``'notebooks/signals.py, cell 3 "Smooth"'``.
         Empty where only comments, prose or formatting differ.
     """
+    if not name.endswith(".py"):  # a lock
+        return [name] if before != after else []
     try:
         old, new = _parts(name, before), _parts(name, after)
     except (ResearchJobsError, RecursionError):
@@ -92,7 +95,10 @@ def _parts(name: str, content: bytes) -> _Parts:
         else:
             named.setdefault(label, Digest()).add(statement)
     return _Parts(
-        {label: digest.hexdigest() for label, digest in named.items()},
+        {
+            **{label: digest.hexdigest() for label, digest in named.items()},
+            "script metadata": script_block(text),
+        },
         tuple((label, digest.hexdigest()) for label, digest in loose.items()),
     )
 

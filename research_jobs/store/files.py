@@ -135,6 +135,12 @@ class FolderLock:
             return False
         return True
 
+    @property
+    def descriptor(self) -> int:
+        """int: what holds it; a process that inherits it holds it too."""
+        assert self._descriptor is not None
+        return self._descriptor
+
     def same_folder(self) -> bool:
         """Whether the path still names the folder that is locked (it may have been replaced)."""
         assert self._descriptor is not None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from research_jobs.environments.declared import Environment, declared_environment
 from research_jobs.errors import RunError
 from research_jobs.notebook.discovery import walk_folder
 from research_jobs.notebook.parameters import convert_parameters
@@ -160,6 +161,7 @@ class Call:
     manifest: Manifest
     parameters: Mapping[str, Any]
     partition: PartitionKey | None
+    environment: Environment | None
 
     def request(self, **places: Any) -> RunRequest:
         """Its request; `places` as in `build_request`."""
@@ -187,6 +189,7 @@ class Call:
             stderr=stderr,
             isolation=isolation or self.spec.isolation,
             python=self.spec.python,
+            environment=self.environment,
         )
 
 
@@ -221,9 +224,12 @@ def prepare_call(
         **(parameters or {}),
     }
     values = convert_parameters(found.parameters, given, notebook=found.name)
+    environment = declared_environment(place, found, spec, manifest)
+    if environment is not None and environment.problem is not None:
+        raise environment.problem
     if timeout is not None:
         spec = spec.model_copy(update={"timeout": timeout})
-    return Call(place, found, spec, manifest, values, partition)
+    return Call(place, found, spec, manifest, values, partition, environment)
 
 
 def run_error(result: Outcome) -> RunError:

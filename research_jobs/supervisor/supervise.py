@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -14,11 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
+from research_jobs.environments.declared import Environment
+from research_jobs.environments.installer import Installer
+from research_jobs.environments.interpreters import resolve_interpreter
+from research_jobs.environments.making import prepare
+from research_jobs.errors import InstallError
 from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import RunRequest
 from research_jobs.runtime import processes
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.fresh import in_project
+from research_jobs.runtime.masking import Masker
 from research_jobs.supervisor.connection import (
     GUARDIAN_SLACK,
     CancelToken,
@@ -35,7 +41,7 @@ from research_jobs.supervisor.interpreter import (
 from research_jobs.supervisor.preloading import start_template
 from research_jobs.supervisor.template import Template, TemplateGoneError, TemplateUnfitError
 
-__all__ = ["Isolation", "Supervisor", "changed_at_start", "resolve_interpreter"]
+__all__ = ["Isolation", "Supervisor", "changed_at_start"]
 
 Isolation: TypeAlias = Literal["fork", "spawn"]
 
@@ -174,6 +180,7 @@ class Supervisor:
         stderr: int,
         isolation: Isolation | None = None,
         python: str | None = None,
+        environment: Environment | None = None,
         cancel: CancelToken | None = None,
     ) -> Outcome:
         """Run one notebook and return its result; blocks without using CPU.
@@ -187,6 +194,9 @@ class Supervisor:
             By default ``fork`` if possible.
         python : str, optional
             Another interpreter.
+        environment : Environment, optional
+            Its interpreter runs the notebook. It is made before the run if it is not there, and
+            that is logged to `stderr`.
         cancel : CancelToken, optional
             Ends the run.
 
@@ -204,21 +214,29 @@ class Supervisor:
             isolation = "spawn"
             notes = (f"started cold: {early} is read when the interpreter or a library starts",)
         started_at, started = time.time(), time.monotonic()
+        cancelled = Outcome(
+            State.CANCELLED,
+            failure=Failure(headline=f"{shown_path(request)}: cancelled before it started"),
+            started_at=started_at,
+            isolation=isolation,
+        )
         if cancel is not None and cancel.is_cancelled:
-            return Outcome(
-                State.CANCELLED,
-                failure=Failure(headline=f"{shown_path(request)}: cancelled before it started"),
-                started_at=started_at,
-                isolation=isolation,
-            )
+            return cancelled
         try:
+            if environment is not None:
+                interpreter = _prepared(environment, request, stderr, cancel)
+                if environment.lock is None:
+                    notes += (f"{environment.notebook} has no lock: its versions may change",)
             result = self._run(request, stdout, stderr, isolation, interpreter, cancel)
-        except StartError as error:
+        except (StartError, InstallError) as error:
+            if cancel is not None and cancel.is_cancelled and isinstance(error, InstallError):
+                return cancelled
+            kind = type(error)
             result = failed(
                 Failure(
                     headline=f"{shown_path(request)}: {error.headline}",
                     traceback=error.details or "",
-                    exception="research_jobs.supervisor.interpreter.StartError",
+                    exception=f"{kind.__module__}.{kind.__name__}",
                 )
             )
             return replace(
@@ -355,6 +373,19 @@ class Supervisor:
         template.close()
 
 
+def _prepared(
+    environment: Environment, request: RunRequest, stderr: int, cancel: CancelToken | None
+) -> str:
+    """The interpreter of a notebook's environment; what making it says goes to its log."""
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(stderr, f"{line}\n".encode())
+
+    hide = Masker(tuple(request.secrets.values())).text
+    return prepare(environment, Installer(Path(request.project_root), say, hide, cancel))
+
+
 class _MisfitError(Exception):
     """The template's imports would differ in this run, so the run starts cold."""
 
@@ -374,12 +405,3 @@ def changed_at_start(environment: Mapping[str, str]) -> str | None:
         if os.environ.get(name) != value:
             return name
     return None
-
-
-def resolve_interpreter(python: str | None, project: str) -> str | None:
-    """The path of an interpreter named in the manifest: on the PATH, or from the project's root."""
-    if python is None:
-        return None
-    if os.sep not in python:
-        return shutil.which(python) or python
-    return str(Path(project) / Path(python).expanduser())

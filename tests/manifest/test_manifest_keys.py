@@ -54,6 +54,7 @@ NOTEBOOK = SHARED | {
     "parameters": {"n": 1},
     "variants": {"eu": {"n": 2}},
     "partitions": {"by": "day", "start": "2020-01-01"},
+    "dependencies": ["pandas<3"],
     "deps": ["raw/x"],
     "after": ["performance_report"],
     "automation": "eager",

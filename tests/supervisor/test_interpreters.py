@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
+from research_jobs.environments.interpreters import resolve_interpreter
 from research_jobs.outcome import State
 from research_jobs.store.codec import read_output
-from research_jobs.supervisor.supervise import resolve_interpreter
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 

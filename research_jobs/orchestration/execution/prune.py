@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from research_jobs.environments.making import prune_environments
 from research_jobs.errors import PruneError, ResearchJobsError, innermost_line
 from research_jobs.filesystem import folder_bytes, write_atomically
 from research_jobs.orchestration.compat.pruning import can_prune, forgotten_files
@@ -213,6 +214,12 @@ def _state(site: _Site) -> Iterator[Pruned]:
     yield Pruned(".research_jobs", len(found), sum(size for _, size in found))
 
 
+def _environments(site: _Site) -> Iterator[Pruned]:
+    asked = [entry.environment for entry in site.catalog if entry.environment is not None]
+    found = prune_environments(site.catalog.project, asked, site.now, dry_run=site.dry_run)
+    yield Pruned("environments", len(found), sum(size for _, size in found))
+
+
 def _vacuum(site: _Site) -> Iterator[Pruned]:
     found = list(vacuum(site.instance, dry_run=site.dry_run))
     left = "; ".join(f"{name}: {why}" for name, _, why in found if why)
@@ -227,5 +234,6 @@ _PARTS: Mapping[str, Callable[[_Site], Iterator[Pruned]]] = {
     "versions": _versions,
     "objects of no version": _objects,
     ".research_jobs": _state,
+    "environments": _environments,
     "free space of the database": _vacuum,
 }

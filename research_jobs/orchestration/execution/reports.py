@@ -175,6 +175,7 @@ def _facts(catalog: Catalog, entry: Entry, header: ReportHeader, made: Made) -> 
     project, notebook = catalog.project, entry.notebook
     folder = Path(notebook.path).parent
     secrets = secret_values(entry.spec, catalog.manifest)
+    environment = entry.environment
 
     def told(values: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -193,7 +194,8 @@ def _facts(catalog: Catalog, entry: Entry, header: ReportHeader, made: Made) -> 
         third_party=notebook.third_party,
         code_version=header.code_version,
         git_commit=header.git_commit,
-        python=entry.spec.python,
+        python=entry.python,
+        lock=str(environment.lock_path) if environment is not None else None,
         data_version=made.data_version,
         given=told(made.given),
         counts=made.counts,

@@ -177,6 +177,7 @@ class Work:
                     stderr=self.stderr,
                     isolation=spec.isolation,
                     python=spec.python,
+                    environment=self.entry.environment,
                     cancel=cancel,
                 )
             data_version = content_version(outcome.outputs)

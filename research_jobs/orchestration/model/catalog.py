@@ -11,8 +11,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from research_jobs.environments.declared import Environment, declared_environment
+from research_jobs.environments.making import existing_python
 from research_jobs.errors import (
     DependencyCycleError,
+    DependencyError,
     PartitionError,
     ResearchJobsError,
     SourceLocation,
@@ -22,6 +25,7 @@ from research_jobs.manifest import Manifest, NotebookSpec, load_manifest
 from research_jobs.notebook.lineage import shortest_cycle, strongly_connected
 from research_jobs.notebook.parameters import convert_parameters
 from research_jobs.notebook.scan import Scan, ScannedNotebook, scan
+from research_jobs.notebook.version import code_version
 from research_jobs.orchestration.model.crons import remembered_crons
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.project import Project
@@ -51,6 +55,8 @@ class Entry:
         Whether it loads its own earlier outputs.
     parameters : mapping
         The manifest's values, converted.
+    environment : Environment or None
+        The one that it asks for; None where it runs in the project's.
     """
 
     notebook: ScannedNotebook
@@ -61,6 +67,13 @@ class Entry:
     assets: tuple[tuple[str, ...], ...] = ()
     reads_itself: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    environment: Environment | None = None
+
+    @property
+    def python(self) -> str | None:
+        """Str or None: the interpreter that runs it, as far as there is one; None is ours."""
+        made = existing_python(self.environment) if self.environment is not None else None
+        return made or self.spec.python
 
     @property
     def name(self) -> str:
@@ -140,11 +153,14 @@ def load_catalog(project: Project) -> Catalog:
         # Where imports are looked up is said by the manifest, which needs the names first.
         scanned = scan(project, sys_path=manifest.defaults.sys_path)
     known = {notebook.name: notebook for notebook in scanned.notebooks}
-    entries = {notebook.name: _entry(manifest, notebook, known) for notebook in scanned.notebooks}
+    entries = {
+        notebook.name: _entry(project, manifest, notebook, known) for notebook in scanned.notebooks
+    }
     return Catalog(project, scanned, manifest, _break_cycles(entries))
 
 
 def _entry(
+    project: Project,
     manifest: Manifest,
     notebook: ScannedNotebook,
     known: Mapping[str, ScannedNotebook],
@@ -163,6 +179,15 @@ def _entry(
             parameters = _parameters(manifest, notebook, spec)
         except ResearchJobsError as wrong:
             error = wrong
+    environment: Environment | None = None
+    try:
+        environment = declared_environment(project, notebook, spec, manifest)
+        if environment is not None:
+            error = error or environment.problem
+            version = code_version(notebook.code_version, {"environment": environment.version})
+            notebook = replace(notebook, code_version=version)
+    except DependencyError as wrong:
+        error = error or wrong
     upstream, assets, warnings = _needs(manifest, notebook, spec, known)
     warnings += [problem.error.headline for problem in problems[1:]]
     return Entry(
@@ -174,6 +199,7 @@ def _entry(
         assets=assets,
         reads_itself=notebook.reads_itself or notebook.name in upstream,
         parameters=parameters,
+        environment=environment,
     )
 
 

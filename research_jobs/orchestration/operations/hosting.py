@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from research_jobs.environments.making import environment_files, existing_python
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.compat.remembering import remember
@@ -114,9 +115,12 @@ def _open_an_instance() -> None:
 def _interpreters(catalog: Catalog) -> set[str | None]:
     """The interpreters that notebooks run under: None is this one."""
     return {
-        entry.spec.python
+        entry.python
         for entry in catalog
-        if entry.error is None and entry.spec.isolation != "spawn"
+        if entry.error is None
+        and entry.spec.isolation != "spawn"
+        # An environment that is not there is made by the first run, and then watched.
+        and (entry.environment is None or existing_python(entry.environment) is not None)
     }
 
 
@@ -131,6 +135,9 @@ def _files(catalog: Catalog) -> Iterator[str]:
     yield str(project.root / ".env")
     yield str(Path(sys.prefix, "pyvenv.cfg"))
     yield from catalog.scan.files
+    for entry in catalog:
+        if entry.environment is not None:
+            yield from map(str, environment_files(entry.environment))
 
 
 def _folders(catalog: Catalog) -> Iterator[str]:

@@ -27,6 +27,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from research_jobs.environments.versions import LOCKS
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.instance import open_instance
@@ -162,7 +163,7 @@ def _matters(root: Path, path: str, *, folder: bool) -> bool:
     parts = Path(path).parts
     if any(part.startswith(".") or part == "__pycache__" for part in parts):
         return False
-    return folder or path.endswith(_SUFFIXES)
+    return folder or path.endswith(_SUFFIXES) or (path.endswith(".txt") and LOCKS in parts)
 
 
 def _folders(catalog: Catalog) -> Iterator[tuple[str, bool]]:

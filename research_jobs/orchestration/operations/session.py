@@ -65,8 +65,12 @@ class Session:
 
     def remember_preload(self) -> None:
         """Let the next command begin with the template that this one needs."""
-        warm = [entry for entry in self.catalog if entry.error is None and not entry.spec.python]
-        if any(entry.spec.isolation != "spawn" for entry in warm):
+        ours = [
+            entry
+            for entry in self.catalog
+            if entry.error is None and not entry.spec.python and entry.environment is None
+        ]
+        if any(entry.spec.isolation != "spawn" for entry in ours):
             remember_preload(self.project, self.catalog.preload, self.catalog.sys_path)
 
     def select(
