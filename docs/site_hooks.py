@@ -24,6 +24,8 @@ GENERATED = {
     "decisions/index.md": decisions.page,
 }
 """Page to the function that writes it."""
+SHOWN = {page: source for source, page in links.HOME.items()}
+"""Page to the file at the top of the repository that it shows."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -40,12 +42,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages."""
+    """Add the generated pages, and those that are not in docs/."""
     for place, write in GENERATED.items():
         files.append(File.generated(config, place, content=write(ROOT)))
+    for place, source in SHOWN.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, place, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
     """Point links that leave docs/ to the repository."""
-    return links.for_site(markdown, page.file.src_uri, ROOT, f"{config.repo_url}")
+    place = page.file.src_uri
+    return links.for_site(markdown, SHOWN.get(place, f"docs/{place}"), ROOT, f"{config.repo_url}")

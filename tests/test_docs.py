@@ -198,9 +198,12 @@ def test_links_of_the_site() -> None:
     """What is outside docs/ is in the repository, and a folder is its index; code stays."""
     shown = "[a](../README.md) [b](../deploy/README.md#x) [c](decisions/) [d](outputs.md#y)\n"
     shown += "```python\nf[0](../README.md)\n```\n"
-    assert links.for_site(shown, "faults.md", ROOT, "https://x/y") == (
-        "[a](index.md) [b](https://x/y/blob/main/deploy/README.md#x) [c](decisions/index.md) "
+    assert links.for_site(shown, "docs/faults.md", ROOT, "https://x/y") == (
+        "[a](overview.md) [b](https://x/y/blob/main/deploy/README.md#x) [c](decisions/index.md) "
         "[d](outputs.md#y)\n```python\nf[0](../README.md)\n```\n"
+    )
+    assert links.for_site("[a](docs/images/ui.png) [b](LICENSE)", "README.md", ROOT, "x") == (
+        "[a](images/ui.png) [b](x/blob/main/LICENSE)"
     )
 
 

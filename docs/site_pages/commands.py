@@ -32,5 +32,5 @@ def _help(name: str) -> str:
     module = import_module(
         f"research_jobs.cli.{name}_" if iskeyword(name) else f"research_jobs.cli.{name}"
     )
-    with patch.dict(os.environ, {"COLUMNS": "100", "NO_COLOR": "1"}):
+    with patch.dict(os.environ, {"COLUMNS": "82", "NO_COLOR": "1"}):
         return main._parser(name, module).format_help()  # noqa: SLF001 - the one that `main` uses

@@ -6,23 +6,28 @@ import os.path
 import re
 from pathlib import Path
 
-__all__ = ["for_site"]
+__all__ = ["HOME", "for_site"]
 
 LINK = re.compile(r"(\]\()((?!\w+:|#|/)[^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
-HOME = {"README.md": "index.md"}
-"""A page of the repository to the site's page with the same content."""
+HOME = {
+    "README.md": "overview.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
+"""A file at the top of the repository to the page that shows it."""
 
 
-def for_site(markdown: str, page: str, root: Path, repository: str) -> str:
+def for_site(markdown: str, source: str, root: Path, repository: str) -> str:
     """Replace links that leave docs/ or name a folder of it.
 
     Parameters
     ----------
     markdown : str
         The page's text.
-    page : str
-        Its path in docs/.
+    source : str
+        Its path in the repository.
     root : Path
         The checkout.
     repository : str
@@ -33,19 +38,20 @@ def for_site(markdown: str, page: str, root: Path, repository: str) -> str:
     str
         The text with links to pages of the site, or to the repository.
     """
-    folder = os.path.dirname(page)  # noqa: PTH120 - an address, not a path
+    # Addresses, not paths of this machine.
+    folder = os.path.dirname(source)  # noqa: PTH120
+    here = os.path.dirname(HOME.get(source, source.removeprefix("docs/"))) or "."  # noqa: PTH120
 
     def target(link: re.Match[str]) -> str:
-        place = os.path.normpath(os.path.join("docs", folder, link[2]))  # noqa: PTH118 - as above
+        place = os.path.normpath(os.path.join(folder, link[2]))  # noqa: PTH118
         anchor = link[3] or ""
+        is_folder = (root / place).is_dir()
+        page = HOME.get(place)
         if place.startswith("docs/"):
-            if (root / place).is_dir():
-                return f"{link[1]}{link[2].rstrip('/')}/index.md{anchor}"
-            return link[0]
-        if place in HOME and not anchor:
-            return f"{link[1]}{os.path.relpath(HOME[place], folder or '.')}"
-        kind = "tree" if (root / place).is_dir() else "blob"
-        return f"{link[1]}{repository}/{kind}/main/{place}{anchor}"
+            page = place.removeprefix("docs/") + ("/index.md" if is_folder else "")
+        if page is not None:
+            return f"{link[1]}{os.path.relpath(page, here)}{anchor}"
+        return f"{link[1]}{repository}/{'tree' if is_folder else 'blob'}/main/{place}{anchor}"
 
     parts: list[str] = []
     end = 0
