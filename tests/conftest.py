@@ -41,7 +41,7 @@ SLOW = (
     "runtime/test_rehearsal.py", "runtime/test_template.py",
     "store/test_commit.py", "store/test_crash.py", "store/test_damage.py", "store/test_matrix.py",
     "store/test_remote.py", "store/test_repartition.py",
-    "test_another_user.py", "test_quickstart.py", "test_rooms.py",
+    "test_another_user.py", "test_quickstart.py", "test_rooms.py", "testing",
 )  # fmt: skip
 # What starts a server, by folder, file or fixture.
 SERVERS = (

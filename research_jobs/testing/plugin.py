@@ -42,12 +42,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the folder of notebooks to what is collected, unless the command says what is."""
-    given = config.args_source is pytest.Config.ArgsSource.ARGS
-    if given or not config.getoption("notebooks", default=False):
+    if not config.getoption("notebooks", default=False):
         return
+    from research_jobs.errors import ProjectError
     from research_jobs.testing.place import project_of
 
-    folder = project_of(config).notebooks
+    try:
+        folder = project_of(config).notebooks
+    except ProjectError as error:
+        raise pytest.UsageError(error.headline) from None
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return
     collected = [(config.invocation_params.dir / argument).resolve() for argument in config.args]
     if not any(folder.is_relative_to(above) for above in collected):
         config.args.append(str(folder))

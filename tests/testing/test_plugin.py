@@ -272,6 +272,16 @@ def test_lines_of_a_notebook_are_measured(
     assert "no-data-collected" not in result.stderr.str()
 
 
+def test_without_a_project_there_is_one_line(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--notebooks` where there are none is a usage error."""
+    monkeypatch.setenv("RESEARCH_JOBS_PROJECT", str(pytester.path))
+    result = pytester.runpytest_inprocess(*PLUGIN, "--notebooks")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.str().startswith(f"ERROR: {pytester.path} (RESEARCH_JOBS_PROJECT) has no")
+
+
 def test_a_project_without_notebooks_pays_nothing(tmp_path: Path) -> None:
     """The plugin imports nothing of ours but itself."""
     code = (
