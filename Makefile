@@ -35,14 +35,18 @@ test: $(VENV)/.installed-dev  ## Check formatting, lint, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not long"
+
+.PHONY: test-long
+test-long: $(VENV)/.installed-dev  ## Run the tests that `make test` leaves out: more cases of deployments, alerts, a soak
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m long
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev  ## Run the tests that need no server, browser or process of their own
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
 
 .PHONY: verify
-verify: test docs test-wheel bench simulate  ## Run what takes too long for each change: the site, the oldest Dagster, benchmarks
+verify: test test-long docs test-wheel bench simulate  ## Run what takes too long for each change: the site, the oldest Dagster, benchmarks
 	@$(PYTHON) tests/support/other_dagster.py 1.12.0
 
 .PHONY: simulate

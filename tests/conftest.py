@@ -50,6 +50,30 @@ SERVERS = (
     "orchestration/test_dagster_contract_webserver.py", "orchestration/test_outages.py",
     "report/test_server.py", "runtime/test_browsers.py",
 )  # fmt: skip
+# Left to `make test-long`: siblings of what `make test` runs, each with services of its own.
+LONG = (
+    "cli/test_projects.py::test_two_projects_with_one_prefix_are_refused",
+    "cli/test_projects.py::test_a_claim_is_handed_over",
+    "e2e/test_deploy.py::test_a_tree_that_was_pulled_is_checked",
+    "e2e/test_deploy.py::test_local_files_are_part_of_the_new_tree",
+    "e2e/test_deploy.py::test_packages_are_not_installed_but_named",
+    "e2e/test_deploy.py::test_where_nobody_serves",
+    "e2e/test_deploy.py::test_a_server_of_another_folder",
+    "e2e/test_deploy.py::test_a_branch_that_has_diverged",
+    "e2e/test_monitoring.py::test_again_from_failure",
+    "e2e/test_monitoring.py::test_without_a_daemon_the_next_command_notices_it",
+    "e2e/test_soak.py",
+    "notify/test_from_event.py::test_two_notebooks_of_one_cause",
+    "notify/test_from_event.py::test_slow",
+    "notify/test_from_event.py::test_disk",
+    "notify/test_from_event.py::test_service",
+    "notify/test_from_event.py::test_clock",
+    "notify/test_from_event.py::test_history",
+    "orchestration/test_doctor.py::test_code_that_is_not_what_is_on_disk",
+    "resident/test_freshness.py::test_helper_outside_the_folder",
+    "resident/test_freshness.py::test_another_store_is_not_written",
+    "resident/test_freshness.py::test_another_environment_is_not_served",
+)
 FIXTURES = {
     "postgres": "servers", "own_postgres": "servers", "s3": "servers", "sftp": "servers",
     "chromium": "browser",
@@ -65,6 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
         marks |= {mark for mark, places in (("slow", SLOW), ("servers", SERVERS))
                   if any(f"{place}/".startswith(f"{one}/") for one in places)}  # fmt: skip
+        marks |= {"long" for one in LONG if f"{place}::{item.name}".startswith(one)}
         for mark in sorted(marks):
             item.add_marker(mark)
     # Files that take long begin first, so that no worker is left alone with them at the end.
