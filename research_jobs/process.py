@@ -10,24 +10,31 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["gc_paused", "gc_resume", "hand_down", "hands_down", "usable_cores"]
+__all__ = ["gc_paused", "gc_resume", "hand_down", "hands_down", "host_pid", "usable_cores"]
 
 _hands_down = False
+_host: int | None = None
 
 
 def hand_down(*, on: bool) -> None:
     """Say whether processes that this one forks go on with its helpers.
 
     Helpers are the templates and the process that makes reports. Elsewhere they belong to the
-    process that started them, and a fork forgets them.
+    process that started them, and a fork forgets them. A fork of such a process turns it off.
     """
-    global _hands_down
+    global _hands_down, _host
+    _host = os.getppid() if _hands_down and not on else None
     _hands_down = on
 
 
 def hands_down() -> bool:
     """Whether processes that this one forks go on with its helpers."""
     return _hands_down
+
+
+def host_pid() -> int | None:
+    """The host from which this process was forked, if it was."""
+    return _host
 
 
 def usable_cores() -> int:

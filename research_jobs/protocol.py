@@ -22,6 +22,7 @@ from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, 
 __all__ = [
     "FRAME_LIMIT",
     "PROTOCOL_VERSION",
+    "Keep",
     "OutputRequest",
     "PartitionKey",
     "ProtocolError",
@@ -90,6 +91,31 @@ class PartitionKey:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """That the process stays when the run has failed, to be looked at.
+
+    Parameters
+    ----------
+    folder : str
+        An empty private folder: what is kept says there what it is and how to enter it.
+    seconds : float
+        It is ended after so long.
+    owner : int or None
+        Pid of a process that it does not outlive.
+    always : bool
+        Whether it also stays when the run succeeded.
+    source : str
+        The notebook's file from which the remaining cells are read: where it is edited.
+    """
+
+    folder: str
+    seconds: float
+    owner: int | None = None
+    always: bool = False
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class RunRequest:
     """All that the fresh process needs to know of one run.
 
@@ -138,6 +164,8 @@ class RunRequest:
         Variable to value: values masked in everything the run leaves behind.
     metadata : mapping of str to str
         Written into each output's Parquet footer.
+    keep : Keep or None
+        Whether the process stays when the run has failed.
     """
 
     run_id: str
@@ -168,6 +196,7 @@ class RunRequest:
     environment: Mapping[str, str] = field(default_factory=_empty)
     secrets: Mapping[str, str] = field(default_factory=_empty)
     metadata: Mapping[str, str] = field(default_factory=_empty)
+    keep: Keep | None = None
 
 
 def encode(record: RunRequest | Outcome) -> bytes:
@@ -213,12 +242,13 @@ def decode(payload: bytes) -> RunRequest | Outcome:
 
 
 def _request(value: dict[str, Any]) -> RunRequest:
-    partition = value.get("partition")
+    partition, keep = value.get("partition"), value.get("keep")
     fields: dict[str, Any] = value | {
         "sys_path": tuple(value["sys_path"]),
         "partition": PartitionKey(**partition) if partition else None,
         "outputs": tuple(OutputRequest(**item) for item in value["outputs"]),
         "results": tuple(value["results"]),
+        "keep": Keep(**keep) if keep else None,
     }
     return RunRequest(**fields)
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "diff": "what differs between two runs of a notebook: its outputs and what it shows",
     "try": "run notebooks as they stand, and compare with what is published; nothing counts",
     "rerun": "run a past run again, with its code, parameters and inputs, and compare",
+    "debug": "a prompt or a kernel in the process of a failed run, before the cells that remain",
     "lookahead": "whether notebooks used what was not known yet: a sample, with inputs cut",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
@@ -58,7 +59,7 @@ COMMANDS = {
 """Command to summary, in the order of the help."""
 
 GROUPS = {
-    "Run": ("run", "backfill", "try", "rerun"),
+    "Run": ("run", "backfill", "try", "rerun", "debug"),
     "Look": ("status", "list", "show", "report", "diff", "account", "space"),
     "Write": (
         "new",

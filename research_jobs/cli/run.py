@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print what would run, and run nothing"
     )
     add_parameters(parser)
+    parser.add_argument(
+        "--keep-on-failure",
+        metavar="TIME",
+        help="keep the process of a notebook that fails for so long (2h): "
+        "research-jobs debug NOTEBOOK enters it",
+    )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.epilog = (
         "Exit code: 0 when every notebook succeeded or was skipped, 1 when one did not, "
@@ -100,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             partition=arguments.partition,
             values=read_parameters(arguments.parameter),
             named=bool(arguments.notebooks),
+            keep=arguments.keep_on_failure,
         )
         if arguments.dry_run:
             return _foretell(call, as_json=arguments.json)

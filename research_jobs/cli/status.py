@@ -21,6 +21,7 @@ from research_jobs.cli.output import (
 from research_jobs.errors import ParameterError
 from research_jobs.outcome import totals
 from research_jobs.project import Project, find_project
+from research_jobs.supervisor.kept import kept_processes
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.operations.overview import Attention, NotebookLine, Overview
@@ -128,6 +129,10 @@ def _show(project: Project, overview: Overview) -> None:
     if unusual:
         print()
     _show_notebooks(overview.notebooks, overview.now)
+    for kept in kept_processes(project):
+        until = datetime.fromtimestamp(kept.until, overview.now.tzinfo)
+        print(f"\nKept until {until:%a %H:%M}: the process of {kept.label}, run {kept.run_id[:8]}.")
+        print(f"    research-jobs debug {kept.notebook}")
     ended = totals(overview.ended) or "no runs"
     zone = zone_name(overview.now)
     print()

@@ -40,9 +40,11 @@ from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
+from research_jobs.runtime.kept import offer, wait_for_visits
 from research_jobs.runtime.measuring import measure_coverage
 from research_jobs.runtime.ownership import as_owner, claim_run, leave, owns_run
 from research_jobs.runtime.recording import open_recorder
+from research_jobs.runtime.remaining import Position
 from research_jobs.runtime.workers import become_main
 from research_jobs.store.view import VIEW_VARIABLE
 
@@ -104,10 +106,16 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
     channel = _Channel(descriptor)
     status = 1
     try:
-        result = _run(request, channel, partial(become_main, refusals=refusals))
+        position = Position()
+        result = _run(request, channel, partial(become_main, refusals=refusals), position)
         failpoint("child-before-record")
+        offered = offer(request.keep, position, result) if request.keep is not None else None
+        if offered is not None:
+            channel.send(offered[1])
         channel.send(_frame(result))
         failpoint("child-after-record")
+        if offered is not None:
+            wait_for_visits(offered[0], descriptor, request, position)
         status = 0 if result.state.ok else 1
     except BaseException:  # noqa: BLE001 - nothing could handle it any more
         with contextlib.suppress(Exception):
@@ -117,12 +125,15 @@ def run_child(request: RunRequest, descriptor: int, refusals: int) -> NoReturn:
 
 
 def _run(
-    request: RunRequest, channel: _Channel, on_module: Callable[[ModuleType], None]
+    request: RunRequest,
+    channel: _Channel,
+    on_module: Callable[[ModuleType], None],
+    position: Position,
 ) -> Outcome:
     recorder = open_recorder(request.capture_path, tuple(request.secrets.values()))
     measure_coverage(request.project_root)
     try:
-        result = _import_and_stage(request, channel, recorder, on_module)
+        result = _import_and_stage(request, channel, recorder, on_module, position)
     except BaseException:
         recorder.end(str(failed(Failure("")).state))
         raise
@@ -135,49 +146,70 @@ def _import_and_stage(
     channel: _Channel,
     recorder: Recorder,
     on_module: Callable[[ModuleType], None],
+    position: Position,
 ) -> Outcome:
     try:
-        text = read_notebook_text(Path(request.path))
+        text = position.text = read_notebook_text(Path(request.path))
     except ResearchJobsError as error:
         return _failed(request, error)
     set_context(_context(request))
     if request.view is not None:
         os.environ[VIEW_VARIABLE] = request.view
-    begun: list[Cell] = []
+
+    def started(module: ModuleType) -> None:
+        position.module = module
+        on_module(module)
 
     def on_cell(cell: Cell) -> None:
-        begun.append(cell)
+        position.begun.append(cell)
         with contextlib.suppress(OSError):  # reported at the end, not as the notebook's error
             channel.send(_cell_message(cell))
 
     root = Path(request.project_root)
 
-    def describe(error: BaseException) -> str:
-        return describe_failure(error, text, root).traceback
+    def describe(error: BaseException) -> Failure:
+        return describe_failure(error, text, root)
 
     outcome = Outcome(state=State.SUCCEEDED, source_sha256=text.sha256)
     try:
         namespace, used, note = as_owner(
-            lambda: _import(request, text, recorder, on_module, on_cell), describe
+            lambda: _import(request, text, recorder, started, on_cell),
+            lambda error: describe(error).traceback,
         )
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
         return replace(outcome, state=State.SKIPPED, skip_reason=skipped.reason)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures
-        failure = describe_failure(error, text, root)
+        position.error = error
+        failure = describe(error)
         if isinstance(error, SystemExit):
             failure = _tell_exit(failure, error)
         return failed(_bounded(failure), outcome)
+    return _staged(request, channel, namespace, outcome, describe)
+
+
+def _staged(
+    request: RunRequest,
+    channel: _Channel,
+    namespace: Mapping[str, Any],
+    outcome: Outcome,
+    describe: Callable[[BaseException], Failure],
+) -> Outcome:
+    """The outcome of a notebook all of whose cells have run, with its outputs."""
+
+    def as_text(error: BaseException) -> str:
+        return describe(error).traceback
+
     try:
         with contextlib.suppress(OSError):
             channel.send(message("Stage"))
-        outputs, checks, left_out = as_owner(lambda: _stage(request, namespace), describe)
-        results = as_owner(lambda: hand_over(request, namespace), describe)
-        as_owner(_finish_threads, describe)
+        outputs, checks, left_out = as_owner(lambda: _stage(request, namespace), as_text)
+        results = as_owner(lambda: hand_over(request, namespace), as_text)
+        as_owner(_finish_threads, as_text)
     except ResearchJobsError as error:
-        return replace(_failed(request, error), source_sha256=text.sha256)
+        return replace(_failed(request, error), source_sha256=outcome.source_sha256)
     except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt while staging included
-        return failed(_bounded(describe_failure(error, text, root)), outcome)
+        return failed(_bounded(describe(error)), outcome)
     notes = (*outcome.notes, *left_out)
     return replace(outcome, outputs=outputs, checks=checks, results=results, notes=notes)
 
@@ -199,6 +231,7 @@ def _import(
             parameter_types=request.parameter_types,
             on_module=on_module,
             on_cell=on_cell,
+            keep_loop=request.keep is not None,
         )
     except SystemExit as left:
         # exit() and exit(0) mean "done", as in a script: assigned outputs count, and outputs that

@@ -41,6 +41,7 @@ __all__ = [
     "remember_preloaded",
     "replace_environment",
     "settings_file",
+    "standard_streams",
     "stop_native_pools",
 ]
 
@@ -104,7 +105,7 @@ def prepare(*, stdout: int, stderr: int, keep: Collection[int], faults: int | No
     default_signals()
     _standard_descriptors(stdout, stderr)
     close_others(keep)
-    _standard_streams()
+    standard_streams()
     _blank_main()
     linecache.clearcache()
     fresh_randomness()
@@ -188,7 +189,7 @@ def replace_environment(environment: Mapping[str, str]) -> None:
         time.tzset()
 
 
-def _standard_streams() -> None:
+def standard_streams() -> None:
     """Open new streams: those of the template may be wrapped or have buffered text."""
     raw = io.FileIO(0, "r", closefd=False)
     raw.name = "<stdin>"  # type: ignore[misc]

@@ -23,6 +23,7 @@ from research_jobs.protocol import ProtocolError, RunRequest, decode, encode
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import FrameReader, parse_message, send_message
 from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
+from research_jobs.runtime.keeping import tell_kept
 from research_jobs.runtime.masking import Masker
 from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.notebook_process import NotebookProcess
@@ -119,6 +120,11 @@ class GuardedRun:
         self.cell: dict[str, Any] | None = None
         self.staging = False
         self.record: Outcome | None = None
+        #: what the notebook's process says of itself when it offers to stay
+        self.offered: dict[str, Any] | None = None
+        #: whether it stays when its run is over
+        self.kept = False
+        self.pumps: tuple[Pump, ...] = ()
         self.broken: str | None = None
         self.notes: list[str] = []
         #: why the run is being ended by us
@@ -144,23 +150,27 @@ class GuardedRun:
     def run(self, wake: int, stdout: int, stderr: int) -> bool:
         """Watch the notebook's process until nothing of it is left, and send the result.
 
-        Returns whether the result was sent and no thread or process of the run is left.
+        Returns whether the result was sent and no thread or process of the run is left. If the
+        process is `kept`, it is left.
         """
         signal.signal(signal.SIGTERM, self._take_signal)
-        pumps = self._start_pumps(stdout, stderr)
+        pumps = self.pumps = self._start_pumps(stdout, stderr)
         if self.request.timeout_s is not None:
             self.deadline = self.started + self.request.timeout_s
         try:
             self._wait(wake)
         finally:
-            left = self._clear_tree(wake)
+            left = [] if self.kept else self.clear_tree(wake)
+        if self.kept:
+            tell_kept(self, pumps, (stdout, stderr))
+            return False
         self._read_record()
         self._read_refusals()
         self._drain(pumps)
         self.watch.close()
         if not (self.begun or self.record or self.broken or self.reason):
             return False  # killed before it took its orders: the supervisor may ask again
-        result = self._result(left)
+        result = self.result(left)
         if self.supervisor_gone:
             return False
         with contextlib.suppress(OSError):
@@ -190,11 +200,10 @@ class GuardedRun:
             watched.add(self.supervisor_descriptor)
         for descriptor in watched:
             poller.register(descriptor, select.POLLIN)
-        while self.status is None:
+        while self.status is None and not self.kept:
             ready = {descriptor for descriptor, _events in poller.poll(self._patience())}
             if wake in ready:
-                empty(wake)
-                self._reap()
+                self.reap(wake)
             if records in ready:
                 self._read_record()
                 if self.records.closed or self.broken:
@@ -280,6 +289,8 @@ class GuardedRun:
         if kind == "Begun":
             self.begun = True
             send_message(self.control, "Started", pid=self.child)
+        elif kind == "Keep":
+            self.offered = value
         elif kind in ("Cell", "Stage"):
             # The ending reports the point at which we began to end it.
             if self.reason is None:
@@ -292,6 +303,11 @@ class GuardedRun:
             self.record = record
             self.deadline = None
             self.leave_deadline = time.monotonic() + self.request.grace_s
+            if self.offered is not None:
+                # A process that we are ending cannot stay.
+                self.kept = self.reason is None and not self.refused and self.status is None
+                with contextlib.suppress(OSError):
+                    send_message(self.process.channel, "Stay" if self.kept else "Leave")
 
     # -- ending -----------------------------------------------------------------------------
 
@@ -344,6 +360,11 @@ class GuardedRun:
         else:
             self.watch.kill()
 
+    def reap(self, wake: int) -> None:
+        """Reap what has ended, when `wake` is readable."""
+        empty(wake)
+        self._reap()
+
     def _reap(self) -> None:
         """Reap everything that has ended: the notebook's process and orphans of its tree."""
         while True:
@@ -357,7 +378,7 @@ class GuardedRun:
             if pid == self.child:
                 self.status = status
 
-    def _clear_tree(self, wake: int) -> list[str]:
+    def clear_tree(self, wake: int) -> list[str]:
         """End what is left of the tree, and return what it was."""
         at_once = self.supervisor_gone or self.status is None or self.reason is State.OUT_OF_MEMORY
         if not at_once:
@@ -410,7 +431,7 @@ class GuardedRun:
 
     # -- telling ----------------------------------------------------------------------------
 
-    def _result(self, left: list[str]) -> Outcome:
+    def result(self, left: list[str]) -> Outcome:
         usage, before = resource.getrusage(resource.RUSAGE_CHILDREN), self.usage_before
         if left:
             more = f" and {len(left) - 3} more" if len(left) > 3 else ""

@@ -37,6 +37,7 @@ from research_jobs.runtime.channel import (
     send_message,
 )
 from research_jobs.runtime.guarded_run import GivenRun, GuardedRun, Surroundings, empty
+from research_jobs.runtime.keeping import stay
 from research_jobs.runtime.notebook_process import NotebookProcess, name_after, name_spare
 
 __all__ = ["run_guardian", "start_guardian"]
@@ -61,16 +62,13 @@ def run_guardian(surroundings: Surroundings) -> NoReturn:
             os.setsid()
         processes.adopt_orphans()
         wake = _wake_up_for_children()
-        errors = os.dup(2)
+        forked = surroundings.isolation == "fork"
+        errors = os.dup(2) if forked else -1
         again = True
         while again:
             child = NotebookProcess.fork(surroundings.path)
             given = surroundings.next_run(wake)
-            again = (
-                given is not None
-                and _guard(surroundings, child, wake, given)
-                and surroundings.isolation == "fork"
-            )
+            again = given is not None and _guard(surroundings, child, wake, given) and forked
             if again:
                 _forget_run(wake, errors)
         status = 0
@@ -92,8 +90,9 @@ def _guard(
     """Guard one run; return whether nothing of it is left, so that another may follow."""
     # Errors here belong in the run's log.
     os.dup2(given.stderr, 2)
+    kept: GuardedRun | None = None
     try:
-        with socket.socket(fileno=given.control) as connection, contextlib.closing(child):
+        with socket.socket(fileno=given.control) as connection:
             start = receive_message(connection)
             payload = receive_frame(connection) if start is not None else None
             if start is None or payload is None:
@@ -112,11 +111,17 @@ def _guard(
                 },
                 payload,
             )
-            return guardian.run(wake, given.stdout, given.stderr)
+            clean = guardian.run(wake, given.stdout, given.stderr)
+            kept = guardian if guardian.kept else None
     finally:
         for descriptor in (given.stdout, given.stderr, given.supervisor_descriptor):
             if descriptor is not None:
                 os.close(descriptor)
+        if kept is None:
+            child.close()
+    if kept is not None:
+        stay(kept, wake)
+    return clean
 
 
 def _forget_run(wake: int, errors: int) -> None:

@@ -42,6 +42,8 @@ __all__ = [
     "Recorder",
     "describe_failure",
     "import_notebook",
+    "prime_linecache",
+    "set_parameters",
 ]
 
 PARAMETERS_TAG = "parameters"
@@ -56,6 +58,7 @@ def import_notebook(
     parameter_types: Mapping[str, str] = {},
     on_module: Callable[[ModuleType], None] | None = None,
     on_cell: Callable[[Cell], None] | None = None,
+    keep_loop: bool = False,
 ) -> tuple[ModuleType, dict[str, str]]:
     """Import a notebook under a module name, cell by cell.
 
@@ -75,6 +78,8 @@ def import_notebook(
         Called with the notebook's module before its first cell runs.
     on_cell : callable, optional
         Called with each code cell just before it runs.
+    keep_loop : bool
+        Whether the event loop of cells that await stays open, and this thread's, when one fails.
 
     Returns
     -------
@@ -90,10 +95,10 @@ def import_notebook(
     """
     taker = recorder if recorder is not None else NullRecorder()
     taker.start(text.cells)
-    _prime_linecache(text)
+    prime_linecache(text)
     with capture_streams(taker), open_display(taker) as display:
         loader = _Loader(module, text, taker, display, parameters, parameter_types)
-        loader.on_module, loader.on_cell = on_module, on_cell
+        loader.on_module, loader.on_cell, loader.keep_loop = on_module, on_cell, keep_loop
         finder = _Finder(module, loader)
         sys.meta_path.insert(0, finder)
         sys.modules.pop(module, None)
@@ -112,7 +117,7 @@ def _annotation(module: ModuleType, name: str) -> Any:
         return None
 
 
-def _prime_linecache(text: NotebookText) -> None:
+def prime_linecache(text: NotebookText) -> None:
     """Make tracebacks and ``inspect`` show what ran, even if the file is edited or deleted."""
     lines = text.text.splitlines(keepends=True)
     # Without a modification time checkcache() keeps the entry.
@@ -189,8 +194,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self._parameter_types = parameter_types
         self.on_module: Callable[[ModuleType], None] | None = None
         self.on_cell: Callable[[Cell], None] | None = None
+        self.keep_loop = False
         self._annotators: list[Callable[[Any], dict[str, Any]]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     # importlib's protocol
 
@@ -235,20 +240,28 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        ended = False
         try:
             for cell in cells:
                 self._run_cell(cell, module, loop)
+            ended = True
         finally:
-            try:
-                tasks = asyncio.all_tasks(loop)
-                for task in tasks:
-                    task.cancel()
-                if tasks:
-                    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-                loop.run_until_complete(loop.shutdown_asyncgens())
-            finally:
-                asyncio.set_event_loop(None)
-                loop.close()
+            if ended or not self.keep_loop:
+                self._close_loop(loop)
+
+    def _close_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
+        try:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
 
     def _run_cell(
         self, compiled: CompiledCell, module: ModuleType, loop: asyncio.AbstractEventLoop | None
@@ -304,14 +317,8 @@ class _Loader(importlib.machinery.SourceFileLoader):
             self._display.result(value)
 
     def _set_parameters(self, compiled: CompiledCell, module: ModuleType) -> None:
-        from research_jobs.notebook.restoring import restore_parameter
-
+        set_parameters(module, self._parameters, self._parameter_types)
         namespace = module.__dict__
-        for name, value in self._parameters.items():
-            default = namespace.get(name)
-            kind = self._parameter_types.get(name, "any")
-            annotation = _annotation(module, name) if kind == "enum" else None
-            namespace[name] = restore_parameter(value, kind, default, annotation, name=name)
         names = dict.fromkeys((*compiled.assigned, *self._parameters))
         self.used.update({name: _short(namespace[name]) for name in names if name in namespace})
 
@@ -343,6 +350,28 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
             self._annotators = [joined]
             namespace["__annotate__"] = joined
+
+
+def set_parameters(
+    module: ModuleType, parameters: Mapping[str, Any], types: Mapping[str, str]
+) -> None:
+    """Give a run's values to the parameters of a notebook, whose cell has run.
+
+    Parameters
+    ----------
+    module : ModuleType
+    parameters : mapping
+        JSON values.
+    types : mapping of str to str
+        As for `import_notebook`.
+    """
+    from research_jobs.notebook.restoring import restore_parameter
+
+    namespace = module.__dict__
+    for name, value in parameters.items():
+        kind = types.get(name, "any")
+        annotation = _annotation(module, name) if kind == "enum" else None
+        namespace[name] = restore_parameter(value, kind, namespace.get(name), annotation, name=name)
 
 
 class _Short(reprlib.Repr):

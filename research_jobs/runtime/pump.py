@@ -9,9 +9,10 @@ Standard library only, Python 3.10 and later.
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from research_jobs.runtime.masking import ByteStreamMasker, Masker
 from research_jobs.units import readable_size
@@ -19,6 +20,8 @@ from research_jobs.units import readable_size
 __all__ = ["BoundedLog", "Pump"]
 
 _CHUNK = 256 * 1024
+# A pipe has no more.
+_PIECES = 4
 
 
 class BoundedLog:
@@ -108,17 +111,51 @@ class Pump(threading.Thread):
 
     def __init__(self, source: int, log: BoundedLog) -> None:
         super().__init__(daemon=True)
-        self._source = source
+        self.source = source
         self.log = log
+        self._cut, self._cutter = os.pipe()
+        self._logged = threading.Event()
+        self._lock = threading.Lock()
+
+    def cut(self, patience: float) -> None:
+        """End the log after what has been written by now; what follows is drained to nowhere.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds.
+        """
+        with self._lock:
+            if not self._logged.is_set():
+                os.write(self._cutter, b"x")
+        self._logged.wait(patience)
 
     def run(self) -> None:
-        while True:
-            try:
-                data = os.read(self._source, _CHUNK)
-            except OSError:
+        poller = select.poll()
+        for descriptor in (self.source, self._cut):
+            poller.register(descriptor, select.POLLIN)
+        more = True
+        while more and self._cut not in [descriptor for descriptor, _ in poller.poll()]:
+            more = self._drain(self.log.feed)
+        # Not for ever: something may write all the time.
+        for _ in range(_PIECES if more else 0):
+            if not select.select([self.source], [], [], 0)[0]:
                 break
-            if not data:
-                break
-            self.log.feed(data)
+            more = self._drain(self.log.feed)
         self.log.finish()
-        os.close(self._source)
+        with self._lock:
+            self._logged.set()
+            os.close(self._cutter)
+        os.close(self._cut)
+        while more:
+            more = self._drain(lambda _: None)
+        os.close(self.source)
+
+    def _drain(self, take: Callable[[bytes], None]) -> bool:
+        """Take a piece; whether more may follow."""
+        try:
+            data = os.read(self.source, _CHUNK)
+        except OSError:
+            return False
+        take(data)
+        return bool(data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from research_jobs.errors import ParameterError
 from research_jobs.notebook.parameters import convert_parameters
-from research_jobs.protocol import OutputRequest, PartitionKey, RunRequest
+from research_jobs.protocol import Keep, OutputRequest, PartitionKey, RunRequest
 from research_jobs.runtime.display import display_modules
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def build_request(
     capture_path: str | None = None,
     view: str | None = None,
     trying: bool = False,
+    keep: Keep | None = None,
 ) -> RunRequest:
     """Everything that the fresh process needs for one run.
 
@@ -57,6 +58,7 @@ def build_request(
         Variables for the caller, pickled to `results_path`.
     results_path, capture_path, view : str, optional
     trying : bool
+    keep : Keep, optional
         As in `RunRequest`.
 
     Returns
@@ -120,6 +122,7 @@ def build_request(
         environment=dict(spec.environment),
         secrets=secret_values(spec, manifest),
         metadata=metadata,
+        keep=keep,
     )
 
 

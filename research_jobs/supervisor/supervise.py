@@ -38,6 +38,7 @@ from research_jobs.supervisor.interpreter import (
     start_cold,
     startup_environment,
 )
+from research_jobs.supervisor.kept import was_kept
 from research_jobs.supervisor.preloading import start_template
 from research_jobs.supervisor.template import Template, TemplateGoneError, TemplateUnfitError
 
@@ -277,7 +278,11 @@ class Supervisor:
                 hint="Its error message is in the run's stderr.",
             ) from None
         finally:
-            processes.wait_or_kill(process, GUARDIAN_SLACK)
+            if request.keep is not None and was_kept(request.keep):
+                # It is reaped when it ends, if this process is still there.
+                threading.Thread(target=process.wait, name="kept", daemon=True).start()
+            else:
+                processes.wait_or_kill(process, GUARDIAN_SLACK)
 
     def _run_forked(
         self,

@@ -7,7 +7,7 @@ first line is the place in the notebook.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,10 +46,17 @@ from research_jobs.orchestration.execution.work import (
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import single_errors
 from research_jobs.orchestration.model.checks import CheckTally
-from research_jobs.orchestration.model.config import PARTITIONS_FIELD, RESULT
+from research_jobs.orchestration.model.config import (
+    KEEP_TAG,
+    PARTITIONS_FIELD,
+    RESULT,
+    keep_seconds,
+)
 from research_jobs.orchestration.model.metadata import record_of
 from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.outcome import State
+from research_jobs.protocol import Keep
+from research_jobs.supervisor.kept import keep_process
 from research_jobs.supervisor.run import CancelToken
 
 __all__ = ["run_step"]
@@ -86,6 +93,7 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
             stdout=streams.stdout,
             stderr=streams.stderr,
             delivering=delivering_of(catalog, entry, context),
+            keep=_keeping(catalog, entry, context.run.tags.get(KEEP_TAG)),
         )
     except ResearchJobsError as error:
         fail_at_once(entry, error)
@@ -94,6 +102,21 @@ def run_step(catalog: Catalog, entry: Entry, context: dg.AssetExecutionContext) 
             yield from _run_single(context, work, keys[0] if keys else None)
         else:
             yield from PartitionRange(context, work, keys).run(RESULT)
+
+
+def _keeping(
+    catalog: Catalog, entry: Entry, asked: str | None
+) -> Callable[[str | None], Keep] | None:
+    """What keeps the processes of runs that fail, where the Dagster run's tag asks for it."""
+    if asked is None:
+        return None
+    return partial(
+        keep_process,
+        catalog.project,
+        entry.name,
+        seconds=keep_seconds(asked),
+        source=str(entry.notebook.path),
+    )
 
 
 def _parameters(entry: Entry, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,12 +33,13 @@ from research_jobs.orchestration.model.partitions import parameter_values, parti
 from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
 from research_jobs.outcome import Failure, Outcome, State, failed
-from research_jobs.protocol import PartitionKey
+from research_jobs.protocol import Keep, PartitionKey
 from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.content import content_version
 from research_jobs.store.layout import output_path
 from research_jobs.store.view import View
+from research_jobs.supervisor.kept import was_kept
 from research_jobs.supervisor.request import build_request
 from research_jobs.supervisor.run import CancelToken
 from research_jobs.supervisor.shared import shared_supervisor
@@ -125,6 +126,8 @@ class Work:
     stderr: int
     delivering: Delivering | None = None
     trial: TrialStore | None = None
+    #: from Dagster's partition key: whether the process of a run that fails stays
+    keep: Callable[[str | None], Keep] | None = None
 
     def run(
         self, key: str | None, cancel: CancelToken, slot: AbstractContextManager[Any] | None = None
@@ -154,6 +157,7 @@ class Work:
         elif spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
         staging = open_staging(self._store, self.run_id) if spec.outputs else None
+        keep = self.keep(key) if self.keep is not None else None
         try:
             request = build_request(
                 project,
@@ -168,6 +172,7 @@ class Work:
                 capture_path=str(folder / "capture.jsonl"),
                 view=str(folder),
                 trying=self.trial is not None,
+                keep=keep,
             )
             start_maker()  # warm by the time that the notebook has ended
             with slot or nullcontext():
@@ -193,6 +198,9 @@ class Work:
             if staging is not None:
                 staging.close()
             raise
+        finally:
+            if keep is not None:
+                was_kept(keep)
         if staging is not None and ended.staged is None:
             staging.close()
         return ended

@@ -8,15 +8,19 @@ from typing import Any
 
 import dagster as dg
 
+from research_jobs.errors import ParameterError
 from research_jobs.manifest.partitions import dimension_specs
+from research_jobs.manifest.values import RefusedValueError, parse_duration
 from research_jobs.notebook.interface import Parameter
 from research_jobs.orchestration.compat.assets import lazy_config_schema
 from research_jobs.orchestration.model.catalog import Entry
 
 __all__ = [
+    "KEEP_TAG",
     "PARTITIONS_FIELD",
     "RESULT",
     "config_schema",
+    "keep_seconds",
     "partition_parameters",
     "settable_parameters",
 ]
@@ -26,6 +30,9 @@ PARTITIONS_FIELD = "research_jobs_partitions"
 
 Keys, or spans of keys written ``first...last``; without it, all of the range.
 """
+
+KEEP_TAG = "research_jobs/keep_on_failure"
+"""Tag of a run whose failed notebooks' processes stay for so long: ``2h``."""
 
 RESULT = "result"
 """The op output that represents all of a notebook's outputs."""
@@ -44,6 +51,19 @@ _HINTS = {
     "datetime": "A date and time such as 2018-11-01T16:30.",
     "timestamp": "A date and time such as 2018-11-01T16:30.",
 }
+
+
+def keep_seconds(text: str) -> float:
+    """How long the process of a failed run stays.
+
+    Raises
+    ------
+    ParameterError
+    """
+    try:
+        return parse_duration(text)
+    except RefusedValueError as error:
+        raise ParameterError(f"how long to keep a failed process: {error}") from None
 
 
 def config_schema(entry: Entry, op_name: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import dagster as dg
 
 from research_jobs.errors import PartitionError
+from research_jobs.orchestration.model.config import KEEP_TAG, keep_seconds
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources
 from research_jobs.orchestration.model.selection import none_yet
 from research_jobs.orchestration.operations.backfill_plan import (
@@ -41,6 +42,8 @@ class RunCommand:
     named : bool
         Whether a person named these notebooks. Of others (``--all``), one that has no partition
         yet is skipped and does not stop the rest.
+    keep : str, optional
+        How long the processes of notebooks that fail stay, ``2h``.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class RunCommand:
         partition: str | None = None,
         values: Mapping[str, str] | None = None,
         named: bool = True,
+        keep: str | None = None,
     ) -> None:
         self.expected = 0
         self._session = session
@@ -59,6 +63,9 @@ class RunCommand:
         if partition is not None and named:
             self._check_partitioned(keys)
         self._partition = partition
+        if keep is not None:
+            keep_seconds(keep)
+        self._tags = {KEEP_TAG: keep} if keep is not None else {}
         self._named = named
         self._config = session.run_config(keys, values or {})
         self._waves = self._cut(keys)
@@ -175,7 +182,9 @@ class RunCommand:
         left = tuple(key for key in batch.keys if key not in held)
         if not left:
             return
-        for seen in self._session.launcher.run(replace(batch, keys=left), config=self._config):
+        for seen in self._session.launcher.run(
+            replace(batch, keys=left), config=self._config, tags=self._tags
+        ):
             if isinstance(seen, Outcome) and not seen.state.ok:
                 self._interrupted = self._interrupted or seen.state is State.CANCELLED
                 self._unavailable.add((self._names.key(seen.notebook), seen.partition))

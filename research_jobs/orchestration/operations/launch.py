@@ -88,7 +88,13 @@ class Launcher:
         self.repository = definitions.get_repository_def()
         self.graph = self.repository.asset_graph
 
-    def run(self, batch: Batch, *, config: Mapping[str, Any] | None = None) -> Iterator[Seen]:
+    def run(
+        self,
+        batch: Batch,
+        *,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] = {},
+    ) -> Iterator[Seen]:
         """One Dagster run.
 
         Parameters
@@ -96,6 +102,8 @@ class Launcher:
         batch : Batch
         config : mapping, optional
             Run config below ``ops``.
+        tags : mapping of str to str
+            Besides those that every run of a command has.
 
         Yields
         ------
@@ -107,9 +115,9 @@ class Launcher:
             raise RuntimeError("Dagster made no job of the project's assets")
         selection = frozenset(batch.keys)
         run_id = str(uuid.uuid4())
-        tags = command_tags(run_id)
+        all_tags = {**command_tags(run_id), **tags}
         if batch.partition is not None:
-            tags[PARTITION_NAME_TAG] = batch.partition
+            all_tags[PARTITION_NAME_TAG] = batch.partition
         # A run begins with an event for each of its assets.
         with held_connections(self.instance, one_transaction=True):
             run = self.instance.create_run_for_job(
@@ -120,7 +128,7 @@ class Launcher:
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                     **({"ops": dict(config)} if config else {}),
                 },
-                tags=tags,
+                tags=all_tags,
                 asset_selection=selection,
                 remote_job_origin=job_origin(job.name, LOCATION),
             )

@@ -16,7 +16,7 @@ from typing import Any
 from research_jobs.comparison.changes import Comparison, to_json
 from research_jobs.comparison.outputs import compare_outputs
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError
-from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.partitions import segments_of
 from research_jobs.orchestration.operations.trial import Trial, Tried
 from research_jobs.project import Project
@@ -27,7 +27,7 @@ from research_jobs.store.layout import read_segments
 from research_jobs.store.records import short_id
 from research_jobs.store.stored import published_files, stored_versions
 
-__all__ = ["Rerun", "find_runs", "rerun"]
+__all__ = ["Rerun", "Restored", "find_runs", "rerun", "restore_run"]
 
 LEFT_OUT = (".git", ".research_jobs", "reports", "data")
 
@@ -107,6 +107,65 @@ def find_runs(project: Project, wanted: str) -> list[Record]:
     return sorted(found, key=lambda record: record.started_at)
 
 
+@dataclass(frozen=True)
+class Restored:
+    """A past run, ready to be run again.
+
+    Parameters
+    ----------
+    inside : Trial
+    entry : Entry
+        Of its catalog.
+    parameters : mapping
+    pins : mapping of (str, tuple of str) to str
+        The versions that it read.
+    missing : tuple of str
+        What is not as it was.
+    """
+
+    inside: Trial
+    entry: Entry
+    parameters: Mapping[str, Any]
+    pins: Mapping[tuple[str, tuple[str, ...]], str]
+    missing: tuple[str, ...] = ()
+
+
+def restore_run(real: Catalog, trial: Trial, record: Record, *, in_place: bool = False) -> Restored:
+    """Lay out what a past run was made of.
+
+    Parameters
+    ----------
+    real : Catalog
+    trial : Trial
+        Where it will run.
+    record : Record
+    in_place : bool
+        Whether to take the code as it is in the project, without a copy.
+
+    Raises
+    ------
+    ResearchJobsError
+        When its notebook cannot be restored at all.
+    """
+    project = real.project
+    missing: list[str] = []
+    past = real
+    if not in_place:
+        root = trial.folder / f"project-{secrets.token_hex(4)}"
+        missing += _lay_out(project, record, root)
+        past = load_catalog(Project(root, project.store))
+    entry = past.entries.get(record.notebook)
+    if entry is None:
+        raise OutputNotFoundError(
+            f"the source of {record.notebook} at run {record.run_id[:8]} is not kept",
+            hint="Sources are kept as long as a report names them.",
+        )
+    pins, gone = _pins(project, record)
+    inside = Trial(replace(past, project=replace(past.project, aside=trial.folder)), trial.folder)
+    given = {**entry.parameters, **record.given}
+    return Restored(inside, entry, given, pins, (*missing, *gone))
+
+
 def rerun(real: Catalog, trial: Trial, record: Record) -> Rerun:
     """Run a past run again, and compare what it makes.
 
@@ -123,21 +182,15 @@ def rerun(real: Catalog, trial: Trial, record: Record) -> Rerun:
         When its notebook cannot be restored at all.
     """
     project = real.project
-    root = trial.folder / f"project-{secrets.token_hex(4)}"
-    missing = list(_lay_out(project, record, root))
-    past = load_catalog(Project(root, project.store))
-    entry = past.entries.get(record.notebook)
-    if entry is None:
-        raise OutputNotFoundError(
-            f"the source of {record.notebook} at run {record.run_id[:8]} is not kept",
-            hint="Sources are kept as long as a report names them.",
-        )
-    pins, gone = _pins(project, record)
-    missing += gone
-    inside = Trial(replace(past, project=replace(past.project, aside=trial.folder)), trial.folder)
-    given = {**entry.parameters, **record.given}
-    tried = inside.run(entry, record.partition, parameters=given, pins=pins)
-    missing += _moved(project, record, tried, inside.catalog.project.reports)
+    restored = restore_run(real, trial, record)
+    inside = restored.inside
+    tried = inside.run(
+        restored.entry, record.partition, parameters=restored.parameters, pins=restored.pins
+    )
+    missing = [
+        *restored.missing,
+        *_moved(project, record, tried, inside.catalog.project.reports),
+    ]
     if not tried.outcome.state.ok:
         said = f"it {tried.outcome.state.words}: {tried.outcome.reason or ''}"
         same = tried.outcome.state.value == record.ending

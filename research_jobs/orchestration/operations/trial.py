@@ -16,10 +16,11 @@ from typing import Any
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.execution.leftovers import KEPT_TRIAL
-from research_jobs.orchestration.execution.work import TrialStore, Work, refusal
+from research_jobs.orchestration.execution.work import Ended, TrialStore, Work, refusal
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.project import Project
+from research_jobs.protocol import Keep
 from research_jobs.provenance.record import Record, find_record
 from research_jobs.store.view import READS
 from research_jobs.supervisor.run import CancelToken
@@ -101,23 +102,10 @@ class Trial:
             Partitions that it does not see; see `View`.
         cancel : CancelToken, optional
         """
-        run_id = f"trial-{secrets.token_hex(8)}"
         token = cancel or CancelToken()
-        with (self.folder / "log").open("ab") as log:
-            work = Work(
-                self.catalog,
-                entry,
-                run_id=run_id,
-                step_key="trial",
-                parameters=dict(entry.parameters if parameters is None else parameters),
-                stdout=log.fileno(),
-                stderr=log.fileno(),
-                trial=TrialStore(self.store, pins or {}, hidden),
-            )
+        with self._work(entry, parameters, TrialStore(self.store, pins or {}, hidden)) as work:
             try:
-                if entry.error is not None:
-                    raise entry.error
-                ended = work.run(partition, token)
+                ended = _run(work, partition, token)
             except ResearchJobsError as error:
                 outcome = Outcome(State.BLOCKED, failure=Failure(error.headline))
                 return Tried(entry, partition, replace(outcome, notebook=entry.name))
@@ -130,7 +118,7 @@ class Trial:
                 published = ended.staged.publish()
                 files = {output.name: Path(output.file) for output in published}
             ended = work.reported(ended, token)
-        found = find_record(self.catalog.project.reports, entry.name, run_id, partition)
+        found = find_record(self.catalog.project.reports, entry.name, work.run_id, partition)
         return Tried(
             entry,
             partition,
@@ -140,6 +128,56 @@ class Trial:
             found[1] if found is not None else None,
             written,
         )
+
+    def hold(
+        self,
+        entry: Entry,
+        partition: str | None,
+        keep: Keep,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        pins: Pins | None = None,
+    ) -> Outcome:
+        """Run a notebook whose process stays; nothing of it is published, here or elsewhere.
+
+        Parameters
+        ----------
+        entry, partition, parameters, pins
+            As for `run`.
+        keep : Keep
+
+        Raises
+        ------
+        ResearchJobsError
+            When it cannot be started.
+        """
+        with self._work(entry, parameters, TrialStore(self.store, pins or {})) as work:
+            ended = _run(replace(work, keep=lambda _key: keep), partition, CancelToken())
+            if ended.staged is not None:
+                ended.staged.staging.close()
+            return (refusal(ended, {}) if ended.outcome.refused else ended).outcome
+
+    @contextmanager
+    def _work(
+        self, entry: Entry, parameters: Mapping[str, Any] | None, store: TrialStore
+    ) -> Generator[Work]:
+        with (self.folder / "log").open("ab") as log:
+            yield Work(
+                self.catalog,
+                entry,
+                run_id=f"trial-{secrets.token_hex(8)}",
+                step_key="trial",
+                parameters=dict(entry.parameters if parameters is None else parameters),
+                stdout=log.fileno(),
+                stderr=log.fileno(),
+                trial=store,
+            )
+
+
+def _run(work: Work, partition: str | None, cancel: CancelToken) -> Ended:
+    if work.entry.error is not None:
+        raise work.entry.error
+    return work.run(partition, cancel)
 
 
 def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
