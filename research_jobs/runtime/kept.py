@@ -122,9 +122,14 @@ def _visit(connection: socket.socket, rest: Remaining, position: Position, folde
     asked, descriptors = receive_descriptors(connection, 3)
     if asked is None:
         return
-    os.environ.update(as_text_mapping(asked.get("environment", {})))
     try:
         prompt = _import_prompt()
+    except ModuleNotFoundError as error:
+        what = f"a prompt needs {error.name}: {sys.executable} -m pip install {error.name}"
+        send_message(connection, "Refused", text=what)
+        return
+    os.environ.update(as_text_mapping(asked.get("environment", {})))
+    try:
         if asked.get("record") == "Terminal":
             prompt.open_terminal(connection, descriptors, rest, position)
         else:

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from lab import Lab, Ran, wait_until
 
+from research_jobs import process as process_state
 from research_jobs.errors import RunError
 from research_jobs.outcome import State
+from research_jobs.project import find_project
 from research_jobs.protocol import Keep, OutputRequest
-from research_jobs.supervisor.kept import KeptProcess, was_kept
+from research_jobs.supervisor.kept import KeptProcess, keep_process, was_kept
 from research_jobs.supervisor.run import Supervisor
 
 DIVIDES = """\
@@ -228,3 +230,18 @@ def test_secrets_are_not_written_down(lab: Lab) -> None:
     process.end()
     with pytest.raises(RunError, match="it has ended"):
         typed(process, "1")
+
+
+def test_a_host_owns_what_its_children_keep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that a host has forked says so: what it keeps ends with the host."""
+    for name in ("_hands_down", "_host"):
+        monkeypatch.setattr(process_state, name, getattr(process_state, name))
+    process_state.hand_down(on=True)
+    assert process_state.host_pid() is None, "the host itself"
+    process_state.hand_down(on=False)
+    (tmp_path / "notebooks").mkdir()
+    asked = keep_process(find_project(tmp_path), "nb", None, seconds=1.0, source="")
+    assert asked.owner == process_state.host_pid() == os.getppid()
+    assert Path(asked.folder).stat().st_mode & 0o777 == 0o700

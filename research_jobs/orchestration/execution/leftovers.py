@@ -13,6 +13,7 @@ import dagster as dg
 from research_jobs.filesystem import folder_bytes
 from research_jobs.project import Project
 from research_jobs.provenance.shelf import unnamed
+from research_jobs.supervisor.kept import KEPT, KeptProcess
 
 __all__ = ["KEPT_TRIAL", "prune_state", "remove_run_folders"]
 
@@ -106,10 +107,11 @@ def prune_state(
     ]
     found += [
         (folder, folder_bytes(folder))
-        for place in ("proof", "trials")
+        for place in ("proof", "trials", KEPT)
         for folder in (project.state / place).glob("*")
         if folder.is_dir()
         and not folder.name.startswith(KEPT_TRIAL)
+        and not ((kept := KeptProcess.read(folder)) is not None and kept.alive)
         and now - folder.stat().st_mtime > ABANDONED_S
     ]
     for folder, _ in found if not dry_run else ():
