@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from research_jobs.store.load import load
     from research_jobs.supervisor.run import run_notebook
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BackupError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import tomllib
 import yaml
+
+import research_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -30,6 +33,14 @@ def test_all_files_of_the_package_are_in_the_wheel() -> None:
             assert (ROOT / path.parent / "__init__.py").exists(), path
         else:
             assert ROOT / path in data, path
+
+
+def test_the_changelog_has_this_version() -> None:
+    """The version is the newest one that CHANGELOG.md has a date for; news come above it."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", text, re.MULTILINE)
+    assert text.index("## [Unreleased]") < text.index(f"## [{released[0]}]")
+    assert released[0] == research_jobs.__version__
 
 
 def test_workflow_and_forms() -> None:
