@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from research_jobs.cli.output import complain
-from research_jobs.errors import RunError
+from research_jobs.errors import ResearchJobsError, RunError
 from research_jobs.outcome import State
 from research_jobs.project import Project, find_project, notebook_name
 from research_jobs.supervisor.kept import KeptProcess, Visit, kept_processes
@@ -111,7 +111,11 @@ def _debug(
     print(f"Runs {name} {how}.", flush=True)
     try:
         with _ended_by_hangup(), open_trial(real) as trial:
-            debugged = run_and_keep(real, trial, name, record, partition)
+            try:
+                debugged = run_and_keep(real, trial, name, record, partition)
+            except ResearchJobsError as error:
+                complain(f"Nothing to enter, nothing of it ran: {error.headline}")
+                return 1
             process = debugged.process
             if process is None:
                 return _not_kept(debugged)
@@ -128,12 +132,9 @@ def _debug(
 
 def _not_kept(debugged: Debugged) -> int:
     """Say why there is nothing to enter."""
-    outcome = debugged.outcome
-    why = (
-        "nothing of it ran"
-        if outcome.state in (State.FAILED, State.BLOCKED)
-        else f"a process that {outcome.state.words} cannot be kept"
-    )
+    outcome, failure = debugged.outcome, debugged.outcome.failure
+    began = failure is not None and failure.cell is not None and failure.exception != "SyntaxError"
+    why = f"a process that {outcome.state.words} cannot be kept" if began else "nothing of it ran"
     complain(f"Nothing to enter, {why}: {outcome.reason or outcome.state.words}")
     if outcome.details:
         complain(outcome.details)

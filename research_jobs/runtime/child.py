@@ -178,6 +178,7 @@ def _import_and_stage(
         )
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
+        position.error = skipped
         return replace(outcome, state=State.SKIPPED, skip_reason=skipped.reason)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures
         position.error = error

@@ -26,6 +26,9 @@ from lab import marked, marker, wait_until
 
 from research_jobs.cli import serving_kernel
 from research_jobs.cli.main import main
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.debugging import failed_run, run_and_keep
+from research_jobs.orchestration.operations.trial import open_trial
 from research_jobs.project import find_project
 from research_jobs.supervisor.kept import KeptProcess, kept_processes
 from research_jobs.supervisor.shared import close_supervisors
@@ -275,3 +278,37 @@ def test_as_the_run_did(project: Path, marker: str) -> None:
     os.waitpid(terminal.pid, 0)
     wait_until(lambda: not set(marked(marker, spares=True)) - already)
     assert not list((project / ".research_jobs" / "trials").iterdir())
+
+
+def test_what_it_runs(project: Path) -> None:
+    """A notebook that did not fail is entered at its end; one that changed since as it was then."""
+    (project / "notebooks" / "fails.py").write_text(MENDED)
+    real = load_catalog(find_project(project))
+    assert failed_run(real.project, "source", None, None) is None
+    record = failed_run(real.project, "fails", None, None)
+    assert record is not None
+    assert failed_run(real.project, "fails", record.run_id[:8], None) == record
+    with open_trial(real) as trial:
+        good = run_and_keep(real, trial, "source", None, None)
+        assert good.process is not None
+        assert (good.process.state, good.process.remaining) == ("succeeded", ())
+        good.process.end()
+        bad = run_and_keep(real, trial, "fails", record, None)
+        assert bad.process is not None
+        assert "ZeroDivisionError" in bad.process.headline, "it ran as it was then"
+        assert bad.not_restored == ("notebooks/fails.py has changed since: it ran as it was then",)
+        bad.process.end()
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], project: Path) -> None:
+    """A time that is none, and what leaves nothing to enter."""
+    assert main(["run", "source", "--keep-on-failure", "soon"]) == 2
+    assert "how long to keep a failed process: 'soon' is not a duration" in capsys.readouterr().err
+    (project / "notebooks" / "never.py").write_text("# %%\nx = (\n")
+    assert main(["debug", "never"]) == 1
+    said = capsys.readouterr().err
+    assert "Nothing to enter, nothing of it ran: notebooks/never.py:2:5: '(' was never" in said
+    (project / "notebooks" / "never.py").write_text("# %%\nimport os\nos._exit(3)\n")
+    assert main(["debug", "never"]) == 1
+    said = capsys.readouterr().err
+    assert "Nothing to enter, a process that exited cannot be kept: notebooks/never.py" in said
