@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from research_jobs.orchestration.model.catalog import Catalog
     from research_jobs.orchestration.operations.call import RunCommand
 
-__all__ = ["add_arguments", "add_parameters", "read_parameters", "run"]
+__all__ = ["add_arguments", "add_parameters", "read_parameters", "run", "show_outcomes"]
 
 UP_TO_DATE = "Nothing to run: everything is up to date."
 
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([to_json(outcome) for outcome in outcomes])
     else:
-        _show(session.catalog, outcomes, everything=arguments.all)
+        show_outcomes(session.catalog, outcomes, everything=arguments.all)
     return max((outcome.state.exit_code for outcome in outcomes), default=0)
 
 
@@ -153,7 +153,18 @@ def read_parameters(words: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _show(catalog: Catalog, outcomes: Sequence[Outcome], *, everything: bool) -> None:
+def show_outcomes(
+    catalog: Catalog, outcomes: Sequence[Outcome], *, everything: bool = False
+) -> None:
+    """A table of what became of notebooks, and why those that failed did.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    outcomes : sequence of Outcome
+    everything : bool
+        Whether all notebooks ran: then where to see them.
+    """
     project = catalog.project
     if not outcomes:
         print(UP_TO_DATE)

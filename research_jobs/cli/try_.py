@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, print_json
-from research_jobs.outcome import labelled
+from research_jobs.errors import ResearchJobsError
+from research_jobs.outcome import Outcome, labelled
 from research_jobs.project import find_project
 
 if TYPE_CHECKING:
+    from research_jobs.orchestration.model.catalog import Catalog
+    from research_jobs.orchestration.operations.trial import Trial
     from research_jobs.orchestration.operations.trying import Verdict
 
 __all__ = ["add_arguments", "run"]
@@ -26,10 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partition", metavar="KEY", help="the partition (default: the newest with data, of each)"
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="publish what was tried, if all succeed and nothing it depends on changes meanwhile",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the reports and outputs")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.epilog = (
-        "Exit code: 0 where nothing differs, 1 where something does or fails, 2 if not tried."
+        "Exit code: 0 where nothing differs, 1 where something does or fails, 2 if not tried. With "
+        "--publish: 0 if all is published, 1 if not."
     )
 
 
@@ -56,16 +66,56 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     entries = with_downstream(real, chosen)
     verdicts: list[Verdict] = []
-    with open_trial(real, keep=arguments.keep) as trial:
+    with open_trial(real, keep=arguments.keep, captures=arguments.publish) as trial:
         for verdict in try_entries(trial, real, entries, partition=arguments.partition):
             verdicts.append(verdict)
             if not arguments.json:
                 _print(verdict)
+        published = _publish(real, trial, verdicts, arguments) if arguments.publish else {}
         if arguments.json:
-            print_json([verdict.to_json() for verdict in verdicts])
+            print_json([_as_json(verdict, arguments, published) for verdict in verdicts])
         elif arguments.keep:
             print(f"\nReports: {trial.catalog.project.reports / 'index.html'}")
+    if arguments.publish:
+        return 0 if published and all(outcome.state.ok for outcome in published.values()) else 1
     return 0 if all(verdict.equal for verdict in verdicts) else 1
+
+
+def _publish(
+    real: Catalog, trial: Trial, verdicts: Sequence[Verdict], arguments: argparse.Namespace
+) -> dict[str, Outcome]:
+    """Publish what was tried; by label, what became of it. Empty where nothing is published."""
+    from research_jobs.cli.progress import Progress
+    from research_jobs.cli.run import show_outcomes
+    from research_jobs.orchestration.operations.publishing import publish_tried
+
+    outcomes: list[Outcome] = []
+    if not arguments.json:
+        print()
+    try:
+        with Progress(quiet=arguments.json) as progress:
+            for seen in publish_tried(real.project, trial, verdicts):
+                progress.expect(len(verdicts))
+                progress.show(seen)
+                if isinstance(seen, Outcome):
+                    outcomes.append(seen)
+    except ResearchJobsError as error:
+        complain(str(error))
+    if outcomes and not arguments.json:
+        show_outcomes(real, outcomes)
+    return {outcome.label: outcome for outcome in outcomes}
+
+
+def _as_json(
+    verdict: Verdict, arguments: argparse.Namespace, published: Mapping[str, Outcome]
+) -> dict[str, Any]:
+    said = verdict.to_json()
+    if arguments.publish:
+        label = labelled(verdict.tried.entry.name, verdict.tried.partition)
+        outcome = published.get(label)
+        done = outcome is not None and outcome.state.ok
+        said["run_id"] = outcome.run_id if outcome is not None and done else None
+    return said
 
 
 def _print(verdict: Verdict) -> None:

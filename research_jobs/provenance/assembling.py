@@ -25,7 +25,7 @@ from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, Unit, is_re
 from research_jobs.store.readers import mark_read
 from research_jobs.store.records import Version, sequence
 from research_jobs.store.versions import read_version, roots_of
-from research_jobs.store.view import READS
+from research_jobs.store.view import READS, View
 
 __all__ = ["RunFacts", "assemble"]
 
@@ -112,7 +112,7 @@ def assemble(
     noted = list(_noted(run_folder / READS))
     python, packages = describe_environment(facts.python)
     own = _sources(facts)
-    loads, files = _split(noted, facts)
+    loads, files = _split(noted, facts, View.read(run_folder).overlay)
     record = Record(
         notebook=outcome.notebook,
         run_id=outcome.run_id,
@@ -192,9 +192,10 @@ def _shown(path: str, root: str) -> str:
 
 
 def _split(
-    noted: Iterable[Mapping[str, Any]], facts: RunFacts
+    noted: Iterable[Mapping[str, Any]], facts: RunFacts, overlay: str | None
 ) -> tuple[list[Load], dict[str, str]]:
     """Outputs, whichever way they were read, and other files with their readers."""
+    stores = (facts.store, *([overlay] if overlay is not None else []))
     loads: dict[Load, None] = {}
     files: dict[str, str] = {}
     for entry in noted:
@@ -206,7 +207,7 @@ def _split(
                 load = _load_of(path, facts.store)
                 if load is not None:
                     loads[load] = None
-                elif not _is_of_store(path, facts.store):
+                elif not any(_is_of_store(path, store) for store in stores):
                     files.setdefault(path, str(entry["by"]))
     return list(loads), files
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from research_jobs.comparison.changes import OutputChange
@@ -14,7 +14,7 @@ from research_jobs.provenance.record import Load, find_record
 from research_jobs.store.layout import read_segments
 from research_jobs.store.stored import published_files
 
-__all__ = ["Two", "briefly", "explain", "key_of"]
+__all__ = ["Two", "briefly", "changed_input", "explain", "key_of"]
 
 DEPTH = 6
 
@@ -76,19 +76,33 @@ def explain(
     before, after = found[0][1], found[1][1]
 
     def followed(old: Load, new: Load) -> Cause | None:
-        change = _compared(old, new, store, folder)
-        if change is not None and change.equal:
-            return None
-        because: tuple[Cause, ...] = ()
-        if depth > 0:
-            above = Two(new.notebook, old.run_id, new.run_id, key_of(new.partition))
-            because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
-        what = briefly(change) if change is not None else "changed"
-        return Cause("input", f"{new.name} {what}", because=because)
+        cause = changed_input(old, new, store=store, folder=folder)
+        if cause is None or depth <= 0:
+            return cause
+        above = Two(new.notebook, old.run_id, new.run_id, key_of(new.partition))
+        because = explain(above, reports=reports, store=store, folder=folder, depth=depth - 1)
+        return replace(cause, because=because)
 
     return causes(
         reports, before, after, differ=differ, input_cause=followed, first_cell=first_cell
     )
+
+
+def changed_input(old: Load, new: Load, *, store: str, folder: Path | None) -> Cause | None:
+    """The cause that another version of an input is; None where it holds the same.
+
+    Parameters
+    ----------
+    old, new : Load
+    store : str
+        The project's.
+    folder : Path or None
+        As in `explain`.
+    """
+    change = _compared(old, new, store, folder)
+    if change is not None and change.equal:
+        return None
+    return Cause("input", f"{new.name} {briefly(change) if change is not None else 'changed'}")
 
 
 def key_of(segments: Sequence[str]) -> str | None:
@@ -98,11 +112,11 @@ def key_of(segments: Sequence[str]) -> str | None:
 
 def _compared(old: Load, new: Load, store: str, folder: Path | None) -> OutputChange | None:
     """What differs between two versions of an input; None where one is no longer kept."""
-    place = (new.store or store, new.notebook, new.partition)
+    place = (new.notebook, new.partition)
     try:
         with (
-            published_files(*place, old.version) as was,
-            published_files(*place, new.version) as now,
+            published_files(old.store or store, *place, old.version) as was,
+            published_files(new.store or store, *place, new.version) as now,
         ):
             if was is None or now is None:
                 return None

@@ -17,7 +17,7 @@ from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import is_remote, read_segments
 from research_jobs.store.records import Version
 from research_jobs.store.selection import Selection, select
-from research_jobs.store.view import Reader, current_view
+from research_jobs.store.view import Reader, current_view, laid_over
 
 __all__ = ["Outputs", "load"]
 
@@ -223,14 +223,15 @@ class Outputs(Mapping[str, Any]):
         """Note in the run's record that it reads an output."""
         view = current_view()
         if view is not None:
-            read = [
-                [list(unit.segments), version.id]
-                for unit, version in self._versions
-                if name in version.outputs
-            ]
-            view.note(
-                {"load": self.notebook, "output": name, "store": self.store, "versions": read}
-            )
+            read: dict[str, list[Any]] = {}
+            for unit, version in self._versions:
+                if name in version.outputs:
+                    place = read.setdefault(laid_over(unit) or self.store, [])
+                    place.append([list(unit.segments), version.id])
+            for store, versions in read.items():
+                view.note(
+                    {"load": self.notebook, "output": name, "store": store, "versions": versions}
+                )
 
     def load(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
 
-__all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view"]
+__all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view", "laid_over"]
 
 VIEW_VARIABLE = "RESEARCH_JOBS_VIEW"
 VIEW, READS = "view.json", "reads.jsonl"
@@ -118,6 +118,7 @@ class Reader:
         self._view = view if view is not None and view.store == store else None
         overlay = self._view.overlay if self._view is not None else None
         self._overlay: Any = backend_of(overlay) if overlay is not None else None
+        self._overlay_store = overlay or ""
 
     def notebooks(self) -> tuple[str, ...]:
         """The notebooks that have outputs, sorted."""
@@ -131,7 +132,7 @@ class Reader:
         if self._overlay is not None:
             for unit in self._overlay.units(notebook):
                 hidden.add(unit.segments)
-                yield _LaidOver(unit)
+                yield _LaidOver(unit, self._overlay_store)
         if () in hidden:
             return
         for unit in self._backend.units(notebook):
@@ -152,6 +153,7 @@ class _LaidOver:
     """A unit of the overlay."""
 
     unit: Any
+    store: str
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -159,3 +161,8 @@ class _LaidOver:
 
     def link(self, output: str) -> Any:
         return self.unit.link(output)
+
+
+def laid_over(unit: Any) -> str | None:
+    """The overlay that a unit of `Reader.units` is of; None where it is of the store itself."""
+    return unit.store if isinstance(unit, _LaidOver) else None

@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
+from research_jobs import load
 from research_jobs.cli.main import main
-from research_jobs.provenance.record import NAME
+from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.publishing import MovedError, publish_tried
+from research_jobs.orchestration.operations.trial import open_trial
+from research_jobs.orchestration.operations.trying import try_entries
+from research_jobs.outcome import Outcome, State
+from research_jobs.project import find_project
+from research_jobs.provenance.record import NAME, find_record
 
 MANIFEST = """
 notebooks:
@@ -57,8 +64,7 @@ def digests(root: Path) -> dict[str, str]:
 @pytest.fixture
 def project(lab: Any) -> Any:
     lab.write(NOTEBOOKS, MANIFEST)
-    for name in ("prices", "report", "alone"):
-        assert lab.materialize(name).success
+    assert lab.materialize("prices", "report", "alone").success
     for day in ("2018-01-02", "2018-01-03"):
         assert lab.materialize("signal", partition=day).success
     return lab
@@ -165,3 +171,73 @@ def test_a_partition_runs_again_as_itself(project: Any, capsys: Any) -> None:
     run = project.materialize("signal", partition="2018-01-04")
     status, said = asked(capsys, project, "rerun", run.run_id)
     assert (status, said["partition"], said["equal"]) == (0, "2018-01-04", True)
+
+
+def test_what_was_tried_is_published(project: Any, capsys: Any) -> None:
+    """`try --publish` publishes what it made, without a second run; history is as after one."""
+    notebooks = project.root / "notebooks"
+    path = notebooks / "prices.py"
+    count = f"open({str(project.root / 'ran.txt')!r}, 'a').write('x')\n"
+    path.write_text(path.read_text().replace("range(rows)", "range(1, rows + 1)") + count)
+    status, said = asked(capsys, project, "try", "--publish")
+    assert status == 0
+    assert {one["notebook"] for one in said} == {"prices", "report", "signal"}
+    assert (project.root / "ran.txt").read_text() == "x"
+    runs = {one["run_id"] for one in said if one["notebook"] != "signal"}
+    assert len(runs) == 1
+    assert None not in runs
+    assert load("report", project=project.root) == {"total": 6.0, "trying": True}
+    assert load("signal", "weights", partition="2018-01-03", project=project.root) == 16
+
+    # Dagster knows, and so does every record: nothing is stale, inputs are those of the store.
+    _, planned = asked(capsys, project, "run", "--stale", "--dry-run")
+    assert not {"prices", "report"} & {one["notebook"] for one in planned["plan"]}
+    status, differs = asked(capsys, project, "diff", "report")
+    assert (status, differs["after"]["run_id"]) == (1, *runs)
+    (cause,) = differs["causes"]
+    assert (cause["kind"], cause["what"]) == ("input", "prices.table got 1 row, lost 1 row")
+    assert [below["kind"] for below in cause["because"]] == ["code"]
+    assert Path(differs["after"]["report"]).is_file()
+    found = find_record(project.root / "reports", "report", *runs)
+    assert found is not None
+    assert [(one.store, one.run_id) for one in found[1].loads] == [("", *runs)]
+    assert list((project.root / ".research_jobs" / "trials").iterdir()) == []
+    assert list((project.root / ".research_jobs" / "runs").iterdir()) == []
+
+
+def test_what_moved_since_is_not_published(project: Any) -> None:
+    """What changed meanwhile is named and stays; where a file is lost, so does the old output."""
+    path = project.root / "notebooks" / "prices.py"
+    source = path.read_text()
+    path.write_text(source.replace("range(rows)", "range(1, rows + 1)"))
+    real = load_catalog(find_project(project.root))
+    entries = [real.entries[name] for name in ("prices", "report")]
+    with open_trial(real, captures=True) as trial:
+        verdicts = list(try_entries(trial, real, entries))
+        alone = list(try_entries(trial, real, [real.entries["alone"]]))
+        tried = path.read_text()
+        path.write_text(source)
+        project.materialize("prices", "alone")
+        before = digests(project.root)
+        with pytest.raises(MovedError) as moved:
+            list(publish_tried(real.project, trial, verdicts + alone))
+        assert digests(project.root) == before
+        lines = (moved.value.details or "").splitlines()
+        assert lines[0] == "- the code of prices"
+        assert lines[1].startswith("- the outputs of prices were published by run ")
+        assert lines[2].startswith("- the outputs of alone were published by run ")
+        assert len(lines) == 3
+
+        path.write_text(tried)
+        verdicts = list(try_entries(trial, real, entries))
+        verdicts[1].tried.files["total"].unlink()
+        seen = [
+            one for one in publish_tried(real.project, trial, verdicts) if isinstance(one, Outcome)
+        ]
+    assert [(one.notebook, one.state) for one in seen] == [
+        ("prices", State.SUCCEEDED),
+        ("report", State.FAILED),
+    ]
+    assert "what was tried cannot be read" in (seen[1].reason or "")
+    assert load("prices", "table", project=project.root)["close"].tolist() == [1, 2, 3]
+    assert load("report", "total", project=project.root) == 3.0

@@ -32,6 +32,7 @@ from research_jobs.orchestration.model.metadata import (
 from research_jobs.orchestration.model.partitions import parameter_values, partition_key_of
 from research_jobs.orchestration.model.status import FAILED_METADATA as FAILED
 from research_jobs.orchestration.model.status import SKIPPED_METADATA as SKIPPED
+from research_jobs.orchestration.model.tried import Adopted
 from research_jobs.outcome import Failure, Outcome, State, failed
 from research_jobs.protocol import Keep, PartitionKey
 from research_jobs.report.making import start_maker
@@ -59,6 +60,9 @@ __all__ = [
     "refusal",
     "set_aside",
 ]
+
+
+CAPTURE = "capture.jsonl"
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,9 @@ class Work:
         """
         project, spec = self.catalog.project, self.entry.spec
         partition = partition_key_of(spec, key) if key is not None else None
+        adopted = self.catalog.adopted.get((self.entry.name, key))
+        if adopted is not None:
+            return self._adopt(adopted, key, partition)
         parameters = self._parameters_of(partition)
         folder = run_folder(project, self.run_id, self.step_key, key)
         if self.trial is not None:
@@ -169,7 +176,7 @@ class Work:
                 parameters=parameters,
                 partition=partition,
                 staging=str(staging.path) if staging else None,
-                capture_path=str(folder / "capture.jsonl"),
+                capture_path=str(folder / CAPTURE),
                 view=str(folder),
                 trying=self.trial is not None,
                 keep=keep,
@@ -191,7 +198,7 @@ class Work:
                 partition,
                 self._staged(outcome, staging, partition, data_version),
                 data_version,
-                folder / "capture.jsonl",
+                folder / CAPTURE,
                 given=parameters,
             )
         except BaseException:
@@ -204,6 +211,41 @@ class Work:
         if staging is not None and ended.staged is None:
             staging.close()
         return ended
+
+    def _adopt(self, adopted: Adopted, key: str | None, partition: PartitionKey | None) -> Ended:
+        """A run that was tried, staged as if it had ended now.
+
+        Raises
+        ------
+        ResearchJobsError
+            When something that it depends on has changed since.
+        """
+        project, spec = self.catalog.project, self.entry.spec
+        moved = next(adopted.moved(project.store, alone=True), None)
+        if moved is not None:
+            raise ResearchJobsError(f"not published as it was tried: {moved}")
+        folder = run_folder(project, self.run_id, self.step_key, key)
+        if spec.outputs and spec.io_manager is None:
+            refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
+        staging = open_staging(project.store, self.run_id) if spec.outputs else None
+        try:
+            staged = adopted.lay_out(project.store, folder, staging.path if staging else folder)
+            outcome = replace(adopted.outcome, run_id=self.run_id, outputs=staged)
+            return Ended(
+                outcome,
+                partition,
+                self._staged(outcome, staging, partition, adopted.data_version),
+                adopted.data_version,
+                folder / CAPTURE,
+                given=adopted.given,
+            )
+        except BaseException as error:
+            if staging is not None:
+                staging.close()
+            if isinstance(error, OSError):
+                why = f"what was tried cannot be read: {error.strerror or error}"
+                raise ResearchJobsError(why) from error
+            raise
 
     def reported(self, ended: Ended, cancel: CancelToken) -> Ended:
         """Make a run's report, once its outputs are published or will not be.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research_jobs.environments.declared import Environment, declared_environment
 from research_jobs.environments.making import existing_python
@@ -30,6 +30,9 @@ from research_jobs.orchestration.model.crons import remembered_crons
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.project import Project
 from research_jobs.supervisor.request import preload_modules
+
+if TYPE_CHECKING:
+    from research_jobs.orchestration.model.tried import Adopted
 
 __all__ = ["Catalog", "Entry", "load_catalog"]
 
@@ -97,12 +100,17 @@ class Catalog:
     manifest : Manifest
     entries : mapping of str to Entry
         By name, sorted.
+    adopted : mapping of (str, str or None) to Adopted
+        Notebooks and partitions that are not run, for they were tried: this is published.
     """
 
     project: Project
     scan: Scan
     manifest: Manifest
     entries: Mapping[str, Entry]
+    adopted: Mapping[tuple[str, str | None], Adopted] = field(
+        default_factory=dict[tuple[str, str | None], "Adopted"]
+    )
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self.entries.values())

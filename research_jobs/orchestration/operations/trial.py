@@ -6,6 +6,7 @@ Nothing of the store, of Dagster's history or of the gallery changes.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Collection, Generator, Mapping
@@ -46,6 +47,10 @@ class Tried:
         What it was made of.
     written : tuple of str
         Files that it wrote past its outputs.
+    capture : Path or None
+        The folder of what its cells showed and what it read, where the trial keeps it.
+    given : mapping of str to object
+        The parameters that it set.
     """
 
     entry: Entry
@@ -55,6 +60,8 @@ class Tried:
     files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     record: Record | None = None
     written: tuple[str, ...] = ()
+    capture: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,13 @@ class Trial:
     catalog : Catalog
         Its project keeps reports and state in `folder`.
     folder : Path
+    captures : bool
+        Whether it keeps what cells showed, to publish what was tried.
     """
 
     catalog: Catalog
     folder: Path
+    captures: bool = False
 
     @property
     def store(self) -> str:
@@ -110,6 +120,10 @@ class Trial:
                 outcome = Outcome(State.BLOCKED, failure=Failure(error.headline))
                 return Tried(entry, partition, replace(outcome, notebook=entry.name))
             written = _written(ended.capture, self.catalog.project)
+            captured: Path | None = None
+            if self.captures and ended.capture is not None:  # its report takes it away
+                captured = self.folder / "captured" / run_id
+                shutil.copytree(ended.capture.parent, captured, copy_function=_linked)
             files: dict[str, Path] = {}
             if ended.staged is not None and ended.outcome.refused:
                 ended.staged.staging.close()
@@ -127,6 +141,8 @@ class Trial:
             files,
             found[1] if found is not None else None,
             written,
+            captured,
+            ended.given,
         )
 
     def hold(
@@ -180,6 +196,11 @@ def _run(work: Work, partition: str | None, cancel: CancelToken) -> Ended:
     return work.run(partition, cancel)
 
 
+def _linked(source: str, target: str) -> str:
+    os.link(source, target)
+    return target
+
+
 def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
     """Files of the project that the notebook opened to write."""
     found: dict[str, None] = {}
@@ -194,7 +215,7 @@ def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_trial(catalog: Catalog, *, keep: bool = False) -> Generator[Trial]:
+def open_trial(catalog: Catalog, *, keep: bool = False, captures: bool = False) -> Generator[Trial]:
     """A folder for runs that do not count; it is removed at the end.
 
     Parameters
@@ -202,12 +223,14 @@ def open_trial(catalog: Catalog, *, keep: bool = False) -> Generator[Trial]:
     catalog : Catalog
     keep : bool
         Whether it stays.
+    captures : bool
+        As of `Trial`.
     """
     project = catalog.project
     name = f"{KEPT_TRIAL if keep else ''}{secrets.token_hex(4)}"
     folder = project.make_state_folder("trials", name)
     try:
-        yield Trial(replace(catalog, project=replace(project, aside=folder)), folder)
+        yield Trial(replace(catalog, project=replace(project, aside=folder)), folder, captures)
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

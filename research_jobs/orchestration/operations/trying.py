@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from research_jobs.orchestration.model.partitions import (
 from research_jobs.orchestration.operations.trial import Trial, Tried
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.provenance.causes import Cause, causes
+from research_jobs.provenance.following import changed_input
 from research_jobs.provenance.record import find_record
 from research_jobs.store.codec.source import open_source
 from research_jobs.store.stored import published_files, stored_versions
@@ -37,11 +39,14 @@ class Verdict:
     comparison : Comparison or None
         None where it did not succeed, or nothing is published.
     causes : tuple of Cause
+    version : str or None
+        The published version that it is compared with.
     """
 
     tried: Tried
     comparison: Comparison | None = None
     causes: tuple[Cause, ...] = ()
+    version: str | None = None
 
     @property
     def equal(self) -> bool:
@@ -164,7 +169,7 @@ def _judged(real: Catalog, reports: Path, tried: Tried) -> Verdict:
             unique={name: output.unique for name, output in entry.spec.outputs.items()},
             folder=project.state,
         )
-    return Verdict(tried, compared, _why(real, reports, tried, compared))
+    return Verdict(tried, compared, _why(real, reports, tried, compared), published[0])
 
 
 def _why(real: Catalog, reports: Path, tried: Tried, compared: Comparison) -> tuple[Cause, ...]:
@@ -185,5 +190,6 @@ def _why(real: Catalog, reports: Path, tried: Tried, compared: Comparison) -> tu
                 tried.record,
                 differ=True,
                 after_reports=reports,
+                input_cause=partial(changed_input, store=real.project.store, folder=None),
             )
     return ()
