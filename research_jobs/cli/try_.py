@@ -100,7 +100,7 @@ def _publish(
                 if isinstance(seen, Outcome):
                     outcomes.append(seen)
     except ResearchJobsError as error:
-        complain(str(error))
+        complain(f"research-jobs try: {error}")
     if outcomes and not arguments.json:
         show_outcomes(real, outcomes)
     return {outcome.label: outcome for outcome in outcomes}
