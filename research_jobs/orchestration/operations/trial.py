@@ -122,7 +122,7 @@ class Trial:
             written = _written(ended.capture, self.catalog.project)
             captured: Path | None = None
             if self.captures and ended.capture is not None:  # its report takes it away
-                captured = self.folder / "captured" / run_id
+                captured = self.folder / "captured" / work.run_id
                 shutil.copytree(ended.capture.parent, captured, copy_function=_linked)
             files: dict[str, Path] = {}
             if ended.staged is not None and ended.outcome.refused:
