@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+from research_jobs.provenance.record import Load
 from research_jobs.report.assets import install_asset, install_plotly, write_atomically
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.ipynb import notebook_json
@@ -21,6 +22,7 @@ from research_jobs.report.page import Links, page_policy, render_body, render_pa
 from research_jobs.report.pending import write_pending
 from research_jobs.report.record import read_capture
 from research_jobs.report.thumbnail import figure_script
+from research_jobs.report.whole import Published, WholeTables
 
 __all__ = ["build_report", "standalone"]
 
@@ -43,6 +45,8 @@ def build_report(
     reports: Path | None = None,
     notebook_path: Path | None = None,
     unique: Mapping[str, Sequence[str]] | None = None,
+    published: Published | None = None,
+    inputs: Sequence[Load] = (),
 ) -> Report:
     """Write the report of one run.
 
@@ -60,6 +64,10 @@ def build_report(
         The notebook: pictures beside it that its prose shows are put into the page.
     unique : mapping of str to sequence of str, optional
         Output to the columns that the manifest declares ``unique``.
+    published : Published, optional
+        Where the run's outputs are, for tables that show a part of one.
+    inputs : sequence of Load
+        What the run read.
 
     Returns
     -------
@@ -70,8 +78,9 @@ def build_report(
         read_capture(capture_path) if capture_path is not None else read_capture(folder / "?")
     )
     folder.mkdir(parents=True, exist_ok=True)
+    whole = WholeTables(header.outcome, published)
     renderer = Renderer(
-        picture=_pictures_beside(notebook_path), bokeh=_bokeh_script(recorded.assets.get("bokeh"))
+        _pictures_beside(notebook_path), _bokeh_script(recorded.assets.get("bokeh")), whole
     )
     page = render_body(recorded, header.outcome, renderer)
     up = os.path.relpath(root, folder).replace(os.sep, "/")
@@ -84,6 +93,8 @@ def build_report(
     pending = write_pending(root, folder, header, unique or {}) if reports is not None else None
     links = Links(
         gallery=f"{shared}index.html" if reports is not None else None,
+        up=shared if reports is not None else None,
+        run=folder.name,
         notebook="../../index.html" if reports is not None else None,
         ipynb="notebook.ipynb",
         scripts=tuple(
@@ -96,6 +107,8 @@ def build_report(
     )
     for frame in renderer.frames:
         write_atomically(folder / "frames" / frame.name, frame.document.encode())
+    for name, script in whole.scripts.items():
+        write_atomically(folder / name, script.encode())
     report = Report(folder)
     write_atomically(report.ipynb, notebook_json(recorded, header).encode("utf-8", "replace"))
     if renderer.thumbnail is None and plotly is not None:
@@ -104,7 +117,7 @@ def build_report(
     if renderer.thumbnail is not None:
         thumbnail = folder / f"thumbnail{renderer.thumbnail.suffix}"
         write_atomically(thumbnail, renderer.thumbnail.content)
-    text = render_page(page, header, links, evaluates=renderer.evaluates)
+    text = render_page(page, header, links, evaluates=renderer.evaluates, inputs=inputs)
     write_atomically(report.html, text.encode("utf-8", "replace"))
     return Report(folder, thumbnail, page.anchor, changes=pending is not None)
 
@@ -139,6 +152,7 @@ class _pictures_beside:  # noqa: N801 - called like the function that it is
 _SCRIPTS = ("copy.js", "page.js", "table.js")
 _SCRIPT = re.compile(r'<script src="([^"]+)" defer></script>')
 _FRAME = re.compile(r'(<iframe class="rj-frame"[^>]*?) loading="lazy"([^>]*?) src="(frames/[^"]+)"')
+_WHOLE = re.compile(r'(<div class="rj-table[^"<>]*") data-whole="[^"<>]*" data-shows="[^"<>]*"')
 _POLICY = re.compile(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*(">)')
 _OUTWARD = re.compile(
     r'<nav class="rj-crumbs">.*?</nav>|<a href="notebook\.ipynb" download>.*?</a>'
@@ -188,7 +202,7 @@ def standalone(html: Path) -> str:
         content = base64.b64encode(gzip.compress(code.encode(), mtime=0)).decode()
         return f'<script type="application/gzip">{content}</script>'
 
-    head = _OUTWARD.sub("", _FRAME.sub(inline_frame, head))
+    head = _WHOLE.sub(r"\1", _OUTWARD.sub("", _FRAME.sub(inline_frame, head)))
     tail = _OUTWARD.sub("", _SCRIPT.sub(inline_script, tail))
     evaluates = "'unsafe-eval'" in text.split("</head>", 1)[0]
     # A frame in the page inherits the page's policy: with one, inline scripts must be allowed,

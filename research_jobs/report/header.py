@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,6 +31,8 @@ class ReportHeader:
     code_version, git_commit : str or None
     timezone : str or None
         IANA name in which times are shown; None for the machine's own.
+    used_by : sequence of str
+        The notebooks that read its outputs.
     """
 
     outcome: Outcome
@@ -37,6 +41,15 @@ class ReportHeader:
     code_version: str | None = None
     git_commit: str | None = None
     timezone: str | None = None
+    used_by: Sequence[str] = ()
+
+    @property
+    def rerun(self) -> str:
+        """str: the command that runs it again."""
+        words = ["research-jobs", "run", self.outcome.notebook]
+        if self.outcome.partition is not None:
+            words += ["--partition", self.outcome.partition]
+        return shlex.join(words)
 
 
 def local_time(unix: float, zone: str | None) -> datetime:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from research_jobs.errors import ResearchJobsError
+from research_jobs.filesystem import make_folder
 from research_jobs.outcome import Outcome, State, from_json
 from research_jobs.project import Project
 from research_jobs.provenance.assembling import RunFacts, assemble
@@ -33,6 +34,7 @@ from research_jobs.report.limits import Limits, limited
 from research_jobs.report.mail_order import MailOrder
 from research_jobs.report.outputs import warm_up
 from research_jobs.report.templates import compile_templates
+from research_jobs.report.whole import Published
 from research_jobs.runtime.processes import name_process
 
 __all__ = ["serve"]
@@ -151,17 +153,24 @@ def _make(order: dict[str, Any]) -> dict[str, Any]:
 def _make_report(order: dict[str, Any]) -> dict[str, Any]:
     header = _header(order["header"])
     reports = Path(order["reports"])
+    folder, inputs = Path(order["folder"]), ()
+    published = None
+    if order["facts"] is not None and order["capture"] is not None:
+        facts, shown = RunFacts(**order["facts"]), Path(order["capture"])
+        make_folder(folder)
+        inputs = assemble(facts, header.outcome, shown.parent, folder, reports).loads
+    if order["published"] is not None:
+        published = Published(**order["published"])
     report = build_report(
         _path(order["capture"]),
         header,
-        Path(order["folder"]),
+        folder,
         reports=reports,
         notebook_path=_path(order["notebook"]),
         unique=order["unique"],
+        published=published,
+        inputs=inputs,
     )
-    if order["facts"] is not None and order["capture"] is not None:
-        facts, shown = RunFacts(**order["facts"]), Path(order["capture"])
-        assemble(facts, header.outcome, shown.parent, report.folder, reports)
     card = NotebookCard(**order["card"])
     update_gallery(reports, GalleryEntry(card, header, report), keep=order["keep"])
     thumbnail = report.thumbnail.name if report.thumbnail is not None else None

@@ -33,6 +33,7 @@ from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
 from research_jobs.report.mail_order import Mailed, MailOrder
+from research_jobs.report.whole import Published
 from research_jobs.runtime.processes import wait_or_kill
 
 __all__ = [
@@ -89,6 +90,8 @@ class ReportOrder:
         The mail to make of it.
     facts : RunFacts or None
         What the run's record says beside; without them none is written.
+    published : Published or None
+        Where its outputs are, if they are in the store.
     """
 
     header: ReportHeader
@@ -101,6 +104,7 @@ class ReportOrder:
     unique: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     mail: MailOrder | None = None
     facts: RunFacts | None = None
+    published: Published | None = None
 
 
 class _LostError(Exception):
@@ -139,6 +143,7 @@ def make_report(
         "keep": order.keep,
         "unique": {name: list(columns) for name, columns in order.unique.items()},
         "mail": order.mail.to_json() if order.mail is not None else None,
+        "published": asdict(order.published) if order.published is not None else None,
         "facts": order.facts.to_json() if order.facts is not None else None,
     }
     lost = ""

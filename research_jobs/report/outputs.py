@@ -17,7 +17,8 @@ from research_jobs.report.limits import OverBudgetError, budget
 from research_jobs.report.prose import FORMULA_LIMIT, Prose, latex_to_html, render_markdown
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Shown, Stream
 from research_jobs.report.sanitize import clean_html
-from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail, joined
+from research_jobs.report.thumbnail import PLOTLY, Thumbnail, find_thumbnail, is_dark, joined
+from research_jobs.report.whole import WholeTables
 from research_jobs.runtime.vega import specification
 from research_jobs.units import readable_size
 
@@ -33,6 +34,8 @@ CLEAN_LIMIT = 4_000_000
 FRAME_LIMIT = 12_000_000
 JSON_LIMIT = 50_000
 PAGE_LIMIT = 60_000_000
+#: of the words that stand for a figure
+ALT_LIMIT = 300
 #: of a page that has more already, only outputs up to LARGE are part; others get a frame
 ROOMY, LARGE = 4_000_000, 400_000
 
@@ -94,10 +97,13 @@ class Renderer:
         Gives a ``data:`` address for a picture beside the notebook.
     bokeh : Path or None
         Bokeh's script, where the notebook's interpreter has it.
+    whole : WholeTables or None
+        Knows the outputs of which a table shows a part.
     """
 
     picture: Callable[[str], str | None] | None = None
     bokeh: Path | None = None
+    whole: WholeTables | None = None
     frames: list[Frame] = field(default_factory=list[Frame])
     thumbnail: Thumbnail | None = None
     figure: dict[str, Any] | None = None
@@ -106,6 +112,7 @@ class Renderer:
     _roots: dict[str, str] = field(default_factory=dict[str, str])
     _size: int = 0
     _number: int = 0
+    _alt: str = ""
 
     def render(self, shown: Shown, cell: RecordedCell) -> str:
         """One shown thing as an HTML block; a note where it cannot be shown."""
@@ -150,6 +157,7 @@ class Renderer:
             self.thumbnail = find_thumbnail(data)
             if self.thumbnail is None and isinstance(data.get(PLOTLY), dict):
                 self.figure = data[PLOTLY]
+        self._alt = _alt(output, cell)
         known = self._bokeh(output, cell)
         known = self._vega(data) if known is None else known
         if known is not None:
@@ -175,11 +183,11 @@ class Renderer:
         if mime == PLOTLY:
             return self._plotly(value)
         if mime in _PICTURES:
-            return _picture(mime, joined(value), metadata.get(mime) or metadata)
+            return _picture(mime, joined(value), metadata.get(mime) or metadata, self._alt)
         text = joined(value)
         if mime == "image/svg+xml":
             encoded = base64.b64encode(text.encode()).decode()
-            return _picture(mime, encoded, metadata.get(mime) or {})
+            return _picture(mime, encoded, metadata.get(mime) or {}, self._alt)
         if mime == "text/html":
             return self._html(text, name, scope, data)
         if mime == "text/markdown":
@@ -217,7 +225,15 @@ class Renderer:
         kind = "rj-table" if "<table" in cleaned.html else "rj-html"
         if _COLOURED.search(cleaned.styled):
             kind += " rj-paper"
-        return f'<div class="{kind}" tabindex="0">{cleaned.styled}</div>{note}'
+        whole = self.whole.find(text) if self.whole is not None and kind != "rj-html" else None
+        if whole is None:
+            return f'<div class="{kind}" tabindex="0">{cleaned.styled}</div>{note}'
+        kept = f"the first {whole.rows:,}" if whole.rows < whole.of else f"all {whole.of:,}"
+        return (
+            f'<div class="{kind}" data-whole="{whole.script}" data-shows="{kept} rows" '
+            f'data-output="{escape(whole.output)}" data-rows="{whole.of}" tabindex="0">'
+            f"{cleaned.styled}</div>{note}"
+        )
 
     def _bokeh(self, output: Output, cell: RecordedCell) -> str | None:
         """A bokeh plot in a frame that has bokeh's script; None where it is none."""
@@ -283,7 +299,8 @@ class Renderer:
         height = layout.get("height") if isinstance(layout, dict) else None
         pixels = height if isinstance(height, (int, float)) and 40 <= height <= 4000 else 450
         return (
-            f'<div class="rj-plotly" style="min-height:{pixels:.0f}px">'
+            f'<div class="rj-plotly" role="figure" aria-label="{escape(self._alt)}" '
+            f'style="min-height:{pixels:.0f}px">'
             f'<script type="application/json">{encoded}</script>'
             "<noscript>"
             f"{_note('A chart that is drawn by a script, which this browser does not run.')}"
@@ -331,7 +348,27 @@ def warm_up() -> None:
     clean_html(_PANDAS, scope="#a")
 
 
-def _picture(mime: str, encoded: str, metadata: Any) -> str:
+def _alt(output: Output, cell: RecordedCell) -> str:
+    """What a figure says of itself: its title, else that of its cell."""
+    for known in output.metadata.values():
+        if isinstance(known, dict) and isinstance(known.get("alt"), str):
+            return known["alt"][:ALT_LIMIT]
+    title: Any = None
+    figure = output.data.get(PLOTLY)
+    if isinstance(figure, dict) and isinstance(figure.get("layout"), dict):
+        title = figure["layout"].get("title")
+    elif (chart := specification(output.data)) is not None:
+        title = chart.get("title")
+    if isinstance(title, dict):
+        title = title.get("text")
+    if isinstance(title, list):
+        title = " ".join(str(line) for line in title)
+    if isinstance(title, str) and title.strip():
+        return re.sub(r"<[^<>]{0,200}>", " ", title[:ALT_LIMIT]).strip()
+    return f"Figure: {cell.title[:ALT_LIMIT]}" if cell.title else "Figure"
+
+
+def _picture(mime: str, encoded: str, metadata: Any, alt: str) -> str:
     encoded = "".join(encoded.split())
     if not re.fullmatch(r"[\w+/=-]*", encoded):
         return ""
@@ -341,7 +378,8 @@ def _picture(mime: str, encoded: str, metadata: Any) -> str:
             pixels = metadata.get(name)
             if isinstance(pixels, (int, float)) and 0 < pixels <= 10_000:
                 size += f' {name}="{pixels:.0f}"'
-    return f'<img class="rj-figure" alt="Figure"{size} src="data:{mime};base64,{encoded}">'
+    kind = "rj-figure rj-dark" if mime == "image/png" and is_dark(encoded) else "rj-figure"
+    return f'<img class="{kind}" alt="{escape(alt)}"{size} src="data:{mime};base64,{encoded}">'
 
 
 def _text_block(text: str, kind: str, limit: int = TEXT_LIMIT) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from markupsafe import Markup
 
 from research_jobs.notebook.rst import rst_to_markdown
 from research_jobs.outcome import Failure, Outcome, State
+from research_jobs.provenance.record import Load
 from research_jobs.report.assets import asset_text
 from research_jobs.report.header import ReportHeader, local_time, readable_duration
 from research_jobs.report.highlight import highlight_python
@@ -21,6 +23,7 @@ __all__ = ["Links", "Page", "failed_cell", "page_policy", "render_page"]
 
 SOURCE_LIMIT = 200_000
 PREVIEW = 90
+_TITLE = re.compile(r'<h1 id="[^"]*+">(.*?)</h1>\s*', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Links:
     ----------
     gallery, notebook : str or None
         The pages of all notebooks, and of this one.
+    up, run : str or None
+        Where the folder of all reports is, and the name of the run's own.
     ipynb : str or None
     scripts : tuple of str
         Plotly's script, where a figure needs it, and our own.
@@ -44,6 +49,8 @@ class Links:
     scripts: tuple[str, ...] = ()
     changes: str | None = None
     since: str | None = None
+    up: str | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,12 +110,15 @@ class Page:
         The failing cell's id.
     empty : str
         Why there are no cells to see.
+    title : Markup or None
+        The title that the notebook gives itself, which is then not part of its cells.
     """
 
     cells: tuple[CellView, ...]
     headings: tuple[Heading, ...]
     anchor: str | None
     empty: str = ""
+    title: Markup | None = None
 
 
 def failed_cell(recorded: Recorded, outcome: Outcome) -> RecordedCell | None:
@@ -147,6 +157,7 @@ def render_body(recorded: Recorded, outcome: Outcome, renderer: Renderer) -> Pag
             unrun = _unrun(recorded.cells[index:]) if index == reached else 0
             view = replace(view, behind=True, unrun=unrun)
         views.append(view)
+    title, views = _own_title(views)
     shown = tuple(view for view in views if view.visible or view.unrun)
     empty = ""
     if not recorded.cells and not outcome.state.ok:
@@ -154,7 +165,23 @@ def render_body(recorded: Recorded, outcome: Outcome, renderer: Renderer) -> Pag
     elif not shown:
         empty = "This notebook shows nothing."
     headings = tuple(heading for view in views for heading in view.headings)
-    return Page(shown, headings, f"cell-{failed.number}" if failed is not None else None, empty)
+    anchor = f"cell-{failed.number}" if failed is not None else None
+    return Page(shown, headings, anchor, empty, title)
+
+
+def _own_title(views: list[CellView]) -> tuple[Markup | None, list[CellView]]:
+    """The title with which the first cell begins, and the cells without it."""
+    for place, view in enumerate(views):
+        if not view.visible:
+            continue
+        found = _TITLE.match(view.prose or "")
+        if found is None or not view.headings:
+            break
+        rest = (view.prose or "")[found.end() :]
+        view = replace(view, prose=Markup(rest) if rest.strip() else None)  # noqa: S704, PLW2901 - cleaned
+        view = replace(view, headings=view.headings[1:])  # noqa: PLW2901
+        return Markup(found[1]), [*views[:place], view, *views[place + 1 :]]  # noqa: S704 - cleaned
+    return None, views
 
 
 def _unrun(cells: Sequence[RecordedCell]) -> int:
@@ -245,7 +272,14 @@ def page_policy(*, evaluates: bool, script_sources: str = "'self' file:") -> str
     )
 
 
-def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bool) -> str:
+def render_page(
+    page: Page,
+    header: ReportHeader,
+    links: Links,
+    *,
+    evaluates: bool,
+    inputs: Sequence[Load] = (),
+) -> str:
     """The whole document.
 
     Parameters
@@ -255,6 +289,7 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
     links : Links
     evaluates : bool
         As for `page_policy`.
+    inputs : sequence of Load
 
     Returns
     -------
@@ -267,6 +302,7 @@ def render_page(page: Page, header: ReportHeader, links: Links, *, evaluates: bo
         header=header,
         links=links,
         contents=_contents(page.headings),
+        inputs=inputs,
         outcome=header.outcome,
         moment=local_time(header.outcome.started_at, header.timezone),
         policy=Markup(page_policy(evaluates=evaluates)),  # noqa: S704 - ours; servers read it

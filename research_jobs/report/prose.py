@@ -211,7 +211,7 @@ def latex_to_html(tex: str, *, display: bool) -> str:
     if markup is None:
         kind = "rj-tex rj-display" if display else "rj-tex"
         return f'<code class="{kind}">{escape(tex, quote=False)}</code>'
-    return f'<span class="rj-display">{markup}</span>' if display else markup
+    return f'<span class="rj-display" tabindex="0">{markup}</span>' if display else markup
 
 
 def _mathml(tex: str, display: bool) -> str | None:

@@ -58,6 +58,8 @@ _IMAGE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|bmp|svg\+xml)(?:;charset=[\w-]+)?;base64,[\w+/=\s]*\Z",
     re.IGNORECASE,
 )
+# Whoever hears the page would be told the picture's address.
+_WITHOUT_WORDS = re.compile(r"<img(?![^<>]*\salt=)")
 _ALLOWED = {name: set(_ATTRIBUTES) for name in _ELEMENTS}
 _ALLOWED["a"].add("href")
 _ALLOWED["img"].add("src")
@@ -191,6 +193,7 @@ def clean_html(
         )
     if judge.error is not None:
         raise judge.error
+    html = _WITHOUT_WORDS.sub('<img alt=""', html)
     css = "\n".join(seen.styles)
     fits = len(css) + judge.css <= CSS_LIMIT
     style = scoped_css(css, scope) if scope is not None and fits else ""

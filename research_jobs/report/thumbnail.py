@@ -12,6 +12,7 @@ import binascii
 import json
 import re
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,6 +25,7 @@ __all__ = [
     "Thumbnail",
     "figure_script",
     "find_thumbnail",
+    "is_dark",
     "joined",
     "picture_size",
 ]
@@ -137,6 +139,30 @@ def picture_size(picture: bytes) -> tuple[int, int] | None:
     if picture.startswith(_JPEG):
         return _jpeg_size(picture)
     return None
+
+
+def is_dark(encoded: str) -> bool:
+    """Whether the first pixel of a PNG is dark: light ink on it needs no light paper.
+
+    Parameters
+    ----------
+    encoded : str
+        Base64.
+    """
+    # Of the first pixel nothing is predicted, so whichever way the row is filtered, it is as it is.
+    try:
+        picture = base64.b64decode(encoded[: 4 * 20_000])
+        if not picture.startswith(_PNG):
+            return False
+        depth, kind = picture[24], picture[25]
+        start = picture.index(b"IDAT") + 4
+        row = zlib.decompressobj().decompress(picture[start:], 16)
+        if depth != 8 or kind not in (2, 6):
+            return False
+        red, green, blue, alpha = *row[1:4], row[4] if kind == 6 else 255
+    except (ValueError, IndexError, zlib.error):
+        return False
+    return alpha > 127 and 0.3 * red + 0.59 * green + 0.11 * blue < 100
 
 
 def _jpeg_size(picture: bytes) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ BACKEND_MODULE = "research_jobs.runtime.figures_backend"
 BACKEND = f"module://{BACKEND_MODULE}"
 
 #: receives the figures; set while a notebook runs
-publish: Callable[[Mapping[str, Any]], None] | None = None
+publish: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None
 
 
 def flush() -> None:

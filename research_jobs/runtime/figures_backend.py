@@ -10,6 +10,7 @@ from matplotlib.backend_bases import FigureManagerBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from research_jobs.runtime import figures
+from research_jobs.runtime.formats import add_alt
 
 __all__ = ["FigureCanvas", "FigureManager", "show"]
 
@@ -26,5 +27,7 @@ def show(*_args: Any, **_options: Any) -> None:
             figure.savefig(buffer, format="png", bbox_inches="tight", dpi=figure.dpi)
             size = figure.get_size_inches()
             text = f"<Figure size {size[0] * figure.dpi:.0f}x{size[1] * figure.dpi:.0f}>"
-            figures.publish({"image/png": buffer.getvalue(), "text/plain": text})
+            data, metadata = {"image/png": buffer.getvalue(), "text/plain": text}, {}
+            add_alt(figure, data, metadata)
+            figures.publish(data, metadata)
         Gcf.destroy(manager)

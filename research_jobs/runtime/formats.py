@@ -5,13 +5,14 @@ Standard library only, Python 3.10 and later.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["safe_repr", "simple_format"]
+__all__ = ["add_alt", "safe_repr", "simple_format"]
 
 _METHODS = (
     ("text/html", "_repr_html_"),
@@ -37,6 +38,25 @@ _PLAIN_TYPES = (
     int,
     str,
 )
+
+
+def add_alt(value: Any, data: Mapping[str, Any], metadata: dict[str, Any]) -> None:
+    """Say in a matplotlib figure's metadata what stands for it: its title, else those of its axes.
+
+    Under the name by which nbconvert too knows it. Anything else is left as it is.
+    """
+    mime = next((mime for mime in data if mime.startswith("image/")), None)
+    if mime is None or not type(value).__module__.startswith("matplotlib.figure"):
+        return
+    with contextlib.suppress(Exception):  # whatever a subclass does: the figure is shown
+        titles = [getattr(value, "_suptitle", None)]
+        titles = [title.get_text() for title in titles if title is not None]
+        if not any(titles):
+            places = ("center", "left", "right")
+            titles = [axes.get_title(place) for axes in value.axes for place in places]
+        text = ", ".join(" ".join(title.split()) for title in titles if title.strip())
+        if text:
+            metadata.setdefault(mime, {})["alt"] = text[:300]
 
 
 # Types that IPython's pretty printer formats: it breaks their lines.

@@ -22,6 +22,8 @@ from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from research_jobs.runtime.formats import add_alt
+
 if TYPE_CHECKING:
     from research_jobs.runtime.capture import Recorder
 
@@ -83,7 +85,9 @@ class _Formatter(DisplayFormatter):
         assert isinstance(self.parent, Shell)
         if not self.parent.shown.recorder.active:
             return {}, {}
-        return super().format(obj, include=include, exclude=exclude)
+        data, metadata = super().format(obj, include=include, exclude=exclude)
+        add_alt(obj, data, metadata)
+        return data, metadata
 
 
 class _Result:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import violations
 from browser import open_browser
 
-from research_jobs.outcome import Failure, State
+from research_jobs.outcome import CheckOutcome, Failure, State
 from research_jobs.report.assets import install_plotly
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import GalleryEntry, NotebookCard, update_gallery, write_page
@@ -337,6 +338,49 @@ def test_gallery_draws_figures(browser, canary, captures, header, tmp_path, way)
         page.fill("input[type=search]", "good")
         page.locator(".rg-plot .bars path").first.wait_for()
         page.close()
+
+
+def test_no_page_keeps_people_out(browser, captures, header, tmp_path):
+    """axe finds no violation at level AA: morning page, runs, a report, its changes, a failure."""
+    folder, _ = make_reports(captures, header, tmp_path / "reports", "http://127.0.0.1:9")
+    table = "<table><thead><tr><th></th><th>a</th></tr></thead><tbody>"
+    table += "".join(f"<tr><th>{n}</th><td>{n}</td></tr>" for n in range(60)) + "</tbody></table>"
+
+    def shows(recorder: Any) -> None:
+        recorder.stream("stdout", "printed \x1b[31mred\x1b[0m\n" * 30)
+        recorder.stream("stderr", "warned\n")
+        recorder.display({"text/html": table})
+        recorder.display({"image/png": base64.b64encode(_wide_png()).decode()})
+
+    source = "# %% [markdown]\n# # Title\n# Text\n" + "".join(
+        f"# %% [markdown]\n# ## Part {n}\n# *x* `y` [z](https://example.com)\n"
+        f"# %% Cell {n}\nx = 'a'  # b\n"
+        for n in range(3)
+    )
+    fields = {"notebook": "good", "parameters": {"level": "0.99" * 30}, "used_by": ("a", "b")}
+    fields |= {"checks": (CheckOutcome("x", "unique", False), CheckOutcome("x", "rows", True))}
+    fields |= {"git_commit": "9c1f33e", "code_version": "3f9a" * 16, "path": "notebooks/good.py"}
+    for run_id in ("aaaaaaaa", "bbbbbbbb"):
+        run = header(run_id=run_id, **fields)
+        capture = captures.write(source, {3: shows})
+        made = build_report(capture, run, report_folder(folder, run), reports=folder)
+        update_gallery(folder, GalleryEntry(NotebookCard("good"), run, made))
+    run = header(ending="failed", failure=Failure(headline="ValueError: x", line=9))
+    capture = captures.write(
+        source, {3: lambda r: r.error("ValueError", "x", ["Traceback"], 9)}, status={3: "error"}
+    )
+    failed = build_report(capture, run, report_folder(folder, run), reports=folder).html
+    pages = [folder / "index.html", folder / "good" / "index.html", failed, made.html]
+    page, found = browser.new_page(), []
+    for path in (*pages, made.html.with_name("changes.html")):
+        page.goto(path.as_uri())
+        page.wait_for_load_state("networkidle")
+        for colours in ("dark", "light"):
+            page.emulate_media(color_scheme=colours)
+            said = f"{path.parent.name}/{path.name}, {colours}"
+            found += [f"{said}: {text}" for text in violations(page)]
+    page.close()
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -8,7 +8,7 @@ from html import unescape
 import nbformat
 import pytest
 
-from research_jobs.outcome import Failure, StagedOutput
+from research_jobs.outcome import CheckOutcome, Failure, StagedOutput
 from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import write_page
 from research_jobs.report.layout import report_folder
@@ -137,6 +137,11 @@ class TestPage:
                 path="notebooks/volatility/garch.py",
                 outputs=(StagedOutput("forecast", "", "", 2340, 1000),),
                 notes=("cut short",),
+                used_by=("book",),
+                checks=(
+                    CheckOutcome("forecast", "not_null", True),
+                    CheckOutcome("forecast", "unique", False, description="2 rows"),
+                ),
             )
         )
         for part in (
@@ -153,6 +158,10 @@ class TestPage:
             "notebooks/volatility/garch.py",
             "2,340 rows",
             "cut short",
+            'book/index.html">book</a>',
+            "1 of 2 failed",
+            "failed: forecast unique <i>2 rows</i>",
+            "<code>research-jobs run volatility/garch --partition 2024-01-02</code>",
         ):
             assert part in page
 
@@ -170,13 +179,17 @@ class TestPage:
                 captures,
                 header,
                 tmp_path,
-                "# %% [markdown]\n# # A $x^2$\n# ## B <i>c</i>\n# ## D\n# *e*\n# %%\nx = 1\n",
+                "# %% [markdown]\n# # A $x^2$\n# ## B <i>c</i>\n# ## D\n# *e*\n# ## F\n",
             )
         )
         assert "<em>e</em>" in page
         assert "<math" in page
         assert '<a href="#cell-1-2">B c</a>' in page
         assert '<h2 id="cell-1-2">' in page
+        # The notebook's own title is the page's: it is there once.
+        assert page.count("<h1") == 1
+        assert re.search(r'<h1 class="rj-name">A <math.*</h1>', page, re.DOTALL)
+        assert "<span>volatility/garch</span>" in page
 
     def test_failed(self, captures, header, tmp_path):
         """A failed run's page leads to its cell, which is open; cells after it are marked."""

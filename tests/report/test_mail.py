@@ -161,7 +161,7 @@ def test_a_mail_of_a_report_that_could_not_be_made(captures, header, tmp_path):
     folder = report_folder(tmp_path / "reports", header())
     made = ReportOrder(
         header(), folder, tmp_path / "reports", captures.write("# %%\n1\n", {}), None,
-        {"name": "volatility/garch"}, None, order,
+        {"name": "volatility/garch"}, None, mail=order,
     )  # fmt: skip
     report = make_report(made, limits=Limits(seconds=0.000001))
     assert report.mail is not None

@@ -12,7 +12,11 @@ import pandas as pd
 import pytest
 from browser import open_browser
 
+from research_jobs.outcome import StagedOutput
 from research_jobs.report.build import build_report
+from research_jobs.report.whole import Published
+from research_jobs.store.codec import write_output
+from research_jobs.store.commit import open_staging, publish
 
 pytestmark = pytest.mark.browser
 
@@ -25,6 +29,9 @@ PRICES = pd.DataFrame(
     }
 )
 LONG = pd.DataFrame({"key": [f"row-{n}" for n in range(120)], "n": np.arange(120)[::-1]})
+TRADES = pd.DataFrame(
+    {"name": np.tile(["b", "a"], 6000), "price": np.random.default_rng(1).normal(100, 15, 12_000)}
+)
 WIDE = pd.DataFrame(
     np.arange(480).reshape(12, 40),
     columns=[f"column {n}" for n in range(40)],
@@ -37,10 +44,10 @@ HOSTILE = """<table><thead><tr><th>k<a href="https://example.com">x</a></th><th>
 <tbody><tr><td>=HYPERLINK("x")</td><td>&lt;img src=x onerror=window.attacked=1&gt;</td></tr>
 <tr><td>+cmd|' /C calc'!A0</td><td>a"b,c</td></tr><tr><td>-3</td><td>@x</td></tr></tbody></table>"""
 GIANT = (
-    "<table><thead><tr>" + "<th colspan=1000 rowspan=65534>x</th>" * 300 + "</tr></thead><tbody>"
-    "<tr>" + "<td colspan=1000 rowspan=65534>x</td>" * 300 + "</tr></tbody></table>"
+    "<table><thead><tr>" + "<th colspan=1000 rowspan=65534>x</th>" * 30 + "</tr></thead><tbody>"
+    "<tr>" + "<td colspan=1000 rowspan=65534>x</td>" * 30 + "</tr></tbody></table>"
 )
-NAMES = ("prices", "long", "wide", "levels", "bad", "giant")
+NAMES = ("prices", "long", "wide", "levels", "bad", "giant", "trades")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +63,18 @@ def report(
     folder = tmp_path_factory.mktemp("tables")
     with pd.option_context("display.max_columns", None, "display.max_rows", 200):
         frames = [frame.to_html() for frame in (PRICES, LONG, WIDE, LEVELS)]
-    shown = dict(zip(NAMES, [*frames, HOSTILE, GIANT], strict=True))
+    shown = dict(zip(NAMES, [*frames, HOSTILE, GIANT, TRADES._repr_html_()], strict=True))
     shows = {n: show("text/html", html) for n, html in enumerate(shown.values(), 1)}
     source = "".join(f"# %% {name}\n1\n" for name in shown)
     prose = "# %% [markdown]\n# | a | b |\n# |---|---|\n# | 2 | x |\n# | 1 | y |\n"
-    return build_report(captures_in(folder).write(source + prose, shows), header(), folder).html
+    store = str(folder / "data")
+    with open_staging(store, "run-1") as staging:
+        path = staging.path / "trades.parquet"
+        staged = write_output("trades", TRADES, path, options={}, metadata={})
+        publish(store, "nb", [staged], staging=staging, partition=None, run_id="run-1")
+    run = header(notebook="nb", outputs=(StagedOutput("trades", "", "", 12_000, staged.bytes),))
+    capture = captures_in(folder).write(source + prose, shows)
+    return build_report(capture, run, folder, published=Published(store)).html
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +240,25 @@ def test_hostile_tables(page):
     assert cell(page, 6).locator("button").count() == 0
 
 
+def test_the_whole_of_an_output(page):
+    """Twelve thousand rows shown as ten are loaded, sorted and saved whole, with all digits."""
+    trades = cell(page, 7)
+    said = trades.get_by_role("status")
+    assert said.inner_text() == "10 rows of 12,000"
+    trades.get_by_role("button", name="Show all 12,000 rows").click()
+    trades.get_by_text("1 to 50 of 12,000 rows").wait_for()
+    trades.get_by_role("button", name="price", exact=True).click()
+    ordered = TRADES.sort_values("price")
+    assert column(trades, 3)[:3] == [f"{value:.6f}" for value in ordered["price"][:3]]
+    with page.expect_download() as saving:
+        trades.get_by_role("button", name="Save CSV").click()
+    assert saving.value.suggested_filename == "trades.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(saving.value.path(), index_col=0), ordered)
+
+
 def test_a_table_of_prose(page):
     """A table in Markdown is sorted too."""
-    prose = cell(page, 7)
+    prose = cell(page, 8)
     prose.locator("th button").first.click()
     assert column(prose, 1) == ["1", "2"]
 

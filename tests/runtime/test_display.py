@@ -126,6 +126,7 @@ def test_matplotlib(fresh):
         plt.plot([2]); plt.show()
         # %% Saved too
         figure, axes = plt.subplots()
+        axes.set_title("Kept\\n too")
         figure.savefig("kept.png")
         # %% Vector
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -144,6 +145,7 @@ def test_matplotlib(fresh):
     kinds = [type(item).__name__ for item in recorded.cells[2].shown]
     assert kinds == ["Output", "Stream", "Output"]
     assert len(outputs(recorded, 4)) == 1
+    assert outputs(recorded, 4)[0].metadata["image/png"]["alt"] == "Kept too"
     assert (fresh.folder / "kept.png").exists()
     assert outputs(recorded, 5)[0].data["image/svg+xml"].startswith("<?xml")
     assert "image/svg+xml" in outputs(recorded, 6)[0].data

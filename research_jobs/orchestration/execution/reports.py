@@ -15,12 +15,14 @@ from typing import Any
 
 import dagster as dg
 
+from research_jobs.errors import PartitionError
 from research_jobs.notebook.local_modules import search_path
 from research_jobs.orchestration.execution.delivering import Delivering
 from research_jobs.orchestration.execution.gallery import notebook_card, share_pages
 from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
+from research_jobs.orchestration.model.partitions import partition_key_of
 from research_jobs.outcome import Outcome
 from research_jobs.project import Project
 from research_jobs.provenance.assembling import RunFacts
@@ -28,6 +30,7 @@ from research_jobs.provenance.record import NAME
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import CHANGES, Report, report_folder
 from research_jobs.report.making import ReportOrder, make_report
+from research_jobs.report.whole import Published
 from research_jobs.supervisor.request import secret_values
 from research_jobs.supervisor.run import CancelToken
 
@@ -151,6 +154,7 @@ def _header(catalog: Catalog, entry: Entry, outcome: Outcome, step_key: str) -> 
         code_version=entry.notebook.code_version or None,
         git_commit=git_commit(catalog.project.root),
         timezone=entry.spec.timezone or catalog.manifest.defaults.timezone,
+        used_by=tuple(sorted(one.name for one in catalog if entry.name in one.upstream)),
     )
 
 
@@ -168,7 +172,20 @@ def _order(
         keep=catalog.manifest.reports.keep,
         unique={name: output.unique for name, output in entry.spec.outputs.items()},
         facts=_facts(catalog, entry, header, made),
+        published=_published(catalog, entry, header.outcome) if made.counts else None,
     )
+
+
+def _published(catalog: Catalog, entry: Entry, outcome: Outcome) -> Published | None:
+    """Where the report finds the run's outputs; None for those of several partitions."""
+    partition = None
+    if outcome.partition is not None:
+        try:
+            partition = partition_key_of(entry.spec, outcome.partition).dimensions
+        except PartitionError:
+            return None
+    secrets = secret_values(entry.spec, catalog.manifest)
+    return Published(catalog.project.store, partition, tuple(secrets.values()))
 
 
 def _facts(catalog: Catalog, entry: Entry, header: ReportHeader, made: Made) -> RunFacts:

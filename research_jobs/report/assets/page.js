@@ -77,7 +77,45 @@
     });
   }
 
-  // On a wide screen the contents stand beside the text, and are open.
+  // The runs before and after this one: the list of runs is a script, which calls for each.
+  var near = document.querySelector(".rj-near");
+  if (near) {
+    var runs = [];
+    window.researchJobsRun = function (run) { runs.push(run); };
+    var script = document.createElement("script");
+    script.src = near.dataset.runs;
+    script.onload = function () {
+      var id = near.dataset.run;
+      runs.sort(function (a, b) { return a.started - b.started; });
+      var place = runs.findIndex(function (run) { return run.id === id; });
+      [["‹ Previous run", runs[place - 1]], ["Next run ›", runs[place + 1]]].forEach(function (pair) {
+        if (place < 0 || !pair[1]) return;
+        var link = near.appendChild(document.createElement("a"));
+        link.href = near.dataset.up + pair[1].report;
+        link.textContent = pair[0];
+        link.title = [pair[1].partition, pair[1].ending.replace(/_/g, " "), new Date(pair[1].started * 1000).toLocaleString()].filter(Boolean).join(", ");
+      });
+    };
+    document.head.appendChild(script);
+  }
+
+  // On a wide screen the contents stand beside the text, and are open. They say where the reader is.
   var toc = document.querySelector(".rj-toc");
-  if (toc && window.matchMedia("(min-width: 84rem)").matches) toc.open = true;
+  if (toc) {
+    toc.open = window.matchMedia("(min-width: 84rem)").matches;
+    var links = Array.prototype.slice.call(toc.querySelectorAll("a"));
+    var waits = false;
+    var mark = function () {
+      waits = false;
+      var here = links.filter(function (link) {
+        var place = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+        return place && place.getBoundingClientRect().top < 100;
+      }).pop();
+      links.forEach(function (link) { if (link === here) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current"); });
+    };
+    window.addEventListener("scroll", function () {
+      if (!waits) window.requestAnimationFrame(mark);
+      waits = true;
+    }, { passive: true });
+  }
 })();

@@ -21,6 +21,11 @@
     made.addEventListener("click", pressed);
     return made;
   }
+  // As pandas shows a number; what is copied and saved has all its digits.
+  function short(text) {
+    var value = /^-?\d*\.\d{7,}(?:e[-+]\d+)?$/.test(text) ? Number(text) : NaN;
+    return isNaN(value) ? text : Math.abs(value) < 1e-4 ? value.toPrecision(7) : value.toFixed(6);
+  }
   function counted(number) { return Number(number).toLocaleString("en"); }
   function textOf(cell) { return cell.textContent.trim().replace(/\s+/g, " "); }
 
@@ -125,8 +130,7 @@
     function node(row) {
       if (row.ready) return row.node;
       row.node = row.node || make("tr", "", "", row.texts.map(function (text, column) {
-        var long = /^-?\d*\.\d{7,}$/.test(text);
-        return make(column < indexed ? "th" : "td", "", long ? String(Number(Number(text).toPrecision(7))) : text);
+        return make(column < indexed ? "th" : "td", "", short(text));
       }));
       list(row.node.cells).forEach(align);
       row.ready = true;
@@ -227,7 +231,7 @@
         script.src = box.dataset.whole;
       }));
     }
-    (single ? box : table).before(tools);
+    if (rows.length > FILTERED) (single ? box : table).before(tools); else (single ? box : table).after(tools);
     render();
 
     // On paper: all rows, and what is wider than the paper in parts, each with the index.
