@@ -50,6 +50,36 @@ shortfall = -returns[returns < -losses].mean()
 shortfall.plot.bar()
 """
 
+TABLES = """\
+# %% [markdown]
+# # Trades of a year
+#
+# Every hour, and by month and market.
+
+# %%
+import numpy as np
+import pandas as pd
+
+rng = np.random.default_rng(1)
+hours = pd.date_range("2024-01-01", periods=12_000, freq="h")
+trades = pd.DataFrame(
+    {
+        "when": hours,
+        "market": rng.choice(["dax", "nikkei", "sp500"], 12_000),
+        "price": rng.normal(100, 15, 12_000),
+        "volume": rng.integers(1, 90_000, 12_000),
+    }
+)
+
+# %% All trades
+trades
+
+# %% Volume by month
+pd.set_option("display.max_columns", None)
+by = trades.groupby(["market", trades["when"].dt.strftime("%Y-%m")])["volume"].sum().unstack()
+by.style.format("{:,.0f}")
+"""
+
 
 def main() -> None:
     """Run, wait, take, stop."""
@@ -60,8 +90,10 @@ def main() -> None:
         project = Path(folder) / "research"
         shutil.copytree(ROOT / "notebooks", project / "notebooks")
         (project / "notebooks" / "value_at_risk.py").write_text(FAILING)
+        (project / "notebooks" / "trades.py").write_text(TABLES)
         manifest = project / "notebooks" / "manifest.yaml"
         said = "\nnotebooks:\n  value_at_risk: {group: reports, retries: 0}\n"
+        said += "  trades: {group: data, outputs: [trades]}\n"
         manifest.write_text(manifest.read_text().replace("\nnotebooks:\n", said, 1))
         environment = os.environ | {"RESEARCH_JOBS_PROJECT": str(project)}
         command = [COMMAND, "ui", "--port", str(PORT), "--reports-port", str(REPORTS_PORT)]
@@ -109,6 +141,8 @@ def take(browser: Browser) -> None:
     keep(phone, "report-phone")
     phone.close()
 
+    take_tables(browser)
+
     page.goto(f"{REPORTS}/value_at_risk/index.html")
     page.get_by_text("Failed").first.click()
     keep(page, "report-failed")
@@ -148,6 +182,27 @@ def take_changes(browser: Browser, project: Path, environment: dict[str, str]) -
         page.goto(Path(made.stdout.strip()).as_uri())
         keep(page, name)
         page.close()
+
+
+def take_tables(browser: Browser) -> None:
+    """A long and a wide table: on light and dark screens, and on paper."""
+    page = opened(browser, 1100, 1000)
+    page.goto(f"{REPORTS}/trades/index.html")
+    page.get_by_text("Succeeded").first.click()
+    page.get_by_role("button", name="Show all 12,000 rows").click()
+    page.get_by_text("1 to 50 of 12,000 rows").wait_for()
+    page.get_by_role("button", name="price", exact=True).click()
+    page.get_by_label("Filter rows").first.fill("2024-07 dax")
+    page.locator(".rj-table").first.evaluate("box => { box.style.maxHeight = '20rem' }")
+    for name, colours in (("tables", "light"), ("tables-dark", "dark")):
+        page.emulate_media(color_scheme=colours)
+        keep(page, name)
+    page.get_by_label("Filter rows").first.fill("2024-07-01 dax")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print", color_scheme="light")
+    page.set_viewport_size({"width": 720, "height": 800})
+    keep(page, "tables-print")
+    page.close()
 
 
 def take_mail(browser: Browser, address: str) -> None:
