@@ -46,8 +46,12 @@ test-fast: $(VENV)/.installed-dev  ## Run the tests that need no server, browser
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not servers and not browser and not postgres"
 
 .PHONY: verify
-verify: test test-long docs test-wheel bench simulate  ## Run what takes too long for each change: the site, the oldest Dagster, benchmarks
+verify: test test-long docs test-wheel bench simulate test-index  ## Run what takes too long for each change: the site, the oldest Dagster, benchmarks
 	@$(PYTHON) tests/support/other_dagster.py 1.12.0
+
+.PHONY: test-index
+test-index: $(VENV)/.installed-dev  ## Run a notebook with another pandas beside the project's (downloads it)
+	@RESEARCH_JOBS_TEST_INDEX=1 $(BIN)/python -m pytest tests/environments/test_index.py
 
 .PHONY: simulate
 simulate: $(VENV)/.installed-dev  ## Simulate 1,000 years of a server (YEARS=...), or replay one (SEED=17)

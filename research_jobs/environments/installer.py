@@ -6,6 +6,7 @@ Indexes and mirrors are theirs to know: ``UV_*`` and ``uv.toml``, or ``PIP_*`` a
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -14,10 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +33,10 @@ from research_jobs.runtime import processes
 __all__ = ["Cancel", "Installer"]
 
 _KEPT_LINES = 40
+_SAID_LINES = 2_000
+# An installer that takes longer hangs: seconds.
+_LONGEST_S = 3600.0
+_KILLS = 50
 _LINE = 4096
 _HEADLINE = 300
 _CROSS = "\N{MULTIPLICATION SIGN}"
@@ -147,35 +155,53 @@ class Installer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=self.root,
-                env=_environment(),
+                env=_environment(self.root),
                 start_new_session=True,
                 pass_fds=() if held is None else (held,),
             )
         except OSError as error:
             raise InstallError(f"{command[0]} cannot be started: {error.strerror}") from error
 
-        def end() -> None:
-            processes.signal_all(processes.session_members(process.pid), signal.SIGKILL)
-
         assert process.stdout is not None
         lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        end = partial(_end, process.pid)
         listening = self.cancel.listening(end) if self.cancel is not None else nullcontext()
+        limit = threading.Timer(_LONGEST_S, end)
+        limit.daemon = True
+        limit.start()
         with process.stdout, listening:
             try:
-                while line := process.stdout.readline(_LINE):
-                    text = self.hide(line.decode("utf-8", "replace").rstrip())
-                    lines.append(text)
-                    self.say(text)
+                for number in itertools.count():
+                    line = process.stdout.readline(_LINE)
+                    if not line:
+                        break
+                    lines.append(self.hide(line.decode("utf-8", "replace").rstrip()))
+                    if number < _SAID_LINES:
+                        self.say(lines[-1])
                 status = process.wait()
             except BaseException:
                 end()
                 process.wait()
                 raise
+            finally:
+                limit.cancel()
         if status != 0:
             raise InstallError(
                 _reason(lines) or f"{command[0]} ended with status {status}",
                 details="\n".join(lines),
             )
+
+
+def _end(session: int) -> None:
+    """End an installer and all that it started."""
+    # The kernel reaches what a group forks meanwhile; a compiler may have its own group.
+    processes.signal_group(session, signal.SIGKILL)
+    for _ in range(_KILLS):
+        left = processes.session_members(session)
+        if not left:
+            return
+        processes.signal_all(left, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _pip(python: str) -> list[str]:
@@ -188,7 +214,7 @@ def _pip(python: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--python", python]
 
 
-def _environment() -> dict[str, str]:
+def _environment(root: Path) -> dict[str, str]:
     """Ours, without what would send packages elsewhere or show as installed what is not."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX")
     return {
@@ -200,7 +226,19 @@ def _environment() -> dict[str, str]:
         "PIP_USER": "0",
         "UV_NO_PROGRESS": "1",
         "UV_PYTHON_DOWNLOADS": "never",
+        **_uv_cache(root),
     }
+
+
+def _uv_cache(root: Path) -> dict[str, str]:
+    """A cache in the project where uv could not write its own, as in a service."""
+    if "UV_CACHE_DIR" in os.environ:
+        return {}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "uv")
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    if os.access(existing, os.W_OK):
+        return {}
+    return {"UV_CACHE_DIR": str(root / ".research_jobs" / "cache" / "uv")}
 
 
 def _reason(lines: Sequence[str]) -> str:

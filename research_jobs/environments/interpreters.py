@@ -93,7 +93,7 @@ def find_base(
         seen.append(found)
     versions = ", ".join(sorted({each.version for each in seen}))
     raise InstallError(
-        f"no installed Python is {requires}",
+        f"no installed Python is {requires or f'{_MINORS[-1]} to {_MINORS[0]}'}",
         hint=f"Found on the PATH: {versions}. Install one, or name its path as `python:` in the "
         "manifest.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -162,6 +163,42 @@ def test_made_once(with_uv: Bench) -> None:
     assert existing_python(asked) == python
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from research_jobs.environments.declared import Environment
+from research_jobs.environments.installer import Installer
+from research_jobs.environments.making import prepare
+from research_jobs.environments.versions import Lock
+from research_jobs.errors import SourceLocation
+from research_jobs.project import Project
+
+project = Project(Path(sys.argv[1]), "data")
+lock = Lock(("tinylib==2.0",))
+asked = Environment("a", (), None, (), None, SourceLocation("a.py"), project, lock)
+prepare(asked, Installer(project.root, lambda line: print(line, flush=True)))
+"""
+
+
+def test_killed(with_uv: Bench, tmp_path: Path) -> None:
+    """While the installer of a killed run goes on, the next run waits; then it starts over."""
+    bench, uv, ended = with_uv, tmp_path / "bin" / "uv", tmp_path / "ended"
+    real = uv.readlink()
+    uv.unlink()
+    uv.write_text(f"#!/bin/sh\necho begun\nexec >&-\nsleep 1\ntouch {ended}\n")
+    uv.chmod(0o755)
+    words = [sys.executable, "-c", KILLED, str(bench.project.root)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line == "begun\n" for line in process.stdout)
+        process.kill()
+    uv.unlink()
+    uv.symlink_to(real)
+    python = prepare(bench.asks(lock=Lock(("tinylib==2.0",))), bench.installer)
+    assert ended.exists()
+    assert "tinylib.py" in modules(python)
+
+
 def test_cancelled(with_uv: Bench, tmp_path: Path) -> None:
     """Cancelling ends the installer and all that it started, and leaves nothing."""
     bench, token = with_uv, CancelToken()
@@ -192,6 +229,19 @@ def test_secrets_are_masked(with_uv: Bench, tmp_path: Path) -> None:
     assert "hunter2" not in str(error.value)
     assert error.value.headline.endswith("no answer from ***")
     assert with_uv.said == ["error: no answer from ***"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_is_read_only(
+    with_uv: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where uv cannot write its cache, as in a service, it is in the project."""
+    (tmp_path / "home").mkdir(mode=0o500)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("UV_CACHE_DIR")
+    prepare(with_uv.asks("tinylib"), with_uv.installer)
+    assert (tmp_path / ".research_jobs" / "cache" / "uv").is_dir()
 
 
 def test_what_nothing_uses_goes(with_uv: Bench) -> None:
