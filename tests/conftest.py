@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 # What takes long or starts processes of its own, by folder or file: `make test-fast` is the rest.
 SLOW = (
     "cli", "e2e", "faults", "orchestration", "resident", "samples", "simulator", "supervisor",
+    "environments/test_making.py",
     "report/test_limits.py", "report/test_making.py", "report/test_worst.py",
     "runtime/test_browsers.py", "runtime/test_display.py", "runtime/test_guarded_run.py",
     "runtime/test_masking.py", "runtime/test_memory.py", "runtime/test_processes.py",
