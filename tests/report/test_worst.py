@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import pytest
 
-SIZE = 1_000_000
+SIZE = 400000
 SECONDS = 20
 
 ANSI = {
