@@ -140,7 +140,8 @@ def _in_folder(store: str, space: Space) -> None:
 
 
 def _behind_url(store: str, space: Space) -> None:
-    from research_jobs.store.backends.remote import RemoteStore, RemoteUnit
+    from research_jobs.store.backends.remote import RemoteStore
+    from research_jobs.store.backends.remote_units import RemoteUnit
     from research_jobs.store.objects import objects_of  # fsspec only for a URL
 
     objects, backend = objects_of(store), RemoteStore(store)

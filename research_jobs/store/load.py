@@ -137,12 +137,11 @@ class Outputs(Mapping[str, Any]):
         self.store = store
         self.notebook = notebook_name(notebook)
         self._selection = select(store, self.notebook, partition, project)
-        units, reader = self._selection.units, Reader(store)
+        units, self._reader = self._selection.units, Reader(store)
         self._held: list[HeldVersion] = []
         self._versions: list[tuple[Any, Version]] = []
         self._old = version is not None
-        for unit in units:
-            held = reader.hold(unit, version)
+        for unit, held in zip(units, self._reader.hold_each(units, version), strict=True):
             self._versions.append((unit, held.version))
             if len(units) <= HOLD_AT_MOST:
                 self._held.append(held)
@@ -206,10 +205,11 @@ class Outputs(Mapping[str, Any]):
         return next(v.outputs[name] for _, v in self._versions if name in v.outputs)
 
     def _files(self, name: str) -> list[tuple[Mapping[str, str], Path]]:
+        found = [(unit, version) for unit, version in self._versions if name in version.outputs]
+        paths = self._reader.file_each([version for _, version in found], name)
         files = [
-            (read_segments(unit.segments).dimensions, version.file(name))
-            for unit, version in self._versions
-            if name in version.outputs
+            (read_segments(unit.segments).dimensions, path)
+            for (unit, _), path in zip(found, paths, strict=True)
         ]
         if not files:
             raise OutputNotFoundError(

@@ -1,20 +1,46 @@
-"""The objects behind an fsspec URL, with thread-safe operations."""
+"""The objects behind an fsspec URL: operations that are safe for threads, processes, machines."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-from collections.abc import Generator
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from research_jobs.errors import ResearchJobsError, StoreError
+from research_jobs.filesystem import make_folder
+from research_jobs.store.conditions import CONDITIONS, Conditions, is_lost, is_refused
+from research_jobs.store.files import FolderLock
 
-__all__ = ["Objects", "objects_of"]
+__all__ = ["Objects", "in_parallel", "objects_of"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PROBE = ".conditions"
+"""The object on which is tried out whether the service honours conditions."""
+REQUESTS = 16  # at once
+PART = 8 * 2**20  # bytes; a transfer holds at most PARTS of them in memory
+PARTS = 4
+_TRANSFER: Mapping[str, Mapping[str, int]] = {
+    "s3": {"chunksize": PART, "max_concurrency": PARTS},
+    "gs": {"chunksize": PART},
+    "abfs": {"max_concurrency": PARTS},
+}
+# Package and our extra that fsspec's protocols need.
+_PACKAGES = {
+    "s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs"),
+    "az": ("adlfs", "azure"), "abfs": ("adlfs", "azure"), "abfss": ("adlfs", "azure"),
+    "sftp": ("paramiko", "sftp"), "ssh": ("paramiko", "sftp"),
+}  # fmt: skip
 
 # Systems with folders that write in place; all others replace whole objects.
 FOLDER_PROTOCOLS = frozenset(
@@ -58,6 +84,91 @@ class Objects:
         """bool: whether all readers and writers of an object share one file position."""
         return "memory" in self._protocols
 
+    @property
+    def _conditions(self) -> Conditions | None:
+        return next((CONDITIONS[name] for name in self._protocols if name in CONDITIONS), None)
+
+    @cached_property
+    def conditional(self) -> bool:
+        """bool: whether `replace` holds for all machines; a service is asked once a process."""
+        if self._conditions is None:
+            return self.in_memory or self._local
+        path = f"{self.root}/{PROBE}"
+        with self.explained("it cannot be written to"):
+            try:
+                # The first may create it; from then on both conditions are wrong.
+                return not (
+                    (self._put(path, b"", None) and self._put(path, b"", None))
+                    or self._put(path, b"", self._conditions.never)
+                )
+            except Exception as error:
+                if is_refused(error):
+                    return False
+                raise
+
+    @property
+    def _local(self) -> bool:
+        return not self._protocols.isdisjoint(("file", "local"))
+
+    @contextmanager
+    def _folder_lock(self) -> Generator[None]:
+        if not self._local:
+            yield
+            return
+        make_folder(Path(self.root))
+        with FolderLock(Path(self.root)) as lock:
+            lock.exclusive()
+            yield
+
+    def _put(self, path: str, content: bytes, tag: str | None) -> bool:
+        assert self._conditions is not None
+        try:
+            self._conditions.put(self.system, path, content, tag)
+        except Exception as error:
+            if is_lost(error) or (tag is not None and isinstance(error, FileNotFoundError)):
+                return False
+            raise
+        return True
+
+    def tagged(self, path: str) -> tuple[bytes | None, Any]:
+        """The content of a small object (None if it does not exist), and its tag for `replace`."""
+        if self._conditions is None or not self.conditional:
+            content = self.read(path)
+            return content, content
+        with self.explained(f"{path} cannot be read"):
+            self.system.invalidate_cache()
+            try:
+                # In this order: the tag is never newer than the content.
+                tag = self.system.info(path)[self._conditions.tag]
+                return self.system.cat_file(path), tag
+            except FileNotFoundError:
+                return None, None
+            except Exception:
+                self.system.cat_file(path)  # an answer to HEAD does not say why
+                raise
+
+    def replace(self, path: str, content: bytes, tag: Any) -> bool:
+        """Replace a small object unless it has changed since `tagged`; False if it has.
+
+        Where the service knows no conditions, this holds for the threads of this process, and
+        for all processes if it is a local folder.
+        """
+        if self._conditions is None or not self.conditional:
+            with _one_at_a_time, self._folder_lock():
+                if self.read(path) != tag:
+                    return False
+                self.write(path, content)
+                return True
+        with self.explained(f"{path} cannot be replaced"):
+            try:
+                if self._put(path, content, tag):
+                    return True
+            except Exception:
+                if self.read(path) == content:  # it was done, only the answer was lost
+                    return True
+                raise
+            return self.read(path) == content  # an answer was lost and the client tried again
+
     def read(self, path: str) -> bytes | None:
         """The content of a small object; None if it does not exist."""
         with self.explained(f"{path} cannot be read"):
@@ -80,7 +191,7 @@ class Objects:
             self.system.pipe_file(path, Path(source).read_bytes())
             return
         if not self.has_folders:
-            self.system.put_file(str(source), path)
+            self.system.put_file(str(source), path, **self._transfer)
             return
         with self._renamed(path) as temporary:
             self.system.put_file(str(source), temporary)
@@ -90,15 +201,35 @@ class Objects:
         if self.in_memory:
             target.write_bytes(self.system.cat_file(path))
         else:
-            self.system.get_file(path, str(target))
+            self.system.get_file(path, str(target), **self._transfer)
 
-    def copy(self, source: str, path: str) -> None:
-        """Replace an object by another atomically."""
-        if not self.has_folders:
-            self.system.cp_file(source, path)
-            return
-        with self._renamed(path) as temporary:
-            self.system.cp_file(source, temporary)
+    @property
+    def _transfer(self) -> Mapping[str, int]:
+        """Options that bound the memory of a transfer; the libraries' defaults are 500 MB."""
+        return next((_TRANSFER[name] for name in self._protocols if name in _TRANSFER), {})
+
+    def copy(self, source: str, path: str, local: Path | None = None) -> None:
+        """Replace an object by another atomically.
+
+        Parameters
+        ----------
+        source, path : str
+        local : Path, optional
+            A file with the same content, for a service that cannot copy.
+        """
+        try:
+            if not self.has_folders:
+                self.system.cp_file(source, path)
+                return
+            with self._renamed(path) as temporary:
+                self.system.cp_file(source, temporary)
+        except NotImplementedError:
+            if local is not None:
+                self.upload(local, path)
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                self.download(source, Path(folder, "copy"))
+                self.upload(Path(folder, "copy"), path)
 
     @contextmanager
     def _renamed(self, path: str) -> Generator[str]:
@@ -138,7 +269,20 @@ class Objects:
             raise
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise StoreError(f"the store {self.store}: {what}: {reason}") from error
+            hint = "Check the credentials." if isinstance(error, PermissionError) else None
+            raise StoreError(f"the store {self.store}: {what}: {reason}", hint=hint) from error
+
+
+_one_at_a_time = threading.Lock()
+
+
+def in_parallel(work: Callable[[T], R], items: Iterable[T], *, at_once: int = REQUESTS) -> list[R]:
+    """The results of requests that do not wait for each other, in order."""
+    several = list(items)
+    if len(several) < 2:
+        return [work(item) for item in several]
+    with ThreadPoolExecutor(min(at_once, len(several))) as pool:
+        return list(pool.map(work, several))
 
 
 @lru_cache(maxsize=64)
@@ -153,12 +297,19 @@ def _open(store: str, _process: int) -> Objects:
         # Our own instance: the one that fsspec shares may be in another caller's transaction.
         system, path = fsspec.core.url_to_fs(store, skip_instance_cache=True)
     except (ImportError, ValueError) as error:
-        package = re.search(r"(?i)\binstall (?:the )?[\"'`]?([\w\-]+)", str(error))
         raise StoreError(
-            f"the store {store} cannot be opened: {error}",
-            hint=f"pip install {package[1]}" if package else None,
+            f"the store {store} cannot be opened: {error}", hint=_to_install(store, error)
         ) from error
+    if "s3" in system.protocol:
+        system.max_concurrency = 1  # no question for the size before each read of a small object
     return Objects(store, system, path.rstrip("/"))
+
+
+def _to_install(store: str, error: Exception) -> str | None:
+    if isinstance(error, ImportError) and (known := _PACKAGES.get(store.partition("://")[0])):
+        return f"pip install {known[0]} (the extra research_jobs[{known[1]}] brings it)"
+    named = re.search(r"(?i)\binstall (?:the )?[\"'`]?([\w\-]+)", str(error))
+    return f"pip install {named[1]}" if named else None
 
 
 def objects_of(store: str) -> Objects:

@@ -11,7 +11,8 @@ from typing import Any
 from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.filesystem import folder_bytes
 from research_jobs.store.backends.local import LocalStore
-from research_jobs.store.backends.remote import POINTER, RemoteStore, RemoteUnit
+from research_jobs.store.backends.remote import RemoteStore
+from research_jobs.store.backends.remote_units import POINTER, RemoteUnit
 from research_jobs.store.files import FolderLock
 from research_jobs.store.layout import PARTITIONS, VERSIONS, Unit
 from research_jobs.store.objects import Objects, objects_of

@@ -254,10 +254,14 @@ class Partitioning:
         ``.versions``, ``.partitions``, ``.partitions-2``...
     by : mapping of str to str
         Dimension to how its keys are made (``month``); an empty string if that is not known.
+    left : tuple of str
+        Behind a URL: the folders that readers no longer follow, whose copies for other tools are
+        still to be replaced.
     """
 
     root: str
     by: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
     def is_like(self, by: Mapping[str, str]) -> bool:
         """Whether partitions made `by` belong to the same partitioning."""
@@ -269,7 +273,8 @@ class Partitioning:
 
     def dump(self) -> bytes:
         """As JSON; `parse` reads it."""
-        return json.dumps({"format": FORMAT, "root": self.root, "by": dict(self.by)}).encode()
+        record = {"format": FORMAT, "root": self.root, "by": dict(self.by)}
+        return json.dumps(record | ({"left": list(self.left)} if self.left else {})).encode()
 
     @classmethod
     def parse(cls, text: str | bytes, place: object) -> Partitioning:
@@ -284,14 +289,16 @@ class Partitioning:
             check_format(record, place)
             root = str(record["root"])
             by = {str(name): str(made) for name, made in record["by"].items()}
-            if _ROOT.fullmatch(root) is None:
-                raise ValueError(f"{root!r} is not a folder of versions")  # noqa: TRY301
+            left = tuple(map(str, record.get("left", ())))
+            for name in (root, *left):
+                if _ROOT.fullmatch(name) is None:
+                    raise ValueError(f"{name!r} is not a folder of versions")  # noqa: TRY301
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptOutputError(
                 f"{place} does not describe how the outputs are partitioned: {error}",
                 hint=NO_PARTITIONING,
             ) from error
-        return cls(root, by)
+        return cls(root, by, left)
 
     def __str__(self) -> str:
         if not self.by:

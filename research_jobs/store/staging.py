@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
-import tempfile
 from pathlib import Path
 from types import TracebackType
 
 from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.store.backends import backend_of
+from research_jobs.store.claims import claim_folder, temporary_root
 from research_jobs.store.files import FolderLock, disk
 from research_jobs.store.layout import PARTITIONS, STAGING, Unit, is_remote, refuse_link, unit_of
 from research_jobs.store.layout import read_segments as read_partition
@@ -76,19 +74,12 @@ def open_staging(store: str, run_id: str) -> Staging:
         When the store is not writable.
     """
     backend_of(store).check()
-    root = _temporary_root() if is_remote(store) else Path(store).resolve()
+    root = temporary_root() if is_remote(store) else Path(store).resolve()
     area = root / STAGING
     try:
         disk().make_folders(area)
         refuse_link(area, root)
-        # One at a time: a new folder looks abandoned until it is locked.
-        with FolderLock(area) as guard:
-            guard.exclusive()
-            _clear_abandoned(area)
-            path = area / f"{short_id(run_id, 40)}-{secrets.token_hex(4)}"
-            disk().make_folder(path)
-            lock = FolderLock(path)
-            lock.exclusive()
+        path, lock = claim_folder(area, short_id(run_id, 40), _finish_noted)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
@@ -96,23 +87,6 @@ def open_staging(store: str, run_id: str) -> Staging:
             hint="What was published before is unchanged.",
         ) from error
     return Staging(path, lock)
-
-
-def _temporary_root() -> Path:
-    root = Path(tempfile.gettempdir()) / f"research_jobs-{os.getuid()}"
-    root.mkdir(mode=0o700, exist_ok=True)
-    state = root.lstat()
-    # Anyone can create names in the temporary folder: check that it is ours.
-    if root.is_symlink() or state.st_uid != os.getuid():
-        raise StoreError(f"{root} belongs to another user", hint="Set TMPDIR to another folder.")
-    return root
-
-
-def _clear_abandoned(area: Path) -> None:
-    for folder in area.iterdir():
-        with contextlib.suppress(OSError), FolderLock(folder) as lock:
-            if lock.exclusive(wait=False) and _finish_noted(folder):
-                disk().remove_tree(folder)
 
 
 def _finish_noted(folder: Path) -> bool:

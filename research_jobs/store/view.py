@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +19,8 @@ from typing import Any
 
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
+from research_jobs.store.layout import is_remote
+from research_jobs.store.records import Version
 
 __all__ = ["READS", "VIEW_VARIABLE", "Reader", "View", "current_view", "laid_over"]
 
@@ -113,6 +115,7 @@ class Reader:
     """
 
     def __init__(self, store: str) -> None:
+        self._store = store
         self._backend: Any = backend_of(store)
         view = current_view()
         self._view = view if view is not None and view.store == store else None
@@ -146,6 +149,24 @@ class Reader:
         if choose is None and self._view is not None:
             choose = self._view.pins.get((unit.notebook, unit.segments))
         return self._backend.hold(unit, choose)
+
+    def hold_each(
+        self, units: Sequence[Any], choose: str | int | None = None
+    ) -> Iterable[HeldVersion]:
+        """Hold a version of each unit: in turn, or by parallel requests."""
+        if not is_remote(self._store):
+            return (self.hold(unit, choose) for unit in units)
+        from research_jobs.store.objects import in_parallel
+
+        return in_parallel(lambda unit: self.hold(unit, choose), units)
+
+    def file_each(self, versions: Sequence[Version], output: str) -> Sequence[Path]:
+        """The file of an output in each version."""
+        if not is_remote(self._store):
+            return [version.file(output) for version in versions]
+        from research_jobs.store.objects import in_parallel
+
+        return in_parallel(lambda version: version.file(output), versions)
 
 
 @dataclass(frozen=True)

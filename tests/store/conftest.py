@@ -26,6 +26,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "project" / "notebooks").mkdir(parents=True)
     monkeypatch.setenv("RESEARCH_JOBS_PROJECT", str(tmp_path / "project"))
     monkeypatch.delenv("RESEARCH_JOBS_STORE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return str(tmp_path / "project" / "data")
 
 

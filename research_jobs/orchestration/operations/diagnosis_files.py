@@ -25,6 +25,7 @@ from research_jobs.orchestration.operations.diagnosis import (
     unknown,
     well,
 )
+from research_jobs.store.backends import backend_of
 from research_jobs.store.staging import open_staging
 from research_jobs.upkeep.proof import BackupBook
 
@@ -50,7 +51,7 @@ def check_store(site: Site) -> Answer:
     try:
         with open_staging(project.store, "doctor") as staging:
             if not project.store_is_local:
-                return well(f"{project.store} answers")
+                return well(backend_of(project.store).caveat() or f"{project.store} answers")
             return _try_store(Path(project.store), staging.path)
     except ResearchJobsError as error:
         folder = Path(project.store)

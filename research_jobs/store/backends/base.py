@@ -144,6 +144,15 @@ class StoreBackend(Protocol[U]):
         """
         ...
 
+    def caveat(self) -> str | None:
+        """What the store cannot do, for whoever publishes to it; None if nothing is missing.
+
+        Raises
+        ------
+        StoreError
+        """
+        ...
+
     def notebooks(self) -> tuple[str, ...]:
         """The notebooks that have outputs, sorted."""
         ...

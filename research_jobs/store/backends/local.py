@@ -52,6 +52,9 @@ class LocalStore:
     def check(self) -> None:
         """Do nothing: staging, which comes next, writes to the folder."""
 
+    def caveat(self) -> None:
+        """See `StoreBackend.caveat`."""
+
     # -- reading -----------------------------------------------------------------------------
 
     def notebooks(self) -> tuple[str, ...]:

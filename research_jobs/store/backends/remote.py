@@ -1,42 +1,33 @@
-"""A store behind an fsspec URL (``s3://bucket/data``): complete objects and one pointer.
+"""A store behind a URL (``s3://bucket/data``): complete objects and one pointer.
 
 ::
 
     <notebook>/.versions/<id>/<output>.pq       the files of a version
     <notebook>/.versions/current.json           the pointer, whose replacement is the commit
+    <notebook>/.partitioning.json               which hidden folder readers follow
     <notebook>/<output>.parquet                 a copy for other tools, put after the commit
 
 Object stores have no links and no locks. `load` follows the pointer and sees all of a version or
-none of it. A reader of the plain copies may briefly see one output's new copy next to another's
-old one. Threads of one process take turns at a unit; if two processes publish one at once, the
-last pointer wins.
+none of it. `remote_publish` says how several machines publish at once.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import secrets
-import shutil
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from research_jobs.errors import (
-    CorruptOutputError,
-    OutputNotFoundError,
-    StoreError,
-)
-from research_jobs.failpoints import failpoint
+from research_jobs.errors import OutputNotFoundError, StoreError
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends.base import Publication, PublishedOutput
+from research_jobs.store.backends.remote_publish import publish
+from research_jobs.store.backends.remote_units import (
+    POINTER,
+    RemoteHeld,
+    RemoteUnit,
+    RemoteVersion,
+    pointed,
+)
 from research_jobs.store.layout import (
-    PART,
     PARTITIONING,
     PARTITIONS,
     REJECTED,
@@ -46,162 +37,16 @@ from research_jobs.store.layout import (
     partition_dimensions,
     partition_segments,
 )
-from research_jobs.store.objects import Objects, objects_of
+from research_jobs.store.objects import in_parallel, objects_of
 from research_jobs.store.records import (
-    FORMAT,
     Partitioning,
     Version,
-    check_format,
     choose_version,
-    describe_version,
     free_root,
-    next_version,
     partitioning_of,
-    retained,
-    rows_of,
-    short_id,
-    sizes_of,
-    version_of,
 )
 
-__all__ = ["RemoteStore", "RemoteUnit"]
-
-POINTER = "current.json"
-
-
-# -- units and versions ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RemoteUnit:
-    """Like `research_jobs.store.layout.Unit`, behind a URL."""
-
-    store: str
-    notebook: str
-    segments: tuple[str, ...] = ()
-    root: str = PARTITIONS
-
-    @property
-    def folder(self) -> str:
-        """str: the notebook's folder."""
-        return f"{objects_of(self.store).root}/{self.notebook}"
-
-    @property
-    def versions(self) -> str:
-        """str: the folder of versions and the pointer."""
-        tail = (self.root, *self.segments) if self.segments else (VERSIONS,)
-        return "/".join((self.folder, *tail))
-
-    @property
-    def pointer(self) -> str:
-        """str: the object whose replacement is the commit."""
-        return f"{self.versions}/{POINTER}"
-
-    @property
-    def partitioning(self) -> str:
-        """str: the object that names the hidden folder that readers follow."""
-        return f"{self.folder}/{PARTITIONING}"
-
-    def _tail(self, output: str) -> tuple[str, ...]:
-        return (output, *self.segments, PART) if self.segments else (f"{output}.parquet",)
-
-    def link(self, output: str) -> str:
-        """The URL that other tools read."""
-        return "/".join((self.store.rstrip("/"), self.notebook, *self._tail(output)))
-
-    def plain(self, output: str) -> str:
-        """The same as a path in the file system."""
-        return "/".join((self.folder, *self._tail(output)))
-
-    def file(self, version: str, output: str) -> str:
-        """The path of an output's file in a version."""
-        return f"{self.versions}/{version}/{output}{SUFFIX}"
-
-    def __str__(self) -> str:
-        return " ".join((self.notebook, *self.segments))
-
-
-@dataclass(frozen=True)
-class RemoteVersion(Version):
-    """A version whose files are fetched on demand, each once per process."""
-
-    unit: RemoteUnit | None = None
-    record: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    def file(self, output: str) -> Path:
-        """A local copy of the file of an output."""
-        assert self.unit is not None
-        return _fetch(self.unit, self.id, output)
-
-
-@cache
-def _cache_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="research_jobs-"))
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:  # a fork that ends keeps its parent's files
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    return folder
-
-
-@cache
-def _fetch(unit: RemoteUnit, version: str, output: str) -> Path:
-    target = _cache_folder() / f"{secrets.token_hex(8)}-{output}{SUFFIX}"
-    objects = objects_of(unit.store)
-    try:
-        with objects.explained(f"{unit.link(output)} cannot be fetched"):
-            objects.download(unit.file(version, output), target)
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return target
-
-
-@dataclass(frozen=True)
-class RemoteHeld:
-    """Like `HeldVersion`, but nothing can be held behind a URL."""
-
-    version: RemoteVersion
-
-    def release(self) -> None:
-        """Do nothing."""
-
-
-def _pointed(unit: RemoteUnit) -> list[RemoteVersion]:
-    """The versions that the pointer names, the current one first; empty without a pointer."""
-    text = objects_of(unit.store).read(unit.pointer)
-    if text is None:
-        return []
-    try:
-        record = json.loads(text)
-        check_format(record, unit.pointer)
-        return [_version(unit, item) for item in record["versions"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptOutputError(
-            f"{unit.pointer} does not name versions: {error}",
-            hint=f"Remove it and the outputs of {unit} next to it, then run the notebook again.",
-        ) from error
-
-
-def _version(unit: RemoteUnit, record: Mapping[str, Any]) -> RemoteVersion:
-    plain = version_of(record, str(record["version"]), Path())
-    return RemoteVersion(
-        id=plain.id,
-        folder=plain.folder,
-        outputs=plain.outputs,
-        run_id=plain.run_id,
-        published_at=plain.published_at,
-        window=plain.window,
-        by=plain.by,
-        unit=unit,
-        record=dict(record),
-    )
-
-
-# -- the store -------------------------------------------------------------------------------
+__all__ = ["RemoteStore"]
 
 
 class RemoteStore:
@@ -215,11 +60,14 @@ class RemoteStore:
 
     def __init__(self, store: str) -> None:
         self.store = store
-        self._lock = threading.Lock()
-        self._turns: dict[str, threading.Lock] = {}
+        self._warned = False
 
     def check(self) -> None:
-        """See `StoreBackend.check`: the package, the credentials and the bucket."""
+        """See `StoreBackend.check`: the package, the credentials, the bucket, the conditions."""
+        self._reach()
+        _ = objects_of(self.store).conditional
+
+    def _reach(self) -> None:
         objects = objects_of(self.store)
         bucket = objects.root.split("/")[0]
         if objects.has_folders or objects.in_memory or not bucket:
@@ -236,16 +84,27 @@ class RemoteStore:
                     hint="Create it, or correct RESEARCH_JOBS_STORE.",
                 ) from None
 
-    def _turn(self, unit: RemoteUnit) -> threading.Lock:
-        """The lock with which threads of this process take turns at publishing a notebook."""
-        with self._lock:
-            return self._turns.setdefault(unit.notebook, threading.Lock())
+    def caveat(self) -> str | None:
+        """See `StoreBackend.caveat`."""
+        if objects_of(self.store).conditional:
+            return None
+        return (
+            f"{self.store} cannot replace an object on a condition: of two runs that publish the "
+            "same outputs at the same moment, one may be missing from the history"
+        )
+
+    def warn(self, job: Publication) -> None:
+        """Tell the first run of this process about the caveat."""
+        caveat = None if self._warned else self.caveat()
+        self._warned = True
+        if caveat is not None:
+            job.tell(caveat)
 
     # -- reading -----------------------------------------------------------------------------
 
     def notebooks(self) -> tuple[str, ...]:
         """See `StoreBackend.notebooks`."""
-        self.check()
+        self._reach()
         objects = objects_of(self.store)
         names: set[str] = set()
         with objects.explained("it cannot be listed"):
@@ -257,29 +116,31 @@ class RemoteStore:
                     names.add("/".join(parts[: hidden[0]]))
         return tuple(sorted(names))
 
-    def _unit(self, notebook: str, partition: PartitionKey | None, root: str) -> RemoteUnit:
+    def unit_at(self, notebook: str, partition: PartitionKey | None, root: str) -> RemoteUnit:
+        """The unit of a notebook or partition in a hidden folder."""
         segments = partition_segments(partition_dimensions(partition)) if partition else ()
         return RemoteUnit(self.store, "/".join(check_notebook_name(notebook)), segments, root)
 
     def partitioning(self, notebook: str) -> Partitioning | None:
         """See `StoreBackend.partitioning`."""
-        base = self._unit(notebook, None, PARTITIONS)
+        base = self.unit_at(notebook, None, PARTITIONS)
         text = objects_of(self.store).read(base.partitioning)
         if text is not None:
             return Partitioning.parse(text, base.partitioning)
-        plain = _pointed(base)
+        plain = pointed(base)
         parted = self._last_below(base, PARTITIONS)
         if parted is None or (plain and plain[0].published_at > parted.published_at):
             return Partitioning(VERSIONS) if plain else None
         return Partitioning(PARTITIONS, parted.by)
 
     def _last_below(self, base: RemoteUnit, root: str) -> RemoteVersion | None:
-        found = [_pointed(unit)[0] for unit in self._units_below(base, root)]
+        found = [versions[0] for versions in in_parallel(pointed, self.units_below(base, root))]
         return max(found, key=lambda version: version.published_at, default=None)
 
-    def _units_below(self, base: RemoteUnit, root: str) -> Iterator[RemoteUnit]:
+    def units_below(self, base: RemoteUnit, root: str) -> Iterator[RemoteUnit]:
+        """The units of a notebook that have a pointer in a hidden folder."""
         if root == VERSIONS:
-            if _pointed(base):
+            if pointed(base):
                 yield base
             return
         objects = objects_of(self.store)
@@ -295,26 +156,26 @@ class RemoteStore:
         """See `StoreBackend.units`."""
         found = self.partitioning(notebook)
         if found is not None:
-            yield from self._units_below(self._unit(notebook, None, PARTITIONS), found.root)
+            yield from self.units_below(self.unit_at(notebook, None, PARTITIONS), found.root)
 
     def kept_aside(self, notebook: str, by: Mapping[str, str]) -> Iterator[RemoteUnit]:
         """See `StoreBackend.kept_aside`."""
-        base = self._unit(notebook, None, PARTITIONS)
+        base = self.unit_at(notebook, None, PARTITIONS)
         found = self.partitioning(notebook)
         if found is not None and not found.is_like(by):
-            yield from self._units_below(base, self._root_of(base, by))
+            yield from self.units_below(base, self.root_of(base, by, found))
 
     def unit(self, notebook: str, partition: PartitionKey | None) -> RemoteUnit | None:
         """See `StoreBackend.unit`."""
         found = self.partitioning(notebook)
         if found is None or (found.root == VERSIONS) != (partition is None):
             return None
-        unit = self._unit(notebook, partition, found.root)
-        return unit if _pointed(unit) else None
+        unit = self.unit_at(notebook, partition, found.root)
+        return unit if pointed(unit) else None
 
     def hold(self, unit: RemoteUnit, choose: str | int | None = None) -> RemoteHeld:
         """See `StoreBackend.hold`."""
-        by_id = {version.id: version for version in _pointed(unit)}
+        by_id = {version.id: version for version in pointed(unit)}
         if isinstance(choose, str):
             if choose not in by_id:
                 raise OutputNotFoundError(
@@ -326,7 +187,7 @@ class RemoteStore:
 
     def versions(self, unit: RemoteUnit) -> list[Version]:
         """See `StoreBackend.versions`."""
-        return list(_pointed(unit))
+        return list(pointed(unit))
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -339,9 +200,9 @@ class RemoteStore:
         roots = {stored.root if stored is not None else PARTITIONS}
         if stored is not None and not stored.is_like(by):
             # Created by an interrupted change of the partitioning.
-            roots.add(self._root_of(self._unit(notebook, None, PARTITIONS), by))
-        units = [self._unit(notebook, partition, root) for root in sorted(roots)]
-        ours = {name for each in units for version in _pointed(each) for name in version.outputs}
+            roots.add(self.root_of(self.unit_at(notebook, None, PARTITIONS), by, stored))
+        units = [self.unit_at(notebook, partition, root) for root in sorted(roots)]
+        ours = {name for each in units for version in pointed(each) for name in version.outputs}
         unit, objects = units[0], objects_of(self.store)
         for output in outputs:
             path = unit.plain(output)
@@ -355,126 +216,53 @@ class RemoteStore:
 
     def publish(self, publication: Publication) -> tuple[PublishedOutput, ...]:
         """See `StoreBackend.publish`; nothing changes before the pointer is replaced."""
-        job = publication
-        unit = self._unit(job.notebook, job.partition, PARTITIONS)
+        unit = self.unit_at(publication.notebook, publication.partition, PARTITIONS)
         objects = objects_of(self.store)
-        failpoint("publish.begin")
-        with self._turn(unit), objects.explained(f"the outputs of {unit} cannot be published"):
+        with objects.explained(f"the outputs of {unit} cannot be published"):
             try:
-                return self._publish(objects, job)
+                self.warn(publication)
+                return publish(self, publication)
             except FileNotFoundError as error:
                 self.check()
                 raise StoreError(
                     f"the store {self.store}: the outputs of {unit} cannot be published: {error}"
                 ) from error
 
-    def _publish(self, objects: Objects, job: Publication) -> tuple[PublishedOutput, ...]:
-        by = partitioning_of(job.partition)
-        stored = self.partitioning(job.notebook)
-        base = self._unit(job.notebook, None, PARTITIONS)
-        changed = stored is not None and not stored.is_like(by)
-        if stored is None:
-            root = PARTITIONS if by else VERSIONS
-        else:
-            root = self._root_of(base, by) if changed else stored.root
-        unit = self._unit(job.notebook, job.partition, root)
-        if changed or stored is None or not objects.read(base.partitioning):
-            # What counts until the pointer of the new unit exists.
-            now = stored if changed and stored is not None else Partitioning(root, by)
-            objects.write(base.partitioning, now.dump())
-        before = _pointed(unit)
-        version = next_version(
-            (item.id for item in before), f"{short_id(job.run_id, 8)}-{secrets.token_hex(3)}"
-        )
-        for item in job.staged:
-            objects.upload(item.path, unit.file(version, item.name))
-            failpoint("publish.moved_one")
-        record = describe_version(
-            version, unit.notebook, job.staged, job.partition, job.run_id, job.data_version
-        )
-        older = [(each.id, sizes_of(each)) for each in before]
-        kept = retained(list(record["outputs"]), older, job.keep)
-        records = [record, *(each.record for each in before if each.id in kept)]
-        pointer = json.dumps({"format": FORMAT, "versions": records}, indent=1)
-        objects.write(unit.pointer, pointer.encode())
-        failpoint("publish.committed")
-        if changed and stored is not None:
-            self._switch(objects, base, stored, Partitioning(root, by), job)
-        for item in job.staged:
-            objects.upload(item.path, unit.plain(item.name))
-        self._tidy(objects, unit, before, set(record["outputs"]), kept)
-        return tuple(
-            PublishedOutput.of(
-                item,
-                unit.link(item.name),
-                f"{self.store.rstrip('/')}{unit.file(version, item.name)[len(objects.root) :]}",
-                version,
-                rows_of(before[0] if before else None),
-            )
-            for item in job.staged
-        )
+    def root_of(self, base: RemoteUnit, by: Mapping[str, str], stored: Partitioning | None) -> str:
+        """The hidden folder for a partitioning: its previous one, or a new one.
 
-    def _root_of(self, base: RemoteUnit, by: Mapping[str, str]) -> str:
-        """The hidden folder for a partitioning: its previous one, or a new one."""
+        Parameters
+        ----------
+        base : RemoteUnit
+            The notebook's own unit.
+        by : mapping of str to str
+        stored : Partitioning or None
+            What readers follow.
+        """
         if not by:
             return VERSIONS
         taken: dict[str, Mapping[str, str]] = {}
-        for path in objects_of(self.store).find(base.folder):
+        if stored is not None and stored.root != VERSIONS:
+            taken[stored.root] = stored.by
+        objects = objects_of(self.store)
+        for path in objects.find(base.folder):
             inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
             root = inside[0]
-            if root.startswith(PARTITIONS) and root not in taken and inside[-1] == POINTER:
-                last = _pointed(replace(base, segments=tuple(inside[1:-1]), root=root))
+            if not root.startswith(PARTITIONS) or root in taken or len(inside) < 2:
+                continue
+            if inside[1:] == [PARTITIONING]:
+                claim = objects.read(path)
+                taken[root] = Partitioning.parse(claim, path).by if claim is not None else {}
+            elif inside[-1] == POINTER:
+                last = pointed(replace(base, segments=tuple(inside[1:-1]), root=root))
                 taken[root] = last[0].by if last else {}
         like = (root for root, made in taken.items() if Partitioning(root, made).is_like(by))
         return next(like, free_root(taken))
 
-    def _switch(
-        self,
-        objects: Objects,
-        base: RemoteUnit,
-        old: Partitioning,
-        new: Partitioning,
-        job: Publication,
-    ) -> None:
-        """Switch readers to another hidden folder; plain copies follow."""
-        units = list(self._units_below(base, old.root))
-        for each in units:
-            for output in _pointed(each)[0].outputs:
-                objects.remove(each.plain(output))
-        for each in self._units_below(base, new.root):
-            current = _pointed(each)[0]
-            for output in current.outputs:
-                objects.copy(each.file(current.id, output), each.plain(output))
-        objects.write(base.partitioning, new.dump())
-        if units:
-            what = "1 unit" if len(units) == 1 else f"{len(units)} units"
-            job.tell(
-                f"{job.notebook} now has {new}. Its outputs with {old} ({what}) are kept in "
-                f"{self.store.rstrip('/')}/{base.notebook}/{old.root}, where load() and other "
-                "readers do not see them. "
-                "Change the manifest back and run again to restore them."
-            )
-
-    def _tidy(
-        self,
-        objects: Objects,
-        unit: RemoteUnit,
-        before: Sequence[RemoteVersion],
-        outputs: set[str],
-        kept: Sequence[str],
-    ) -> None:
-        """Remove the copies of removed outputs, and versions that no ``keep`` covers."""
-        for output in set(before[0].outputs) - outputs if before else ():
-            objects.remove(unit.plain(output))
-        for version in before:
-            if version.id not in kept:
-                for output in version.outputs:
-                    objects.remove(unit.file(version.id, output))
-
     def reject(self, publication: Publication) -> str:
         """See `StoreBackend.reject`."""
         job = publication
-        unit = self._unit(job.notebook, job.partition, PARTITIONS)
+        unit = self.unit_at(job.notebook, job.partition, PARTITIONS)
         name = "&".join(unit.segments) or "latest"
         objects = objects_of(self.store)
         with objects.explained(f"the rejected outputs of {unit} cannot be set aside"):
