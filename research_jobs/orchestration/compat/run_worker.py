@@ -11,10 +11,14 @@ from typing import Any
 import dagster as dg
 
 from research_jobs.orchestration.compat.assets import interruptions_cancel
+from research_jobs.orchestration.compat.fallback import lacking
 
-__all__ = ["instance_from_text", "instance_text", "pointer_of", "work_on_run"]
+__all__ = ["instance_from_text", "instance_text", "pointer_of", "server_knows", "work_on_run"]
 
 logger = logging.getLogger("research_jobs")
+
+# How long a code server may take to say whether it works on a run, seconds.
+ANSWER_S = 10
 
 # What the process of a run imports: whoever launches it makes sure that it is there.
 _NEEDED = (
@@ -66,6 +70,29 @@ def pointer_of(run: dg.DagsterRun) -> tuple[str | None, str | None, str | None]:
         getattr(pointer, "module", None),
         getattr(pointer, "working_directory", None),
     )
+
+
+def server_knows(launcher: dg.DefaultRunLauncher, run_id: str) -> bool:
+    """Whether the code server that was asked for a run answers that it works on it."""
+    private: Any = launcher
+    try:
+        from dagster._core.errors import DagsterUserCodeUnreachableError
+        from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+        from dagster._serdes import deserialize_value
+
+        client = private._get_grpc_client_for_termination(run_id)  # noqa: SLF001 - nothing public says where it is
+        if client is None:
+            return False
+        try:
+            answer = client.can_cancel_execution(
+                CanCancelExecutionRequest(run_id=run_id), timeout=ANSWER_S
+            )
+        except DagsterUserCodeUnreachableError:
+            return False
+        return deserialize_value(answer, CanCancelExecutionResult).can_cancel
+    except (ImportError, AttributeError) as error:
+        lacking(error, "a code server on another machine does not vouch for its runs")
+        return False
 
 
 def work_on_run(

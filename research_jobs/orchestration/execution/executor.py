@@ -31,6 +31,7 @@ from research_jobs.orchestration.execution.logs import RunLogs
 from research_jobs.orchestration.execution.run_loop import RunLoop
 from research_jobs.orchestration.execution.step_log import LogStreams, route_output
 from research_jobs.orchestration.execution.turns import Turns
+from research_jobs.orchestration.execution.vouching import vouching
 from research_jobs.orchestration.model.names import NOTEBOOKS_POOL, AssetNames
 from research_jobs.orchestration.model.ownership import claim_names
 from research_jobs.orchestration.model.workers import PROCESS_TAG, process_tag
@@ -139,7 +140,7 @@ class NotebookExecutor(private.Executor):
             event_specific_data=private.EngineEventData.in_process(os.getpid(), step_keys),
         )
         started = time.monotonic()
-        yield from private.ExecuteRunWithPlanIterable(
+        events = private.ExecuteRunWithPlanIterable(
             execution_plan=execution_plan,
             iterator=partial(self._run_plan, plan_context),
             execution_context_manager=private.PlanExecutionContextManager(
@@ -155,6 +156,8 @@ class NotebookExecutor(private.Executor):
                 step_dependency_config=self.step_dependency_config,
             ),
         )
+        with vouching(plan_context.instance, plan_context.run_id):
+            yield from events
         yield private.DagsterEvent.engine_event(
             plan_context,
             f"Finished steps in threads of the run worker (pid: {os.getpid()}) "

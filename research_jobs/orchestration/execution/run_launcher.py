@@ -5,7 +5,8 @@ directly. Where no host answers, the code server starts an interpreter, as in an
 
 A run that a command or the host works on was not launched by the code server, so Dagster can
 neither end it from the UI nor notice that it is dead. And the code server itself may be dead as
-well. All runs on our executor name their process, and that is enough for all of them.
+well. All runs on our executor name their process, and that is enough for all of them on this
+machine. For one elsewhere, its code server vouches, or the process itself (`vouching`).
 
 ``dagster.yaml`` names this class; where it does not, Dagster's own is in its place.
 """
@@ -25,8 +26,9 @@ from research_jobs.failpoints import failpoint
 from research_jobs.orchestration.compat.fallback import lacking
 from research_jobs.orchestration.compat.instance import worker_health
 from research_jobs.orchestration.compat.remembering import remember
-from research_jobs.orchestration.compat.run_worker import instance_text, pointer_of
-from research_jobs.orchestration.model.workers import worker_of
+from research_jobs.orchestration.compat.run_worker import instance_text, pointer_of, server_knows
+from research_jobs.orchestration.execution.vouching import Listener
+from research_jobs.orchestration.model.workers import SERVER_TAG, machine_of, worker_of
 from research_jobs.project import PROJECT_VARIABLE, Project, find_project, find_project_above
 from research_jobs.resident.client import NoHostError, start_run
 
@@ -37,6 +39,10 @@ class WorkerRunLauncher(DefaultRunLauncher):
     """Launches runs by the host, else as Dagster does; ends and watches them by their process."""
 
     _said: str | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.listener = Listener()
 
     def launch_run(self, context: Any) -> None:
         """Have the host start a process for a run, or else the code server.
@@ -78,6 +84,14 @@ class WorkerRunLauncher(DefaultRunLauncher):
         """
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         worker = worker_of(run) if run is not None and not run.is_finished else None
+        if run is not None and worker is None and not run.is_finished:
+            where = machine_of(run)
+            if where is not None and SERVER_TAG not in run.tags:
+                # Not "canceling", which Dagster would call canceled while it goes on.
+                self._instance.report_engine_event(
+                    f"Its process is on {where} and can only be ended there.", run
+                )
+                return False
         if run is None or worker is None:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
@@ -101,10 +115,19 @@ class WorkerRunLauncher(DefaultRunLauncher):
         run : DagsterRun
         """
         worker = worker_of(run)
-        if worker is None or worker.alive:
+        if worker is not None:
+            gone = f"process {worker.pid}, which worked on it, is gone"
+            return worker_health(alive=worker.alive, message=None if worker.alive else gone)
+        # A proxy that has loaded anew no longer answers for its earlier runs: only a yes counts.
+        if server_knows(self, run.run_id) or not self.listener.silent(run):
             return worker_health(alive=True)
+        where = machine_of(run)
         return worker_health(
-            alive=False, message=f"process {worker.pid}, which worked on it, is gone"
+            alive=False,
+            message=(
+                f"its process on {where or 'an unknown machine'} has said nothing for "
+                f"{self.listener.patience / 60:.0f} minutes, and no code server knows of it"
+            ),
         )
 
 

@@ -4,7 +4,8 @@ The daemon first records that a run starts, then launches it. If it is killed in
 ever works on the run: Dagster fails it after three minutes, and starts it again only if the code
 server can be reached at that very moment. Here the next daemon puts it back into the queue.
 
-That a run is never worked on twice is the worker's to see to (`claim_run`).
+That a run is never worked on twice is the worker's to see to (`claim_run`). It can on this machine
+alone, so a run that another launcher starts (`K8sRunLauncher`) is left to that one.
 
 ``dagster.yaml`` names this class; where it does not, Dagster's own is in its place.
 """
@@ -20,6 +21,7 @@ from dagster import (
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
+    DefaultRunLauncher,
     QueuedRunCoordinator,
     RunsFilter,
 )
@@ -61,6 +63,8 @@ def take_up(instance: DagsterInstance) -> list[str]:
     list of str
         Their ids.
     """
+    if not isinstance(instance.run_launcher, DefaultRunLauncher):
+        return []
     taken = list(_forgotten(instance))
     for run in taken:
         instance.report_engine_event(
