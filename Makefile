@@ -86,6 +86,10 @@ soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 mi
 blame: $(VENV)/.installed-dev  ## Change 20 notebooks in 200 ways and ask `diff` why: ARGS="--rounds N --seed N"
 	@$(BIN)/python tests/support/blaming.py $(ARGS)
 
+.PHONY: rerun-check
+rerun-check: $(VENV)/.installed-dev  ## Change 50 notebooks and the samples, rerun their past runs: ARGS="--seed N"
+	@$(BIN)/python tests/support/rerunning.py $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Benchmark against other tools, on this machine
 	@$(BIN)/python -m benchmarks

@@ -27,6 +27,9 @@ BENCHMARKS = {
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
     "retention": "what a run leaves on the disk, and a year of runs",
     "compare": "what differs between two versions of 10 million rows, beside a join of polars",
+    "trying": "a change of one line until the verdict of `research-jobs try`",
+    "provenance": "what a run's record adds to a run",
+    "versions": "what 20 daily versions of a table take, in the store and in a backup",
     "display": "what showing tables and charts costs, and their report",
 }
 """Name to summary, in the order in which they run."""

@@ -180,6 +180,7 @@ def timed(
     *,
     env: Mapping[str, str] | None = None,
     check: Callable[[str], bool] | None = None,
+    code: int = 0,
 ) -> float:
     """Seconds that a whole command takes; one that fails ends the benchmark with its output.
 
@@ -193,10 +194,12 @@ def timed(
         On top of `clean_environment`.
     check : callable, optional
         Whether the output is that of a command that did what it should.
+    code : int
+        With which exit code it must end.
     """
     with tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
-        code = subprocess.run(
+        ended = subprocess.run(
             command,
             shell=isinstance(command, str),
             cwd=folder,
@@ -209,8 +212,8 @@ def timed(
         taken = time.perf_counter() - started
         log.seek(0)
         said = log.read()
-    if code != 0 or (check is not None and not check(said)):
-        raise RuntimeError(f"{command} ended with {code}:\n{said[-4000:]}")
+    if ended != code or (check is not None and not check(said)):
+        raise RuntimeError(f"{command} ended with {ended}:\n{said[-4000:]}")
     return taken
 
 

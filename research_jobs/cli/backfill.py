@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         _Bar(quiet=arguments.json) as bar,
         interruptible(),
     ):
-        session.remember_preload()
+        session.catalog.remember_preload()
         names = [entry.name for entry in find_entries(session.catalog, arguments.notebooks)]
         session.refresh_keys(names)
         summary = backfill(

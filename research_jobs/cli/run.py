@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
             beside = files_beside(session.catalog.scan, project.notebooks)
             complain(f"Nothing to run. {beside}")
             return 1
-        session.remember_preload()
+        session.catalog.remember_preload()
         keys = session.select(
             arguments.notebooks, selection=arguments.select, stale=arguments.stale
         )

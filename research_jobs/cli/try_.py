@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Try them; 0 where nothing would change."""
+    from research_jobs.supervisor.shared import warm_up
+
+    project = find_project(arguments.project)
+    warm_up(project)
+
     from research_jobs.orchestration.model.catalog import load_catalog
     from research_jobs.orchestration.operations.entries import find_entries
     from research_jobs.orchestration.operations.trial import open_trial
@@ -54,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         with_downstream,
     )
 
-    project = find_project(arguments.project)
     real = load_catalog(project)
+    real.remember_preload()
     named = arguments.notebooks
     chosen = find_entries(real, named) if named else changed_entries(real)
     if not chosen:

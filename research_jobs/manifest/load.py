@@ -49,15 +49,15 @@ TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
 
 
 def load_manifest(
-    project: Project, notebooks: Iterable[str], *, cron: CronCheck | None = None
+    project: Project, notebooks: Iterable[str] | None, *, cron: CronCheck | None = None
 ) -> Manifest:
     """Read a project's manifest.
 
     Parameters
     ----------
     project : Project
-    notebooks : iterable of str
-        Names of the notebooks that exist (``volatility/garch``).
+    notebooks : iterable of str or None
+        Names of the notebooks that exist (``volatility/garch``); None where any may.
     cron : callable, optional
         Dagster's check of cron expressions; without it they are not checked.
 
@@ -71,7 +71,7 @@ def load_manifest(
     except ManifestError as error:
         problem = Problem("manifest", None, error)
         return Manifest(problems=(problem,), unreadable=problem)
-    return _Loader(document, frozenset(notebooks), cron).load()
+    return _Loader(document, None if notebooks is None else frozenset(notebooks), cron).load()
 
 
 class _Loader(RecipientsReader):
@@ -152,7 +152,7 @@ class _Loader(RecipientsReader):
             if "'notebooks'" in hint and "notebooks" not in root.children:
                 self._block(what, where, hint)
             else:
-                if not hint.startswith("Did") and key in self.known:
+                if not hint.startswith("Did") and key in (self.known or ()):
                     hint = f"Put the notebook '{key}' under notebooks, indented."
                 self._problem("manifest", None, what, where, hint)
 
@@ -237,7 +237,7 @@ class _Loader(RecipientsReader):
                 continue
             first[name] = written
             fine = self._no_defects("notebook", name, path)
-            if name not in self.known:
+            if not self._exists(name):
                 self._problem(
                     "notebook",
                     name,
@@ -272,7 +272,7 @@ class _Loader(RecipientsReader):
     ) -> bool:
         """Check that the inputs of its test are outputs of notebooks."""
         for key, notebook, output, _, _ in spec.test.files() if spec.test is not None else ():
-            if notebook not in self.known:
+            if not self._exists(notebook):
                 what, hint = f"there is no notebook '{notebook}'", self._close(notebook)
             elif notebook in written and notebook not in valid:
                 continue  # its mistake is reported at its entry
@@ -336,7 +336,7 @@ class _Loader(RecipientsReader):
                     named.append((place, dimension.dynamic.notebook))
         fine = True
         for place, notebook in named:
-            if notebook not in self.known:
+            if not self._exists(notebook):
                 what = f"{place[0]}: there is no notebook '{notebook}'"
                 hint = self._close(notebook)
             elif notebook == name:
@@ -372,7 +372,7 @@ class _Loader(RecipientsReader):
             spec = self._validate(ScheduleSpec, "schedule", name, path, child)
             if spec is None or not fine:
                 continue
-            unknown = [(i, n) for i, n in enumerate(spec.notebooks) if n not in self.known]
+            unknown = [(i, n) for i, n in enumerate(spec.notebooks) if not self._exists(n)]
             for index, notebook in unknown:
                 self._problem(
                     "schedule",
@@ -429,7 +429,7 @@ class _Loader(RecipientsReader):
                 continue
             valid[name] = spec.in_timezone(defaults.timezone)
             for index, notebook in enumerate(spec.audience.notebooks if spec.audience else ()):
-                if not any(c in notebook for c in "*?[") and notebook not in self.known:
+                if not any(c in notebook for c in "*?[") and not self._exists(notebook):
                     what = f"channel {name}, for: there is no notebook '{notebook}'"
                     where = self.document.locate((*path, "for", "notebooks", index))
                     self._problem("manifest", None, what, where, self._close(notebook))

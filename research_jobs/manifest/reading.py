@@ -34,13 +34,15 @@ class Reader:
     Parameters
     ----------
     document : Document
-    known : frozenset of str
+    known : frozenset of str or None
         Names of the notebooks that exist.
     cron : callable or None
         The check of cron expressions.
     """
 
-    def __init__(self, document: Document, known: frozenset[str], cron: CronCheck | None) -> None:
+    def __init__(
+        self, document: Document, known: frozenset[str] | None, cron: CronCheck | None
+    ) -> None:
         self.document = document
         self.known = known
         self.context = {"cron": cron}
@@ -118,7 +120,10 @@ class Reader:
         self.searches += 1
         if self.searches > SEARCH_LIMIT:
             return "Correct its name."
-        return did_you_mean(name, self.known, label="Notebooks")
+        return did_you_mean(name, self.known or (), label="Notebooks")
+
+    def _exists(self, notebook: str) -> bool:
+        return self.known is None or notebook in self.known
 
     # --- problems ------------------------------------------------------------------------------
 

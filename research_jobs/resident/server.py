@@ -1,8 +1,9 @@
 """The host's side: listen, fork a process for each request, reap, stay as fresh as a cold start.
 
 It has one thread, no database connection and no gRPC; that is checked before each fork. What it
-has in memory is compared with the files that it comes from before it takes a request. When one
-has changed, it executes itself anew and takes the request then. Its children go on.
+has in memory is compared with the files that it comes from before it answers a request. When one
+has changed, it executes itself anew and answers then. Its children go on. Commands read notebooks
+and manifest themselves, so they do not wait for that if only these have changed.
 
 Requests::
 
@@ -33,8 +34,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -54,6 +55,7 @@ from research_jobs.resident.address import (
 from research_jobs.resident.children import run_command, work_on_run
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
+    MESSAGE_LIMIT,
     as_text_mapping,
     receive_descriptors,
     send_message,
@@ -92,6 +94,8 @@ class Work:
         Runs a command in this process, given its words; returns the exit code.
     changed : callable
         Returns what no longer matches a cold start, or None.
+    outdated : callable
+        As `changed`, of imported code and settings alone: not of notebooks and manifest.
     lend : callable
         Returns what describes the template of an interpreter, and a connection to it, or None.
     """
@@ -100,6 +104,7 @@ class Work:
     conclude: Callable[[str, str, str], int]
     command: Callable[[Sequence[str]], int]
     changed: Callable[[], str | None]
+    outdated: Callable[[], str | None]
     lend: Callable[[str], tuple[Mapping[str, Any], int] | None]
 
 
@@ -121,22 +126,27 @@ class Listening:
         Descriptors.
     runs : dict of int to list of str
         Child to run id and instance.
+    waiting : list of int
+        Descriptors of a request that is not answered yet: its connection, a file with its message,
+        and those that came with it.
     """
 
     listener: int
     lock: int
     runs: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    waiting: list[int] = field(default_factory=list[int])
 
     def to_json(self) -> str:
         """As one word of a command."""
-        return json.dumps({"listener": self.listener, "lock": self.lock, "runs": self.runs})
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Listening:
         """From `to_json`."""
         value = json.loads(text)
         runs = {int(pid): list(map(str, run)) for pid, run in value["runs"].items()}
-        return cls(int(value["listener"]), int(value["lock"]), runs)
+        waiting = list(map(int, value["waiting"]))
+        return cls(int(value["listener"]), int(value["lock"]), runs, waiting)
 
 
 def listen(project: Project) -> Listening:
@@ -217,6 +227,7 @@ class Host:
         self.since = time.time()
         self.stopping: float | None = None
         self.told: set[int] = set()
+        self.waiting = listening.waiting
 
     # -- serving --------------------------------------------------------------------------
 
@@ -226,8 +237,9 @@ class Host:
         gc.collect()
         # A collection does not write to frozen objects, so their memory stays shared.
         gc.freeze()
-        self.descriptors = _descriptors()
+        self.descriptors = _descriptors() - {*self.waiting}
         self._reap()
+        self._take_up()
         poller = select.poll()
         poller.register(wake, select.POLLIN)
         poller.register(self.listener, select.POLLIN)
@@ -292,28 +304,46 @@ class Host:
 
     def _take_requests(self) -> None:
         while True:
-            why = self.work.changed()
+            why = self.work.outdated()
             if why is not None:
                 self.renew(f"{why} has changed")
             try:
                 connection, _ = self.listener.accept()
             except BlockingIOError:
                 return
-            with connection:
+            with connection, _declining(connection):
                 connection.settimeout(REQUEST_S)
-                try:
-                    self._answer(connection)
-                except (OSError, ProtocolError, ValueError, KeyError) as error:
-                    with contextlib.suppress(OSError):
-                        send_message(connection, "Declined", reason=str(error))
+                if peer_user(connection) == os.getuid():
+                    self._answer(connection, *receive_descriptors(connection, 3))
 
-    def _answer(self, connection: socket.socket) -> None:
-        if peer_user(connection) != os.getuid():
+    def _take_up(self) -> None:
+        """Answer the request for which this host was executed anew."""
+        if not self.waiting:
             return
-        message, descriptors = receive_descriptors(connection, 3)
+        for descriptor in self.waiting:
+            os.set_inheritable(descriptor, False)
+        connected, text, *descriptors = self.waiting
+        self.waiting = []
+        message = os.pread(text, MESSAGE_LIMIT, 0)
+        os.close(text)
+        with socket.socket(fileno=connected) as connection, _declining(connection):
+            connection.settimeout(REQUEST_S)
+            self._answer(connection, json.loads(message), descriptors)
+
+    def _answer(
+        self,
+        connection: socket.socket,
+        message: Mapping[str, Any] | None,
+        descriptors: Sequence[int],
+    ) -> None:
         try:
             if message is None:
                 return
+            why = None if message.get("record") == "Command" else self.work.changed()
+            if why is not None:
+                text = os.memfd_create("request", 0)
+                os.write(text, json.dumps(message).encode())
+                self.renew(f"{why} has changed", (connection.fileno(), text, *descriptors))
             mine = identity()
             other = next((name for name in mine if message.get(name) != mine[name]), None)
             if other is not None:
@@ -461,18 +491,28 @@ class Host:
 
     # -- anew -----------------------------------------------------------------------------
 
-    def renew(self, why: str) -> NoReturn:
-        """Execute this program anew; children, socket and lock stay."""
+    def renew(self, why: str, waiting: Sequence[int] = ()) -> NoReturn:
+        """Execute this program anew; children, socket, lock and a request that waits stay."""
         _logger.warning("host: loads anew: %s", why)
         kept = Listening(
             self.listener.fileno(),
             self.lock,
             {pid: [run.run_id, run.instance] for pid, run in self.runs.items()},
+            list(waiting),
         )
-        for descriptor in (kept.listener, kept.lock):
+        for descriptor in (kept.listener, kept.lock, *waiting):
             os.set_inheritable(descriptor, True)
         default_signals()
         os.execve(sys.executable, [*self.again, kept.to_json()], self.environment)  # noqa: S606 - our own program
+
+
+@contextlib.contextmanager
+def _declining(connection: socket.socket) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ProtocolError, ValueError, KeyError) as error:
+        with contextlib.suppress(OSError):
+            send_message(connection, "Declined", reason=str(error))
 
 
 def _told(code: int) -> str:

@@ -25,7 +25,7 @@ notebooks:
   signal:
     outputs: [weights]
     partitions: {by: day, start: 2018-01-01, end: 2018-01-05, parameter: day}
-  report: {outputs: [total, trying]}
+  report: {after: [prices], outputs: [total, trying]}
   alone: {outputs: [x]}
 """
 NOTEBOOKS = {
@@ -126,12 +126,20 @@ def test_writing_past_outputs_is_said(project: Any, capsys: Any) -> None:
 
 
 def test_a_past_run_makes_the_same_again(project: Any, capsys: Any) -> None:
-    """With its code, parameters and inputs, although all of them have changed since."""
+    """With its code, parameters and inputs, although all of them have changed since.
+
+    Neither a notebook that the manifest names and the run did not need, nor a module that would be
+    found before Python's own or the run's, is in its way.
+    """
     run = project.materialize("prices", "report", config={"prices": {"rows": 5}})
     path = project.root / "notebooks" / "report.py"
     path.write_text(path.read_text().replace("sum())", "sum()) * 7"))
     project.materialize("prices", config={"prices": {"rows": 8}})
     project.materialize("report")
+    for name in ("decimal.py", "report/__init__.py"):
+        shadow = project.root / "notebooks" / name
+        shadow.parent.mkdir(exist_ok=True)
+        shadow.write_text("raise ValueError('another')\n")
     before = digests(project.root)
     status, said = asked(capsys, project, "rerun", run.run_id, "prices")
     assert (status, said["equal"], said["differs"]) == (0, True, [])

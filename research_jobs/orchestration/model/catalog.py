@@ -30,6 +30,7 @@ from research_jobs.orchestration.model.crons import remembered_crons
 from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.project import Project
 from research_jobs.supervisor.request import preload_modules
+from research_jobs.supervisor.shared import remember_preload
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.model.tried import Adopted
@@ -130,6 +131,16 @@ class Catalog:
         """Tuple of str: the project's own entries of ``sys.path``."""
         return tuple(str(self.project.root / entry) for entry in self.manifest.defaults.sys_path)
 
+    def remember_preload(self) -> None:
+        """Let the next command begin with the template that this one needs."""
+        ours = [
+            entry
+            for entry in self
+            if entry.error is None and not entry.spec.python and entry.environment is None
+        ]
+        if any(entry.spec.isolation != "spawn" for entry in ours):
+            remember_preload(self.project, self.preload, self.sys_path)
+
     def upstream_of(self, name: str) -> set[str]:
         """All notebooks that one reads, directly or not."""
         found: set[str] = set()
@@ -142,12 +153,14 @@ class Catalog:
         return found
 
 
-def load_catalog(project: Project) -> Catalog:
+def load_catalog(project: Project, *, whole: bool = True) -> Catalog:
     """Read a project's notebooks and manifest.
 
     Parameters
     ----------
     project : Project
+    whole : bool
+        Whether all notebooks are there; if not, others that the manifest names are no mistake.
 
     Returns
     -------
@@ -156,7 +169,8 @@ def load_catalog(project: Project) -> Catalog:
     """
     scanned = scan(project)
     names = [notebook.name for notebook in scanned.notebooks]
-    manifest = load_manifest(project, names, cron=remembered_crons(project.state / "cache"))
+    crons = remembered_crons(project.state / "cache")
+    manifest = load_manifest(project, names if whole else None, cron=crons)
     if manifest.defaults.sys_path:
         # Where imports are looked up is said by the manifest, which needs the names first.
         scanned = scan(project, sys_path=manifest.defaults.sys_path)

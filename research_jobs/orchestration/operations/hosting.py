@@ -39,6 +39,7 @@ _NEEDED = (
     "fsspec.implementations.local",
     "research_jobs.cli.backfill",
     "research_jobs.cli.run",
+    "research_jobs.cli.try_",
     "research_jobs.orchestration.compat.connections",
     "research_jobs.orchestration.compat.outages",
     "research_jobs.orchestration.compat.storage",
@@ -46,6 +47,7 @@ _NEEDED = (
     "research_jobs.orchestration.operations.call",
     "research_jobs.orchestration.operations.overview",
     "research_jobs.orchestration.operations.session",
+    "research_jobs.orchestration.operations.trial",
     "research_jobs.store.backends.local",
     "upath.implementations.local",
 )
@@ -88,16 +90,21 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
                 supervisor.warm(project.root, python, sys_path=catalog.sys_path)
     # What runs write is no code, even where it lies beside the notebooks' folder.
     written = (str(project.reports), project.store)
-    sources = Sources(_files(catalog), _folders(catalog), began, ignored=written)
+    imported = Sources(_imported(project), _looked_up(), began, ignored=written)
+    read = Sources(_files(catalog), _folders(catalog), began, ignored=written)
+
+    def outdated() -> str | None:
+        return imported.changed() or supervisor.outdated()
 
     def changed() -> str | None:
-        return sources.changed() or supervisor.outdated()
+        return outdated() or read.changed()
 
     return Work(
         run=work_on_run,
         conclude=conclude_run,
         command=command,
         changed=changed,
+        outdated=outdated,
         lend=supervisor.lend,
     )
 
@@ -124,16 +131,24 @@ def _interpreters(catalog: Catalog) -> set[str | None]:
     }
 
 
-def _files(catalog: Catalog) -> Iterator[str]:
-    """The files that modules and definitions come from, and those that could change them."""
+def _imported(project: Project) -> Iterator[str]:
+    """The files that modules come from, and the settings of this process."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
             yield file
-    project = catalog.project
-    yield str(project.manifest)
     yield str(project.root / ".env")
     yield str(Path(sys.prefix, "pyvenv.cfg"))
+
+
+def _looked_up() -> Iterator[str]:
+    """Where modules are looked up: a new name there may be found first."""
+    yield from (entry for entry in sys.path if entry and Path(entry).is_dir())
+
+
+def _files(catalog: Catalog) -> Iterator[str]:
+    """The files that definitions come from."""
+    yield str(catalog.project.manifest)
     yield from catalog.scan.files
     for entry in catalog:
         if entry.environment is not None:
@@ -141,9 +156,8 @@ def _files(catalog: Catalog) -> Iterator[str]:
 
 
 def _folders(catalog: Catalog) -> Iterator[str]:
-    """Where modules and notebooks are looked up: a new name there may be found first."""
+    """Where notebooks and their modules are looked up: a new name there may be found first."""
     project = catalog.project
-    yield from (entry for entry in sys.path if entry and Path(entry).is_dir())
     yield from catalog.sys_path
     yield str(project.root)
     for folder, inner, _ in os.walk(project.notebooks):

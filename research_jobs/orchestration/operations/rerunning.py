@@ -6,10 +6,13 @@ else by links to what is there now.
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +156,7 @@ def restore_run(real: Catalog, trial: Trial, record: Record, *, in_place: bool =
     if not in_place:
         root = trial.folder / f"project-{secrets.token_hex(4)}"
         missing += _lay_out(project, record, root)
-        past = load_catalog(Project(root, project.store))
+        past = load_catalog(Project(root, project.store), whole=False)
     entry = past.entries.get(record.notebook)
     if entry is None:
         raise OutputNotFoundError(
@@ -228,7 +231,11 @@ def _lay_out(project: Project, record: Record, root: Path) -> Iterator[str]:
 def _mirror(
     source: Path, target: Path, files: Mapping[Path, bytes], left_out: tuple[str, ...] = ()
 ) -> None:
-    """A folder with the given files, and links to everything else in `source`."""
+    """A folder with the given files, and links to everything else in `source`.
+
+    A module that was not part of the run is left out where it would be found before one that was:
+    `scale/` beside the run's `scale.py`, or a `decimal.py`.
+    """
     target.mkdir(parents=True)
     below: dict[str, dict[Path, bytes]] = {}
     for path, content in files.items():
@@ -238,10 +245,27 @@ def _mirror(
             below.setdefault(path.parts[0], {})[Path(*path.parts[1:])] = content
     for name, inner in below.items():
         _mirror(source / name, target / name, inner)
+    taken = _installed_modules() | {path.parts[0].removesuffix(".py") for path in files}
     with suppress(OSError):
         for entry in source.iterdir():
-            if entry.name not in left_out and not (target / entry.name).exists():
+            shadows = entry.stem in taken and _is_module(entry)
+            if entry.name not in left_out and not shadows and not (target / entry.name).exists():
                 (target / entry.name).symlink_to(entry)
+
+
+def _is_module(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").is_file()
+
+
+@cache
+def _installed_modules() -> frozenset[str]:
+    """The top-level modules of Python and of installed packages."""
+    found = set(sys.stdlib_module_names)
+    for folder in sys.path:
+        if folder.endswith("-packages"):
+            with suppress(OSError):
+                found |= {name.partition(".")[0] for name in os.listdir(folder)}  # noqa: PTH208 - names
+    return frozenset(found)
 
 
 def _pins(

@@ -29,7 +29,6 @@ from research_jobs.orchestration.operations.entries import find_entries
 from research_jobs.orchestration.operations.launch import Launcher
 from research_jobs.orchestration.operations.staleness import stale_notebooks
 from research_jobs.project import Project
-from research_jobs.supervisor.shared import remember_preload
 
 __all__ = ["Session", "open_session"]
 
@@ -62,16 +61,6 @@ class Session:
         claim_names(self.instance, self.project, self.catalog.names.prefix)
         ride_out_outages(self.instance)
         return Launcher(self.instance, self.catalog, self.definitions)
-
-    def remember_preload(self) -> None:
-        """Let the next command begin with the template that this one needs."""
-        ours = [
-            entry
-            for entry in self.catalog
-            if entry.error is None and not entry.spec.python and entry.environment is None
-        ]
-        if any(entry.spec.isolation != "spawn" for entry in ours):
-            remember_preload(self.project, self.catalog.preload, self.catalog.sys_path)
 
     def select(
         self, names: Iterable[str], *, selection: str | None = None, stale: bool = False
