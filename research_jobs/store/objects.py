@@ -98,8 +98,8 @@ class Objects:
             try:
                 # The first may create it; from then on both conditions are wrong.
                 return not (
-                    (self._put(path, b"", None) and self._put(path, b"", None))
-                    or self._put(path, b"", self._conditions.never)
+                    (self._put(path, b"{}", None) and self._put(path, b"{}", None))
+                    or self._put(path, b"{}", self._conditions.never)
                 )
             except Exception as error:
                 if is_refused(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,9 @@ from research_jobs.store.transaction import remove_version, surplus
 from research_jobs.store.versions import current_id, read_version
 
 __all__ = ["prune_objects", "prune_versions"]
+
+CLOCK = ".clock"
+"""An object whose date tells the service's time."""
 
 
 def prune_versions(
@@ -73,7 +77,8 @@ def prune_objects(
         A URL.
     notebook : str
     before : float
-        Unix time, seconds: what is younger may be of a publication that goes on.
+        Unix time by this machine, seconds: what is younger may be of a publication that goes on.
+        It is compared with the service's clock.
     dry_run : bool
 
     Yields
@@ -86,6 +91,7 @@ def prune_objects(
     StoreError
         When the store cannot be listed.
     """
+    # Listed before the pointers are read: whatever is committed meanwhile is named or not listed.
     objects = objects_of(store)
     backend = RemoteStore(store)
     base = RemoteUnit(store, notebook)
@@ -96,6 +102,7 @@ def prune_objects(
         except FileNotFoundError:
             return
     named: dict[str, set[str]] = {}
+    skew: float | None = None
     for path, info in sorted(details.items()):
         inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
         root, version = inside[0], inside[-2] if len(inside) > 2 else ""
@@ -106,10 +113,23 @@ def prune_objects(
             continue
         if unit.versions not in named:
             named[unit.versions] = {one.id for one in backend.versions(unit)}
-        if version not in named[unit.versions] and _modified(objects, path, before) < before:
+        if version in named[unit.versions]:
+            continue
+        if skew is None:
+            skew = _skew(objects)
+        if _modified(objects, path, before + skew) < before + skew:
             if not dry_run:
                 objects.remove(path)
             yield int(info.get("size") or 0)
+
+
+def _skew(objects: Objects) -> float:
+    """How far the service's clock is ahead of this machine's, seconds."""
+    path = f"{objects.root}/{CLOCK}"
+    with objects.explained("it cannot be written to"):
+        objects.write(path, b"")
+        now = time.time()
+        return _modified(objects, path, now) - now
 
 
 def _modified(objects: Objects, path: str, unknown: float) -> float:
