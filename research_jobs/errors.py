@@ -19,6 +19,7 @@
     ├── InstallError                  an environment that cannot be made
     ├── BackupError                   a backup, its repository or its restoring
     ├── PruneError                    nothing can be removed just now
+    ├── RemoteError                   a project on another machine that does not answer
     └── StoreError                    stored outputs
         ├── OutputNotFoundError       no such notebook, output, partition or version in the store
         └── CorruptOutputError        a file in the store that cannot be read
@@ -54,6 +55,7 @@ __all__ = [
     "PartitionError",
     "ProjectError",
     "PruneError",
+    "RemoteError",
     "ResearchJobsError",
     "RunError",
     "SourceLocation",
@@ -225,6 +227,10 @@ class BackupError(ResearchJobsError):
 
 class PruneError(ResearchJobsError):
     """What is no longer kept cannot be removed."""
+
+
+class RemoteError(ResearchJobsError):
+    """A project on another machine cannot be reached, or does not do what it is asked."""
 
 
 class StoreError(ResearchJobsError):

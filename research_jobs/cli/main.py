@@ -40,6 +40,7 @@ COMMANDS = {
     "rerun": "run a past run again, with its code, parameters and inputs, and compare",
     "debug": "a prompt or a kernel in the process of a failed run, before the cells that remain",
     "lookahead": "whether notebooks used what was not known yet: a sample, with inputs cut",
+    "pull": "published outputs of another machine, whole or a sample, for load() here",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
@@ -60,7 +61,7 @@ COMMANDS = {
 
 GROUPS = {
     "Run": ("run", "backfill", "try", "rerun", "debug"),
-    "Look": ("status", "list", "show", "report", "diff", "account", "space"),
+    "Look": ("status", "list", "show", "pull", "report", "diff", "account", "space"),
     "Write": (
         "new",
         "init",
@@ -86,6 +87,9 @@ GROUPS = {
     ),
 }
 """Heading to commands, as the help shows them."""
+
+HIDDEN = {"remote-serve": "answer another machine's research-jobs, which calls this over ssh"}
+"""Commands that programs call."""
 
 HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 """The commands that a host runs, where there is one."""
@@ -130,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0].startswith("-"):
         return _without_command(words)
     name = words[0]
-    if name not in COMMANDS:
+    if name not in COMMANDS and name not in HIDDEN:
         hint = did_you_mean(name, COMMANDS, label="Commands")
         print(f"research-jobs: no command '{name}'. {hint}", file=sys.stderr)
         return 2
@@ -174,14 +178,15 @@ def _begin_program() -> None:
 
 
 def _command(name: str) -> Command:
-    module = f"{name}_" if keyword.iskeyword(name) else name
+    module = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
     return cast("Command", importlib.import_module(f"research_jobs.cli.{module}"))
 
 
 def _parser(name: str, command: Command) -> Parser:
+    summary = COMMANDS.get(name) or HIDDEN[name]
     parser = Parser(
         prog=f"research-jobs {name}",
-        description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.",
+        description=f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -73,6 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
             from research_jobs.upkeep.proof import BackupBook
 
             print_wrapped(BackupBook.read(project).describe(now.timestamp()))
+        from research_jobs.remote.samples import sample_lines
+
+        for line in sample_lines(project):
+            print_wrapped(line)
         if wrong := DoctorBook.read(project).wrong:
             names = ", ".join(one.check for one in wrong)
             print_wrapped(f"Wrong with the installation: {names} (research-jobs doctor).")

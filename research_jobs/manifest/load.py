@@ -7,6 +7,7 @@ and a default with a mistake is ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,6 +34,7 @@ from research_jobs.manifest.models import (
     ScheduleSpec,
 )
 from research_jobs.manifest.recipients import RecipientsReader
+from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.manifest.retention import RetentionSpec
 from research_jobs.manifest.values import is_variable
 from research_jobs.project import Project, notebook_name
@@ -41,15 +43,24 @@ __all__ = ["load_manifest"]
 
 SECTIONS = (
     "defaults", "notebooks", "schedules", "secrets", "reports", "alerts", "heartbeat", "backup",
-    "retention",
+    "retention", "remotes",
 )  # fmt: skip
-_SYNONYMS = {"notebook": "notebooks", "schedule": "schedules", "alert": "alerts"}
-_ENTRIES = ("notebooks", "schedules", "alerts")  # sections of entries that stand alone
+_SYNONYMS = {
+    "notebook": "notebooks",
+    "schedule": "schedules",
+    "alert": "alerts",
+    "remote": "remotes",
+}
+_ENTRIES = ("notebooks", "schedules", "alerts", "remotes")  # sections of entries that stand alone
 TOP_LEVEL = (*SECTIONS, *ProjectSpec.model_fields)
 
 
 def load_manifest(
-    project: Project, notebooks: Iterable[str] | None, *, cron: CronCheck | None = None
+    project: Project,
+    notebooks: Iterable[str] | None,
+    *,
+    cron: CronCheck | None = None,
+    path: Path | None = None,
 ) -> Manifest:
     """Read a project's manifest.
 
@@ -60,6 +71,8 @@ def load_manifest(
         Names of the notebooks that exist (``volatility/garch``); None where any may.
     cron : callable, optional
         Dagster's check of cron expressions; without it they are not checked.
+    path : Path, optional
+        Another file than the project's.
 
     Returns
     -------
@@ -67,7 +80,8 @@ def load_manifest(
         Mistakes in the file never raise; they are in ``problems``.
     """
     try:
-        document = read_document(project.manifest, project.display(project.manifest))
+        file = path or project.manifest
+        document = read_document(file, project.display(file))
     except ManifestError as error:
         problem = Problem("manifest", None, error)
         return Manifest(problems=(problem,), unreadable=problem)
@@ -101,6 +115,7 @@ class _Loader(RecipientsReader):
         heartbeat = self._optional(root, "heartbeat", HeartbeatSpec, read_heartbeat)
         backup = self._optional(root, "backup", BackupSpec, read_backup)
         kept = self._lenient(RetentionSpec, root.children.get("retention"), "retention")[0]
+        remotes = self._remotes(root.children.get("remotes"))
         project = self._project(root)
         defaults = self._recipients(root, defaults, notebooks, schedules)
         if self.unreadable is not None:
@@ -115,6 +130,7 @@ class _Loader(RecipientsReader):
             heartbeat,
             backup,
             kept,
+            remotes,
             project,
         )
 
@@ -446,6 +462,21 @@ class _Loader(RecipientsReader):
             for detail in error.errors(include_url=False):
                 self._explain("manifest", None, model, (name,), detail)
             return None
+
+    def _remotes(self, node: Node | None) -> dict[str, RemoteSpec]:
+        if node is None or node.data is None:
+            return {}
+        if not isinstance(node.data, dict):
+            self._wrong_shape("remote", None, "remotes", node)
+            return {}
+        valid: dict[str, RemoteSpec] = {}
+        for name, child in node.items():
+            path = ("remotes", name)
+            fine = self._no_defects("remote", name, path)
+            spec = self._validate(RemoteSpec, "remote", name, path, child)
+            if spec is not None and fine:
+                valid[name] = spec
+        return valid
 
     # --- what several sections need ------------------------------------------------------------
 

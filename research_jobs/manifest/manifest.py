@@ -18,12 +18,13 @@ from research_jobs.manifest.models import (
     ScheduleSpec,
     SharedSpec,
 )
+from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.manifest.retention import RetentionSpec
 from research_jobs.project import notebook_name
 
 __all__ = ["Manifest", "Problem", "Scope", "with_defaults"]
 
-Scope: TypeAlias = Literal["manifest", "notebook", "schedule", "channel"]
+Scope: TypeAlias = Literal["manifest", "notebook", "schedule", "channel", "remote"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Problem:
 
     Parameters
     ----------
-    scope : {"manifest", "notebook", "schedule", "channel"}
+    scope : {"manifest", "notebook", "schedule", "channel", "remote"}
         ``"manifest"`` disables only what it names (a default falls back), unless
         `Manifest.unreadable` is set.
     name : str or None
-        The notebook's, schedule's or channel's name; None for the whole section `alerts`.
+        The notebook's, schedule's, channel's or remote's name; None for the whole section.
     error : ManifestError
     """
 
@@ -64,6 +65,7 @@ class Manifest:
     heartbeat : HeartbeatSpec or None
     backup : BackupSpec or None
     retention : RetentionSpec
+    remotes : mapping of str to RemoteSpec
     project : ProjectSpec
         ``prefix`` and ``group``.
     problems : tuple of Problem
@@ -83,6 +85,7 @@ class Manifest:
     heartbeat: HeartbeatSpec | None = None
     backup: BackupSpec | None = None
     retention: RetentionSpec = field(default_factory=RetentionSpec)
+    remotes: Mapping[str, RemoteSpec] = field(default_factory=dict[str, RemoteSpec])
     project: ProjectSpec = field(default_factory=ProjectSpec)
     problems: tuple[Problem, ...] = ()
     unreadable: Problem | None = None

@@ -72,6 +72,7 @@ SECTION_EXAMPLES = {
     "reports": "keep: 30",
     "secrets": "[DB_PASSWORD]",
     "alerts": "ops: {email: ops@example.com}",
+    "remotes": "server: {ssh: user@host, project: /srv/research}",
 }
 
 _KINDS = {

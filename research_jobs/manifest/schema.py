@@ -18,6 +18,7 @@ from research_jobs.manifest.models import (
     ReportsSpec,
     ScheduleSpec,
 )
+from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.manifest.retention import RetentionSpec
 
 __all__ = ["manifest_schema", "schema_text"]
@@ -43,6 +44,9 @@ class ManifestModel(ProjectSpec):
     ] = None
     backup: Annotated[BackupSpec | str | None, Field(description="Where backups go.")] = None
     retention: RetentionSpec = Field(default_factory=RetentionSpec)
+    remotes: Annotated[
+        Mapping[str, RemoteSpec], Field(description="Projects on other machines, by name.")
+    ] = Field(default_factory=dict)
 
 
 def manifest_schema() -> dict[str, Any]:

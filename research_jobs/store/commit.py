@@ -15,6 +15,7 @@ from research_jobs.store.backends.base import Publication, PublishedOutput
 from research_jobs.store.files import is_plain_file
 from research_jobs.store.layout import check_output_name, is_remote, unit_of
 from research_jobs.store.links import refuse_foreign_partitions
+from research_jobs.store.origin import Origin
 from research_jobs.store.staging import Staging, open_staging
 from research_jobs.store.transaction import FAILPOINTS
 
@@ -43,6 +44,7 @@ def publish(
     run_id: str,
     group: str | None = None,
     data_version: str | None = None,
+    origin: Origin | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[PublishedOutput, ...]:
     """Publish staged outputs: all of them in one step, or none.
@@ -67,6 +69,8 @@ def publish(
         A Unix group that may read what is published.
     data_version : str, optional
         The hash of what they hold, by which a copy of the store is checked.
+    origin : Origin, optional
+        Where they were pulled from.
     tell : callable, optional
         Called with a line when older outputs are set aside.
 
@@ -82,7 +86,7 @@ def publish(
         For a partition key that does not fit in a path.
     """
     job = _publication(notebook, staged, staging, partition, run_id, keep, group, tell)
-    return backend_of(store).publish(replace(job, data_version=data_version))
+    return backend_of(store).publish(replace(job, data_version=data_version, origin=origin))
 
 
 def reject(

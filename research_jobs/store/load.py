@@ -6,6 +6,7 @@ Only the standard library is imported until a file is read: the run worker lists
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ RETRIES = 20
 
 # Versions that lazy frames may still read; they are held until the process ends.
 _kept: dict[Path, HeldVersion] = {}
+
+# Store, notebook and output of which it was said that they are a sample.
+_said: set[tuple[str, str, str]] = set()
 
 
 def load(
@@ -217,7 +221,17 @@ class Outputs(Mapping[str, Any]):
                 hint=did_you_mean(name, list(self), label="It has") or None,
             )
         self._note(name)
+        self._say_sample(name)
         return files
+
+    def _say_sample(self, name: str) -> None:
+        """Say once on stderr that an output is a sample."""
+        origins = (version.origin for _, version in self._versions if name in version.outputs)
+        said = (each.describe(self.notebook, name) for each in origins if each is not None)
+        line = next((each for each in said if each is not None), None)
+        if line is not None and (self.store, self.notebook, name) not in _said:
+            _said.add((self.store, self.notebook, name))
+            sys.stderr.write(f"{line}\n")
 
     def _note(self, name: str) -> None:
         """Note in the run's record that it reads an output."""

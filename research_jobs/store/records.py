@@ -17,6 +17,7 @@ from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreE
 from research_jobs.outcome import StagedOutput
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.layout import PARTITIONS, SUFFIX, VERSIONS, partition_dimensions
+from research_jobs.store.origin import Origin
 
 __all__ = [
     "FORMAT",
@@ -67,6 +68,8 @@ class Version:
         Dimension to how its keys are made; empty without a partition.
     data_version : str
         The hash of what its outputs hold (`content_version`); empty if none was recorded.
+    origin : Origin or None
+        Where it was pulled from; None if it was published here.
     """
 
     id: str
@@ -77,6 +80,7 @@ class Version:
     window: tuple[str, str] | None = None
     by: Mapping[str, str] = field(default_factory=dict)
     data_version: str = ""
+    origin: Origin | None = None
 
     def file(self, output: str) -> Path:
         """The file of an output in this version, even if a newer one is published."""
@@ -106,10 +110,11 @@ def describe_version(
     partition: PartitionKey | None,
     run_id: str,
     data_version: str | None = None,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """A version's record as JSON; `version_of` reads it."""
     window = (partition.start, partition.end) if partition else (None, None)
-    return {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "version": version,
         "notebook": notebook,
@@ -124,6 +129,7 @@ def describe_version(
             for item in staged
         },
     }
+    return record if origin is None else record | {"origin": origin.as_json()}
 
 
 def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version:
@@ -140,6 +146,7 @@ def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version
         window=(str(window[0]), str(window[1])) if window else None,
         by={str(name): str(kind) for name, kind in by.items()},
         data_version=str(record.get("data_version") or ""),
+        origin=Origin.of(record["origin"]) if record.get("origin") else None,
     )
 
 

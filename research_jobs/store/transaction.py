@@ -235,6 +235,7 @@ def _fill_version(progress: _Progress, job: Publication) -> None:
         job.partition,
         job.run_id,
         job.data_version,
+        job.origin,
     )
     files.write(folder / MANIFEST, json.dumps(record, indent=1).encode())
     files.sync_file(folder / MANIFEST)

@@ -81,6 +81,8 @@ def test_names_that_do_not_exist_are_told_and_disable_nothing(load):
         ("heartbeat: 5", "heartbeat: 5 is not a mapping"),
         ("backup: {keep: {daily: 7}}", "backup, to: no repository is named. Write to: /mnt/backup"),
         ("backup: {to: x, verify: 1m}", "backup, verify: backups are not proven that often"),
+        ("remotes: {a: {ssh: -x, project: y}}", "remote a, ssh: '-x' is not a host. Write a host"),
+        ("remotes: {a: {ssh: x}}", "remote a: 'project' is missing"),
         ("backup: {to: x, keep: {daily: 0}}", "backup, keep.daily: "),
         ("retention: {runs: 1d}", "retention, runs: a week is the least that is kept. Write 90d."),
         ("retention: {keep: 3}", "retention, keep: the morning page shows the last 14 runs"),

@@ -28,6 +28,7 @@ from research_jobs.manifest.alerts import (
 from research_jobs.manifest.backup import BackupSpec, KeepSpec
 from research_jobs.manifest.deliver import DeliverSpec
 from research_jobs.manifest.models import Defaults, ProjectSpec
+from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.manifest.retention import RetentionSpec
 from research_jobs.manifest.sample import SampleSpec
 
@@ -236,6 +237,12 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
         ["retention"],
         {},
     ),
+    (
+        RemoteSpec,
+        {"ssh": "server", "project": "/srv/research", "command": "/opt/bin/research-jobs"},
+        ["remotes", "other"],
+        {},
+    ),
 ]
 CASES = [
     (path, key, value, beside)
@@ -261,6 +268,8 @@ def write(path: list[str], entry: dict[str, Any]) -> str:
         entry["notebooks"]["market_data"]["outputs"] = ["prices"]
     elif path[-1:] == ["test"]:
         entry["notebooks"]["volatility/garch"] = {"outputs": ["fit"]}
+    elif path == ["remotes", "other"]:
+        entry["remotes"]["other"] = {"ssh": "host", "project": "/x"} | entry["remotes"]["other"]
     elif path == ["backup", "keep"]:
         entry["backup"]["to"] = "/mnt/backup"
     return yaml.safe_dump(entry)
@@ -330,6 +339,8 @@ OTHER_NAMES = {
     "backup: {KEY: x}": "target=to repository=to repo=to retention=keep password=password_file"
     " max_age=verify",
     "backup: {to: x, keep: {KEY: 1}}": "days=daily weeks=weekly months=monthly years=yearly",
+    "remotes: {server: {ssh: a, project: b, KEY: x}}": "program=command",
+    "remotes: {server: {KEY: x}}": "host=ssh address=ssh path=project folder=project",
     "retention: {KEY: x}": "age=runs days=runs after=runs last=keep max=most schedule=cron"
     " active=enabled",
 }

@@ -82,6 +82,7 @@ def test_the_schema_is_a_schema():
         "backup: /mnt/backup",
         "backup: {to: 'sftp:h:/b', keep: {daily: 7}, password_file: /etc/p, verify: 8d}",
         "notebooks: {a: {deterministic: true}}",
+        "remotes: {server: {ssh: a@b, project: /srv/x, command: /y}}",
         "retention: {runs: 60d, keep: 20, most: 500, reports: 30d, cron: '@daily', enabled: false}",
     ],
 )
@@ -102,6 +103,7 @@ def test_an_editor_accepts_what_loads(text):
         ("alerts: {ops: {email: {host: x}}}", "$.alerts.ops"),
         ("heartbeat: {every: 5m}", "$.heartbeat"),
         ("backup: {keep: {daily: many}}", "$.backup"),
+        ("remotes: {server: {ssh: a}}", "$.remotes.server"),
         ("retention: {keep: many}", "$.retention"),
     ],
 )

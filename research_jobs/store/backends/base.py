@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from research_jobs.outcome import StagedOutput
 from research_jobs.protocol import PartitionKey
+from research_jobs.store.origin import Origin
 from research_jobs.store.records import Partitioning, Version
 
 __all__ = ["HeldVersion", "Publication", "PublishedOutput", "StoreBackend", "StoredUnit"]
@@ -88,6 +89,8 @@ class Publication:
         A Unix group that may read what is published.
     data_version : str or None
         The hash of what the outputs hold.
+    origin : Origin or None
+        Where they were pulled from.
     tell : callable
         Called with a line for the person who reads the run's log.
     """
@@ -100,6 +103,7 @@ class Publication:
     keep: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
     group: str | None = None
     data_version: str | None = None
+    origin: Origin | None = None
     tell: Callable[[str], None] = _silent
 
 

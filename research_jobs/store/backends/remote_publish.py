@@ -228,7 +228,13 @@ def _upload(objects: Objects, unit: RemoteUnit, version: str, job: Publication) 
 
     digests = in_parallel(upload, job.staged, at_once=PARTS)
     record = describe_version(
-        version, unit.notebook, job.staged, job.partition, job.run_id, job.data_version
+        version,
+        unit.notebook,
+        job.staged,
+        job.partition,
+        job.run_id,
+        job.data_version,
+        job.origin,
     )
     for item, digest in zip(job.staged, digests, strict=True):
         record["outputs"][item.name]["sha256"] = digest

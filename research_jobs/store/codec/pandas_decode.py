@@ -11,10 +11,16 @@ import pyarrow as pa
 
 from research_jobs.store.codec.base import ErrorContext
 from research_jobs.store.codec.columns import decode_objects
-from research_jobs.store.codec.dtypes import decode_dtype, decode_freq, decode_labels, encode_dtype
+from research_jobs.store.codec.dtypes import (
+    decode_dtype,
+    decode_freq,
+    decode_labels,
+    encode_dtype,
+    encode_labels,
+)
 from research_jobs.store.codec.typed_json import loads
 
-__all__ = ["decode_pandas", "field_names"]
+__all__ = ["cut_detail", "decode_pandas", "field_names"]
 
 FEW_COLUMNS = 50  # pandas warns of frames with more than 100 blocks
 
@@ -244,3 +250,29 @@ def _decode_periods(column: Any, dtype: Any) -> Any:
     ordinals = column.fill_null(0).to_numpy().copy()
     ordinals[null] = np.iinfo("int64").min
     return pd.arrays.PeriodArray(ordinals.astype("int64"), dtype=dtype)
+
+
+def cut_detail(detail: Any, names: Sequence[str], kept: Sequence[str], rows: int) -> dict[str, Any]:
+    """The record of a file that has fewer columns and rows.
+
+    Parameters
+    ----------
+    detail : mapping
+        Of the whole file.
+    names, kept : sequence of str
+        Its columns, in order, and those that are kept, all levels of the index among them.
+    rows : int
+        How many are kept. As where `load()` filters, a running index restarts and a frequency is
+        dropped.
+    """
+    labels = decode_labels(detail["columns"])
+    recipes = _lengthen(detail["recipes"], len(labels))
+    inside = set(kept)
+    places = [place for place, name in enumerate(names[: len(labels)]) if name in inside]
+    index = {key: item for key, item in detail["index"].items() if key != "freq"}
+    if "range" in index:
+        index["range"] = [0, rows, 1]
+    cut = dict(detail) | {"recipes": [[1, recipes[place]] for place in places], "index": index}
+    if len(places) < len(labels):
+        cut["columns"] = encode_labels(labels.take(places), ErrorContext("columns"))
+    return cut

@@ -1,0 +1,111 @@
+"""What both sides say to each other: frames of a JSON header and bytes.
+
+The far side begins with `GREETING`. What a shell prints before it (a banner, an `echo` in
+``.bashrc``) is skipped. Each frame is two lengths, the header and the bytes. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from research_jobs.errors import RemoteError
+
+__all__ = ["BLOCK", "GREETING", "PROTOCOL", "CutError", "Frames", "await_greeting"]
+
+PROTOCOL = 1
+"""What the frames mean. A side that knows a higher one also speaks the lower ones."""
+
+GREETING = b"\n\0research_jobs remote-serve\0\n"
+BLOCK = 1 << 20
+"""Bytes of a frame at most."""
+
+_LENGTHS = struct.Struct(">II")
+_MOST_HEADER = 64 << 20
+_MOST_BANNER = 1 << 20
+
+
+class CutError(RemoteError):
+    """The other side is gone."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One side of a connection.
+
+    Parameters
+    ----------
+    source, sink : BinaryIO
+    """
+
+    source: BinaryIO
+    sink: BinaryIO
+
+    def send(self, header: Mapping[str, Any], body: bytes = b"") -> None:
+        """Send one frame.
+
+        Raises
+        ------
+        CutError
+        """
+        said = json.dumps(header).encode()
+        try:
+            self.sink.write(_LENGTHS.pack(len(said), len(body)) + said + body)
+            self.sink.flush()
+        except (BrokenPipeError, ConnectionError) as error:
+            raise CutError("the connection is cut") from error
+
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """Wait for one frame.
+
+        Raises
+        ------
+        CutError
+            When the other side has ended, within a frame or between two.
+        RemoteError
+            When it is no frame.
+        """
+        length, size = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
+        if length > _MOST_HEADER or size > BLOCK:
+            raise RemoteError("the other side does not speak as research_jobs does")
+        said = self._exactly(length)
+        body = self._exactly(size)
+        try:
+            header = json.loads(said)
+        except (ValueError, RecursionError) as error:
+            raise RemoteError("the other side does not speak as research_jobs does") from error
+        if not isinstance(header, dict):
+            raise RemoteError("the other side does not speak as research_jobs does")
+        return header, body
+
+    def _exactly(self, count: int) -> bytes:
+        found = self.source.read(count)
+        if len(found) < count:
+            raise CutError("the connection is cut")
+        return found
+
+
+def await_greeting(source: BinaryIO) -> bytes:
+    """Read up to the greeting.
+
+    Returns
+    -------
+    bytes
+        What came before it.
+
+    Raises
+    ------
+    CutError
+        When it does not come; its argument is what came instead.
+    """
+    seen = bytearray()
+    while not seen.endswith(GREETING):
+        # By bytes: what follows the greeting belongs to the frames.
+        letter = source.read(1)
+        if not letter or len(seen) > _MOST_BANNER:
+            raise CutError(seen.decode(errors="replace"))
+        seen += letter
+    return bytes(seen[: -len(GREETING)])

@@ -1,0 +1,212 @@
+"""The far side: ``research-jobs remote-serve``, which ssh starts, answers on stdin and stdout.
+
+It reads the store and writes nothing but temporary files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from research_jobs.errors import OutputNotFoundError, ResearchJobsError, StoreError, innermost_line
+from research_jobs.project import Project, find_project
+from research_jobs.remote.frames import BLOCK, GREETING, PROTOCOL, CutError, Frames
+from research_jobs.remote.naming import chosen_notebooks, chosen_partitions
+from research_jobs.store.backends import backend_of
+from research_jobs.store.layout import read_segments
+from research_jobs.store.origin import Cut
+from research_jobs.store.records import Version
+from research_jobs.store.stored import published_files
+
+__all__ = ["serve", "serve_process"]
+
+Header = Mapping[str, Any]
+
+
+def serve_process(version: str) -> int:
+    """Answer on this process's stdin and stdout, as this version of research_jobs."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between frames
+    with sink:
+        serve(sys.stdin.buffer, sink, version)
+    return 0
+
+
+def serve(source: BinaryIO, sink: BinaryIO, version: str) -> None:
+    """Greet, then answer one request after the other."""
+    frames = Frames(source, sink)
+    project: Project | None = None
+    try:
+        sink.write(GREETING)
+        sink.flush()
+        while True:
+            header, _ = frames.receive()
+            try:
+                if header.get("ask") == "hello":
+                    project = find_project(os.path.expanduser(str(header["project"])))  # noqa: PTH111 - its error names the folder
+                    frames.send(_hello(version))
+                elif project is None:
+                    raise StoreError("nobody has said hello")  # noqa: TRY301
+                else:
+                    _answer(project, frames, header)
+            except CutError:
+                raise
+            except ResearchJobsError as error:
+                frames.send({"error": {"what": error.what, "hint": error.hint}})
+            except Exception as error:  # noqa: BLE001 - the other side says it
+                frames.send({"error": {"what": innermost_line(error), "hint": None}})
+    except (CutError, BrokenPipeError):
+        return
+
+
+def _hello(version: str) -> dict[str, Any]:
+    return {
+        "protocol": PROTOCOL,
+        "version": version,
+        "can": sorted(_ANSWERS),
+        "host": socket.gethostname(),
+    }
+
+
+def _answer(project: Project, frames: Frames, header: Header) -> None:
+    answer = _ANSWERS.get(str(header.get("ask")))
+    if answer is None:
+        raise StoreError(f"research_jobs cannot do {header.get('ask')!r} there")
+    answer(project, frames, header)
+
+
+def _list(project: Project, frames: Frames, header: Header) -> None:
+    """What is published of the notebooks and outputs that are named."""
+    backend = backend_of(project.store)
+    cut = Cut.of(header["cut"])
+    found: list[dict[str, Any]] = []
+    for notebook, output in chosen_notebooks(
+        backend.notebooks(), header["names"], _outputs_of(backend)
+    ):
+        units = {unit: read_segments(unit.segments) for unit in backend.units(notebook)}
+        keys = {key.key for unit, key in units.items() if unit.segments}
+        inside = chosen_partitions(notebook, keys, header.get("partitions"))
+        for unit, key in units.items():
+            if unit.segments and key.key not in inside:
+                continue
+            held = backend.hold(unit)
+            held.release()
+            version: Version = held.version
+            if output is not None and output not in version.outputs:
+                continue
+            rest = _within_window(version, cut)
+            if rest is not None:
+                found.append(_described(notebook, unit.segments, version, output, rest))
+    frames.send({"units": found})
+
+
+def _outputs_of(backend: Any) -> Callable[[str], frozenset[str]]:
+    """The outputs of a notebook that are published, of any partition."""
+
+    def outputs(notebook: str) -> frozenset[str]:
+        names: set[str] = set()
+        for unit in backend.units(notebook):
+            held = backend.hold(unit)
+            held.release()
+            names.update(held.version.outputs)
+        return frozenset(names)
+
+    return outputs
+
+
+def _within_window(version: Version, cut: Cut) -> Cut | None:
+    """The cut of a partition of time: all of it, if it ends after `since`; None if before."""
+    if cut.since is None or version.window is None:
+        return cut
+    end = datetime.fromisoformat(version.window[1])
+    since = datetime.fromisoformat(cut.since)
+    if since.tzinfo is None or end.tzinfo is None:
+        since = since.replace(tzinfo=end.tzinfo)
+    return Cut(cut.rows, None, cut.columns) if end > since else None
+
+
+def _described(
+    notebook: str, segments: tuple[str, ...], version: Version, output: str | None, cut: Cut
+) -> dict[str, Any]:
+    from research_jobs.store.codec.registry import is_table
+
+    outputs = {
+        name: dict(item) | {"cut": asdict(cut) if cut and is_table(str(item["kind"])) else None}
+        for name, item in version.outputs.items()
+        if output in (None, name)
+    }
+    return {
+        "notebook": notebook,
+        "segments": list(segments),
+        "version": version.id,
+        "run_id": version.run_id,
+        "published_at": version.published_at,
+        "window": version.window,
+        "by": dict(version.by),
+        "data_version": version.data_version if len(outputs) == len(version.outputs) else "",
+        "outputs": outputs,
+    }
+
+
+def _read(project: Project, frames: Frames, header: Header) -> None:
+    """A file from an offset on, and at the end the digest of all of it."""
+    with (
+        published_files(project.store, *_address(header)) as published,
+        _file(published, header).open("rb") as stream,
+    ):
+        _send_file(frames, stream, int(header["offset"]), {})
+
+
+def _sample(project: Project, frames: Frames, header: Header) -> None:
+    """A file that has a part of the rows and columns."""
+    from research_jobs.remote.cutting import cut_file
+
+    with (
+        published_files(project.store, *_address(header)) as published,
+        tempfile.TemporaryDirectory(prefix="research_jobs-sample-") as folder,
+    ):
+        target = Path(folder) / "sample.pq"
+        rows, of_rows = cut_file(_file(published, header), target, Cut.of(header["cut"]))
+        with target.open("rb") as stream:
+            _send_file(frames, stream, 0, {"rows": rows, "of_rows": of_rows})
+
+
+def _address(header: Header) -> tuple[str, tuple[str, ...], str]:
+    return str(header["notebook"]), tuple(map(str, header["segments"])), str(header["version"])
+
+
+def _file(published: tuple[str, Mapping[str, Path]] | None, header: Header) -> Path:
+    if published is None or header["output"] not in published[1]:
+        raise OutputNotFoundError(
+            f"version {header['version']} of {header['notebook']} is no longer there",
+            hint="A newer one has replaced it: pull again.",
+        )
+    return published[1][str(header["output"])]
+
+
+def _send_file(frames: Frames, stream: BinaryIO, offset: int, facts: Header) -> None:
+    size = os.fstat(stream.fileno()).st_size
+    frames.send({"size": size} | dict(facts))
+    digest = hashlib.blake2b(digest_size=32)
+    place = 0
+    while block := stream.read(BLOCK):
+        digest.update(block)
+        if place + len(block) > offset:
+            frames.send({"more": True}, block[max(offset - place, 0) :])
+        place += len(block)
+    frames.send({"more": False, "digest": digest.hexdigest()})
+
+
+_ANSWERS: Mapping[str, Callable[[Project, Frames, Header], None]] = {
+    "list": _list,
+    "read": _read,
+    "sample": _sample,
+}
