@@ -78,6 +78,14 @@ test-install:  ## Boot a Debian 12, install a server in it, upgrade it, roll it 
 test-wheel:  ## Build wheel and sdist, install and use each in an empty environment: ARGS=python3.12 ...
 	@$(PYTHON) tests/support/in_wheel.py $(ARGS)
 
+.PHONY: test-celery
+test-celery: $(VENV)/.installed-dev  ## Spread steps over two workers by dagster-celery and a real Redis (root)
+	@$(BIN)/python tests/support/in_celery.py $(ARGS)
+
+.PHONY: test-containers
+test-containers: $(VENV)/.installed-dev  ## Check the compose file and the Helm values (root; starts nothing)
+	@$(BIN)/python tests/support/in_containers.py
+
 .PHONY: soak
 soak: $(VENV)/.installed-dev  ## Disturb everything over real services for 20 minutes: ARGS="--minutes N --seed N"
 	@$(BIN)/python tests/support/soak.py $(ARGS)
