@@ -94,6 +94,9 @@ HIDDEN = {"remote-serve": "answer another machine's research-jobs, which calls t
 HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 """The commands that a host runs, where there is one."""
 
+ELSEWHERE = ("status", "list", "show", "account", "space", "report", "ui")
+"""The commands that can look at another machine."""
+
 
 class Command(Protocol):
     """What each command's module has."""
@@ -141,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _command(name)
     arguments = _parser(name, command).parse_args(words[1:])
     try:
-        status = _by_host(arguments, words) if argv is None and name in HOSTED else None
+        status = _by_another(arguments, words, hosted=argv is None and name in HOSTED)
         if status is not None:
             return status
         with gc_paused():  # of a short command's time, a tenth
@@ -196,11 +199,24 @@ def _parser(name: str, command: Command) -> Parser:
         "working directory or the nearest folder above it that contains one)",
     )
     command.add_arguments(parser)
+    if name in ELSEWHERE:
+        parser.add_argument(
+            "--on", metavar="REMOTE", help="of a project on another machine: a name under remotes"
+        )
     if name in HOSTED:
         parser.add_argument(
             "--no-host", action="store_true", help="run in this process, even if a host is ready"
         )
     return parser
+
+
+def _by_another(arguments: argparse.Namespace, words: Sequence[str], *, hosted: bool) -> int | None:
+    """Have another machine or the project's host run the command; None where we do."""
+    if words[0] in ELSEWHERE and arguments.on is not None:
+        from research_jobs.cli.elsewhere import run_elsewhere
+
+        return run_elsewhere(arguments, words)
+    return _by_host(arguments, words) if hosted else None
 
 
 def _by_host(arguments: argparse.Namespace, words: Sequence[str]) -> int | None:

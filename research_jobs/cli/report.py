@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(page)
     if arguments.open:
-        _open(page)
+        open_page(page)
     return 0
 
 
@@ -143,7 +143,7 @@ def _morning_page(project: Project, arguments: argparse.Namespace) -> int:
     else:
         print(index)
     if arguments.open:
-        _open(index)
+        open_page(index)
     return 0
 
 
@@ -177,7 +177,7 @@ def _when(started: float) -> str:
     return f"{datetime.fromtimestamp(started).astimezone():%Y-%m-%d %H:%M}"
 
 
-def _open(path: Path) -> None:
+def open_page(path: Path) -> None:
     import webbrowser
 
     webbrowser.open(path.resolve().as_uri())

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field, StrictStr, field_validator
 
-from research_jobs.manifest.fields import Spec
+from research_jobs.manifest.fields import Positive, Spec
 from research_jobs.manifest.values import RefusedValueError
+from research_jobs.project import REPORTS_PORT, UI_PORT
 
 __all__ = ["RemoteSpec"]
 
@@ -30,6 +31,10 @@ class RemoteSpec(Spec):
     project: StrictStr = Field(description="The project's folder there.")
     command: StrictStr = Field(
         default="research-jobs", description="research-jobs there, if it is not on the PATH."
+    )
+    ui_port: Positive = Field(default=UI_PORT, description="The port of Dagster's UI there.")
+    reports_port: Positive = Field(
+        default=REPORTS_PORT, description="The port of the reports there."
     )
 
     @field_validator("ssh")

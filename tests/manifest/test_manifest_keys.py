@@ -239,7 +239,13 @@ TABLES: list[tuple[type[BaseModel], dict[str, Any], list[str], dict[str, Any]]] 
     ),
     (
         RemoteSpec,
-        {"ssh": "server", "project": "/srv/research", "command": "/opt/bin/research-jobs"},
+        {
+            "ssh": "server",
+            "project": "/srv/research",
+            "command": "/opt/bin/research-jobs",
+            "ui_port": 3010,
+            "reports_port": 3011,
+        },
         ["remotes", "other"],
         {},
     ),

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import shlex
+import signal
+import socket
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -352,3 +356,37 @@ def test_a_full_disk_publishes_nothing(
     assert "what is pulled cannot be written to" in capsys.readouterr().err
     assert stored_versions(here.store, "market_data") == ()
     assert pull(here, "market_data.prices") == 0
+
+
+def test_a_command_runs_there(lab: Lab, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`--on` prints what the same command prints there, with its exit code."""
+    here = lab.laptop(tmp_path / "here")
+    words = ["--on", "server", "--project", str(here.root)]
+    assert main(["list", "--json", *words]) == 0
+    assert capfd.readouterr().out == "[]\n"
+    assert main(["show", "nothing", *words]) == 2
+    assert "nothing" in capfd.readouterr().err
+    assert main(["show", "x", "--on", "serve", "--project", str(here.root)]) == 2
+    assert "no remote is called 'serve'. Did you mean 'server'?" in capfd.readouterr().err
+
+
+def test_a_tunnel_leads_to_the_server(lab: Lab, tmp_path: Path) -> None:
+    """`ui --on` leads a port here to the loopback of the server, until it is interrupted."""
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        port = there.getsockname()[1]
+        here = make_project(tmp_path / "here", {"server": {**lab.remote, "ui_port": port}})
+        words = [COMMAND, "ui", "--on", "server", "--project", str(here.root)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout is not None
+            local = int(program.stdout.readline().split(":")[-1])
+            while True:
+                with socket.socket() as client:
+                    if client.connect_ex(("127.0.0.1", local)) == 0:
+                        break
+                assert program.poll() is None
+                time.sleep(0.1)
+            there.accept()[0].close()
+            program.send_signal(signal.SIGINT)
+            assert program.wait() == 0

@@ -1,0 +1,82 @@
+"""``--on REMOTE``: the same command on another machine, and its UI through a tunnel."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from research_jobs.manifest import load_manifest
+from research_jobs.manifest.remotes import RemoteSpec
+from research_jobs.project import find_project
+from research_jobs.remote.remotes import find_remote
+from research_jobs.remote.running import report_there, run_there, tunnel
+
+__all__ = ["run_elsewhere"]
+
+
+def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run the command that is written, there.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Its arguments, with `on`.
+    words : sequence of str
+        As they were typed: the command's name first.
+    """
+    project = find_project(arguments.project)
+    name: str = arguments.on
+    spec = find_remote(project, load_manifest(project, None), name)
+    if words[0] == "ui":
+        return _ui(name, spec, arguments)
+    there = list(_without(words, "--on"))
+    if words[0] == "report" and (arguments.open or arguments.standalone is not None):
+        there = [word for word in _without(there, "--standalone") if word != "--open"]
+        return _report(name, spec, there, arguments)
+    return run_there(name, spec, there)
+
+
+def _without(words: Sequence[str], option: str) -> Iterator[str]:
+    """Words without an option and its value."""
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            next(rest, None)
+        elif not word.startswith(f"{option}="):
+            yield word
+
+
+def _report(
+    name: str, spec: RemoteSpec, words: Sequence[str], arguments: argparse.Namespace
+) -> int:
+    target: Path | None = arguments.standalone
+    if target is None:
+        target = Path(tempfile.mkdtemp(prefix="research_jobs-report-")) / "report.html"
+    with target.open("wb") as stream:
+        code = report_there(name, spec, words, stream)
+    if code:
+        target.unlink()
+        return code
+    print(target)
+    if arguments.open:
+        from research_jobs.cli.report import open_page
+
+        open_page(target)
+    return 0
+
+
+def _ui(name: str, spec: RemoteSpec, arguments: argparse.Namespace) -> int:
+    from research_jobs.cli.ui import choose_port
+    from research_jobs.hosts import address
+
+    port = choose_port("127.0.0.1", arguments.port, spec.ui_port)
+    reports = choose_port("127.0.0.1", arguments.reports_port, spec.reports_port, taken=port)
+    print(f"Dagster's UI   {address('127.0.0.1', port)}")
+    print(f"Reports        {address('127.0.0.1', reports)}")
+    print(f"Both are those of {name} ({spec.ssh}). Ctrl-C ends the tunnel.", flush=True)
+    try:
+        return tunnel(name, spec, [(port, spec.ui_port), (reports, spec.reports_port)])
+    except KeyboardInterrupt:
+        return 0
