@@ -126,6 +126,7 @@ def main() -> int:
             "cancel": cancel,
             "a worker killed in mid-step": lost,
             "the same, acknowledged late": redelivered,
+            "whole runs, by CeleryRunLauncher": whole_runs,
         }
         chosen = sys.argv[1:]
         failed = False
@@ -413,6 +414,18 @@ def pools(lab: Lab) -> str:
 
 def daemon(lab: Lab) -> str:
     """The daemon launches a tick's run, and one for each partition of a backfill."""
+    with serving(lab):
+        backfill(lab)
+        counted = "len(list(i.get_materialized_partitions(dg.AssetKey('daily'))))"
+        until(lambda: lab.ask(counted) == 3)
+        ticked = "i.get_latest_materialization_event(dg.AssetKey('ticked')) is not None"
+        until(lambda: lab.ask(ticked))
+    return "work"
+
+
+@contextmanager
+def serving(lab: Lab) -> Iterator[None]:
+    """Dagster's daemon, with a code server of its own."""
     with (lab.folder / "logs" / "daemon.log").open("ab") as log:
         process = subprocess.Popen(
             [ENVIRONMENT / "bin" / "dagster-daemon", "run", "-w", "workspace.yaml"],
@@ -423,21 +436,7 @@ def daemon(lab: Lab) -> str:
             start_new_session=True,
         )
     try:
-        job = ["job", "backfill", "-w", "workspace.yaml", "-j", "notebooks_by_day"]
-        which = ["--from", "2024-01-01", "--to", "2024-01-03", "--noprompt"]
-        done = subprocess.run(
-            [PYTHON, "-m", "dagster", *job, *which],
-            cwd=lab.folder / "server",
-            env=lab.of("server"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        counted = "len(list(i.get_materialized_partitions(dg.AssetKey('daily'))))"
-        until(lambda: lab.ask(counted) == 3)
-        ticked = "i.get_latest_materialization_event(dg.AssetKey('ticked')) is not None"
-        until(lambda: lab.ask(ticked))
+        yield
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -445,7 +444,48 @@ def daemon(lab: Lab) -> str:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return "work"
+
+
+def backfill(lab: Lab) -> None:
+    """Queue a run for each partition."""
+    job = ["job", "backfill", "-w", "workspace.yaml", "-j", "notebooks_by_day"]
+    which = ["--from", "2024-01-01", "--to", "2024-01-03", "--noprompt"]
+    done = subprocess.run(
+        [PYTHON, "-m", "dagster", *job, *which],
+        cwd=lab.folder / "server",
+        env=lab.of("server"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def whole_runs(lab: Lab) -> str:
+    """A run is a task of celery's, and our executor works on it there."""
+    broker = lab.environment["CELERY_BROKER"]
+    path = lab.folder / "home" / "dagster.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["run_launcher"] = {
+        "module": "dagster_celery.launcher",
+        "class": "CeleryRunLauncher",
+        "config": {"broker": broker, "backend": broker},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    lab.environment = {**lab.environment, "OURS": "1"}
+    lab.stop()
+    for name in USERS:
+        lab.start(name)
+    with serving(lab):
+        backfill(lab)
+        ended = (
+            "[r.tags.get('research_jobs/process') for r in i.get_runs() "
+            "if r.job_name == 'notebooks_by_day' and 'dagster-celery/task_id' in r.tags "
+            "and r.status.value == 'SUCCESS']"
+        )
+        until(lambda: len(lab.ask(ended)) == 3)
+    assert all(lab.ask(ended)), "our executor names its process"
+    return "work, with our executor and our run queue"
 
 
 def cancel(lab: Lab) -> str:
@@ -458,6 +498,7 @@ def cancel(lab: Lab) -> str:
         going_on = alive(pid)
         process.communicate(timeout=LIMIT_S)
     status = lab.last()
+    settle(lab)
     took = time.monotonic() - began
     what = "the running notebook goes on to its end" if going_on else "the notebook is ended"
     return f"{status} after {took:.0f} s; {what}"
@@ -479,6 +520,7 @@ def lost(lab: Lab) -> str:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     lab.ask("[i.report_run_canceled(r) for r in i.get_runs(limit=1) if not r.is_finished]")
+    settle(lab)
     lab.start(owner)
     return f"its notebook ends with it; after {VISIBILITY_S + 25} s the run is {status}"
 
@@ -497,6 +539,12 @@ def redelivered(lab: Lab) -> str:
         again = time.monotonic() - began
         process.communicate(timeout=LIMIT_S)
     return f"the other worker begins it after {again:.0f} s; the run is {lab.last()}"
+
+
+def settle(lab: Lab) -> None:
+    """Free the slots of the newest run, as run monitoring does where a daemon runs."""
+    free = "i.event_log_storage.free_concurrency_slots_for_run(r.run_id)"
+    lab.ask(f"[{free} for r in i.get_runs(limit=1)]")
 
 
 def clear(lab: Lab, notebook: str) -> None:
