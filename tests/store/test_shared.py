@@ -223,10 +223,11 @@ def test_killed_at_each_step(
     killed_at(REMOTE_FAILPOINTS, url, put, key)
 
 
-def test_killed_next_to_the_commit(bucket: str, put: Any) -> None:
+@pytest.mark.parametrize("key", [None, DAY], ids=["same", "other"])
+def test_killed_next_to_the_commit(bucket: str, put: Any, key: PartitionKey | None) -> None:
     """The same at a service, where a new process is expensive: at the steps around the commit."""
     at = REMOTE_FAILPOINTS.index("publish.committed")
-    killed_at(REMOTE_FAILPOINTS[at - 1 : at + 1], bucket, put, None)
+    killed_at(REMOTE_FAILPOINTS[at - 1 : at + 1], bucket, put, key)
 
 
 COMMIT = {True: "publish.committed", False: "publish.switched"}
