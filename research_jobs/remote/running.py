@@ -53,7 +53,7 @@ def report_there(name: str, spec: RemoteSpec, words: Sequence[str], target: IO[b
     """
     made = _command(spec, words)
     script = (
-        f'f=$(mktemp) && {made} --standalone "$f" >&2; c=$?; '
+        f'f=$(mktemp) && {made} --standalone "$f" >/dev/null; c=$?; '
         f'echo \'{_BEGIN}\'; cat "$f"; rm -f "$f"; exit $c'
     )
     with tempfile.TemporaryFile() as said:
