@@ -24,6 +24,7 @@ from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish, refuse_foreign, reject
 from research_jobs.store.load import Outputs, load
 from research_jobs.store.objects import Objects, objects_of
+from research_jobs.store.origin import Cut, Origin, Sample
 from research_jobs.store.stored import (
     stored_notebooks,
     stored_outputs,
@@ -95,6 +96,26 @@ def test_every_version_that_is_kept(url: str, put: Any) -> None:
     system, root = fsspec.core.url_to_fs(url)
     system.invalidate_cache()
     assert len([path for path in system.find(f"{root}/a/.versions") if path.endswith(".pq")]) == 1
+
+
+def test_a_version_says_the_same_in_every_store(url: str) -> None:
+    """What was published of it is what is read: the hash of its data, and where it was pulled."""
+    cut = Sample(Cut(rows=1), rows=1, of_rows=2)
+    origin = Origin("server", "me@there:/srv", "000007-a", "2026-01-02T03:04:05", "", {"x": cut})
+    with open_staging(url, "run-1") as staging:
+        staged = write_output("x", [1], staging.path / "x.parquet", options={}, metadata={})
+        publish(
+            url,
+            "a",
+            [staged],
+            staging=staging,
+            partition=None,
+            run_id="run-1",
+            data_version="1f0c9a2e",
+            origin=origin,
+        )
+    (version,) = stored_versions(url, "a")
+    assert (version.run_id, version.data_version, version.origin) == ("run-1", "1f0c9a2e", origin)
 
 
 def test_partitions(url: str, put: Any) -> None:

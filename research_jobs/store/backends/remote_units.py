@@ -138,14 +138,4 @@ def read_pointer(unit: RemoteUnit, text: bytes | None) -> list[RemoteVersion]:
 
 def _version(unit: RemoteUnit, record: Mapping[str, Any]) -> RemoteVersion:
     plain = version_of(record, str(record["version"]), Path())
-    return RemoteVersion(
-        id=plain.id,
-        folder=plain.folder,
-        outputs=plain.outputs,
-        run_id=plain.run_id,
-        published_at=plain.published_at,
-        window=plain.window,
-        by=plain.by,
-        unit=unit,
-        record=dict(record),
-    )
+    return RemoteVersion(**vars(plain), unit=unit, record=dict(record))
