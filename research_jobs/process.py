@@ -1,4 +1,4 @@
-"""The process's cores, its garbage collector, and what its forks inherit.
+"""The process's cores, signals and garbage collector, and what its forks inherit.
 
 Standard library only: every package may use it.
 """
@@ -7,10 +7,20 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 
-__all__ = ["gc_paused", "gc_resume", "hand_down", "hands_down", "host_pid", "usable_cores"]
+__all__ = [
+    "gc_paused",
+    "gc_resume",
+    "hand_down",
+    "handling",
+    "hands_down",
+    "host_pid",
+    "usable_cores",
+]
 
 _hands_down = False
 _host: int | None = None
@@ -42,6 +52,26 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Handler]) -> Generator[None]:
+    """Handle signals in another way for a while; only in the main thread.
+
+    Parameters
+    ----------
+    handlers : mapping of int to callable or Handlers
+        By signal. Afterwards the former ones are in place again.
+    """
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import termios
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from research_jobs.cli.output import complain
 from research_jobs.errors import ResearchJobsError, RunError
 from research_jobs.outcome import State
+from research_jobs.process import handling
 from research_jobs.project import Project, find_project, notebook_name
 from research_jobs.supervisor.kept import KeptProcess, Visit, kept_processes
 
@@ -175,37 +176,20 @@ def _describe(process: KeptProcess) -> None:
     print(HELP, flush=True)
 
 
-@contextlib.contextmanager
-def _passing_on(visit: Visit) -> Generator[None]:
+def _passing_on(visit: Visit) -> contextlib.AbstractContextManager[None]:
     """Signals of the terminal go to the process that has it."""
-    wanted: dict[int, Callable[[int, FrameType | None], object] | signal.Handlers] = {
-        signal.SIGINT: visit.pass_on,
-        signal.SIGWINCH: visit.pass_on,
-        # Our stop would leave it alone with the terminal.
-        signal.SIGTSTP: signal.SIG_IGN,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    # Our stop would leave it alone with the terminal.
+    stop = {signal.SIGTSTP: signal.SIG_IGN}
+    return handling({signal.SIGINT: visit.pass_on, signal.SIGWINCH: visit.pass_on, **stop})
 
 
-@contextlib.contextmanager
-def _ended_by_hangup() -> Generator[None]:
+def _ended_by_hangup() -> contextlib.AbstractContextManager[None]:
     """A closed terminal and a polite kill end this command in order, as Ctrl-C does."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGHUP, signal.SIGTERM)
-    before = {number: signal.signal(number, leave) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handling({signal.SIGHUP: leave, signal.SIGTERM: leave})
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def _show_lineage(
     from research_jobs.orchestration.model.partitions import partition_key_of
     from research_jobs.provenance.lineage import origin_of, readers_of
     from research_jobs.provenance.record import Load
-    from research_jobs.store.layout import partition_dimensions, partition_segments
+    from research_jobs.store.layout import folders_of
     from research_jobs.store.stored import stored_versions
 
     wanted = arguments.partition or newest_partition(project, entry)
@@ -89,7 +89,7 @@ def _show_lineage(
             f"'{entry.name}' has no '{arguments.output}' in the store{which}",
             hint=f"Run it: research-jobs run {entry.name}",
         )
-    segments = partition_segments(partition_dimensions(partition)) if partition else ()
+    segments = folders_of(partition)
     current = versions[0]
     asked = Load(entry.name, arguments.output, segments, current.id, current.run_id)
     origin = origin_of(project.reports, asked)

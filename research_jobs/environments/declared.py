@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 from research_jobs.environments.interpreters import resolve_interpreter
-from research_jobs.environments.versions import Lock, lock_path, plain_name, read_lock
+from research_jobs.environments.versions import Lock, lock_path, read_lock
 from research_jobs.errors import DependencyError, SourceLocation
 from research_jobs.manifest import Manifest, NotebookSpec
+from research_jobs.notebook.environment import plain_name
 from research_jobs.notebook.scan import ScannedNotebook
 from research_jobs.project import Project
 

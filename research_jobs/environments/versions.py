@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from research_jobs.errors import DependencyError, SourceLocation
+from research_jobs.notebook.environment import plain_name
 
-__all__ = ["LOCKS", "Lock", "lock_path", "parse_lock", "plain_name", "read_lock"]
+__all__ = ["LOCKS", "Lock", "lock_path", "parse_lock", "read_lock"]
 
 LOCKS = "locks"
 _PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([A-Za-z0-9.!+_-]+)\Z")
@@ -107,11 +108,6 @@ def parse_lock(text: str, shown: str) -> Lock:
                 )
             pins.append(f"{plain_name(pin[1])}=={pin[2]}")
     return Lock(_sorted(pins), tuple(dependencies), requires, made)
-
-
-def plain_name(name: str) -> str:
-    """A distribution's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _sorted(pins: Iterable[str]) -> tuple[str, ...]:

@@ -364,16 +364,20 @@ class _Loader(RecipientsReader):
             self._problem("notebook", name, f"notebook {name}: {what}", where, hint)
         return fine
 
-    def _schedules(self, node: Node | None, defaults: Defaults) -> dict[str, ScheduleSpec]:
+    def _entries_of(self, node: Node | None, scope: Scope, section: str) -> dict[str, Node]:
+        """The entries of a section by name; none where it is left out or is not a mapping."""
         if node is None or node.data is None:
             return {}
         if not isinstance(node.data, dict):
-            self._wrong_shape("manifest", None, "schedules", node)
+            self._wrong_shape(scope, None, section, node)
             return {}
+        return dict(node.items())
+
+    def _schedules(self, node: Node | None, defaults: Defaults) -> dict[str, ScheduleSpec]:
         valid: dict[str, ScheduleSpec] = {}
-        for name, child in node.items():
+        for name, child in self._entries_of(node, "manifest", "schedules").items():
             path = ("schedules", name)
-            where = self.document.where(node.keys.get(name, child.mark))
+            where = self.document.locate(path, key=True)
             fine = self._no_defects("schedule", name, path)
             if not is_plain_name(name):
                 better = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
@@ -431,12 +435,8 @@ class _Loader(RecipientsReader):
     # --- alerts --------------------------------------------------------------------------------
 
     def _alerts(self, root: Node, defaults: Defaults) -> dict[str, ChannelSpec]:
-        node = root.children.get("alerts")
-        if node is not None and node.data is not None and not isinstance(node.data, dict):
-            self._wrong_shape("channel", None, "alerts", node)
-            return {}
         valid: dict[str, ChannelSpec] = {}
-        written = dict(node.items()) if node is not None else {}
+        written = self._entries_of(root.children.get("alerts"), "channel", "alerts")
         for name, child in written.items():
             path = ("alerts", name)
             fine = self._no_defects("channel", name, path)
@@ -464,13 +464,8 @@ class _Loader(RecipientsReader):
             return None
 
     def _remotes(self, node: Node | None) -> dict[str, RemoteSpec]:
-        if node is None or node.data is None:
-            return {}
-        if not isinstance(node.data, dict):
-            self._wrong_shape("remote", None, "remotes", node)
-            return {}
         valid: dict[str, RemoteSpec] = {}
-        for name, child in node.items():
+        for name, child in self._entries_of(node, "remote", "remotes").items():
             path = ("remotes", name)
             fine = self._no_defects("remote", name, path)
             spec = self._validate(RemoteSpec, "remote", name, path, child)

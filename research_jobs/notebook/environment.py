@@ -71,6 +71,11 @@ class RequiredImport:
         return _top(self.module)
 
 
+def plain_name(distribution: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def distribution_of(module: str) -> str:
     """The name by which a top-level module is installed."""
     return _DISTRIBUTIONS.get(module, module.replace("_", "-"))

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from research_jobs.notebook.environment import plain_name
+
 __all__ = ["describe_environment", "parse_environment"]
 
 _METADATA = re.compile(r"(?P<name>.+?)-(?P<version>\d[^-]*)(?:-.*)?\.(?:dist-info|egg-info)\Z")
@@ -52,7 +54,7 @@ def _distributions(folders: Iterable[str]) -> Iterable[str]:
         for name in names:
             match = _METADATA.match(name)
             if match is not None:
-                plain = re.sub(r"[-_.]+", "-", match["name"]).lower()
+                plain = plain_name(match["name"])
                 yield f"{plain}=={match['version']}"
 
 

@@ -266,11 +266,7 @@ def _kept(here: Version | None, replaced: set[str], staging: Path) -> Iterator[S
     for name, item in here.outputs.items() if here is not None else ():
         if name not in replaced and here is not None:
             target = staging / f"{name}{SUFFIX}"
-            try:
-                os.link(here.file(name), target)
-            except OSError:
-                shutil.copyfile(here.file(name), target)
-                disk().sync_file(target)
+            disk().link_or_copy(here.file(name), target)
             yield StagedOutput(name, str(target), str(item["kind"]), item["rows"], item["bytes"])
 
 

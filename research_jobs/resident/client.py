@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from research_jobs.errors import ResearchJobsError
+from research_jobs.process import handling
 from research_jobs.project import Project
 from research_jobs.protocol import ProtocolError
 from research_jobs.resident.address import (
@@ -199,14 +200,10 @@ def run_command(project: Project, words: Sequence[str]) -> int:
                 send_message(connection, "Signal", number=number)
 
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, pass_on) for number in signals}
-        try:
+        with handling(dict.fromkeys(signals, pass_on)):
             _go(connection)
             connection.settimeout(None)
             answer = receive_message(connection)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
     if answer is None:
         sys.stderr.write("research-jobs: the process of this command was killed\n")
         return 1

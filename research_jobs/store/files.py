@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,14 @@ class Files:
     def link(self, path: Path, target: str) -> None:
         """Create a symbolic link."""
         path.symlink_to(target)
+
+    def link_or_copy(self, source: Path, target: Path) -> None:
+        """Give a file a second name, or make a durable copy where that is not possible."""
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or no such links
+            shutil.copyfile(source, target)
+            self.sync_file(target)
 
     def rename(self, source: Path, target: Path) -> None:
         """Move within the file system, atomically replacing the target."""

@@ -36,6 +36,7 @@ __all__ = [
     "SUFFIX",
     "Unit",
     "check_output_name",
+    "folders_of",
     "is_remote",
     "notebook_folder",
     "output_path",
@@ -119,6 +120,11 @@ def partition_segments(dimensions: Mapping[str, str]) -> tuple[str, ...]:
         For a key that does not fit in a path.
     """
     return tuple(_segment(name, dimensions[name]) for name in sorted(dimensions))
+
+
+def folders_of(partition: PartitionKey | None) -> tuple[str, ...]:
+    """The folders of a partition; none without one. See `partition_segments`."""
+    return partition_segments(partition_dimensions(partition)) if partition else ()
 
 
 def _segment(dimension: str, key: str) -> str:
@@ -263,7 +269,7 @@ def unit_of(
     StoreError, PartitionError
     """
     folder = notebook_folder(store, notebook)
-    segments = partition_segments(partition_dimensions(partition)) if partition else ()
+    segments = folders_of(partition)
     unit = Unit(Path(store).resolve(), "/".join(check_notebook_name(notebook)), segments, root)
     place = folder
     for name in unit.versions.relative_to(folder).parts:
@@ -297,7 +303,7 @@ def output_path(
     name = check_output_name(output)
     if is_remote(store):
         parts = check_notebook_name(notebook)
-        segments = partition_segments(partition_dimensions(partition)) if partition else ()
+        segments = folders_of(partition)
         tail = (name, *segments, PART) if segments else (f"{name}.parquet",)
         return "/".join((store.rstrip("/"), *parts, *tail))
     return str(unit_of(store, notebook, partition).link(name))

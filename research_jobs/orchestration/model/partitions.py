@@ -25,7 +25,7 @@ from research_jobs.orchestration.compat.windows import (
 )
 from research_jobs.orchestration.model.calendars import closed_days
 from research_jobs.protocol import PartitionKey
-from research_jobs.store.layout import partition_dimensions, partition_segments
+from research_jobs.store.layout import folders_of
 from research_jobs.store.stored import stored_partitions
 
 __all__ = [
@@ -234,9 +234,7 @@ def newest_stored(store: str, notebook: str, spec: NotebookSpec) -> str | None:
 
 def segments_of(spec: NotebookSpec, key: str | None) -> tuple[str, ...]:
     """The folders of a partition in the store; none without one."""
-    if key is None:
-        return ()
-    return partition_segments(partition_dimensions(partition_key_of(spec, key)))
+    return folders_of(partition_key_of(spec, key) if key is not None else None)
 
 
 def partition_key_of(spec: NotebookSpec, key: str) -> PartitionKey:

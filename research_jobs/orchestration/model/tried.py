@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +14,8 @@ from typing import Any
 from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import Outcome, StagedOutput
 from research_jobs.provenance.record import Load, Record
-from research_jobs.store.layout import partition_dimensions, partition_segments, read_segments
+from research_jobs.store.files import disk
+from research_jobs.store.layout import folders_of, read_segments
 from research_jobs.store.records import Version
 from research_jobs.store.stored import stored_partitions, stored_versions
 from research_jobs.store.view import READS
@@ -125,12 +125,7 @@ class Adopted:
 
 def _staged(source: Path, staging: Path) -> Path:
     target = staging / source.name
-    try:
-        os.link(source, target)
-    except OSError:  # the store is on another file system
-        shutil.copyfile(source, target)
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
+    disk().link_or_copy(source, target)
     return target
 
 
@@ -178,7 +173,7 @@ def _new_partitions(
     tried: Adopted, store: str, notebook: str, read: set[tuple[str, ...]], began: float
 ) -> Iterator[str]:
     for key in stored_partitions(store, notebook):
-        segments = partition_segments(partition_dimensions(key))
+        segments = folders_of(key)
         if segments in read or (notebook, segments) in tried.together:
             continue
         now = current_version(store, notebook, segments)

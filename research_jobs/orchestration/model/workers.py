@@ -75,10 +75,11 @@ def worker_of(run: DagsterRun) -> Worker | None:
         None where there is no such tag, and where it cannot be judged from here: of another
         machine or container, or copied from another run, as Dagster does to start one again.
     """
-    mine, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
-    machine, _, rest = rest.partition(":")
-    pid, _, started = rest.partition(":")
-    if mine != run.run_id[:8] or not pid.isdigit():
+    said = _said(run)
+    if said is None:
+        return None
+    machine, pid, started = said
+    if not pid.isdigit():
         return None
     where, here = _Machine.read(machine), _Machine.here()
     if where.was_this_one(here):
@@ -114,7 +115,7 @@ def claim_run(run_id: str) -> socket.socket | None:
 
 def is_begun(run: DagsterRun) -> bool:
     """Whether a process works on a run that is starting, or a code server was asked for one."""
-    if SERVER_TAG in run.tags or run.tags.get(PROCESS_TAG, "").startswith(run.run_id[:8]):
+    if SERVER_TAG in run.tags or _said(run) is not None:
         return True
     if sys.platform != "linux":
         return False  # no host there
@@ -127,8 +128,18 @@ def is_begun(run: DagsterRun) -> bool:
 
 def machine_of(run: DagsterRun) -> str | None:
     """The host name of the machine on which a run's process is, or was, as its tag says."""
+    said = _said(run)
+    return _Machine.read(said[0]).host if said is not None else None
+
+
+def _said(run: DagsterRun) -> tuple[str, str, str] | None:
+    """Machine, pid and start as the tag of a run says them; None for a copied or missing tag."""
     mine, _, rest = run.tags.get(PROCESS_TAG, "").partition(":")
-    return rest.partition("/")[0] if mine == run.run_id[:8] and rest else None
+    if mine != run.run_id[:8] or not rest:
+        return None
+    machine, _, rest = rest.partition(":")
+    pid, _, started = rest.partition(":")
+    return machine, pid, started
 
 
 @dataclass(frozen=True)

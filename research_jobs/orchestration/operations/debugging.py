@@ -16,7 +16,7 @@ from research_jobs.outcome import Outcome, State
 from research_jobs.project import Project
 from research_jobs.protocol import Keep
 from research_jobs.provenance.record import Record, records
-from research_jobs.supervisor.kept import KeptProcess
+from research_jobs.supervisor.kept import KEPT, KeptProcess
 
 __all__ = ["Debugged", "failed_run", "run_and_keep"]
 
@@ -108,7 +108,7 @@ def run_and_keep(
         When it cannot be started.
     """
     entry = find_entries(real, [notebook])[0]
-    folder = trial.catalog.project.make_state_folder("kept")
+    folder = trial.catalog.project.make_state_folder(KEPT)
     keep = Keep(str(folder), _SECONDS, os.getpid(), always=True, source=str(entry.notebook.path))
     if record is None:
         key = None

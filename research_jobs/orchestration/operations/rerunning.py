@@ -224,8 +224,9 @@ def _lay_out(project: Project, record: Record, root: Path) -> Iterator[str]:
             files[Path(name)] = content
     _mirror(project.root, root, files, LEFT_OUT)
     # An environment that was made for the project's runs is used again.
-    (root / ".research_jobs").mkdir()
-    (root / ".research_jobs" / "environments").symlink_to(project.environments)
+    past = Project(root, project.store)
+    past.make_state_folder()
+    past.environments.symlink_to(project.environments)
 
 
 def _mirror(

@@ -34,8 +34,7 @@ from research_jobs.store.layout import (
     SUFFIX,
     VERSIONS,
     check_notebook_name,
-    partition_dimensions,
-    partition_segments,
+    folders_of,
 )
 from research_jobs.store.objects import in_parallel, objects_of
 from research_jobs.store.records import (
@@ -118,7 +117,7 @@ class RemoteStore:
 
     def unit_at(self, notebook: str, partition: PartitionKey | None, root: str) -> RemoteUnit:
         """The unit of a notebook or partition in a hidden folder."""
-        segments = partition_segments(partition_dimensions(partition)) if partition else ()
+        segments = folders_of(partition)
         return RemoteUnit(self.store, "/".join(check_notebook_name(notebook)), segments, root)
 
     def partitioning(self, notebook: str) -> Partitioning | None:
