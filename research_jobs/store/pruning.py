@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.filesystem import folder_bytes
 from research_jobs.store.backends.local import LocalStore
-from research_jobs.store.backends.remote import RemoteStore
-from research_jobs.store.backends.remote_units import POINTER, RemoteUnit
+from research_jobs.store.backends.remote_units import POINTER, RemoteUnit, pointed
 from research_jobs.store.files import FolderLock
 from research_jobs.store.layout import PARTITIONS, VERSIONS, Unit
-from research_jobs.store.objects import Objects, objects_of
+from research_jobs.store.objects import Objects, in_parallel, objects_of
 from research_jobs.store.records import sequence
 from research_jobs.store.transaction import remove_version, surplus
 from research_jobs.store.versions import current_id, read_version
@@ -67,7 +65,11 @@ def _surplus_of(
 
 
 def prune_objects(
-    store: str, notebook: str, before: float, *, dry_run: bool = False
+    store: str,
+    before: float,
+    *,
+    dry_run: bool = False,
+    unreadable: Callable[[str], None] = lambda _: None,
 ) -> Iterator[int]:
     """Remove objects behind a URL that belong to no version: of publications that were cut off.
 
@@ -75,11 +77,12 @@ def prune_objects(
     ----------
     store : str
         A URL.
-    notebook : str
     before : float
         Unix time by this machine, seconds: what is younger may be of a publication that goes on.
         It is compared with the service's clock.
     dry_run : bool
+    unreadable : callable
+        Called with a line for each pointer that cannot be read. Nothing next to it is removed.
 
     Yields
     ------
@@ -93,34 +96,56 @@ def prune_objects(
     """
     # Listed before the pointers are read: whatever is committed meanwhile is named or not listed.
     objects = objects_of(store)
-    backend = RemoteStore(store)
-    base = RemoteUnit(store, notebook)
     with objects.explained("it cannot be listed"):
         objects.system.invalidate_cache()
         try:
-            details: dict[str, Any] = objects.system.find(base.folder, detail=True)
+            details: dict[str, Any] = objects.system.find(objects.root, detail=True)
         except FileNotFoundError:
             return
-    named: dict[str, set[str]] = {}
+    uploaded = _by_version(objects, details)
     skew: float | None = None
-    for path, info in sorted(details.items()):
-        inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
-        root, version = inside[0], inside[-2] if len(inside) > 2 else ""
-        if root != VERSIONS and not root.startswith(PARTITIONS):
+    found = in_parallel(_named, uploaded)
+    for (unit, versions), named in zip(uploaded.items(), found, strict=True):
+        if isinstance(named, ResearchJobsError):
+            unreadable(f"{unit}: {named.headline}")
             continue
-        unit = replace(base, segments=tuple(inside[1:-2]), root=root)
-        if sequence(version) < 0 or inside[-1] == POINTER:
-            continue
-        if unit.versions not in named:
-            named[unit.versions] = {one.id for one in backend.versions(unit)}
-        if version in named[unit.versions]:
-            continue
-        if skew is None:
+        strays = versions.keys() - named
+        if strays and skew is None:
             skew = _skew(objects)
-        if _modified(objects, path, before + skew) < before + skew:
-            if not dry_run:
-                objects.remove(path)
-            yield int(info.get("size") or 0)
+        for paths in (versions[name] for name in sorted(strays)):
+            oldest = before + (skew or 0)
+            # The last upload counts: a publication may go on for longer than its first one.
+            if max(_modified(objects, path, oldest) for path in paths) >= oldest:
+                continue
+            for path in paths:
+                if not dry_run:
+                    objects.remove(path)
+                yield int(details[path].get("size") or 0)
+
+
+def _by_version(
+    objects: Objects, paths: Iterable[str]
+) -> Mapping[RemoteUnit, Mapping[str, list[str]]]:
+    """The paths of all files of versions."""
+    found: dict[RemoteUnit, dict[str, list[str]]] = {}
+    for path in sorted(paths):
+        inside = path[path.index(objects.root) + len(objects.root) + 1 :].split("/")
+        at = next((n for n, part in enumerate(inside) if part.startswith(".")), len(inside))
+        if not 0 < at < len(inside) - 2 or sequence(inside[-2]) < 0 or inside[-1] == POINTER:
+            continue
+        root = inside[at]
+        if root == VERSIONS or root.startswith(PARTITIONS):
+            segments = tuple(inside[at + 1 : -2])
+            unit = RemoteUnit(objects.store, "/".join(inside[:at]), segments, root)
+            found.setdefault(unit, {}).setdefault(inside[-2], []).append(path)
+    return found
+
+
+def _named(unit: RemoteUnit) -> set[str] | ResearchJobsError:
+    try:
+        return {version.id for version in pointed(unit)}
+    except ResearchJobsError as error:
+        return error
 
 
 def _skew(objects: Objects) -> float:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from research_jobs import load
-from research_jobs.errors import CorruptOutputError
+from research_jobs import failpoints, load
+from research_jobs.errors import StoreError
 from research_jobs.protocol import PartitionKey
 from research_jobs.store import pruning
+from research_jobs.store.backends import remote_publish
 from research_jobs.store.backends.remote import RemoteStore
 from research_jobs.store.files import FolderLock
-from research_jobs.store.layout import unit_of
+from research_jobs.store.layout import PARTITIONS, unit_of
 from research_jobs.store.objects import objects_of
 from research_jobs.store.pruning import prune_objects, prune_versions
 from research_jobs.store.readers import mark_read
@@ -78,25 +79,54 @@ def test_objects_of_no_version(
         (unit,) = backend.units(notebook)
         strays.append(unit.file("000009-dead", "x"))
         objects.write(strays[-1], b"cut off")
+    # A first publication that was cut off: there is no pointer.
+    for notebook, day in (("new", None), ("parted", DAY)):
+        unit = backend.unit_at(notebook, day, PARTITIONS)
+        strays.append(unit.file("000001-dead", "x"))
+        objects.write(strays[-1], b"cut off")
     now = time.time()
     with monkeypatch.context() as patch:  # a machine whose clock is two days ahead
         patch.setattr(pruning.time, "time", lambda: now + 2 * 86_400)
-        assert list(prune_objects(url, "v/g", now + 86_400)) == []
+        assert list(prune_objects(url, now + 86_400)) == []
     before.append(f"{objects.root}/{pruning.CLOCK}")
-    assert list(prune_objects(url, "v/g", now - 3600)) == []
-    assert list(prune_objects(url, "v/g", now + 3600, dry_run=True)) == [7]
-    assert list(prune_objects(url, "v/g", now + 3600)) == [7]
-    assert sorted(objects.find(objects.root)) == sorted([*before, strays[1]])
-    assert list(prune_objects(url, "v/g/h", now + 3600)) == [7]
+    assert list(prune_objects(url, now - 3600)) == []
+    assert list(prune_objects(url, now + 3600, dry_run=True)) == [7] * 4
+    # A pointer that cannot be read names nothing, and nothing is removed for it.
+    (unit,) = backend.units("v/g")
+    pointer = objects.read(unit.pointer)
+    assert pointer is not None
+    objects.write(unit.pointer, b"{")
+    lines: list[str] = []
+    assert list(prune_objects(url, now + 3600, unreadable=lines.append)) == [7] * 3
+    assert len(lines) == 1
+    assert lines[0].startswith("v/g: ")
+    assert sorted(objects.find(objects.root)) == sorted([*before, strays[0]])
+    objects.write(unit.pointer, pointer)
+    assert list(prune_objects(url, now + 3600)) == [7]
     assert sorted(objects.find(objects.root)) == sorted(before)
     assert (load("v/g", "x"), load("v/g", "x", version=-1), load("v/g/h", "x", DAY.key)) == (
         2,
         1,
         2,
     )
-    # A pointer that cannot be read names nothing, and nothing is removed for it.
-    (unit,) = backend.units("v/g")
-    objects.write(unit.pointer, b"{")
-    with pytest.raises(CorruptOutputError):
-        list(prune_objects(url, "v/g", now + 3600))
-    assert sorted(objects.find(objects.root)) == sorted(before)
+
+
+def test_a_publication_that_slept(put: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """A machine that wakes up after its uploads may be pruned publishes nothing, and says why."""
+    url = f"file://{tmp_path}/o"
+    monkeypatch.setenv("RESEARCH_JOBS_STORE", url)
+    put("nb", {"x": 1}, where=url)
+    slept = time.time() + 86_400
+
+    def sleep(point: str) -> None:
+        if point == "publish.uploaded":
+            assert list(prune_objects(url, time.time() - 1)) == []  # it is under way
+            monkeypatch.setattr(remote_publish.time, "time", lambda: slept)
+
+    failpoints.install(sleep)
+    try:
+        with pytest.raises(StoreError, match="uploaded too long ago"):
+            put("nb", {"x": 2}, where=url)
+    finally:
+        failpoints.install(None)
+    assert load("nb", "x") == 1

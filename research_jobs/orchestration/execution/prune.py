@@ -17,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from research_jobs.environments.making import prune_environments
-from research_jobs.errors import PruneError, ResearchJobsError, innermost_line
+from research_jobs.errors import PruneError, innermost_line
 from research_jobs.filesystem import folder_bytes, write_atomically
 from research_jobs.orchestration.compat.pruning import can_prune, forgotten_files
 from research_jobs.orchestration.compat.vacuum import vacuum
@@ -25,7 +25,6 @@ from research_jobs.orchestration.execution.leftovers import prune_state
 from research_jobs.orchestration.execution.prune_history import plan_history, prune_history
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.report.gallery import prune_reports
-from research_jobs.store.backends import backend_of
 from research_jobs.store.pruning import prune_objects, prune_versions
 from research_jobs.upkeep.turns import turn
 
@@ -198,13 +197,9 @@ def _objects(site: _Site) -> Iterator[Pruned]:
     store = site.catalog.project.store
     if site.catalog.project.store_is_local:
         return
-    sizes: list[int] = []
     wrong: list[str] = []
-    for notebook in backend_of(store).notebooks():
-        try:
-            sizes += prune_objects(store, notebook, site.now - DAY_S, dry_run=site.dry_run)
-        except ResearchJobsError as error:  # noqa: PERF203 - the others go on
-            wrong.append(f"{notebook}: {error.headline}")
+    found = prune_objects(store, site.now - DAY_S, dry_run=site.dry_run, unreadable=wrong.append)
+    sizes = list(found)
     note = "; ".join(wrong)
     yield Pruned("objects of no version", len(sizes), sum(sizes), error=note or None)
 

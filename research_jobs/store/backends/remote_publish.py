@@ -60,6 +60,8 @@ REMOTE_FAILPOINTS = (
     "publish.switched",
     "publish.copied",
 )
+LONGEST_S = 12 * 3600.0
+"""From the first upload to the commit. What is a day old and has no version is pruned."""
 ATTEMPTS = 100  # at each, one of those who publish the same outputs succeeds
 
 
@@ -75,9 +77,10 @@ def publish(store: RemoteStore, job: Publication) -> tuple[PublishedOutput, ...]
         (item.id for item in pointed(unit)),
         f"{short_id(job.run_id, 8)}-{secrets.token_hex(4)}",
     )
+    began = time.time()
     record = _upload(objects, unit, version, job)
     failpoint("publish.uploaded")
-    before, after = _commit(objects, unit, record, job.keep)
+    before, after = _commit(objects, unit, record, job.keep, began)
     failpoint("publish.committed")
     if not followed:
         _follow(store, base, root, job)
@@ -242,7 +245,11 @@ def _upload(objects: Objects, unit: RemoteUnit, version: str, job: Publication) 
 
 
 def _commit(
-    objects: Objects, unit: RemoteUnit, record: Mapping[str, Any], keep: Mapping[str, int | None]
+    objects: Objects,
+    unit: RemoteUnit,
+    record: Mapping[str, Any],
+    keep: Mapping[str, int | None],
+    began: float,
 ) -> tuple[list[RemoteVersion], list[RemoteVersion]]:
     """Put a version first in the pointer; what it named before, and what it names now."""
     before: list[RemoteVersion] = []
@@ -251,6 +258,12 @@ def _commit(
         now = read_pointer(unit, text)
         if any(version.id == record["version"] for version in now):
             return before, now  # the answer was lost, and others have published since
+        if time.time() - began > LONGEST_S:
+            raise StoreError(
+                f"the outputs of {unit} cannot be published: they were uploaded too long ago, and "
+                "may be pruned at any moment",
+                hint="Did this machine sleep meanwhile? Run the notebook again.",
+            )
         before = now
         older = [(each.id, sizes_of(each)) for each in before]
         kept = retained(list(record["outputs"]), older, keep)
