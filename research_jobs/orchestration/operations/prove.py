@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -13,18 +11,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from research_jobs.errors import BackupError, ResearchJobsError
+from research_jobs.errors import BackupError
 from research_jobs.orchestration.compat.assets import DATA_VERSION_TAG
-from research_jobs.orchestration.execution.work import Work
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations.backup import find_instance, noted
+from research_jobs.orchestration.operations.trial import open_trial
 from research_jobs.outcome import labelled
 from research_jobs.project import Project
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
-from research_jobs.supervisor.run import CancelToken
 from research_jobs.upkeep.point import Point, place_files, place_store, point_folder
 from research_jobs.upkeep.proof import BackupBook, Checked, check_store
 from research_jobs.upkeep.restic import Repository, Snapshot
@@ -217,28 +214,13 @@ def _difference(
 
     An empty text says that the version was made with other parameters.
     """
-    out = os.open(os.devnull, os.O_WRONLY)
-    try:
-        work = Work(
-            catalog,
-            entry,
-            run_id=f"proof-{secrets.token_hex(8)}",
-            step_key="proof",
-            parameters=dict(entry.parameters),
-            stdout=out,
-            stderr=out,
-        )
-        ended = work.run(partition, CancelToken())
-    except ResearchJobsError as error:
-        return error.headline
-    finally:
-        os.close(out)
-    if ended.staged is not None:
-        ended.staged.staging.close()
-    if not ended.outcome.state.ok:
-        return f"it {ended.outcome.state.words} when it ran again"
-    if dict(ended.outcome.parameters) != (_facts(made)[2] or {}):
+    with open_trial(catalog) as trial:
+        tried = trial.run(trial.catalog.entries[entry.name], partition)
+    outcome = tried.outcome
+    if tried.data_version is None:
+        return f"it {outcome.state.words} when it ran again: {outcome.reason or ''}".rstrip(": ")
+    if dict(outcome.parameters) != (_facts(made)[2] or {}):
         return ""
-    if ended.data_version != version.data_version:
+    if tried.data_version != version.data_version:
         return f"it made other outputs than run {version.run_id[:8]}"
     return None
