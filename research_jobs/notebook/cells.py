@@ -53,8 +53,8 @@ class Cell:
         The marker line without tags and metadata.
     tags : tuple of str
     metadata : mapping
-        JSON values. ``markup: "rst"`` on the prose of a gallery file, ``cell_depth`` on a
-        ``# %%%`` cell, ``magic`` on a Databricks cell of another language.
+        JSON values. ``cell_depth`` on a ``# %%%`` cell, ``magic`` on a Databricks cell of another
+        language.
     marker_line : int or None
         ``None`` for a cell before the first marker, and for code that follows the prose of the same
         marker.
@@ -279,7 +279,6 @@ class _Builder:
                 docstring.last_line if has_code else end,
                 docstring.source,
                 None,
-                {"markup": "rst"} if docstring.has_title else None,
             )
             if has_code:
                 self.add(CellKind.CODE, rest, end, None, None)
@@ -305,7 +304,6 @@ class _Builder:
                 prose = None
             if prose is not None:
                 kind = CellKind.MARKDOWN
-                metadata["markup"] = "rst"
         if prose is None:
             empty = "" if kind is not CellKind.CODE else None
             if kind is not CellKind.CODE and self.has_text(first, end):

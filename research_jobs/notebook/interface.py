@@ -20,7 +20,6 @@ from research_jobs.notebook.parameter_types import (
     type_of_annotation,
     type_of_default,
 )
-from research_jobs.notebook.rst import rst_to_markdown
 from research_jobs.notebook.walk import Walk
 
 __all__ = [
@@ -128,8 +127,6 @@ def description_of(text: NotebookText, tree: ast.Module) -> str:
     for cell in text.cells:
         if cell.kind is CellKind.MARKDOWN:
             if cell.source.strip():
-                if cell.metadata.get("markup") == "rst":
-                    return rst_to_markdown(cell.source)
                 return cell.source.strip()
         elif cell.kind is CellKind.CODE and cell.source.strip():
             break

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from research_jobs.notebook.rst import rst_to_markdown
 from research_jobs.outcome import to_json
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.record import Error, Note, Output, Recorded, RecordedCell, Shown, Stream
@@ -68,12 +67,11 @@ def _cell(cell: RecordedCell) -> dict[str, Any]:
         metadata["title"] = cell.title
     if cell.tags:
         metadata["tags"] = list(dict.fromkeys(tag for tag in cell.tags if tag and "," not in tag))
-    source = cell.source.strip("\n")
     made: dict[str, Any] = {
         "cell_type": cell.kind,
         "id": f"cell-{cell.number}",
         "metadata": metadata,
-        "source": rst_to_markdown(source) if cell.markup == "rst" else source,
+        "source": cell.source.strip("\n"),
     }
     if cell.kind == "code":
         if cell.status in ("not run", "running"):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from research_jobs.notebook.rst import rst_to_markdown
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.provenance.record import Load
 from research_jobs.report.assets import asset_text
@@ -191,10 +190,9 @@ def _unrun(cells: Sequence[RecordedCell]) -> int:
 def _cell(cell: RecordedCell, outcome: Outcome, renderer: Renderer, *, failed: bool) -> CellView:
     name = f"cell-{cell.number}"
     if cell.kind == "markdown":
-        source = rst_to_markdown(cell.source) if cell.markup == "rst" else cell.source
-        if not source.strip():
+        if not cell.source.strip():
             return CellView(name)
-        prose = renderer.prose(source, anchor=name)
+        prose = renderer.prose(cell.source, anchor=name)
         return CellView(name, prose=Markup(prose.html), headings=tuple(prose.headings))  # noqa: S704 - cleaned
     if cell.kind == "raw":
         return CellView(name, raw=cell.source if cell.source.strip() else "")

@@ -87,8 +87,6 @@ class RecordedCell:
         ``"code"``, ``"markdown"`` or ``"raw"``.
     title : str or None
     tags : list of str
-    markup : str or None
-        ``"rst"`` for the prose of a gallery file.
     first_line : int
         1-based line of the file at which `source` begins.
     source : str
@@ -106,7 +104,6 @@ class RecordedCell:
     kind: str
     title: str | None
     tags: list[str]
-    markup: str | None
     first_line: int
     source: str
     status: str
@@ -198,7 +195,7 @@ class _Reader:
             return self._cells[number]
         # Shown before any cell ran (a finder, a site hook): in front of everything.
         if self._stray is None:
-            self._stray = RecordedCell(0, "code", None, [], None, 1, "", "ok")
+            self._stray = RecordedCell(0, "code", None, [], 1, "", "ok")
             self.recorded.cells.insert(0, self._stray)
         return self._stray
 
@@ -211,7 +208,6 @@ class _Reader:
                 kind=kind,
                 title=item["title"],
                 tags=list(item["tags"]),
-                markup=item.get("markup"),
                 first_line=item["first_line"],
                 source=item["source"],
                 status=_first_status(kind, item["source"]),

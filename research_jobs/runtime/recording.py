@@ -142,7 +142,6 @@ class FileRecorder(Recorder):
                         "tags": self._masker.value(list(cell.tags)),
                         "first_line": cell.first_line,
                         "last_line": cell.last_line,
-                        "markup": cell.metadata.get("markup"),
                         "source": self._masker.text(cell.source),
                     }
                     for cell in cells

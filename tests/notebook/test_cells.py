@@ -239,9 +239,7 @@ def test_gallery_files() -> None:
         ("code", "# a comment of the code\nz = y"),
         ("code", "w = z"),
     ]
-    prose = cells(GALLERY)[2]
-    assert prose.metadata == {"markup": "rst"}
-    code = cells(GALLERY)[3]
+    prose, code = cells(GALLERY)[2:4]
     assert (prose.marker_line, code.marker_line) == (13, None)
 
 

@@ -238,7 +238,6 @@ def test_only_the_first_parameters_cell_counts(as_notebook: Make) -> None:
         ('# %%\n"""Doc."""\nx\n', "Doc."),
         ("# %%\nx = 1\n# %% [markdown]\n# later\n", ""),
         ("# %%\n# %% [markdown]\n# behind an empty cell\n", "behind an empty cell"),
-        ('"""\nTitle\n=====\n\n:func:`~a.b` *x*\n"""\n# %%\n', "# Title\n\n`b` *x*"),
         ("# Databricks notebook source\n# MAGIC %md # T\n", "# T"),
     ],
 )

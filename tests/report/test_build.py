@@ -109,14 +109,6 @@ class TestNotebook:
         assert notebook.cells[2].outputs[0].ename == "KeyError"
         assert [cell.get("execution_count") for cell in notebook.cells[1:]] == [1, 2, None]
 
-    def test_gallery_prose_is_markdown(self, captures, header, tmp_path):
-        """reStructuredText of gallery files becomes Markdown."""
-        report = built(
-            captures, header, tmp_path, '"""\nTitle\n=====\n\nSee :func:`plot`.\n"""\nx = 1\n'
-        )
-        first = nbformat.read(report.ipynb, as_version=4).cells[0]
-        assert first.source.startswith("# Title")
-
 
 class TestPage:
     """The HTML page."""

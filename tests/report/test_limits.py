@@ -11,14 +11,14 @@ from research_jobs.report.record import Output, RecordedCell, Stream, read_captu
 from research_jobs.report.sanitize import clean_html
 
 PLOTLY = "application/vnd.plotly.v1+json"
-CELL = RecordedCell(1, "code", None, [], None, 1, "", "ok")
+CELL = RecordedCell(1, "code", None, [], 1, "", "ok")
 
 SLOW = """
 import sys
 from research_jobs.report import outputs
 from research_jobs.report.limits import Limits, limited
 from research_jobs.report.record import Output, RecordedCell
-cell = RecordedCell(1, "code", None, [], None, 1, "", "ok")
+cell = RecordedCell(1, "code", None, [], 1, "", "ok")
 def for_ever(address):
     number = 0
     while number < 10 ** 8:

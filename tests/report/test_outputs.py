@@ -11,7 +11,7 @@ from research_jobs.report.outputs import Renderer
 from research_jobs.report.record import Error, Note, Output, RecordedCell, Stream
 
 HOSTILE = "</script><script>alert(1)</script>\"' onclick=alert(1) <img src=x onerror=alert(1)>"
-CELL = RecordedCell(1, "code", None, [], None, 1, "x", "ok")
+CELL = RecordedCell(1, "code", None, [], 1, "x", "ok")
 PLOTLY = "application/vnd.plotly.v1+json"
 
 

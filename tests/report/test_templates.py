@@ -96,7 +96,7 @@ def test_a_page_names_each_ending(header, state):
 def body(header, *, line=None, shown=(), **changes):
     """The one cell of a failed run as its template gets it."""
     fields = {"source": "\n\n# note\nx = 1\ny = 2\n", "status": "error", "first_line": 10}
-    cell = RecordedCell(number=1, kind="code", title=None, tags=[], markup=None, **fields | changes)
+    cell = RecordedCell(number=1, kind="code", title=None, tags=[], **fields | changes)
     cell.shown.extend(shown)
     failure = Failure("it failed", line=line)
     run = header(ending="failed", failure=failure).outcome

@@ -207,7 +207,7 @@ from research_jobs.report.sanitize import clean_html
 from research_jobs.report.svg import clean_svg
 kind, cases, seconds = json.load(sys.stdin)
 warm_up()
-cell = RecordedCell(1, "code", None, [], None, 1, "", "ok")
+cell = RecordedCell(1, "code", None, [], 1, "", "ok")
 def show(mime, value):
     return Renderer().render(Output("display_data", {mime: value}, {}), cell)
 def read(line):
