@@ -20,11 +20,15 @@ pytestmark = [
 ]
 
 
-def test_scaffolded_component_loads_and_runs(lab: Any) -> None:
-    """``dg scaffold`` leaves a first notebook that is an asset and can be materialised."""
+def test_a_component_with_its_notebooks_loads_and_runs(lab: Any) -> None:
+    """A notebook beside ``defs.yaml`` is an asset and can be materialised."""
     with create_defs_folder_sandbox() as sandbox:
         folder = sandbox.scaffold_component(component_cls=NotebooksComponent, defs_path="research")
-        assert (folder / "notebooks" / "first_notebook.py").is_file()
+        notebooks = folder / "notebooks"
+        notebooks.mkdir()
+        (notebooks / "first_notebook.py").write_text("# %%\nnumbers = [1, 2]\n")
+        manifest = "notebooks: {first_notebook: {outputs: [numbers]}}\n"
+        (notebooks / "manifest.yaml").write_text(manifest)
         with sandbox.load_component_and_build_defs(defs_path=folder) as (component, defs):
             assert isinstance(component, NotebooksComponent)
             run = lab.materialize("first_notebook", definitions=defs)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -19,39 +18,9 @@ from research_jobs.errors import ProjectError
 from research_jobs.orchestration.definitions.factory import build_defs
 from research_jobs.project import find_project
 
-__all__ = ["NotebooksComponent", "NotebooksScaffolder"]
-
-FIRST_NOTEBOOK = """\
-# %% [markdown]
-# # A first notebook
-
-# %% tags=["parameters"]
-rows: int = 3  # how many numbers
-
-# %%
-numbers = list(range(rows))
-"""
+__all__ = ["NotebooksComponent"]
 
 
-class NotebooksScaffolder(dg.Scaffolder[Any]):
-    """The result of ``dg scaffold``: a ``defs.yaml`` and a folder of notebooks with one in it."""
-
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        """Write the files."""
-        dg.scaffold_component(request, {"project": "."})
-        notebooks = Path(request.target_path) / "notebooks"
-        notebooks.mkdir(parents=True, exist_ok=True)
-        first = notebooks / "first_notebook.py"
-        if not first.exists():
-            first.write_text(FIRST_NOTEBOOK, encoding="utf-8")
-        manifest = notebooks / "manifest.yaml"
-        if not manifest.exists():
-            manifest.write_text(
-                "notebooks:\n  first_notebook:\n    outputs: [numbers]\n", encoding="utf-8"
-            )
-
-
-@dg.scaffold_with(NotebooksScaffolder)
 class NotebooksComponent(dg.Component, dg.Model, dg.Resolvable):
     """An asset for each ``# %%`` notebook of a folder, run in a fresh process.
 
