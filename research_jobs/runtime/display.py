@@ -252,11 +252,6 @@ class Display:
             return self._stand_in
         return self.shell
 
-    @property
-    def has_shell(self) -> bool:
-        """bool: whether anything has used the shell yet."""
-        return self._shell is not None
-
     def close(self) -> None:
         """Take the shell out of IPython again."""
         _withdraw_promise()

@@ -15,18 +15,7 @@ from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
 
-__all__ = [
-    "published_files",
-    "stored_notebooks",
-    "stored_outputs",
-    "stored_partitions",
-    "stored_versions",
-]
-
-
-def stored_notebooks(store: str) -> tuple[str, ...]:
-    """The notebooks that have outputs in a store, sorted."""
-    return backend_of(store).notebooks()
+__all__ = ["published_files", "stored_outputs", "stored_partitions", "stored_versions"]
 
 
 def stored_partitions(

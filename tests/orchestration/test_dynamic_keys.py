@@ -20,7 +20,6 @@ from research_jobs.orchestration.model.dynamic_keys import (
     keys_of,
     newest_dynamic_keys,
     read_keys,
-    refresh_dynamic_partitions,
 )
 from research_jobs.project import Project, find_project
 from research_jobs.store.codec import write_output
@@ -130,16 +129,16 @@ def test_projects_with_a_prefix_have_keys_of_their_own(lab, prefix, name):
     )
     spec = load_catalog(lab.project).entries["a"].spec.partitions.dynamic
     lab.materialize(name.removesuffix("/x"))
-    refresh_dynamic_partitions(lab.instance, lab.project, spec)
+    newest_dynamic_keys(lab.instance, lab.project, spec)
     assert lab.instance.get_dynamic_partitions(name) == ["AAPL"]
 
 
 def test_partitions_follow_the_output(project, instance):
     """New keys are added; with `prune` those that are gone are removed."""
     store(project, ["AAPL", "MSFT"])
-    assert refresh_dynamic_partitions(instance, project, SPEC) == (["AAPL", "MSFT"], [])
+    newest_dynamic_keys(instance, project, SPEC)
     store(project, ["MSFT", "TSLA"])
-    assert refresh_dynamic_partitions(instance, project, SPEC) == (["TSLA"], [])
-    pruning = SPEC.model_copy(update={"prune": True})
-    assert refresh_dynamic_partitions(instance, project, pruning) == ([], ["AAPL"])
+    newest_dynamic_keys(instance, project, SPEC)
+    assert set(instance.get_dynamic_partitions("universe/tickers")) == {"AAPL", "MSFT", "TSLA"}
+    newest_dynamic_keys(instance, project, SPEC.model_copy(update={"prune": True}))
     assert list(instance.get_dynamic_partitions("universe/tickers")) == ["MSFT", "TSLA"]

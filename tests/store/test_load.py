@@ -18,8 +18,9 @@ import pytest
 from research_jobs.errors import OutputNotFoundError, PartitionError, ProjectError, StoreError
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, set_context
+from research_jobs.store.backends import backend_of
 from research_jobs.store.load import Outputs, load
-from research_jobs.store.stored import stored_notebooks, stored_outputs, stored_partitions
+from research_jobs.store.stored import stored_outputs, stored_partitions
 
 KEYS = ["2018-11-01", "2018-11-02", "2018-11-05"]
 
@@ -352,7 +353,7 @@ def test_a_listing_of_the_store(put: Any, store: str) -> None:
     """What is stored can be listed without reading it."""
     put("b/c", {"x": 1})
     put("a", {"y": 1}, window("2018-11-01"))
-    assert stored_notebooks(store) == ("a", "b/c")
+    assert backend_of(store).notebooks() == ("a", "b/c")
     assert stored_outputs(store, "b/c") == {"x": Path(store, "b/c/x.parquet")}
     assert stored_outputs(store, "nothing") == {}
     assert [key.key for key in stored_partitions(store, "a")] == ["2018-11-01"]

@@ -26,7 +26,6 @@ from research_jobs.store.load import Outputs, load
 from research_jobs.store.objects import Objects, objects_of
 from research_jobs.store.origin import Cut, Origin, Sample
 from research_jobs.store.stored import (
-    stored_notebooks,
     stored_outputs,
     stored_partitions,
     stored_versions,
@@ -76,7 +75,7 @@ def test_outputs_and_versions(url: str, put: Any) -> None:
     put("v/g", {"x": frame}, where=url)
     with pytest.raises(OutputNotFoundError, match="no version -2"):
         load("v/g", "x", version=-2)
-    assert stored_notebooks(url) == ("v/g",)
+    assert backend_of(url).notebooks() == ("v/g",)
     assert {name: str(path) for name, path in stored_outputs(url, "v/g").items()} == {
         "x": f"{url}/v/g/x.parquet"
     }
@@ -266,7 +265,7 @@ def test_eight_threads_publish_while_others_read(url: str, put: Any) -> None:  #
     assert errors == []
     assert len({load("shared", name) for name in values}) == 1
     assert load("shared", "x", version=-1) != load("shared", "x")
-    assert "shared" in stored_notebooks(url)
+    assert "shared" in backend_of(url).notebooks()
 
 
 @of_urls

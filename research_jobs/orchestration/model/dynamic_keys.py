@@ -24,43 +24,11 @@ if TYPE_CHECKING:
 
     from research_jobs.manifest import DynamicSpec, NotebookSpec
 
-__all__ = [
-    "dynamic_sources",
-    "keys_of",
-    "newest_dynamic_keys",
-    "read_keys",
-    "refresh_dynamic_partitions",
-]
-
-
-def refresh_dynamic_partitions(
-    instance: DagsterInstance, project: Project, spec: DynamicSpec
-) -> tuple[list[str], list[str]]:
-    """Bring a set of dynamic partitions up to what the output lists now.
-
-    Parameters
-    ----------
-    instance : dagster.DagsterInstance
-    project : Project
-    spec : DynamicSpec
-
-    Returns
-    -------
-    tuple of (list of str, list of str)
-        Keys that were added; keys that were removed (with ``prune`` alone).
-
-    Raises
-    ------
-    PartitionError
-        When the output cannot be read or holds no keys.
-    """
-    added, removed = changes(instance, project, spec)
-    _apply(instance, spec, added, removed)
-    return added, removed
+__all__ = ["dynamic_sources", "keys_of", "newest_dynamic_keys", "read_keys"]
 
 
 def newest_dynamic_keys(instance: DagsterInstance, project: Project, spec: DynamicSpec) -> None:
-    """As `refresh_dynamic_partitions`, leaving what is known alone where there is no output yet.
+    """Bring dynamic partitions up to what the output lists; without an output they stay.
 
     Raises
     ------
@@ -82,7 +50,7 @@ def dynamic_sources(spec: NotebookSpec) -> list[DynamicSpec]:
 def changes(
     instance: DagsterInstance, project: Project, spec: DynamicSpec
 ) -> tuple[list[str], list[str]]:
-    """As `refresh_dynamic_partitions`, without doing it."""
+    """Keys that the output lists and Dagster does not know; with ``prune``, those to remove."""
     return _changes(instance, spec, read_keys(project, spec))
 
 
