@@ -5,17 +5,11 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from research_jobs.cli.output import complain, print_table, print_wrapped
-from research_jobs.comparison.cells import (
-    CellDifference,
-    Shown,
-    compare_cells,
-    shown_value,
-    stored_cells,
-)
+from research_jobs.comparison.cells import CellDifference, compare_cells, stored_cells
 from research_jobs.errors import ResearchJobsError
 from research_jobs.moving.reading import read_jupyter
 from research_jobs.project import Project
@@ -69,6 +63,7 @@ def verify(pairs: Sequence[tuple[Path, Path]], project: Project, *, timeout: flo
 
 
 def _run(one: _Verified, source: Path, project: Project, timeout: float) -> None:
+    from research_jobs.report.ipynb import cell_json
     from research_jobs.report.record import read_capture
     from research_jobs.supervisor.run import record_notebook
 
@@ -77,8 +72,12 @@ def _run(one: _Verified, source: Path, project: Project, timeout: float) -> None
         capture = Path(folder, "cells.jsonl")
         outcome = record_notebook(one.name, capture, project=project, timeout=timeout)
         cells = read_capture(capture).cells
-    module = one.name.replace("/", ".")
-    after = [_recorded(cell.shown, module) for cell in cells]
+    # What the editor's kernel calls __main__ has the notebook's own name here.
+    ours = re.compile(rf"(?<![\w.]){re.escape(one.name.replace('/', '.'))}\.")
+    after = [
+        shown and replace(shown, text=ours.sub("__main__.", shown.text))
+        for shown in stored_cells({"cells": [cell_json(cell) for cell in cells]})
+    ]
     one.ended = str(outcome.state)
     if not outcome.state.ok and outcome.failure is not None:
         one.ended += f" ({outcome.failure.headline})"
@@ -92,26 +91,6 @@ def _run(one: _Verified, source: Path, project: Project, timeout: float) -> None
         sum(shown.figures for shown in before if shown),
         sum(shown.figures for old, shown in zip(before, after, strict=True) if old and shown),
     )
-
-
-def _recorded(shown: Sequence[object], module: str) -> Shown | None:
-    from research_jobs.report.record import Error, Output, Stream
-
-    texts: list[str] = []
-    figures = 0
-    error: str | None = None
-    for item in shown:
-        if isinstance(item, Stream) and item.name != "stderr":
-            texts.append(item.text)
-        elif isinstance(item, Output):
-            text, figure = shown_value(item.data)
-            texts.append(text)
-            figures += figure
-        elif isinstance(item, Error):
-            error = item.ename
-    # What the editor's kernel calls __main__ has the notebook's own name here.
-    text = re.sub(rf"(?<![\w.]){re.escape(module)}\.", "__main__.", "".join(texts))
-    return Shown(text, figures, error)
 
 
 def _report(verified: Sequence[_Verified]) -> None:

@@ -14,7 +14,6 @@ __all__ = [
     "joined",
     "normal",
     "shown_of",
-    "shown_value",
     "stored_cells",
 ]
 
@@ -79,13 +78,13 @@ def shown_of(outputs: Iterable[Any]) -> Shown:
         elif kind == "error":
             error = str(output.get("ename"))
         elif kind in ("execute_result", "display_data"):
-            text, figure = shown_value(output.get("data") or {})
+            text, figure = _shown_value(output.get("data") or {})
             texts.append(text)
             figures += figure
     return Shown("".join(texts), figures, error)
 
 
-def shown_value(data: Mapping[str, Any]) -> tuple[str, int]:
+def _shown_value(data: Mapping[str, Any]) -> tuple[str, int]:
     """The text of a value, in lines of its own, and whether it is a figure."""
     if any(kind.startswith("image/") or "plotly" in kind or "vega" in kind for kind in data):
         return "", 1

@@ -11,7 +11,7 @@ from research_jobs.outcome import to_json
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.record import Error, Note, Output, Recorded, RecordedCell, Shown, Stream
 
-__all__ = ["notebook_json"]
+__all__ = ["cell_json", "notebook_json"]
 
 
 def notebook_json(recorded: Recorded, header: ReportHeader) -> str:
@@ -29,7 +29,7 @@ def notebook_json(recorded: Recorded, header: ReportHeader) -> str:
         JSON.
     """
     notebook = {
-        "cells": [_cell(cell) for cell in recorded.cells],
+        "cells": [cell_json(cell) for cell in recorded.cells],
         "metadata": {
             "kernelspec": {
                 "display_name": "Python 3",
@@ -61,7 +61,8 @@ def _metadata(header: ReportHeader) -> Mapping[str, Any]:
     }
 
 
-def _cell(cell: RecordedCell) -> dict[str, Any]:
+def cell_json(cell: RecordedCell) -> dict[str, Any]:
+    """A cell and what it showed, as in an ``.ipynb``."""
     metadata: dict[str, Any] = {}
     if cell.title:
         metadata["title"] = cell.title
