@@ -12,6 +12,7 @@ import tomllib
 import yaml
 
 import research_jobs
+from research_jobs.manifest.document import read_document
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -63,3 +64,27 @@ def test_workflow_and_forms() -> None:
     assert [f"3.{one.removeprefix(prefix)}" for one in named] == pythons
     for form in ("bug.yml", "feature.yml"):
         assert all(part["type"] and part["attributes"] for part in documents[form]["body"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *ROOT.glob(".github/**/*.yml"),
+        *ROOT.glob("deploy/**/*.yaml"),
+        ROOT / ".pre-commit-hooks.yaml",
+    ],
+    ids=lambda path: path.name,
+)
+def test_no_key_is_written_twice(path: Path) -> None:
+    """YAML that other programs read has no key twice: they would refuse it, or drop one."""
+    defects = read_document(path, path.name).defects
+    assert [defect.what for defect in defects if "duplicate" in defect.what] == []
+
+
+def test_the_workflow_calls_targets_that_exist() -> None:
+    """Every `make` and `.ci/run` of the workflow names a target of the Makefile."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text("utf-8"))
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    called = re.findall(r"(?:make|\.ci/run) ([a-z-]+)", "\n".join(steps))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"test-long", "test-dagster"} <= set(called) <= set(targets)
