@@ -81,6 +81,7 @@ LONG = (
     "resident/test_freshness.py::test_helper_outside_the_folder",
     "resident/test_freshness.py::test_another_store_is_not_written",
     "resident/test_freshness.py::test_another_environment_is_not_served",
+    "store/test_two_machines.py",
 )
 FIXTURES = {
     "postgres": "servers", "own_postgres": "servers", "s3": "servers", "sftp": "servers",

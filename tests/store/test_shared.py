@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from faulty_proxy import (
     EXPIRED,
@@ -307,6 +308,23 @@ def test_what_stays_is_one_clear_line(
     proxy.reset()
     assert dict(load("a")) == {"x": 1, "y": 1}
     assert plain(bucket, "a/x.parquet") == 1
+
+
+def test_a_large_upload_is_cut(proxy: Proxy, bucket: str, put: Any) -> None:
+    """In its second part: once, it goes on; always, the run fails and leaves no parts behind."""
+    put("a", {"x": 1, "y": 1}, where=bucket)
+    large = np.random.default_rng(1).integers(0, 2**63, 2 * 2**20 + 2**18)  # 18 MB
+    cut = Fault(cut="request")
+    proxy.some(cut, "partNumber=2")
+    with pytest.raises(StoreError, match="partNumber=2") as caught:
+        put("a", {"x": large, "y": 2}, where=bucket)
+    assert "\n" not in caught.value.headline
+    system, name = objects_of(bucket).system, bucket.split("/")[2]
+    assert not system.call_s3("list_multipart_uploads", Bucket=name).get("Uploads")
+    assert dict(load("a")) == {"x": 1, "y": 1}
+    proxy.some(cut, "partNumber=2", 1)
+    put("a", {"x": large, "y": 2}, where=bucket)
+    assert (load("a", "x") == large).all()
 
 
 def test_copies_that_fail_do_not_fail_the_run(proxy: Proxy, bucket: str, put: Any) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from users import as_user
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".research_jobs" / "celery"
@@ -232,12 +233,9 @@ class Lab:
         home = self.folder / name
         celery = [PYTHON, "-m", "celery", "-A", "dagster_celery.app", "worker"]
         options = ["-Q", "dagster", "-c", "2", "-n", f"{name}@machine", "-l", "warning"]
-        able = "-all,+dac_read_search"  # the environment may lie in root's home
-        user = [f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--clear-groups"]
-        drop = ["setpriv", *user, f"--inh-caps={able}", f"--ambient-caps={able}", "--"]
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             self.workers[name] = subprocess.Popen(
-                [*drop, *celery, *options],
+                [*as_user(USERS[name]), *celery, *options],
                 cwd=home,
                 env=self.of(name) | {"CELERY_LATE": str(int(late))},
                 stdout=log,

@@ -14,22 +14,27 @@ NOBODY = 65534
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def as_user(user: int) -> list[str]:
+    """How a command begins that runs as another user.
+
+    That user may read what root may, since the interpreter may lie in root's home.
+    """
+    able = "-all,+dac_read_search"
+    who = (f"--reuid={user}", f"--regid={user}", "--clear-groups")
+    return ["setpriv", *who, f"--inh-caps={able}", f"--ambient-caps={able}", "--"]
+
+
 def run_as_another_user(tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run tests in a pytest of their own as ``nobody``.
 
-    That user may read what root may, since the interpreter may lie in root's home, and owns one
-    folder of temporary files.
+    That user owns one folder of temporary files.
     """
     folder = Path(tempfile.mkdtemp(prefix="nobody-"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     command += [f"--basetemp={folder / 'tests'}", *tests]
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
-        able = "-all,+dac_read_search"
-        command = [
-            *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
-            *(f"--inh-caps={able}", f"--ambient-caps={able}", "--", *command),
-        ]
+        command = [*as_user(NOBODY), *command]
     try:
         return subprocess.run(
             command,
