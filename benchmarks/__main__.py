@@ -25,6 +25,7 @@ BENCHMARKS = {
     "schedules": "one notebook a run, launched by the daemon, beside bare imports and Dagster",
     "timeline": "where the time of one run of 100 notebooks goes",
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
+    "scale": "commands, ticks, the watch and the UI with 100, 1,000 and 5,000 notebooks",
     "retention": "what a run leaves on the disk, and a year of runs",
     "compare": "what differs between two versions of 10 million rows, beside a join of polars",
     "trying": "a change of one line until the verdict of `research-jobs try`",
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="dagstermill with 100 notebooks too, longer windows: about an hour",
+        help="dagstermill with 100 notebooks, scale with 5,000, longer windows: about an hour",
     )
     parser.add_argument("--no-write", action="store_true", help="leave RESULTS.md as it is")
     arguments = parser.parse_args()
