@@ -35,6 +35,7 @@ from research_jobs.project import (
     Project,
     find_project,
 )
+from research_jobs.runtime.processes import signal_group
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.operations.reloading import CodeWatch
@@ -215,7 +216,7 @@ class _Kept:
 class _Dagster:
     """``dagster dev`` on the project's instance and workspace, while the context lasts.
 
-    Its guard ends it when our end of the pipe closes, as it does when we die.
+    It ends when our end of its standard input closes, as it does when we die.
     """
 
     def __init__(self, command: _Command, host: str, port: int) -> None:
@@ -236,9 +237,8 @@ class _Dagster:
 
         self._started = time.monotonic()
         self._process = self._command.start(
-            "research_jobs.cli.dev_server_guard",
-            *(str(STOP_TIMEOUT_S), sys.executable, "-m", webserver.__name__, "dev"),
-            *("--workspace", str(workspace_file(self._command.project))),
+            webserver.__name__,
+            *("dev", "--workspace", str(workspace_file(self._command.project))),
             *("--host", self._host, "--port", str(self._port), "--log-level", "warning"),
         )
 
@@ -253,6 +253,7 @@ class _Dagster:
         short = 0
         while True:
             self._process.wait()
+            signal_group(self._process.pid, signal.SIGKILL)
             # Killed while it starts, it may still be well; what ends each time is not.
             short = short + 1 if time.monotonic() - self._started < SHORT_S else 0
             if short == MOST_SHORT:

@@ -5,17 +5,22 @@
     python -m research_jobs.orchestration.operations.webserver --workspace workspace.yaml
     python -m research_jobs.orchestration.operations.webserver dev --workspace workspace.yaml
 
-Both take the arguments of Dagster's own programs.
+Both take the arguments of Dagster's own programs. The second, with all that it starts, ends when
+its stdin closes, as it does when the process at the other end dies.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import runpy
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
 from starlette.datastructures import Headers
@@ -40,6 +45,9 @@ __all__ = ["REPORTS_PORT_VARIABLE", "ReportLinks", "main"]
 
 REPORTS_PORT_VARIABLE = "RESEARCH_JOBS_UI_REPORTS_PORT"
 """Set by ``research-jobs ui`` for its webserver: where it serves the reports."""
+
+# Seconds that Dagster gets to end its programs in order.
+STOP_S = 20.0
 
 
 class ReportLinks:
@@ -99,6 +107,25 @@ def _address(words: Sequence[str]) -> str:
     return address("localhost" if is_everywhere(known.host) else known.host, known.port)
 
 
+def _end_with_stdin() -> None:
+    """End this program, and its process group, when stdin closes."""
+    stdin = os.dup(0)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    # A shell starts what is in its background with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def wait() -> None:
+        while os.read(stdin, 4096):
+            pass
+        atexit.register(os.killpg, 0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(STOP_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
 def main(words: Sequence[str]) -> None:
     """Run Dagster's program with these arguments, guarded.
 
@@ -109,6 +136,7 @@ def main(words: Sequence[str]) -> None:
     """
     if words[:1] == ["dev"]:
         os.environ[OWNER_VARIABLE] = str(os.getpid())
+        _end_with_stdin()
         replace_programs(
             {WEBSERVER: __spec__.name, DAEMON: daemon.__name__, CODE_SERVER: code_server.__name__}
         )
