@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -25,7 +24,6 @@ from research_jobs.orchestration.compat.assets import (
     EXTERNALLY_MANAGED_ASSETS_TAG,
     PARTITION_NAME_TAG,
     execute_run,
-    job_origin,
     report_planned,
 )
 from research_jobs.orchestration.compat.errors import error_info
@@ -42,11 +40,9 @@ from research_jobs.orchestration.model.causes import (
     run_failure_line,
 )
 from research_jobs.orchestration.model.config import PARTITIONS_FIELD
-from research_jobs.orchestration.model.instance import LOCATION
 from research_jobs.orchestration.model.mappings import partition_mapping
 from research_jobs.orchestration.model.metadata import OUTCOME, read_failure, read_outcome
 from research_jobs.orchestration.model.ownership import claim_names
-from research_jobs.orchestration.model.workers import command_tags
 from research_jobs.orchestration.operations.backfill_plan import (
     BackfillSummary,
     Only,
@@ -56,7 +52,7 @@ from research_jobs.orchestration.operations.backfill_plan import (
     plan_backfill,
     spans_of,
 )
-from research_jobs.orchestration.operations.launch import blocked, free_slots
+from research_jobs.orchestration.operations.launch import Launcher, blocked, free_slots
 from research_jobs.outcome import Failure, Outcome, State
 
 __all__ = [
@@ -192,8 +188,8 @@ class Backfill:
         self.interrupted = False
         self._instance = instance
         self._catalog = catalog
-        self._repository = definitions.get_repository_def()
-        self._graph = self._repository.asset_graph
+        self._launcher = Launcher(instance, catalog, definitions)
+        self._graph = self._launcher.graph
         self._id = id
         self._concurrency = concurrency
         self._parameters = parameters
@@ -227,7 +223,7 @@ class Backfill:
         key = self._catalog.names.key(planned.notebook)
         definition = self._graph.get(key).partitions_def
         assert definition is not None
-        op = self._repository.assets_defs_by_key[key].node_def.name
+        op = self._launcher.step_key(key)
         return _Part(planned.notebook, key, op, list(planned.keys), definition)
 
     def _leave_out(self, part: _Part) -> Iterator[Outcome]:
@@ -321,9 +317,6 @@ class Backfill:
                 yield self._note(parts[op], key, replace(outcome, run_id=default.run_id))
 
     def _create(self, parts: Sequence[_Part]) -> tuple[dg.JobDefinition, dg.DagsterRun]:
-        assets = frozenset(part.key for part in parts)
-        job = self._repository.get_implicit_job_def_for_assets(list(assets))
-        assert job is not None, "Dagster has one job over all assets"
         keys = list(dict.fromkeys(key for part in parts for key in part.keys))
         one = len(keys) == 1
         ops: dict[str, Any] = {}
@@ -334,19 +327,9 @@ class Backfill:
             if config:
                 ops[part.op] = {"config": config}
         # A run begins with an event for each of its partitions.
-        run_id = str(uuid.uuid4())
         with held_connections(self._instance, one_transaction=True):
-            run = self._instance.create_run_for_job(
-                job_def=job,
-                run_id=run_id,
-                run_config={
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                    "ops": ops,
-                },
-                tags=self._tags(run_id, parts, keys),
-                asset_selection=assets,
-                remote_job_origin=job_origin(job.name, LOCATION),
-            )
+            assets = [part.key for part in parts]
+            job, run = self._launcher.create(assets, ops, self._tags(parts, keys))
             self.run_ids.append(run.run_id)
             if not one:
                 report_planned(
@@ -354,8 +337,8 @@ class Backfill:
                 )
         return job, run
 
-    def _tags(self, run_id: str, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
-        tags = {BACKFILL_TAG: self._id, **command_tags(run_id)}
+    def _tags(self, parts: Sequence[_Part], keys: Sequence[str]) -> dict[str, str]:
+        tags = {BACKFILL_TAG: self._id}
         if self._concurrency is not None:
             tags[CONCURRENCY_TAG] = str(max(1, -(-self._concurrency // len(parts))))
         if len(keys) == 1:

@@ -84,17 +84,10 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class _Record:
+class _Record(Snapshot):
     """What the last deployment put into service."""
 
-    notebooks: Mapping[str, str]
-    schedules: Mapping[str, str]
-    others: str
-    package: str
-
-    @property
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.notebooks, self.schedules, self.others)
+    package: str = ""
 
 
 def deploy(
@@ -175,7 +168,7 @@ class _Steps:
         tree, record = self._tree, self._record
         # Only a digest of ours tells every change; Dagster shows names, versions and times.
         changes = (
-            compare(record.snapshot, tree.snapshot)
+            compare(record, tree)
             if record
             else compare(served, Snapshot(tree.versions, tree.schedules))
         )

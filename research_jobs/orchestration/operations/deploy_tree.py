@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import research_jobs
@@ -26,15 +26,11 @@ __all__ = ["Tree", "read_tree"]
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(Snapshot):
     """A project's definitions.
 
     Parameters
     ----------
-    notebooks, schedules : mapping of str to str
-        As of a `Snapshot`.
-    others : str
-        As of a `Snapshot`.
     versions : mapping of str to str
         Notebook to code version, as Dagster serves it.
     errors : mapping of str to str
@@ -47,19 +43,11 @@ class Tree:
         Why the manifest as a whole cannot be read.
     """
 
-    notebooks: Mapping[str, str]
-    schedules: Mapping[str, str]
-    others: str
-    versions: Mapping[str, str]
-    errors: Mapping[str, str]
-    broken_schedules: Mapping[str, str]
-    prefix: str | None
-    unreadable: str | None
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Snapshot: to compare with another tree's."""
-        return Snapshot(self.notebooks, self.schedules, self.others)
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    errors: Mapping[str, str] = field(default_factory=dict[str, str])
+    broken_schedules: Mapping[str, str] = field(default_factory=dict[str, str])
+    prefix: str | None = None
+    unreadable: str | None = None
 
     def is_served(self, served: Snapshot, *, without: Collection[str] = ()) -> bool:
         """Whether a webserver shows these definitions, beside others that a deployment may add.

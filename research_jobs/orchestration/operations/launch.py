@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -110,28 +110,11 @@ class Launcher:
         Started, Note or Outcome
             As it happens. Those that could not run because another failed come last.
         """
-        job = self.repository.get_implicit_job_def_for_assets(batch.keys)
-        if job is None:  # pragma: no cover - Dagster has one job over all assets
-            raise RuntimeError("Dagster made no job of the project's assets")
-        selection = frozenset(batch.keys)
-        run_id = str(uuid.uuid4())
-        all_tags = {**command_tags(run_id), **tags}
         if batch.partition is not None:
-            all_tags[PARTITION_NAME_TAG] = batch.partition
+            tags = {**tags, PARTITION_NAME_TAG: batch.partition}
         # A run begins with an event for each of its assets.
         with held_connections(self.instance, one_transaction=True):
-            run = self.instance.create_run_for_job(
-                job_def=job,
-                run_id=run_id,
-                # Dagster prints each event otherwise: what happens is ours to show.
-                run_config={
-                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                    **({"ops": dict(config)} if config else {}),
-                },
-                tags=all_tags,
-                asset_selection=selection,
-                remote_job_origin=job_origin(job.name, LOCATION),
-            )
+            job, run = self.create(batch.keys, config or {}, tags)
         watch = _Watch(run.run_id, batch, {self.step_key(key): key for key in batch.keys}, self)
         with interruptible():
             try:
@@ -145,6 +128,25 @@ class Launcher:
             finally:
                 free_slots(self.instance, run.run_id)
         yield from watch.rest()
+
+    def create(
+        self, assets: Sequence[dg.AssetKey], ops: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> tuple[dg.JobDefinition, dg.DagsterRun]:
+        """A run of some assets that this process is to work on, and its job."""
+        job = self.repository.get_implicit_job_def_for_assets(assets)
+        assert job is not None, "Dagster has one job over all assets"
+        run_id = str(uuid.uuid4())
+        # Dagster prints each event otherwise: what happens is ours to show.
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        run = self.instance.create_run_for_job(
+            job_def=job,
+            run_id=run_id,
+            run_config={**quiet, "ops": dict(ops)},
+            tags={**command_tags(run_id), **tags},
+            asset_selection=frozenset(assets),
+            remote_job_origin=job_origin(job.name, LOCATION),
+        )
+        return job, run
 
     def step_key(self, key: dg.AssetKey) -> str:
         return self.repository.assets_defs_by_key[key].node_def.name
