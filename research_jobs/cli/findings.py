@@ -26,6 +26,7 @@ from research_jobs.errors import (
 )
 from research_jobs.filesystem import write_atomically
 from research_jobs.notebook.cells import NotebookText, read_notebook_text
+from research_jobs.project import read_variable
 from research_jobs.provenance.environment import describe_environment
 
 # As the name of an interpreter that is asked in vain, and so has every module.
@@ -316,13 +317,8 @@ def _unlocked(entry: Entry) -> Iterator[Finding]:
 
 def _editor_folders(project: Project) -> tuple[str, ...]:
     """Folders of the project that an editor's kernel has on its path: those in PYTHONPATH."""
-    try:
-        lines = (project.root / ".env").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ()
-    values = [line.partition("=")[2] for line in lines if line.strip().startswith("PYTHONPATH=")]
-    words = [word.strip("\"' ") for value in values for word in re.split(r"[:;]", value)]
-    plain = [re.sub(r"^\$\{\w+\}/?", "", word) for word in words if word]
+    said = read_variable(project.root / ".env", "PYTHONPATH") or ""
+    plain = [re.sub(r"^\$\{\w+\}/?", "", word) for word in re.split(r"[:;]", said) if word]
     return tuple(str((project.root / word).absolute()) for word in plain)
 
 
