@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         warm_up(project)
 
     from research_jobs.orchestration.operations.backfill import backfill
-    from research_jobs.orchestration.operations.entries import find_entries
+    from research_jobs.orchestration.operations.entries import find_entries, given_parameters
     from research_jobs.orchestration.operations.launch import interruptible
     from research_jobs.orchestration.operations.session import open_session
 
@@ -107,7 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
             last=arguments.last,
             keys=arguments.partitions or (),
             only=only,
-            parameters=session.parameters(names, read_parameters(arguments.parameter)),
+            parameters=given_parameters(
+                session.catalog, names, read_parameters(arguments.parameter)
+            ),
             concurrency=arguments.concurrency,
             dry_run=arguments.dry_run,
             on_plan=bar.planned,

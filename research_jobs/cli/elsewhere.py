@@ -1,19 +1,27 @@
-"""``--on REMOTE``: the same command on another machine, and its UI through a tunnel."""
+"""``--on REMOTE``: the same command on another machine, and its UI through a tunnel.
+
+A `run` or a `backfill` there goes on without this machine; the others end with the connection.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from research_jobs.errors import ParameterError
 from research_jobs.manifest import load_manifest
 from research_jobs.manifest.remotes import RemoteSpec
-from research_jobs.project import find_project
+from research_jobs.project import Project, find_project
 from research_jobs.remote.remotes import find_remote
 from research_jobs.remote.running import report_there, run_there, tunnel
 
 __all__ = ["run_elsewhere"]
+
+_PUBLISHING = ("all", "select", "stale", "keep-on-failure")
+"""What `run` takes only where it publishes."""
 
 
 def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
@@ -32,6 +40,8 @@ def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if words[0] == "ui":
         return _ui(name, spec, arguments)
     there = list(_without(words, "--on"))
+    if words[0] in ("run", "backfill") and not arguments.dry_run:
+        return _run(project, name, spec, there, arguments)
     if words[0] == "report" and (arguments.open or arguments.standalone is not None):
         there = [word for word in _without(there, "--standalone") if word != "--open"]
         return _report(name, spec, there, arguments)
@@ -46,6 +56,38 @@ def _without(words: Sequence[str], option: str) -> Iterator[str]:
             next(rest, None)
         elif not word.startswith(f"{option}="):
             yield word
+
+
+def _run(
+    project: Project,
+    name: str,
+    spec: RemoteSpec,
+    words: Sequence[str],
+    arguments: argparse.Namespace,
+) -> int:
+    from research_jobs.cli.attach import follow
+    from research_jobs.remote.runs import new_run, refuse_other_code
+
+    shown = [word for word in _without(words, "--project") if word != "--open"]
+    publishes = words[0] == "backfill" or arguments.publish
+    there = [word for word in shown if word not in ("--publish", "--no-host")]
+    if not publishes:
+        refused = [f"--{one}" for one in _PUBLISHING if getattr(arguments, one.replace("-", "_"))]
+        if refused or not arguments.notebooks:
+            raise ParameterError(
+                f"run --on {name} runs the working tree of this machine and publishes nothing: "
+                + (f"it does not take {refused[0]}" if refused else "name the notebooks"),
+                hint=f"`run --on {name} --publish` is an ordinary run there.",
+            )
+        there = ["try", *there[1:], "--only"]
+    return follow(
+        project,
+        name,
+        spec,
+        new_run(project, there, shown, send=not publishes),
+        open_pages=words[0] == "run" and arguments.open,
+        first=partial(refuse_other_code, project) if words[0] == "run" and publishes else None,
+    )
 
 
 def _report(

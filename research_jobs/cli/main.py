@@ -41,6 +41,7 @@ COMMANDS = {
     "debug": "a prompt or a kernel in the process of a failed run, before the cells that remain",
     "lookahead": "whether notebooks used what was not known yet: a sample, with inputs cut",
     "pull": "published outputs of another machine, whole or a sample, for load() here",
+    "attach": "what runs on another machine: its log from where it was seen last, up to its end",
     "report": "the last report of a notebook: print its path, open it, or export it as one file",
     "deliver": "the last report of a notebook as a mail: send it now, or look at it",
     "init": "make a repository a project: write what is missing, after showing it",
@@ -60,7 +61,7 @@ COMMANDS = {
 """Command to summary, in the order of the help."""
 
 GROUPS = {
-    "Run": ("run", "backfill", "try", "rerun", "debug"),
+    "Run": ("run", "backfill", "try", "rerun", "debug", "attach"),
     "Look": ("status", "list", "show", "pull", "report", "diff", "account", "space"),
     "Write": (
         "new",
@@ -94,8 +95,8 @@ HIDDEN = {"remote-serve": "answer another machine's research-jobs, which calls t
 HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 """The commands that a host runs, where there is one."""
 
-ELSEWHERE = ("status", "list", "show", "account", "space", "report", "ui")
-"""The commands that can look at another machine."""
+ELSEWHERE = ("status", "list", "show", "account", "space", "report", "ui", "run", "backfill")
+"""The commands that can be given for another machine."""
 
 
 class Command(Protocol):
@@ -201,7 +202,7 @@ def _parser(name: str, command: Command) -> Parser:
     command.add_arguments(parser)
     if name in ELSEWHERE:
         parser.add_argument(
-            "--on", metavar="REMOTE", help="of a project on another machine: a name under remotes"
+            "--on", metavar="REMOTE", help="on another machine: a name under remotes"
         )
     if name in HOSTED:
         parser.add_argument(

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATE",
         help="rows, and partitions of time, from this date on: 2018-11-01",
     )
-    parser.add_argument("--columns", metavar="A,B", help="these columns of each table")
+    parser.add_argument(
+        "--columns", type=_names_in, metavar="A,B", help="these columns of each table"
+    )
     parser.add_argument(
         "--partitions",
         metavar="A..B",
@@ -58,6 +60,13 @@ def _count(text: str) -> int:
 _count.__name__ = "number of rows"
 
 
+def _names_in(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+_names_in.__name__ = "list of columns"
+
+
 def _moment(text: str) -> str:
     datetime.fromisoformat(text)
     return text
@@ -71,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs import __version__
     from research_jobs.manifest import load_manifest
     from research_jobs.notebook.scan import scan
-    from research_jobs.remote.connection import Connection
+    from research_jobs.remote.connection import Connection, persist
     from research_jobs.remote.pulling import ask_units, missing, pull_unit
     from research_jobs.remote.remotes import find_remote
     from research_jobs.store.origin import Cut
@@ -80,35 +89,37 @@ def run(arguments: argparse.Namespace) -> int:
         raise ParameterError("name what to pull", hint="A notebook, an output, or --all.")
     project = find_project(arguments.project)
     manifest = load_manifest(project, [each.name for each in scan(project).notebooks])
-    columns = [part.strip() for part in (arguments.columns or "").split(",")]
-    cut = Cut(arguments.rows, arguments.since, tuple(filter(None, columns)))
+    cut = Cut(arguments.rows, arguments.since, arguments.columns or ())
     spec = find_remote(project, manifest, arguments.remote)
-    with Connection(arguments.remote, spec, __version__) as connection:
+    done: dict[tuple[str, tuple[str, ...]], dict[str, object]] = {}
+
+    def work(connection: Connection) -> bool:
         units = ask_units(connection, arguments.names, cut, arguments.partitions)
-        if arguments.dry_run:
-            for unit in units:
-                _show_plan(unit, missing(project, connection, unit))
-            return 0
-        done: list[dict[str, object]] = []
         for unit in units:
-            pulled = pull_unit(
-                project,
-                connection,
-                unit,
-                keep={
-                    name: output.keep
-                    for name, output in manifest.spec(unit.notebook).outputs.items()
-                },
-                group=manifest.project.group,
-                progress=_progress(unit) if is_terminal(sys.stderr) else None,
-                tell=complain,
-            )
-            done.append(_json(unit, pulled))
-            if not arguments.json:
-                _show(unit, pulled)
+            if arguments.dry_run:
+                _show_plan(unit, missing(project, connection, unit))
+            elif (unit.notebook, unit.segments) not in done:  # before the connection was cut
+                outputs = manifest.spec(unit.notebook).outputs
+                pulled = pull_unit(
+                    project,
+                    connection,
+                    unit,
+                    keep={name: output.keep for name, output in outputs.items()},
+                    group=manifest.project.group,
+                    progress=_progress(unit) if is_terminal(sys.stderr) else None,
+                    tell=complain,
+                )
+                done[unit.notebook, unit.segments] = _json(unit, pulled)
+                if not arguments.json:
+                    _show(unit, pulled)
+        return bool(units)
+
+    some = persist(arguments.remote, spec, __version__, work, tell=complain)
+    if arguments.dry_run:
+        return 0
     if arguments.json:
-        print_json(done)
-    elif not units:
+        print_json(list(done.values()))
+    elif not some:
         print("Nothing is published there" + (f" since {arguments.since}." if cut.since else "."))
     return 0
 

@@ -51,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "research-jobs debug NOTEBOOK enters it",
     )
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    there = parser.add_argument_group(
+        "with --on",
+        "the working tree as it is runs there as `try` runs it here: nothing is published",
+    )
+    there.add_argument("--open", action="store_true", help="open the reports in a browser")
+    there.add_argument(
+        "--publish",
+        action="store_true",
+        help="an ordinary run there, which publishes; the server must have this commit",
+    )
     parser.epilog = (
         "Exit code: 0 when every notebook succeeded or was skipped, 1 when one did not, "
         "2 for a usage error."
@@ -71,6 +81,9 @@ def add_parameters(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Select, run, show."""
+    if arguments.open or arguments.publish:
+        complain("research-jobs run: --open and --publish go with --on.")
+        return 2
     if not (arguments.notebooks or arguments.all or arguments.select or arguments.stale):
         complain(
             "research-jobs run: say which notebooks, or --all. See `research-jobs run --help`."

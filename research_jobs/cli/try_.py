@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, print_json
+from research_jobs.cli.run import add_parameters, read_parameters
 from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import Outcome, labelled
 from research_jobs.project import find_project
 
 if TYPE_CHECKING:
     from research_jobs.orchestration.model.catalog import Catalog
-    from research_jobs.orchestration.operations.trial import Trial
+    from research_jobs.orchestration.operations.trial import Trial, Tried
     from research_jobs.orchestration.operations.trying import Verdict
 
 __all__ = ["add_arguments", "run"]
@@ -30,12 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partition", metavar="KEY", help="the partition (default: the newest with data, of each)"
     )
+    add_parameters(parser)
+    parser.add_argument(
+        "--only", action="store_true", help="without the notebooks that read those that are named"
+    )
     parser.add_argument(
         "--publish",
         action="store_true",
         help="publish what was tried, if all succeed and nothing it depends on changes meanwhile",
     )
     parser.add_argument("--keep", action="store_true", help="keep the reports and outputs")
+    parser.add_argument(
+        "--reports", type=Path, metavar="DIR", help="write each report there, as a single file"
+    )
+    parser.add_argument(
+        "--prints", action="store_true", help="show what notebooks print (with --json on stderr)"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.epilog = (
         "Exit code: 0 where nothing differs, 1 where something does or fails, 2 if not tried. With "
@@ -48,15 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     from research_jobs.supervisor.shared import warm_up
 
     project = find_project(arguments.project)
+    reports: Path | None = arguments.reports and arguments.reports.absolute()
     warm_up(project)
 
     from research_jobs.orchestration.model.catalog import load_catalog
-    from research_jobs.orchestration.operations.entries import find_entries
+    from research_jobs.orchestration.operations.entries import find_entries, given_parameters
     from research_jobs.orchestration.operations.trial import open_trial
     from research_jobs.orchestration.operations.trying import (
         changed_entries,
+        in_order,
         try_entries,
-        with_downstream,
     )
 
     real = load_catalog(project)
@@ -69,11 +82,18 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print("Nothing to try: the code is that of what is published.")
         return 0
-    entries = with_downstream(real, chosen)
+    entries = in_order(real, chosen, downstream=not arguments.only)
+    names = [entry.name for entry in entries]
+    parameters = given_parameters(real, names, read_parameters(arguments.parameter))
+    prints = (2 if arguments.json else 1) if arguments.prints else None
     verdicts: list[Verdict] = []
-    with open_trial(real, keep=arguments.keep, captures=arguments.publish) as trial:
-        for verdict in try_entries(trial, real, entries, partition=arguments.partition):
+    with open_trial(real, keep=arguments.keep, captures=arguments.publish, prints=prints) as trial:
+        for verdict in try_entries(
+            trial, real, entries, partition=arguments.partition, parameters=parameters
+        ):
             verdicts.append(verdict)
+            if reports is not None and verdict.tried.outcome.report is not None:
+                _write_page(verdict.tried, reports)
             if not arguments.json:
                 _print(verdict)
         published = _publish(real, trial, verdicts, arguments) if arguments.publish else {}
@@ -84,6 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.publish:
         return 0 if published and all(outcome.state.ok for outcome in published.values()) else 1
     return 0 if all(verdict.equal for verdict in verdicts) else 1
+
+
+def _write_page(tried: Tried, folder: Path) -> None:
+    from research_jobs.report.build import standalone
+
+    name = labelled(tried.entry.name, tried.partition).replace("/", ".").replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    page = standalone(Path(str(tried.outcome.report)))
+    (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 
 def _publish(

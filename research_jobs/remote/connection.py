@@ -6,18 +6,24 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from research_jobs.errors import RemoteError
 from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.remote.frames import PROTOCOL, CutError, Frames, await_greeting
 
-__all__ = ["Connection", "last_words", "ssh_command"]
+__all__ = ["Connection", "last_words", "persist", "ssh_command"]
+
+Result = TypeVar("Result")
 
 PATIENCE = 20
 """Seconds until ssh gives up an unreachable host, or one that no longer answers."""
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds before a connection that is cut is tried again; as often as there are of them."""
 
 _UNREADABLE = re.compile(r"[^\x20-\x7e\x80-\U0010ffff]")
 
@@ -51,6 +57,7 @@ class Connection:
         self.name = name
         self.spec = spec
         self.mine = version
+        self.came = 0
         # A file: nobody has to read it while frames are read, so it cannot fill up and block.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         # Forwardings of the user's settings are for sessions, and would be taken twice.
@@ -107,23 +114,53 @@ class Connection:
         RemoteError
             With the other side's own words, or when the connection is cut.
         """
-        what = str(header["ask"])
+        self.require(str(header["ask"]))
+        self.send(header)
+        return self.answer()
+
+    def require(self, what: str) -> None:
+        """Refuse what the other side cannot do.
+
+        Raises
+        ------
+        RemoteError
+        """
         if what != "hello" and what not in self.can:
             raise RemoteError(
                 f"research_jobs {self.version} on {self.name} cannot do '{what}', which "
                 f"{self.mine} here asks for",
                 hint="Upgrade research_jobs there.",
             )
+
+    def send(self, header: Mapping[str, Any], body: bytes = b"") -> None:
+        """Send a frame without waiting for an answer.
+
+        Raises
+        ------
+        CutError
+        """
         try:
-            self._frames.send(header)
+            self._frames.send(header, body)
+        except CutError as error:
+            raise self._cut() from error
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer to what was sent.
+
+        Raises
+        ------
+        RemoteError
+            As for `ask`.
+        """
+        try:
             answer, _ = self._frames.receive()
         except CutError as error:
             raise self._cut() from error
         self._refuse_error(answer)
         return answer
 
-    def blocks(self) -> Generator[bytes, None, str]:
-        """The bytes that follow an answer; their digest is what the generator returns.
+    def blocks(self) -> Generator[bytes, None, dict[str, Any]]:
+        """The bytes that follow an answer; the generator returns the frame that ends them.
 
         Raises
         ------
@@ -136,7 +173,8 @@ class Connection:
                 raise self._cut() from error
             self._refuse_error(header)
             if not header.get("more"):
-                return str(header.get("digest"))
+                return header
+            self.came += len(body)
             yield body
 
     def _refuse_error(self, answer: Mapping[str, Any]) -> None:
@@ -170,7 +208,7 @@ class Connection:
         said = words or last_words(instead.encode())
         where = f"{self.name} ({self.spec.ssh})"
         if code == 255:
-            return RemoteError(
+            return CutError(
                 f"{where} cannot be reached: {said or 'ssh says nothing'}",
                 hint=_hint_of(said, self.spec),
             )
@@ -207,6 +245,54 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def persist(
+    name: str,
+    spec: RemoteSpec,
+    version: str,
+    work: Callable[[Connection], Result],
+    *,
+    tell: Callable[[str], None],
+    endless: bool = False,
+) -> Result:
+    """Do something over a connection, and go on over a new one where that is cut.
+
+    Parameters
+    ----------
+    name, spec, version
+        As of `Connection`.
+    work : callable
+        Called with each connection. It knows itself what is left to do.
+    tell : callable
+        Takes a line about each cut.
+    endless : bool
+        Whether cuts count only as long as nothing comes in between.
+
+    Raises
+    ------
+    RemoteError
+        When the first connection is not there, or the last one is cut.
+    """
+    pauses = list(PAUSES)
+    first = True
+    while True:
+        came = 0
+        try:
+            with Connection(name, spec, version) as connection:
+                first = False
+                try:
+                    return work(connection)
+                finally:
+                    came = connection.came
+        except CutError as error:
+            if endless and came:
+                pauses = list(PAUSES)
+            if first or not pauses:
+                raise
+            number = len(PAUSES) - len(pauses) + 1
+            tell(f"{error.what}. Tries again ({number} of {len(PAUSES)}).")
+            time.sleep(pauses.pop(0))
 
 
 def last_words(said: bytes) -> str:

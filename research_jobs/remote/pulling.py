@@ -370,7 +370,7 @@ def _receive(
         try:
             block = next(blocks)
         except StopIteration as end:
-            theirs: str = end.value
+            theirs = str(end.value.get("digest"))
             break
         sink.write(block)
         digest.update(block)

@@ -1,16 +1,18 @@
 """The far side: ``research-jobs remote-serve``, which ssh starts, answers on stdin and stdout.
 
-It reads the store and writes nothing but temporary files.
+It reads the store, and writes nothing but temporary files and what runs for the other side.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -18,8 +20,18 @@ from typing import Any, BinaryIO
 
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError, StoreError, innermost_line
 from research_jobs.project import Project, find_project
+from research_jobs.remote import detached
 from research_jobs.remote.frames import BLOCK, GREETING, PROTOCOL, CutError, Frames
 from research_jobs.remote.naming import chosen_notebooks, chosen_partitions
+from research_jobs.remote.worktree import (
+    TREE,
+    TreeFile,
+    commit_of,
+    files_of,
+    lay_out,
+    link_the_rest,
+    put_file,
+)
 from research_jobs.store.backends import backend_of
 from research_jobs.store.layout import read_segments
 from research_jobs.store.origin import Cut
@@ -205,8 +217,112 @@ def _send_file(frames: Frames, stream: BinaryIO, offset: int, facts: Header) -> 
     frames.send({"more": False, "digest": digest.hexdigest()})
 
 
+# -- what runs here for the other side -------------------------------------------------------
+
+
+def _commit(project: Project, frames: Frames, _: Header) -> None:
+    """Which code the project has."""
+    commit, edited = commit_of(project)
+    frames.send({"commit": commit, "edited": edited})
+
+
+def _tree(project: Project, frames: Frames, header: Header) -> None:
+    """Lay out a tree of what is here; the answer is what is not."""
+    for old in list(detached.removable(project, time.time())):
+        shutil.rmtree(old, ignore_errors=True)
+    run = str(header["run"])
+    runs = detached.kept(project)
+    missing: list[str] = []
+    if not any(one.run == run for one in runs):  # it would change below what runs
+        detached.folder_of(project, run)
+        folder = project.make_state_folder(detached.RUNS, run)
+        files = [TreeFile(**each) for each in header["files"]]
+        missing = lay_out(project, folder, files, [one.folder for one in runs if one.tree])
+    frames.send({"missing": missing})
+
+
+def _put(project: Project, frames: Frames, header: Header) -> None:
+    """Files of a tree, one after the other, in frames that follow; then which came damaged."""
+    folder = detached.folder_of(project, str(header["run"]))
+    wanted = files_of(folder)
+    damaged: list[str] = []
+    refused: Exception | None = None
+    for path in header["paths"]:
+        blocks = _blocks(frames)
+        try:
+            if refused is None and not put_file(folder / TREE, wanted[path], blocks):
+                damaged.append(path)
+        except (OSError, KeyError, ResearchJobsError) as error:
+            if isinstance(error, CutError):
+                raise
+            refused = error
+        for _ in blocks:  # what is on its way is no request
+            pass
+    if refused is not None:
+        raise refused
+    frames.send({"damaged": damaged})
+
+
+def _blocks(frames: Frames) -> Iterator[bytes]:
+    while True:
+        header, body = frames.receive()
+        if not header.get("more"):
+            return
+        yield body
+
+
+def _start(project: Project, frames: Frames, header: Header) -> None:
+    """Start a command, in the tree that was sent or in the project; once, however often asked."""
+    run, words = str(header["run"]), [str(word) for word in header["words"]]
+    folder = detached.folder_of(project, run)
+    if not words or words[0] not in ("run", "backfill", "try"):
+        raise StoreError(f"'{' '.join(words[:1])}' cannot be run for another machine")
+    if header["tree"]:
+        link_the_rest(project, folder, header.get("commit"))
+        if words[0] == "try":
+            words += ["--prints", "--reports", str(folder / detached.PAGES)]
+    started = detached.start(project, run, words, header["shown"], tree=bool(header["tree"]))
+    frames.send(started.described())
+
+
+def _find(project: Project, frames: Frames, header: Header) -> None:
+    """One run; with `end`, it is interrupted."""
+    found = detached.find(project, header.get("run"))
+    if header.get("end"):
+        found.end()
+    frames.send(found.described())
+
+
+def _runs(project: Project, frames: Frames, _: Header) -> None:
+    frames.send({"runs": [one.described() for one in detached.kept(project)]})
+
+
+def _follow(project: Project, frames: Frames, header: Header) -> None:
+    """The log of a run as it comes; then how it ended."""
+    found = detached.find(project, str(header["run"]))
+    for block in found.log(int(header["offset"]), frames.source.fileno()):
+        frames.send({"more": True}, block)
+    frames.send({"more": False} | found.described())
+
+
+def _fetch(project: Project, frames: Frames, header: Header) -> None:
+    """A page of a run, or without a name its result."""
+    folder, name = detached.find(project, str(header["run"])).folder, header.get("page")
+    path = folder / detached.RESULT if name is None else folder / detached.PAGES / Path(name).name
+    with path.open("rb") as stream:
+        _send_file(frames, stream, 0, {})
+
+
 _ANSWERS: Mapping[str, Callable[[Project, Frames, Header], None]] = {
     "list": _list,
     "read": _read,
     "sample": _sample,
+    "commit": _commit,
+    "tree": _tree,
+    "put": _put,
+    "start": _start,
+    "find": _find,
+    "runs": _runs,
+    "follow": _follow,
+    "fetch": _fetch,
 }

@@ -24,6 +24,7 @@ from research_jobs.cli.main import main
 from research_jobs.errors import StoreError
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
+from research_jobs.remote import connection as connection_module
 from research_jobs.remote.frames import BLOCK, GREETING
 from research_jobs.remote.pulling import _refuse_full  # pyright: ignore[reportPrivateUsage]
 from research_jobs.remote.samples import sample_lines
@@ -97,10 +98,11 @@ def lab(sftp: Any, tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.fixture(autouse=True)
 def reachable(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An ssh that has a key for the server; no settings of this user's; nothing said yet."""
+    """An ssh that has a key for the server; no settings of this user's; no second try."""
     monkeypatch.setenv("PATH", f"{lab.programs}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(load_module, "_said", set[tuple[str, str, str]]())
+    monkeypatch.setattr(connection_module, "PAUSES", ())
 
 
 def pull(project: Project, *words: str) -> int:
@@ -164,7 +166,10 @@ def test_partitions_are_chosen(lab: Lab, tmp_path: Path) -> None:
 _PIPE = """
 import os, subprocess, sys
 
-left = int(os.environ["BYTES"])
+cut = os.path.join(os.path.dirname(__file__), "cut")
+left = 1 << 40 if os.path.exists(cut) else int(os.environ["BYTES"])
+if "ONCE" in os.environ:
+    open(cut, "w").close()
 os.write(1, os.environ["BANNER"].encode())
 far = subprocess.Popen(["sh", "-c", sys.argv[-1]], stdout=subprocess.PIPE)
 with open(os.path.join(os.path.dirname(__file__), "said"), "wb") as said:
@@ -237,6 +242,25 @@ def test_a_cut_connection_changes_nothing_and_goes_on(
     assert (pipe.folder / "said").stat().st_size < BLOCK
     pd.testing.assert_frame_equal(load("market_data", "prices", project=here), PRICES)
     assert not list((here.state / "pulls").iterdir())
+
+
+def test_a_cut_connection_is_tried_again(
+    lab: Lab,
+    pipe: Pipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same command goes on, with a line that says so; what had come is not sent again."""
+    monkeypatch.setattr(connection_module, "PAUSES", (0.0,))
+    monkeypatch.setenv("BYTES", str(BLOCK + 50_000))
+    monkeypatch.setenv("ONCE", "1")
+    here = lab.laptop(tmp_path / "here")
+    assert pull(here, "market_data.prices") == 0
+    assert "is cut (ssh ended with 0). Tries again (1 of 1)." in capsys.readouterr().err
+    size = stored_versions(here.store, "market_data")[0].outputs["prices"]["bytes"]
+    assert (pipe.folder / "said").stat().st_size < size - BLOCK + 10_000
+    pd.testing.assert_frame_equal(load("market_data", "prices", project=here), PRICES)
 
 
 def test_what_a_shell_prints_first_is_skipped(

@@ -13,6 +13,7 @@ import dagster as dg
 from research_jobs.filesystem import folder_bytes
 from research_jobs.project import Project
 from research_jobs.provenance.shelf import unnamed
+from research_jobs.remote.detached import removable
 from research_jobs.supervisor.kept import KEPT, KeptProcess
 
 __all__ = ["KEPT_TRIAL", "prune_state", "remove_run_folders"]
@@ -85,7 +86,7 @@ def prune_state(
 ) -> list[tuple[Path, int]]:
     """Remove what killed runs, proofs and trials left, and sources that no record names.
 
-    A long log of the UI is cut.
+    So goes what ran for another machine, a week later. A long log of the UI is cut.
 
     Parameters
     ----------
@@ -114,6 +115,7 @@ def prune_state(
         and not ((kept := KeptProcess.read(folder)) is not None and kept.alive)
         and now - folder.stat().st_mtime > ABANDONED_S
     ]
+    found += [(folder, folder_bytes(folder)) for folder in removable(project, now)]
     for folder, _ in found if not dry_run else ():
         shutil.rmtree(folder, ignore_errors=True)
     for path in unnamed(project.reports, before=now - ABANDONED_S):

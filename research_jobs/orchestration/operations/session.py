@@ -11,21 +11,15 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.errors import (
-    NotebookError,
-    ParameterError,
-    did_you_mean,
-)
-from research_jobs.notebook.parameters import convert_parameters
+from research_jobs.errors import NotebookError
 from research_jobs.orchestration.compat.outages import ride_out_outages
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.definitions.jobs import op_names
-from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
-from research_jobs.orchestration.model.config import partition_parameters, settable_parameters
+from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources, newest_dynamic_keys
 from research_jobs.orchestration.model.instance import end_dead_runs, enter_project, open_instance
 from research_jobs.orchestration.model.ownership import claim_names
-from research_jobs.orchestration.operations.entries import find_entries
+from research_jobs.orchestration.operations.entries import find_entries, given_parameters
 from research_jobs.orchestration.operations.launch import Launcher
 from research_jobs.orchestration.operations.staleness import stale_notebooks
 from research_jobs.project import Project
@@ -122,60 +116,8 @@ class Session:
         ops = op_names(self.catalog.entries)
         return {
             ops[name]: {"config": converted}
-            for name, converted in self.parameters(names, values).items()
+            for name, converted in given_parameters(self.catalog, names, values).items()
         }
-
-    def parameters(
-        self, names: Iterable[str], values: Mapping[str, str]
-    ) -> dict[str, dict[str, Any]]:
-        """Values from the command line, by notebook: each for those that have the parameter.
-
-        Raises
-        ------
-        ParameterError
-            When none has it, or a value does not convert.
-        """
-        if not values:
-            return {}
-        entries = [self.catalog.entries[name] for name in names if name in self.catalog.entries]
-        self._check_names(entries, values)
-        found: dict[str, dict[str, Any]] = {}
-        for entry in entries:
-            mine = {
-                name: value for name, value in values.items() if name in settable_parameters(entry)
-            }
-            if mine:
-                found[entry.name] = {}
-                for name, value in mine.items():
-                    found[entry.name] |= convert_parameters(
-                        entry.notebook.parameters,
-                        {name: value},
-                        notebook=entry.name,
-                        where=f"-p {name}",
-                        text=True,
-                    )
-        return found
-
-    def _check_names(self, entries: Sequence[Entry], values: Mapping[str, str]) -> None:
-        known = {name for entry in entries for name in settable_parameters(entry)}
-        for name in values:
-            if name in known:
-                continue
-            for entry in entries:
-                entry.spec.refuse_secrets([name])
-                if name in partition_parameters(entry):
-                    raise ParameterError(
-                        f"-p {name}: it is set by {entry.name}'s partitions",
-                        hint="Say which partition: --partition KEY (of run), or --partitions KEY"
-                        " (of backfill).",
-                    )
-            which = entries[0].name if len(entries) == 1 else "none of these notebooks"
-            has = "has no" if len(entries) == 1 else "has a"
-            raise ParameterError(
-                f"-p {name}: {which} {has} parameter '{name}'",
-                hint=did_you_mean(name, known, label="Parameters")
-                or 'Tag the cell that assigns it: # %% tags=["parameters"]',
-            )
 
 
 @contextmanager

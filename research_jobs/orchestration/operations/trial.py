@@ -19,6 +19,7 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.orchestration.execution.leftovers import KEPT_TRIAL
 from research_jobs.orchestration.execution.work import Ended, TrialStore, Work, refusal
 from research_jobs.orchestration.model.catalog import Catalog, Entry
+from research_jobs.orchestration.model.instance import enter_project
 from research_jobs.outcome import Failure, Outcome, State
 from research_jobs.project import Project
 from research_jobs.protocol import Keep
@@ -75,11 +76,14 @@ class Trial:
     folder : Path
     captures : bool
         Whether it keeps what cells showed, to publish what was tried.
+    prints : int or None
+        A descriptor for what notebooks print; None for a file in `folder`.
     """
 
     catalog: Catalog
     folder: Path
     captures: bool = False
+    prints: int | None = None
 
     @property
     def store(self) -> str:
@@ -178,14 +182,15 @@ class Trial:
         self, entry: Entry, parameters: Mapping[str, Any] | None, store: TrialStore
     ) -> Generator[Work]:
         with (self.folder / "log").open("ab") as log:
+            prints = log.fileno() if self.prints is None else self.prints
             yield Work(
                 self.catalog,
                 entry,
                 run_id=f"trial-{secrets.token_hex(8)}",
                 step_key="trial",
                 parameters=dict(entry.parameters if parameters is None else parameters),
-                stdout=log.fileno(),
-                stderr=log.fileno(),
+                stdout=prints,
+                stderr=prints,
                 trial=store,
             )
 
@@ -215,22 +220,28 @@ def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_trial(catalog: Catalog, *, keep: bool = False, captures: bool = False) -> Generator[Trial]:
+def open_trial(
+    catalog: Catalog, *, keep: bool = False, captures: bool = False, prints: int | None = None
+) -> Generator[Trial]:
     """A folder for runs that do not count; it is removed at the end.
+
+    The process becomes one of the project's, as for runs that do.
 
     Parameters
     ----------
     catalog : Catalog
     keep : bool
         Whether it stays.
-    captures : bool
+    captures, prints
         As of `Trial`.
     """
     project = catalog.project
+    enter_project(project)
     name = f"{KEPT_TRIAL if keep else ''}{secrets.token_hex(4)}"
     folder = project.make_state_folder("trials", name)
     try:
-        yield Trial(replace(catalog, project=replace(project, aside=folder)), folder, captures)
+        inside = replace(catalog, project=replace(project, aside=folder))
+        yield Trial(inside, folder, captures, prints)
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)

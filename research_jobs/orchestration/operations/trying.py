@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from research_jobs.provenance.record import find_record
 from research_jobs.store.codec.source import open_source
 from research_jobs.store.stored import published_files, stored_versions
 
-__all__ = ["Verdict", "changed_entries", "try_entries", "with_downstream"]
+__all__ = ["Verdict", "changed_entries", "in_order", "try_entries"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,11 @@ def _newest(catalog: Catalog, entry: Entry) -> str | None:
     return newest_stored(catalog.project.store, entry.name, entry.spec)
 
 
-def with_downstream(catalog: Catalog, chosen: Sequence[Entry]) -> list[Entry]:
-    """Notebooks and all that read them, directly or not, each after what it reads."""
+def in_order(catalog: Catalog, chosen: Sequence[Entry], *, downstream: bool) -> list[Entry]:
+    """Notebooks, and if so all that read them, directly or not, each after what it reads."""
     wanted = {entry.name for entry in chosen}
-    wanted |= {entry.name for entry in catalog if catalog.upstream_of(entry.name) & wanted}
+    if downstream:
+        wanted |= {entry.name for entry in catalog if catalog.upstream_of(entry.name) & wanted}
     ordered: list[Entry] = []
     left = {name: catalog.upstream_of(name) & wanted - {name} for name in sorted(wanted)}
     while left:
@@ -119,7 +120,12 @@ def with_downstream(catalog: Catalog, chosen: Sequence[Entry]) -> list[Entry]:
 
 
 def try_entries(
-    trial: Trial, real: Catalog, entries: Sequence[Entry], *, partition: str | None = None
+    trial: Trial,
+    real: Catalog,
+    entries: Sequence[Entry],
+    *,
+    partition: str | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Verdict]:
     """Run notebooks in order, each reading what those before it made.
 
@@ -129,9 +135,11 @@ def try_entries(
     real : Catalog
         Of the project, with its reports.
     entries : sequence of Entry
-        As `with_downstream` orders them.
+        As `in_order` orders them.
     partition : str, optional
         For all that have partitions; by default the newest with data of each.
+    parameters : mapping, optional
+        By notebook, beside those of the manifest.
 
     Yields
     ------
@@ -149,7 +157,9 @@ def try_entries(
             why = Failure("no partition of it has data yet; name one with --partition")
             tried = Tried(entry, None, Outcome(State.BLOCKED, failure=why, notebook=entry.name))
         else:
-            tried = trial.run(trial.catalog.entries[entry.name], key)
+            inside = trial.catalog.entries[entry.name]
+            given = {**inside.parameters, **(parameters or {}).get(entry.name, {})}
+            tried = trial.run(inside, key, parameters=given)
         if not tried.outcome.state.ok:
             failed.add(entry.name)
         yield _judged(real, trial.catalog.project.reports, tried)

@@ -1,0 +1,407 @@
+"""`run --on`, `attach`: the working tree runs on a server, whatever becomes of the connection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cut_ssh import CutSsh
+
+from research_jobs import load
+from research_jobs.cli.main import main
+from research_jobs.errors import RemoteError
+from research_jobs.project import Project
+from research_jobs.remote import connection as connection_module
+from research_jobs.remote import detached
+from research_jobs.remote.worktree import TREE, TreeFile, lay_out, link_the_rest, read_tree
+from research_jobs.store.stored import stored_versions
+
+COMMAND = str(Path(sys.executable).with_name("research-jobs"))
+NOTEBOOK = """# %% tags=["parameters"]
+n = 1
+# %%
+import os
+from pathlib import Path
+print("begins", os.environ["ONLY_THERE"], flush=True)
+# %%
+import time
+gate = Path(os.environ["ONLY_THERE"])
+while not gate.exists():
+    time.sleep(0.05)
+print("went on")
+# %%
+value = n
+"""
+DAILY = '# %% tags=["parameters"]\nday = ""\n# %%\nvalue = day\n'
+MANIFEST: dict[str, Any] = {
+    "notebooks": {
+        "slow": {"outputs": ["value"]},
+        "daily": {
+            "outputs": ["value"],
+            "partitions": {
+                "by": "day", "start": "2018-01-01", "end": "2018-01-05", "parameter": "day",
+            },
+        },
+    }
+}  # fmt: skip
+
+
+def git(folder: Path, *words: str) -> None:
+    settings = ("-c", "user.name=n", "-c", "user.email=n@example.com")
+    subprocess.run(["git", *settings, *words], cwd=folder, check=True, capture_output=True)
+
+
+class Lab:
+    """A server's project and a clone of it, with edits that nobody has committed."""
+
+    def __init__(self, root: Path) -> None:
+        self.server = Project(root / "server", str(root / "server" / "data"))
+        self.here = Project(root / "here", str(root / "here" / "data"))
+        self.gate = root / "gate"
+        self.server.notebooks.mkdir(parents=True)
+        (self.server.notebooks / "slow.py").write_text(NOTEBOOK)
+        (self.server.notebooks / "daily.py").write_text(DAILY)
+        remote = {"ssh": "localhost", "project": str(self.server.root), "command": COMMAND}
+        manifest = {**MANIFEST, "remotes": {"server": remote}}
+        self.server.manifest.write_text(yaml.safe_dump(manifest))
+        (self.server.root / ".gitignore").write_text(
+            ".env\n/data/\n/reports/\n/.research_jobs/\n/big/\n__pycache__/\n"
+        )
+        git(self.server.root, "init", "-q", "-b", "main")
+        git(self.server.root, "add", "-A")
+        git(self.server.root, "commit", "-q", "-m", "first")
+        (self.server.root / ".env").write_text(f"ONLY_THERE={self.gate}\n")
+        (self.server.root / "big").mkdir()
+        (self.server.root / "big" / "file").write_text("there")
+        git(root, "clone", "-q", str(self.server.root), str(self.here.root))
+
+    def on(self, command: str, *words: str) -> int:
+        return main([command, *words, "--on", "server", "--project", str(self.here.root)])
+
+    def runs(self) -> list[detached.Detached]:
+        return detached.kept(self.server)
+
+    def counts(self) -> dict[str, str]:
+        """What a run there may not touch: store, reports and history, with every byte."""
+        places = ("data", "reports", ".research_jobs/dagster")
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for place in places
+            for path in (self.server.root / place).rglob("*")
+            if path.is_file()
+        }
+
+
+def until(true: Callable[[], Any]) -> Any:
+    while not (found := true()):
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    lab = Lab(tmp_path_factory.mktemp("remote"))
+    lab.gate.touch()
+    return lab
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CutSsh:
+    """An ssh that ends where a test says, and no waiting for the next one."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(connection_module, "PAUSES", (0.0,) * 5)
+    return CutSsh(tmp_path / "bin")
+
+
+@pytest.fixture
+def lab(made: Lab, ssh: CutSsh) -> Lab:
+    """The module's lab, as it was committed."""
+    git(made.here.root, "checkout", "-q", "--", ".")
+    made.gate.touch()
+    return made
+
+
+# -- run --on --------------------------------------------------------------------------------
+
+ENDS = {
+    "greeting": "greeting",
+    "which files there are": '"missing"',
+    "files on their way": '"damaged"',
+}
+
+
+@pytest.mark.parametrize("place", ENDS)
+def test_what_is_cut_before_the_start_begins_nothing(
+    place: str,
+    lab: Lab,
+    ssh: CutSsh,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message says so, nothing runs there, and files that came are there for the next time."""
+    (lab.here.notebooks / "helper.py").write_text(f"x = {place!r}\n")
+    monkeypatch.setattr(connection_module, "PAUSES", ())
+    runs, before = len(lab.runs()), lab.counts()
+    ssh.cut(ENDS[place])
+    assert lab.on("run", "slow") == 2
+    error = capsys.readouterr().err
+    assert "server (localhost)" in error
+    assert "attach" not in error
+    assert (len(lab.runs()), lab.counts()) == (runs, before)
+    (lab.here.notebooks / "helper.py").unlink()
+
+
+def test_the_same_command_goes_on_after_each_cut(
+    lab: Lab, ssh: CutSsh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut at every step: one run, whose log comes once, its comparison and its report too."""
+    slow = lab.here.notebooks / "slow.py"
+    slow.write_text(slow.read_text().replace("value = n", "import helper\nvalue = n + helper.x"))
+    (lab.here.notebooks / "helper.py").write_text("x = 40\n")  # Git does not know it
+    before, runs = lab.counts(), len(lab.runs())
+    ssh.cut('"missing"', '"damaged"', '"words"', '"more": true', '"size"')
+    assert lab.on("run", "slow", "-p", "n=2") == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"begins {lab.gate}",
+        "went on",
+        "slow: succeeded; nothing of it is published yet",
+    ]
+    assert said.err.count("is cut") == 5
+    assert "Tries again (5 of 5)" not in said.err  # what comes in between renews them
+    run = lab.runs()[0]
+    assert (len(lab.runs()), run.code) == (runs + 1, 1)
+    assert lab.counts() == before
+    page = lab.here.state / "remote" / run.run / "slow.html"
+    assert "went on" in page.read_text()
+    assert (run.folder / TREE / "big" / "file").read_text() == "there"
+    # What is seen is not printed again, and the result can be asked for.
+    assert lab.on("attach", run.run[:5]) == 1
+    assert capsys.readouterr().out == ""
+    assert lab.on("attach", "--all") == 1
+    assert capsys.readouterr().out == said.out
+    (lab.here.notebooks / "helper.py").unlink()
+
+
+def test_a_run_outlives_its_client(
+    lab: Lab, sftp: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a real sshd: the client is killed, another one attaches, detaches, and ends it."""
+    monkeypatch.setenv("PATH", f"{sftp.programs}:{os.environ['PATH']}")
+    manifest = yaml.safe_load(lab.here.manifest.read_text())
+    manifest["remotes"]["server"]["ssh"] = f"{sftp.user}@127.0.0.1"
+    lab.here.manifest.write_text(yaml.safe_dump(manifest))
+    lab.gate.unlink()
+    words = ["slow", "--on", "server", "--project", str(lab.here.root)]
+    with subprocess.Popen([COMMAND, "run", *words], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == f"begins {lab.gate}\n"
+        first.kill()
+    run = lab.runs()[0]
+    assert run.code is None
+    attach = [COMMAND, "attach", "--all", *words[1:]]
+    with subprocess.Popen(
+        attach, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as second:
+        assert second.stdout is not None
+        assert second.stderr is not None
+        assert second.stdout.readline() == f"begins {lab.gate}\n"
+        second.send_signal(signal.SIGINT)
+        assert second.wait() == 130
+        assert f"attach {run.run} --on server --end" in second.stderr.read()
+    assert run.code is None
+    assert lab.on("attach", "--end") == 0
+    assert run.code == 130
+    assert "went on" not in (run.folder / "log").read_text()
+
+
+def test_with_publish_it_is_a_run_of_the_server(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the commit that the server has is published; what else there is says what to do."""
+    slow = lab.here.notebooks / "slow.py"
+    slow.write_text(slow.read_text() + "# an edit\n")
+    assert lab.on("run", "slow", "--publish") == 2
+    assert "notebooks/slow.py is not committed. Commit and push" in capsys.readouterr().err
+    git(lab.here.root, "commit", "-q", "-a", "-m", "second")
+    assert lab.on("run", "slow", "--publish") == 2
+    error = capsys.readouterr().err
+    assert "Push it: git push." in error
+    assert f"deploy --pull --project {lab.server.root}" in error
+    git(lab.here.root, "reset", "-q", "--hard", "HEAD^")
+    assert lab.on("run", "slow", "--publish", "--json") == 0
+    assert '"notebook": "slow"' in capsys.readouterr().out
+    assert load("slow", "value", project=lab.server) == 1
+    assert len(stored_versions(lab.server.store, "slow")) == 1
+
+
+def test_a_backfill_runs_there(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command there, whose output and exit code come here."""
+    assert lab.on("backfill", "daily", "--from", "2018-01-02", "--to", "2018-01-03") == 0
+    assert "2 succeeded" in capsys.readouterr().out
+    assert set(load("daily", "value", project=lab.server)) == {"2018-01-02", "2018-01-03"}
+
+
+def test_an_older_server_is_told_before_anything_is_sent(
+    lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What it lacks is named with both versions."""
+    script = tmp_path / "older.py"
+    script.write_text(
+        "import sys\n"
+        "from research_jobs.remote.frames import GREETING, Frames\n"
+        "out = sys.stdout.buffer\n"
+        "out.write(GREETING)\n"
+        "frames = Frames(sys.stdin.buffer, out)\n"
+        "frames.receive()\n"
+        "frames.send({'protocol': 1, 'version': '0.4.0', 'can': ['list', 'read', 'sample']})\n"
+        f"open({str(tmp_path / 'more')!r}, 'wb').write(sys.stdin.buffer.read())\n"
+    )
+    manifest = yaml.safe_load(lab.here.manifest.read_text())
+    manifest["remotes"]["server"]["command"] = f"{sys.executable} {script}; true"
+    lab.here.manifest.write_text(yaml.safe_dump(manifest))
+    assert lab.on("run", "slow") == 2
+    assert "research_jobs 0.4.0 on server cannot do 'tree'" in capsys.readouterr().err
+    assert until((tmp_path / "more").exists)
+    assert (tmp_path / "more").read_bytes() == b""
+
+
+@pytest.mark.parametrize("words", [[], ["slow", "--stale"], ["slow", "--select", "*"]])
+def test_what_only_an_ordinary_run_takes(
+    words: list[str], lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`run --on` without --publish takes names, and says so before it connects."""
+    assert lab.on("run", *words) == 2
+    assert "is an ordinary run there" in capsys.readouterr().err
+    assert main(["run", "slow", "--publish", "--project", str(lab.here.root)]) == 2
+
+
+# -- trees -----------------------------------------------------------------------------------
+
+
+def test_the_working_tree_is_what_git_does_not_ignore(tmp_path: Path) -> None:
+    """Edited and untracked files count; removed and ignored ones, and the machine's own, do not."""
+    project = Project(tmp_path, str(tmp_path / "outputs"))
+    for name in ("notebooks/a.py", "gone.py", "inner/b.py", ".env", "x.log", "outputs/a/v.pq"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "run.sh").write_text("")
+    (tmp_path / "run.sh").chmod(0o755)
+    (tmp_path / "link").symlink_to("inner")
+    (tmp_path / "out").symlink_to("/tmp")
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    without_git = {file.path for file in read_tree(project)}
+    assert without_git == {"notebooks/a.py", "gone.py", "inner/b.py", "x.log", "run.sh", "link"}
+    git(tmp_path / "inner", "init", "-q")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "gone.py", "link")
+    (tmp_path / "gone.py").unlink()
+    (tmp_path / "untracked.py").write_text("")
+    files = {file.path: file for file in read_tree(project)}
+    assert set(files) == {
+        ".gitignore", "notebooks/a.py", "inner/b.py", "run.sh", "link", "untracked.py",
+    }  # fmt: skip
+    assert files["run.sh"].runs
+    assert files["link"].link == "inner"
+
+
+def test_only_what_changed_is_missing(tmp_path: Path) -> None:
+    """A file that the project or an earlier tree has is copied; its own copy is then the tree's."""
+    server = Project(tmp_path / "server", str(tmp_path / "server" / "data"))
+    here = Project(tmp_path / "here", str(tmp_path / "here" / "data"))
+    for project in (server, here):
+        project.notebooks.mkdir(parents=True)
+        (project.notebooks / "same.py").write_text("same")
+        (project.notebooks / "edited.py").write_text("before")
+    (here.notebooks / "edited.py").write_text("after!")
+    (server.root / "extra").mkdir()
+    (server.notebooks / "removed_here.py").write_text("")
+    earlier, later = tmp_path / "runs" / "1", tmp_path / "runs" / "2"
+    files = read_tree(here)
+    assert lay_out(server, earlier, files, []) == ["notebooks/edited.py"]
+    (earlier / TREE / "notebooks" / "edited.py").write_text("after!")
+    assert lay_out(server, later, files, [earlier]) == []
+    (server.notebooks / "same.py").write_text("edited in place")
+    link_the_rest(server, later, "abc")
+    assert (later / TREE / "notebooks" / "same.py").read_text() == "same"
+    assert sorted(path.name for path in (later / TREE / "notebooks").iterdir()) == [
+        "edited.py", "same.py",
+    ]  # fmt: skip
+    assert (later / TREE / "extra").resolve() == server.root / "extra"
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", ".git/config", "data/x"])
+def test_a_tree_stays_in_its_folder(path: str) -> None:
+    """Names that lead out of it, or to what is the server's own, are refused."""
+    with pytest.raises(RemoteError, match="no file of a working tree"):
+        TreeFile(path, "")
+
+
+def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
+    """A folder that became a link to the project is not written through."""
+    project = Project(tmp_path / "server", str(tmp_path / "data"))
+    (project.root / "inner").mkdir(parents=True)
+    (project.root / "inner" / "a").write_text("theirs")
+    (tmp_path / "run" / TREE).mkdir(parents=True)
+    (tmp_path / "run" / TREE / "inner").symlink_to(project.root / "inner")
+    file = TreeFile("inner/a", hashlib.blake2b(b"theirs", digest_size=32).hexdigest(), 6)
+    with pytest.raises(RemoteError, match="leads out of the tree"):
+        lay_out(project, tmp_path / "run", [file], [])
+
+
+# -- processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "notebooks").mkdir()
+    return Project(tmp_path, str(tmp_path / "data"))
+
+
+def test_asking_twice_starts_once(project: Project) -> None:
+    """The second start is the first one's; what ended has its code."""
+    first = detached.start(project, "0000000a", ["run"], ["run"], tree=False)
+    assert detached.start(project, "0000000a", ["run", "x"], ["x"], tree=False).words == ("run",)
+    assert until(lambda: first.code) == 2
+    assert (first.folder / "log").read_text().count("say which notebooks") == 1
+    for process in detached._started:  # pyright: ignore[reportPrivateUsage]
+        process.wait()
+
+
+def test_what_is_killed_has_ended(project: Project) -> None:
+    """Without an exit code it counts as killed, and so does one that never came to life."""
+    folder = project.make_state_folder(detached.RUNS, "0000000b")
+    (folder / "job.json").write_text('{"shown": [], "started": 0, "tree": false}')
+    found = detached.find(project, "0000000b")
+    assert found.code == 137
+    (folder / "running").write_text(f"{os.getpid()} another start")
+    assert found.code == 137
+    with pytest.raises(RemoteError, match="not the id of a run"):
+        detached.folder_of(project, "../data")
+
+
+def test_what_is_kept_is_bounded(project: Project) -> None:
+    """The newest stay for a week; what was begun and never sent goes too; what runs stays."""
+    now = time.time()
+    for number in range(detached.MOST + 3):
+        folder = project.make_state_folder(detached.RUNS, f"{number:08x}")
+        (folder / "job.json").write_text(f'{{"shown": [], "started": {number}, "tree": true}}')
+    half = project.make_state_folder(detached.RUNS, "000000ff")
+    from research_jobs.runtime import processes
+
+    running = project.state / detached.RUNS / "00000000" / "running"
+    running.write_text(f"{os.getpid()} {processes.start_of(os.getpid())}")
+    assert {path.name for path in detached.removable(project, now)} == {"00000001", "00000002"}
+    later = {path.name for path in detached.removable(project, now + 8 * 86_400)}
+    assert half.name in later
+    assert "00000000" not in later
