@@ -24,6 +24,7 @@ __all__ = [
 
 PROJECT_VARIABLE = "RESEARCH_JOBS_PROJECT"
 STORE_VARIABLE = "RESEARCH_JOBS_STORE"
+SHARED_REPORTS_VARIABLE = "RESEARCH_JOBS_SHARED_REPORTS"  # a URL where machines exchange reports
 REPORTS_VARIABLE = "RESEARCH_JOBS_REPORTS_URL"  # the address of the reports
 UI_VARIABLE = "RESEARCH_JOBS_UI_URL"  # the address of Dagster's UI
 UI_PORT, REPORTS_PORT = 3000, 3001  # what `research-jobs ui` takes when they are free
@@ -61,6 +62,19 @@ class Project:
     def reports(self) -> Path:
         """Path: executed notebooks, pages and the gallery."""
         return (self.aside or self.root) / "reports"
+
+    @property
+    def shared_reports(self) -> str | None:
+        """The URL where machines exchange reports; None for runs that do not count."""
+        name = SHARED_REPORTS_VARIABLE
+        found = os.environ.get(name) or read_variable(self.root / ".env", name)
+        if not found or self.aside is not None:
+            return None
+        if "://" not in found:
+            raise ProjectError(
+                f"{name}: '{found}' is not a URL", hint="Write it as s3://bucket/reports."
+            )
+        return found
 
     @property
     def state(self) -> Path:

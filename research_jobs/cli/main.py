@@ -15,10 +15,17 @@ import keyword
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn, Protocol, cast
 
 import research_jobs
-from research_jobs.errors import ResearchJobsError, did_you_mean, innermost, innermost_line
+from research_jobs.errors import (
+    ProjectError,
+    ResearchJobsError,
+    did_you_mean,
+    innermost,
+    innermost_line,
+)
 from research_jobs.process import gc_paused
 
 __all__ = ["COMMANDS", "main"]
@@ -98,6 +105,9 @@ HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 ELSEWHERE = ("status", "list", "show", "account", "space", "report", "ui", "run", "backfill")
 """The commands that can be given for another machine."""
 
+READS_REPORTS = ("debug", "diff", "lookahead", "report", "rerun", "show", "try", "ui")
+"""The commands that read reports and records, also those of other machines."""
+
 
 class Command(Protocol):
     """What each command's module has."""
@@ -145,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _command(name)
     arguments = _parser(name, command).parse_args(words[1:])
     try:
+        _exchange_reports(name, arguments)
         status = _by_another(arguments, words, hosted=argv is None and name in HOSTED)
         if status is not None:
             return status
@@ -168,6 +179,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         gc.unfreeze()  # for a program that calls us: what the command has set aside
+
+
+def _exchange_reports(name: str, arguments: argparse.Namespace) -> None:
+    """Fetch the reports of the project's other machines, if the command reads some."""
+    from research_jobs.project import find_project
+
+    elsewhere = getattr(arguments, "on", None) is not None
+    if name not in READS_REPORTS or elsewhere or not getattr(arguments, "lineage", True):
+        return  # `show` reads them for --lineage only
+    with suppress(ProjectError):  # the command says so itself
+        project = find_project(arguments.project)
+        if project.shared_reports is not None:
+            from research_jobs.orchestration.execution.gallery import exchange_reports
+            from research_jobs.orchestration.model.catalog import load_catalog
+
+            exchange_reports(load_catalog(project))
 
 
 def _begin_program() -> None:

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,10 @@ from research_jobs.report.templates import render
 __all__ = [
     "GalleryEntry",
     "NotebookCard",
+    "kept_ids",
+    "listed_run",
+    "listed_runs",
+    "place_runs",
     "plain",
     "prune_reports",
     "success_before",
@@ -202,26 +206,44 @@ def _retain(folder: Path, keep: int) -> None:
     _retire(folder, lines, retired)
 
 
+def kept_ids(
+    runs: Sequence[tuple[str, float, str | None]], keep: int, before: float = 0.0
+) -> set[str]:
+    """Which runs of a notebook keep their report: the last ones, and the last of each partition.
+
+    Parameters
+    ----------
+    runs : sequence of (str, float, str or None)
+        Id, start and partition of each, by their start.
+    keep : int
+    before : float
+        Unix time, seconds: the last of a partition goes if it is older.
+    """
+    kept = {name for name, _, _ in runs[max(0, len(runs) - max(keep, 1)) :]}
+    latest = {partition: (name, started) for name, started, partition in runs}
+    kept.update(
+        name
+        for partition, (name, started) in latest.items()
+        if partition is not None and started >= before
+    )
+    return kept
+
+
 def _sorted_out(folder: Path, keep: int, before: float = 0.0) -> tuple[list[bytes], list[Path]]:
     """The lines of the runs whose reports stay, and the folders of the others."""
     lines = (folder / "runs.js").read_bytes().splitlines(keepends=True)
     runs = [(line, run) for line in lines if (run := _parsed(line, _RUN)) is not None]
     runs.sort(key=lambda item: item[1]["started"])
-    latest = {run["partition"]: run for _, run in runs}
-    kept_ids = {run["id"] for _, run in runs[max(0, len(runs) - max(keep, 1)) :]}
-    kept_ids.update(
-        run["id"]
-        for partition, run in latest.items()
-        if partition is not None and run["started"] >= before
-    )
+    times = [(run["id"], run["started"], run["partition"]) for _, run in runs]
+    kept_of = kept_ids(times, keep, before)
     retired = [
         report
         for _, run in runs
-        if run["id"] not in kept_ids
+        if run["id"] not in kept_of
         and (report := folder / RUNS / str(run["id"])).parent == folder / RUNS
         and report.name != ".."
     ]
-    return [line for line, run in runs if run["id"] in kept_ids], retired
+    return [line for line, run in runs if run["id"] in kept_of], retired
 
 
 def _retire(folder: Path, kept: list[bytes], retired: Iterable[Path]) -> None:
@@ -275,6 +297,73 @@ def prune_reports(
         for path in () if dry_run else gone:
             shutil.rmtree(path, ignore_errors=True)
     return found
+
+
+def listed_runs(reports: Path, notebook: str) -> list[dict[str, Any]]:
+    """The lines of a notebook's runs whose reports are kept."""
+    try:
+        lines = (reports / notebook / "runs.js").read_bytes().splitlines(keepends=True)
+    except OSError:
+        return []
+    return [run for line in lines if (run := _parsed(line, _RUN)) is not None]
+
+
+def listed_run(reports: Path, notebook: str, name: str) -> dict[str, Any] | None:
+    """The line of a run, looked for from the end; None if it has none."""
+    try:
+        text = (reports / notebook / "runs.js").read_bytes()
+    except OSError:
+        return None
+    place = text.rfind(f'"id":{json.dumps(name)}'.encode())
+    end = text.find(b"\n", place) + 1
+    return _parsed(text[text.rfind(b"\n", 0, place) + 1 : end], _RUN) if place >= 0 else None
+
+
+def place_runs(
+    reports: Path, notebook: str, runs: Iterable[tuple[Path, dict[str, Any]]], *, keep: int
+) -> list[Path]:
+    """Add runs whose reports another machine made, in the order of all.
+
+    Parameters
+    ----------
+    reports : Path
+        The reports' folder.
+    notebook : str
+    runs : iterable of (Path, dict)
+        A folder on the same file system, which is moved to its place, and its line.
+    keep : int
+        As of `update_gallery`.
+
+    Returns
+    -------
+    list of Path
+        Where they are now.
+    """
+    folder, placed = reports / notebook, list[Path]()
+    with _locked(reports):
+        lines = {run["id"]: run for run in listed_runs(reports, notebook)}
+        for source, run in runs:
+            target = folder / RUNS / run["id"]
+            if run["id"] not in lines:
+                shutil.rmtree(target, ignore_errors=True)  # of one that was killed here
+                source.rename(target)
+                lines[run["id"]] = run
+                placed.append(target)
+        ordered = sorted(lines.values(), key=lambda run: run["started"])
+        text = b"".join(_line(_RUN, run) for run in ordered)
+        write_atomically(folder / "runs.js", text)
+        new = {path.name for path in placed}
+        for run in ordered:
+            if run["id"] in new:
+                picture = next((folder / RUNS / run["id"]).glob("thumbnail.*"), None)
+                report = Report(folder / RUNS / run["id"], thumbnail=picture)
+                kept = _keep_thumbnail(reports, folder, report) if run is ordered[-1] else None
+                line = {"name": notebook} | run | {"thumbnail": kept}
+                _append(reports / DATA, _line(_RAN, line))
+        if placed:
+            _mend(reports)
+            _retain(folder, keep)
+    return placed
 
 
 def success_before(reports: Path, notebook: str, partition: str | None) -> tuple[str, float] | None:

@@ -16,10 +16,12 @@ from s3_server import S3Server
 from users import ROOT, as_user
 
 from research_jobs.protocol import PartitionKey
+from research_jobs.report.mirror import Mirror
+from research_jobs.report.stored import stored_reports
 from research_jobs.store.load import load
 from research_jobs.store.stored import stored_versions
 
-TIMES = 100
+TIMES = int(os.environ.get("PUBLISHES", "200")) // 2
 USERS = (61001, 61002, 61003)
 MACHINE = ROOT / "tests" / "support" / "machine.py"
 
@@ -31,12 +33,17 @@ def test_two_hundred_publishes_of_one_partition(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Runs of two users lose no version, and a third user never reads a mixture of two."""
+    """Runs of two users lose no version and no report; a third never reads a mixture of two."""
     folder = Path(tempfile.mkdtemp(prefix="machines-"))  # pytest closes its own to other users
     request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
     folder.chmod(0o711)
-    url = f"s3://{s3.make_bucket()}/data"
-    environment = s3.environment | {"RESEARCH_JOBS_STORE": url, "PATH": os.environ["PATH"]}
+    bucket = s3.make_bucket()
+    url, shared = f"s3://{bucket}/data", f"s3://{bucket}/reports"
+    environment = s3.environment | {
+        "RESEARCH_JOBS_STORE": url,
+        "RESEARCH_JOBS_SHARED_REPORTS": shared,
+        "PATH": os.environ["PATH"],
+    }
     ended = folder / "ended"
 
     def start(user: int, *arguments: object) -> subprocess.Popen[str]:
@@ -82,3 +89,11 @@ def test_two_hundred_publishes_of_one_partition(
         values.add(x)
     assert len(values) == 2 * TIMES
     assert {int(value.split()[0]) for value in values} == set(USERS[:2])
+
+    reports = Mirror(folder / "reports", shared, keep=30)
+    came = reports.sync()
+    assert len(came) == 30
+    assert {report.outcome.run_id for report in stored_reports(reports.reports, "shared")} <= {
+        version.run_id for version in versions
+    }
+    assert len(list(reports.prune())) == 2 * TIMES - 30

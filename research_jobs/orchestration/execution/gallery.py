@@ -1,10 +1,13 @@
-"""What the page of a notebook says of it, and who may read the pages."""
+"""What the page of a notebook says of it, who may read the pages, and other machines' reports."""
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from research_jobs.errors import StoreError
+from research_jobs.errors import ResearchJobsError, StoreError, innermost_line
 from research_jobs.orchestration.model.addresses import asset_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.provenance.shelf import KEPT
@@ -12,7 +15,12 @@ from research_jobs.report.assets import ASSETS
 from research_jobs.report.gallery import NotebookCard
 from research_jobs.store.sharing import Sharing
 
-__all__ = ["notebook_card", "share_pages"]
+if TYPE_CHECKING:
+    from research_jobs.report.mirror import Mirror
+
+__all__ = ["exchange_reports", "mirror_of", "notebook_card", "send_report", "share_pages"]
+
+logger = logging.getLogger("research_jobs")
 
 
 def notebook_card(catalog: Catalog, entry: Entry) -> NotebookCard:
@@ -59,3 +67,47 @@ def share_pages(catalog: Catalog, report: Path | None = None) -> str | None:
     except OSError as error:
         return f"{reports} cannot be shared with the group '{group}': {error.strerror or error}"
     return None
+
+
+def send_report(catalog: Catalog, report: Path) -> None:
+    """Give a report to the project's other machines, if they exchange reports.
+
+    Raises
+    ------
+    ResearchJobsError, OSError
+    """
+    mirror = mirror_of(catalog)
+    if mirror is not None:
+        mirror.send(report)
+
+
+def exchange_reports(catalog: Catalog) -> None:
+    """Fetch the reports of the project's other machines, if they exchange reports.
+
+    What goes wrong is logged: the reports that are here are there to read.
+    """
+    try:
+        mirror = mirror_of(catalog)
+        for report in mirror.sync(logger.warning) if mirror is not None else ():
+            refused = share_pages(catalog, report)
+            if refused is not None:
+                logger.warning("%s", refused)
+    except (ResearchJobsError, OSError) as error:
+        logger.warning("Reports of other machines may be missing: %s", innermost_line(error))
+
+
+def mirror_of(catalog: Catalog, now: float | None = None) -> Mirror | None:
+    """Where the project's machines exchange reports; None if they do not.
+
+    Raises
+    ------
+    ResearchJobsError
+    """
+    url = catalog.project.shared_reports
+    if url is None:
+        return None
+    from research_jobs.report.mirror import Mirror
+
+    spec = catalog.manifest
+    before = (time.time() if now is None else now) - spec.retention.reports
+    return Mirror(catalog.project.reports, url, spec.reports.keep, before)

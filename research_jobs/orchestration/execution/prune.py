@@ -21,6 +21,7 @@ from research_jobs.errors import PruneError, innermost_line
 from research_jobs.filesystem import folder_bytes, write_atomically
 from research_jobs.orchestration.compat.pruning import can_prune, forgotten_files
 from research_jobs.orchestration.compat.vacuum import vacuum
+from research_jobs.orchestration.execution.gallery import exchange_reports, mirror_of
 from research_jobs.orchestration.execution.leftovers import prune_state
 from research_jobs.orchestration.execution.prune_history import plan_history, prune_history
 from research_jobs.orchestration.model.catalog import Catalog
@@ -113,6 +114,7 @@ def prune(
     with turn(catalog.project, "prune", wait=False) as alone:
         if not alone:
             raise PruneError("another process prunes this project", hint="Wait until it is done.")
+        exchange_reports(catalog)  # a run whose report is kept on another machine stays
         for name, part in _PARTS.items():
             try:
                 found = list(part(site))
@@ -179,6 +181,10 @@ def _reports(site: _Site) -> Iterator[Pruned]:
         dry_run=site.dry_run,
     )
     yield Pruned("reports", len(found), sum(size for _, size in found))
+    mirror = mirror_of(site.catalog, site.now)
+    if mirror is not None:
+        shared = list(mirror.prune(dry_run=site.dry_run))
+        yield Pruned("reports of all machines", len(shared), sum(shared))
 
 
 def _versions(site: _Site) -> Iterator[Pruned]:

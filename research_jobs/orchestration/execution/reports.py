@@ -15,10 +15,10 @@ from typing import Any
 
 import dagster as dg
 
-from research_jobs.errors import PartitionError
+from research_jobs.errors import PartitionError, ResearchJobsError
 from research_jobs.notebook.local_modules import search_path
 from research_jobs.orchestration.execution.delivering import Delivering
-from research_jobs.orchestration.execution.gallery import notebook_card, share_pages
+from research_jobs.orchestration.execution.gallery import notebook_card, send_report, share_pages
 from research_jobs.orchestration.model.addresses import report_link, run_page
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.metadata import Metadata
@@ -123,6 +123,10 @@ def make_run_report(
     refused = share_pages(catalog, report.folder)
     if refused is not None:
         links["report_error"] = dg.MetadataValue.text(refused)
+    try:
+        send_report(catalog, report.folder)
+    except (ResearchJobsError, OSError) as error:
+        logger.warning("%s: other machines do not have the report: %s", entry.name, error)
     return str(report.html), links
 
 

@@ -24,6 +24,7 @@ from research_jobs.manifest.kinds import Kind
 from research_jobs.notify.condition import Condition
 from research_jobs.notify.notifier import Notifier
 from research_jobs.orchestration.compat.daemon import last_ticks
+from research_jobs.orchestration.execution.gallery import exchange_reports
 from research_jobs.orchestration.execution.leftovers import remove_run_folders
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.definition_log import record_switches
@@ -277,6 +278,7 @@ class _History:
         self._mark: object = None
         self._looked_at = 0.0
         self._broken_since: float | None = None
+        self._exchange = threading.Thread()
         self.catalog: Catalog = load_catalog(project)
         self.seen = self._good = Seen()
         self.findings: tuple[Finding, ...] = ()
@@ -334,6 +336,9 @@ class _History:
         record_switches(self._project, instance)
         remove_run_folders(self._project, instance, now)
         account = read_account(instance, catalog, now - DAY_S, now)
+        if not self._exchange.is_alive():  # by itself: a service that hangs delays no alert
+            self._exchange = threading.Thread(target=exchange_reports, args=(catalog,), daemon=True)
+            self._exchange.start()
         write_morning_page(catalog, overview, account)
         # One that failed has not recovered while it runs again.
         active = {
