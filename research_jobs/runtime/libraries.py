@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.machinery import PathFinder
 from typing import Any, TypeAlias
 
 from research_jobs.runtime import figures, reading
+from research_jobs.runtime.after_import import AfterImport
 from research_jobs.runtime.browsers import adapt_plotly, adapt_webbrowser, replace_attribute
 from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.display import (
@@ -61,7 +61,8 @@ def open_display(recorder: Recorder) -> Generator[Display]:
         replace_attribute(undo, figures, "publish", shown.publish if recorder.active else None)
         _tell_imported(environment)
         reading.watch_open(undo)
-        hook = _ImportHook(_adapters(shown, undo))
+        adapters = _adapters(shown, undo)
+        hook = AfterImport(adapters.__contains__, lambda module: adapters[module.__name__](module))
         sys.meta_path.insert(0, hook)  # pyright: ignore[reportArgumentType]
         undo.callback(_remove, hook)
         yield shown
@@ -135,42 +136,6 @@ def _restore_variable(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _remove(hook: _ImportHook) -> None:
+def _remove(hook: AfterImport) -> None:
     if hook in sys.meta_path:
         sys.meta_path.remove(hook)  # pyright: ignore[reportArgumentType]
-
-
-class _ImportHook:
-    """Adapts a library when it is first imported."""
-
-    def __init__(self, adapters: dict[str, _Adapter]) -> None:
-        self._adapters = adapters
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname not in self._adapters:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        loader = _Loader(spec.loader, self._adapters[fullname])
-        spec.loader = loader  # pyright: ignore[reportAttributeAccessIssue]
-        return spec
-
-
-class _Loader:
-    """A module's own loader, with an action for when it has loaded."""
-
-    def __init__(self, loader: Any, adapt: _Adapter) -> None:
-        self._loader = loader
-        self._adapt = adapt
-
-    def create_module(self, spec: Any) -> Any:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        self._loader.exec_module(module)
-        module.__loader__ = module.__spec__.loader = self._loader
-        self._adapt(module)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)

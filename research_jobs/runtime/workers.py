@@ -11,7 +11,6 @@ Standard library only, Python 3.10 and later.
 
 from __future__ import annotations
 
-import importlib.machinery
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from research_jobs.runtime.after_import import AfterImport
 from research_jobs.runtime.fresh import modules_since_preload
 
 __all__ = ["WORKER_VARIABLE", "become_main", "remember_helpers"]
@@ -62,7 +62,7 @@ def become_main(module: ModuleType, refusals: int) -> None:
     for helper in (*_preloaded, *(found for _name, found in modules_since_preload())):
         if _is_helper(helper.__name__):
             adapt(helper)
-    sys.meta_path.insert(0, _Watcher(adapt))
+    sys.meta_path.insert(0, AfterImport(_is_helper, adapt))
 
 
 def _is_helper(name: str) -> bool:
@@ -135,32 +135,3 @@ class _Adapter:
             return data
 
         return by_value
-
-
-class _Watcher:
-    """Adapts such modules as soon as they are imported.
-
-    Parameters
-    ----------
-    adapt : callable
-    """
-
-    def __init__(self, adapt: _Adapter) -> None:
-        self._adapt = adapt
-
-    def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if not _is_helper(fullname):
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            self._adapt(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
