@@ -14,13 +14,12 @@ import json
 import os
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import make_folder
@@ -35,11 +34,11 @@ from research_jobs.report.mail_order import MailOrder
 from research_jobs.report.outputs import warm_up
 from research_jobs.report.templates import compile_templates
 from research_jobs.report.whole import Published
+from research_jobs.runtime.channel import receive_frame, send_frame
 from research_jobs.runtime.processes import name_process
 
 __all__ = ["serve"]
 
-LENGTH = struct.Struct("!I")
 # A copy that took less than this for a report, seconds of CPU time, may make another.
 MODEST = 0.5
 
@@ -91,19 +90,18 @@ def _make_reports(orders: socket.socket) -> NoReturn:
         os.dup2(null, 2)
         # An exception that a library swallows may be a judgement that was not made.
         sys.unraisablehook = lambda _: os._exit(1)
-        with orders.makefile("rb") as file:
-            while _make_one(orders, file):
-                gc.collect()
+        while _make_one(orders):
+            gc.collect()
     finally:
         os._exit(0)
 
 
-def _make_one(orders: socket.socket, file: BinaryIO) -> bool:
+def _make_one(orders: socket.socket) -> bool:
     """Make one report; whether this process may make another."""
-    length = file.read(LENGTH.size)
-    if len(length) < LENGTH.size:
+    payload = receive_frame(orders)
+    if payload is None:
         return False
-    order = json.loads(file.read(*LENGTH.unpack(length)))
+    order = json.loads(payload)
     again = False
     with _ends_with(orders), limited(Limits(**order["limits"])) as spent:
         try:
@@ -112,8 +110,7 @@ def _make_one(orders: socket.socket, file: BinaryIO) -> bool:
         except BaseException as error:  # noqa: BLE001 - whatever it is, the run worker writes a page
             kind = "" if isinstance(error, ResearchJobsError) else f"{type(error).__name__}: "
             answer = {"error": f"{kind}{error}"[:500]}
-    payload = json.dumps({**answer, "again": again}).encode()
-    orders.sendall(LENGTH.pack(len(payload)) + payload)
+    send_frame(orders, json.dumps({**answer, "again": again}).encode())
     return again
 
 

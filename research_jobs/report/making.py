@@ -28,12 +28,14 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.outcome import to_json
 from research_jobs.process import hands_down
 from research_jobs.project import Project
+from research_jobs.protocol import ProtocolError
 from research_jobs.provenance.assembling import RunFacts
 from research_jobs.report.header import ReportHeader
 from research_jobs.report.layout import Report
 from research_jobs.report.limits import Limits
 from research_jobs.report.mail_order import Mailed, MailOrder
 from research_jobs.report.whole import Published
+from research_jobs.runtime.channel import FrameReader, send_frame
 from research_jobs.runtime.processes import wait_or_kill
 
 __all__ = [
@@ -55,7 +57,6 @@ AFTER_CANCEL = 3.0
 SLACK = 5.0
 # Arrow reserves more than it uses.
 COMPARING = Limits(memory_bytes=8 << 30)
-LENGTH = 4
 ANSWER_LIMIT = 64 * 1024
 _THUMBNAILS = ("thumbnail.png", "thumbnail.jpg", "thumbnail.svg", "thumbnail.js")
 _ROOT = str(Path(__file__).parents[2])
@@ -244,7 +245,7 @@ def _answer(message: bytes, woken: socket.socket, limits: Limits) -> dict[str, A
         copy, used = _maker.take()
         answer: Any = None
         try:
-            copy.sendall(len(message).to_bytes(LENGTH) + message)
+            send_frame(copy, message)
             answer = json.loads(_receive(copy, woken, limits.seconds + SLACK))
         except ValueError:
             pass
@@ -275,14 +276,9 @@ def _receive(reply: socket.socket, woken: socket.socket, seconds: float) -> byte
     poller.register(reply, select.POLLIN)
     poller.register(woken, select.POLLIN)
     deadline = time.monotonic() + seconds
-    payload = bytearray()
+    reader = FrameReader(reply, ANSWER_LIMIT)
     stopped = False
     while True:
-        length = int.from_bytes(payload[:LENGTH]) if len(payload) >= LENGTH else 0
-        if length > ANSWER_LIMIT:
-            raise _LostError(f"its process answered with {length:,} bytes")
-        if length and len(payload) >= LENGTH + length:
-            return bytes(payload[LENGTH : LENGTH + length])
         left = max(0.0, deadline - time.monotonic())
         ready = {descriptor for descriptor, _ in poller.poll(left * 1000)}
         if not ready:
@@ -293,10 +289,14 @@ def _receive(reply: socket.socket, woken: socket.socket, seconds: float) -> byte
             stopped = True
             deadline = min(deadline, time.monotonic() + AFTER_CANCEL)
         if reply.fileno() in ready:
-            chunk = reply.recv(ANSWER_LIMIT)
-            if not chunk:
+            try:
+                for payload in reader.read():
+                    return payload
+            except ProtocolError as error:
+                if not reader.closed:
+                    raise _LostError(f"its process answered with a {error}") from None
+            if reader.closed:
                 return b""
-            payload += chunk
 
 
 def _report_of(order: ReportOrder, answer: dict[str, Any]) -> Report:

@@ -154,10 +154,13 @@ class FrameReader:
     ----------
     sock : socket
         A stream socket.
+    limit : int
+        Of one frame's payload, bytes.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limit: int = FRAME_LIMIT) -> None:
         self._sock = sock
+        self._limit = limit
         self._buffer = bytearray()
         self.closed = False
 
@@ -186,16 +189,11 @@ class FrameReader:
             self._buffer.clear()
             raise ProtocolError(f"frame cut short after {cut} bytes")
 
-    @property
-    def pending(self) -> int:
-        """int: bytes of an incomplete frame."""
-        return len(self._buffer)
-
     def _frames(self) -> Iterator[bytes]:
         while len(self._buffer) >= HEADER.size:
             (size,) = HEADER.unpack_from(self._buffer)
-            if size > FRAME_LIMIT:
-                raise ProtocolError(f"frame of {size} bytes; the limit is {FRAME_LIMIT}")
+            if size > self._limit:
+                raise ProtocolError(f"frame of {size} bytes; the limit is {self._limit}")
             end = HEADER.size + size
             if len(self._buffer) < end:
                 return

@@ -299,8 +299,8 @@ def test_an_answer_that_is_too_large():
     ours, theirs = socket.socketpair()
     waker, woken = socket.socketpair()
     with ours, theirs, waker, woken:
-        theirs.sendall((making.ANSWER_LIMIT + 1).to_bytes(making.LENGTH))
-        with pytest.raises(making._LostError, match="65,537 bytes"):
+        theirs.sendall((making.ANSWER_LIMIT + 1).to_bytes(4))
+        with pytest.raises(making._LostError, match="65537 bytes"):
             making._receive(ours, woken, 20)
 
 
