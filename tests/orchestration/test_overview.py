@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
+from past import Past
+from sqlalchemy.engine import Engine
 
-from research_jobs.orchestration.model.catalog import load_catalog
-from research_jobs.orchestration.operations.history import Memory, RunningSchedule
+from research_jobs.orchestration.model.catalog import Catalog, load_catalog
+from research_jobs.orchestration.operations import overview
+from research_jobs.orchestration.operations.history import (
+    Memory,
+    RunningSchedule,
+    read_statuses,
+)
 from research_jobs.orchestration.operations.overview import (
     Attention,
     NotebookLine,
@@ -196,3 +205,62 @@ def test_a_look_with_memory_sees_the_same(any_lab) -> None:
     wipe()
     (mine, _), (theirs, _) = look(memory).notebooks, look().notebooks
     assert mine.partitions == theirs.partitions
+
+
+# --- what a look costs ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The statements that databases are sent meanwhile."""
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    sa.event.remove(Engine, "before_cursor_execute", note)
+
+
+def _many(lab, count: int) -> Catalog:
+    """Notebooks with a past; every other one has partitions."""
+    daily = "partitions: {by: day, start: 2026-01-01, end: 2026-01-02, parameter: day}"
+    lines = [f"  n{number}: {{{daily if number % 2 else ''}}}\n" for number in range(count)]
+    text = f"{DAY}x = 1\n"
+    lab.write({f"n{number}": text for number in range(count)}, "notebooks:\n" + "".join(lines))
+    catalog = load_catalog(lab.project)
+    past = Past(lab.instance, catalog)
+    for number in range(count):
+        partition = "2026-01-01" if number % 2 else None
+        past.run(NOW.timestamp() - 5000 + 100 * number, {f"n{number}": "1"}, partition=partition)
+    return catalog
+
+
+def test_statements_do_not_grow_with_notebooks(lab, statements) -> None:
+    """A look at eight notebooks, and at their statuses, asks as often as one at four."""
+    sent: list[list[int]] = []
+    for count in (4, 8):
+        counts: list[int] = []
+        catalog = _many(lab, count)
+        for read in (
+            lambda catalog: read_overview(lab.instance, catalog, NOW, NOW - timedelta(days=1)),
+            lambda catalog: read_statuses(lab.instance, catalog, catalog),
+        ):
+            read(catalog)  # what is asked once
+            statements.clear()
+            read(catalog)
+            counts.append(len(statements))
+        sent.append(counts)
+    assert sent[0] == sent[1]
+
+
+def test_the_last_run_is_known_however_many_ran_since(lab, monkeypatch) -> None:
+    """A notebook that is not among the last runs of all shows its last; those are counted."""
+    monkeypatch.setattr(overview, "RUNS_LOOKED_AT", 2)
+    catalog = _many(lab, 4)
+    seen = read_overview(lab.instance, catalog, NOW, NOW - timedelta(days=1))
+    assert [line.state for line in seen.notebooks] == [State.SUCCEEDED] * 4
+    assert all(line.last.run_id for line in seen.notebooks)
+    assert seen.since.timestamp() == pytest.approx(NOW.timestamp() - 5000 + 200)
+    assert seen.ended == {State.SUCCEEDED: 2}

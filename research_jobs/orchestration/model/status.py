@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from research_jobs.orchestration.compat.many_assets import PartitionEvents, partition_events
+
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
@@ -76,6 +78,7 @@ def partition_status(
     keys: Sequence[str],
     *,
     stored: frozenset[str] | None = None,
+    events: PartitionEvents | None = None,
 ) -> PartitionStatus:
     """What became of some partitions of an asset.
 
@@ -87,6 +90,8 @@ def partition_status(
     stored : frozenset of str, optional
         The partitions that have outputs in the store, where that is known. One that the instance
         knows as made and that is not there (the notebook was partitioned in another way) is not.
+    events : PartitionEvents, optional
+        What the instance knows of this asset's, for whoever asks about many assets.
 
     Returns
     -------
@@ -99,9 +104,9 @@ def partition_status(
     """
     wanted = tuple(str(key) for key in keys)
     inside = set(wanted)
-    attempts = _attempts(instance, asset)
+    known = events or partition_events(instance, [asset])[asset]
+    made, attempts = known.made, known.attempts
     failed, in_progress, idle = _endings(instance, attempts, inside)
-    made = instance.get_materialized_partitions(asset)
     with_data = frozenset(made & inside if stored is None else made & inside & stored)
     materialized = with_data - failed - in_progress
     # Those that failed too: Dagster knows of a run that failed, and not for which partitions.
@@ -115,15 +120,6 @@ def partition_status(
         skipped=skipped | (idle - materialized),
         with_data=with_data,
         ever=bool(made or attempts),
-    )
-
-
-def _attempts(instance: DagsterInstance, asset: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
-    """Partitions whose last attempt made nothing (yet): its run, and its event's number."""
-    # Dagster's cache of statuses is built from this query; there is no public one.
-    storage = instance.event_log_storage
-    return storage.get_latest_asset_partition_materialization_attempts_without_materializations(
-        asset
     )
 
 

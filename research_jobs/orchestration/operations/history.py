@@ -18,6 +18,11 @@ from research_jobs.orchestration.compat.assets import (
     PARTITION_NAME_TAG,
 )
 from research_jobs.orchestration.compat.instance import cron_ticks
+from research_jobs.orchestration.compat.many_assets import (
+    PartitionEvents,
+    last_materializations,
+    partition_events,
+)
 from research_jobs.orchestration.definitions.jobs import NOTEBOOK_JOBS, op_names
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.causes import run_failure_line
@@ -35,6 +40,7 @@ __all__ = [
     "next_ticks",
     "read_histories",
     "read_history",
+    "read_partition_events",
     "read_partitions",
     "read_statuses",
     "running_schedules",
@@ -53,7 +59,6 @@ _GOING = {
 _RANGE_TAGS = (ASSET_PARTITION_RANGE_START_TAG, ASSET_PARTITION_RANGE_END_TAG)
 RUNS_LOOKED_AT = 300
 SKIPS_LOOKED_AT = 100
-CLOCKS_DIFFER_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ def read_statuses(
 ) -> dict[str, Status]:
     """The status of each notebook, by name.
 
-    The cost is a query for all assets, one for their last runs, and one for each run that did
-    not succeed as a whole.
+    The cost is a query for all assets, one for their last runs, two for their partitions, and one
+    for each run that did not succeed as a whole.
     """
     wanted = list(entries)
     records = {
@@ -91,6 +96,7 @@ def read_statuses(
     records_of_runs = instance.get_run_records(RunsFilter(run_ids=ids)) if ids else []
     runs = {record.dagster_run.run_id: record for record in records_of_runs}
     endings = _Endings(instance, catalog)
+    events = read_partition_events(instance, catalog, wanted)
     statuses: dict[str, Status] = {}
     for entry in wanted:
         record = records.get(catalog.names.key(entry.name))
@@ -104,7 +110,7 @@ def read_statuses(
             outcome = endings.of(run, entry, made)
         partitions = None
         with suppress(PartitionError):
-            partitions = read_partitions(instance, catalog, entry)
+            partitions = read_partitions(instance, catalog, entry, events=events.get(entry.name))
         statuses[entry.name] = Status(outcome, partitions)
     return statuses
 
@@ -128,10 +134,13 @@ def read_histories(
     *,
     limit: int,
     looked_at: int = RUNS_LOOKED_AT,
+    recent: Sequence[RunRecord] | None = None,
     since: float | None = None,
     memory: Memory | None = None,
 ) -> dict[str, list[Outcome]]:
     """The last runs of each notebook by name, newest first.
+
+    One that is not among the last runs of all has its last one.
 
     Parameters
     ----------
@@ -142,6 +151,8 @@ def read_histories(
         Runs of each.
     looked_at : int
         Among how many of the last runs of all.
+    recent : sequence of RunRecord, optional
+        Those, where they have been read.
     since : float, optional
         Unix time, seconds: runs from then on are there although they are more than `limit`.
     memory : Memory, optional
@@ -149,23 +160,38 @@ def read_histories(
     """
     wanted = list(entries)
     endings = _Endings(instance, catalog)
-    runs = _runs_of(instance, catalog, wanted, looked_at)
+    if recent is None:
+        recent = instance.get_run_records(limit=looked_at)
+    runs = _runs_of(instance, catalog, wanted, recent)
     known = memory.outcomes if memory is not None else {}
-    kept: dict[tuple[str, str], Outcome] = {}
-    histories: dict[str, list[Outcome]] = {}
-    for entry in wanted:
-        theirs = [
+    theirs = {
+        entry.name: [
             record
             for number, record in enumerate(runs[entry.name])
             if number < limit
             or (since is not None and record.create_timestamp.timestamp() >= since)
         ]
-        new = [run for run in theirs if (run.dagster_run.run_id, entry.name) not in known]
-        made = endings.materializations(entry, new)
+        for entry in wanted
+    }
+    keys = {entry.name: catalog.names.key(entry.name) for entry in wanted}
+    made = last_materializations(
+        instance,
+        {
+            (record.dagster_run.run_id, keys[name])
+            for name, records in theirs.items()
+            for record in records
+            if (record.dagster_run.run_id, name) not in known
+        },
+    )
+    kept: dict[tuple[str, str], Outcome] = {}
+    histories: dict[str, list[Outcome]] = {}
+    for entry in wanted:
         histories[entry.name] = []
-        for record in theirs:
+        for record in theirs[entry.name]:
             run_id = record.dagster_run.run_id
-            outcome = known.get((run_id, entry.name)) or endings.of(record, entry, made.get(run_id))
+            outcome = known.get((run_id, entry.name)) or endings.of(
+                record, entry, made.get((run_id, keys[entry.name]))
+            )
             histories[entry.name].append(outcome)
             if record.dagster_run.is_finished:
                 kept[run_id, entry.name] = outcome
@@ -193,12 +219,18 @@ class Memory:
 
 
 def _runs_of(
-    instance: dg.DagsterInstance, catalog: Catalog, entries: Iterable[Entry], looked_at: int
+    instance: dg.DagsterInstance,
+    catalog: Catalog,
+    entries: Iterable[Entry],
+    recent: Iterable[RunRecord],
 ) -> dict[str, list[RunRecord]]:
-    """Among the last runs of all, those of each notebook by name, newest first."""
+    """Among the last runs of all, those of each notebook by name, newest first.
+
+    A notebook that has none among them has its last one: thousands run in a day.
+    """
     names = {catalog.names.key(entry.name): entry.name for entry in entries}
     runs: dict[str, list[RunRecord]] = {name: [] for name in names.values()}
-    for record in instance.get_run_records(limit=looked_at):
+    for record in recent:
         run = record.dagster_run
         # Without a selection it is a run of all, or of another job that runs no notebooks.
         selected = run.asset_selection
@@ -206,6 +238,15 @@ def _runs_of(
             continue
         for key in names if selected is None else selected & names.keys():
             runs[names[key]].append(record)
+    absent = [key for key, name in names.items() if not runs[name]]
+    assets = [record.asset_entry for record in instance.get_asset_records(absent)]
+    last = {asset.asset_key: asset.last_run_id for asset in assets if asset.last_run_id}
+    records = (
+        instance.get_run_records(RunsFilter(run_ids=sorted(set(last.values())))) if last else ()
+    )
+    found = {record.dagster_run.run_id: record for record in records}
+    for key, run_id in last.items():
+        runs[names[key]] += [found[run_id]] if run_id in found else []
     return runs
 
 
@@ -218,22 +259,6 @@ class _Endings:
         self._ops = op_names(catalog.entries)
         self._known: dict[str, tuple[dict[str, Outcome | None], str | None]] = {}
         self._skips: dict[str, dict[str, Outcome]] = {}
-
-    def materializations(
-        self, entry: Entry, runs: Sequence[RunRecord]
-    ) -> dict[str, dg.AssetMaterialization]:
-        """What runs, newest first, made of a notebook, by run ID."""
-        if not runs:
-            return {}
-        # A run's events come after it was created, by the clock of the database.
-        began = runs[-1].create_timestamp.timestamp() - CLOCKS_DIFFER_S
-        records = self._instance.fetch_materializations(
-            dg.AssetRecordsFilter(
-                asset_key=self._catalog.names.key(entry.name), after_timestamp=began
-            ),
-            limit=RUNS_LOOKED_AT,
-        ).records
-        return {record.run_id: made for record in records if (made := record.asset_materialization)}
 
     def of(self, record: RunRecord, entry: Entry, made: dg.AssetMaterialization | None) -> Outcome:
         """What became of a notebook in a run, and of its last partition that was made there."""
@@ -337,6 +362,7 @@ def read_partitions(
     *,
     history: Sequence[Outcome] = (),
     memory: Memory | None = None,
+    events: PartitionEvents | None = None,
 ) -> PartitionStatus | None:
     """What became of a notebook's partitions; None where it has none.
 
@@ -349,6 +375,8 @@ def read_partitions(
         Of its last runs.
     memory : Memory, optional
         Of the reading before, which is right while nothing has run or been recorded since.
+    events : PartitionEvents, optional
+        What the instance knows of its partitions, for whoever reads those of many.
 
     Raises
     ------
@@ -362,28 +390,24 @@ def read_partitions(
         keys = tuple(str(key) for key in definition.get_partition_keys())
     stored = stored_keys(catalog.project.store, entry)
     key = catalog.names.key(entry.name)
-    if memory is None:
-        return partition_status(instance, key, keys, stored=stored)
-    state = keys, stored, _recorded(instance, key, history)
-    before = memory.partitions.get(entry.name)
+    known = events or partition_events(instance, [key])[key]
+    # A partition that was skipped shows in the history.
+    state = keys, stored, known, tuple((outcome.run_id, outcome.state) for outcome in history)
+    before = memory.partitions.get(entry.name) if memory is not None else None
     if before is not None and before[0] == state:
         return before[1]
-    status = partition_status(instance, key, keys, stored=stored)
-    if not status.in_progress:  # how those end may change nothing else
+    status = partition_status(instance, key, keys, stored=stored, events=known)
+    if memory is not None and not status.in_progress:  # how those end may change nothing else
         memory.partitions[entry.name] = state, status
     return status
 
 
-def _recorded(
-    instance: dg.DagsterInstance, key: dg.AssetKey, history: Sequence[Outcome]
-) -> tuple[object, ...]:
-    """What changes when an asset's partitions do: by runs, by a record or a wipe in the UI."""
-    events: list[object] = []
-    for record in instance.get_asset_records([key]):
-        asset = record.asset_entry
-        last = asset.last_materialization_record
-        events += [last.storage_id if last else None, asset.asset_details]
-    return (*events, *((outcome.run_id, outcome.state) for outcome in history))
+def read_partition_events(
+    instance: dg.DagsterInstance, catalog: Catalog, entries: Iterable[Entry]
+) -> dict[str, PartitionEvents]:
+    """What the instance knows of the partitions of notebooks that have some, by name."""
+    keys = {catalog.names.key(entry.name): entry.name for entry in entries if entry.partitioned}
+    return {keys[key]: events for key, events in partition_events(instance, keys).items()}
 
 
 @dataclass(frozen=True)

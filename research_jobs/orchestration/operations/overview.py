@@ -25,6 +25,7 @@ from research_jobs.orchestration.operations.history import (
     Memory,
     RunningSchedule,
     read_histories,
+    read_partition_events,
     read_partitions,
     running_schedules,
     state_of,
@@ -173,20 +174,19 @@ def read_overview(
     instance : DagsterInstance
     catalog : Catalog
     now, since : datetime
-        With a time zone. Endings from `since` on are counted.
+        With a time zone. Endings from `since` on are counted, among the last runs of all: where
+        there were more, the overview's `since` is later.
     memory : Memory, optional
         Of the look before, which makes this one cheaper.
     """
+    recent = instance.get_run_records(limit=RUNS_LOOKED_AT)
+    if len(recent) == RUNS_LOOKED_AT:  # what was before is not counted, and not said to be
+        since = max(since, recent[-1].create_timestamp.astimezone(since.tzinfo))
     start = since.timestamp()
     histories = read_histories(
-        instance,
-        catalog,
-        catalog,
-        limit=STRIP,
-        looked_at=RUNS_LOOKED_AT,
-        since=start,
-        memory=memory,
+        instance, catalog, catalog, limit=STRIP, recent=recent, since=start, memory=memory
     )
+    events = read_partition_events(instance, catalog, catalog)
     schedules = running_schedules(instance, catalog)
     ticks = ticks_of(schedules, now)
     used_by = _used_by(catalog)
@@ -197,7 +197,10 @@ def read_overview(
         last = history[0] if history else Outcome(State.NEVER_RUN, notebook=entry.name)
         error, partitions = entry.error, None
         try:
-            partitions = read_partitions(instance, catalog, entry, history=history, memory=memory)
+            partitions = read_partitions(
+                instance, catalog, entry,
+                history=history, memory=memory, events=events.get(entry.name),
+            )  # fmt: skip
         except PartitionError as wrong:
             error = error or wrong
         if error is not None:
