@@ -3,7 +3,8 @@
 Dagster's SQLite storage makes an engine, opens the file, writes one row and closes the file again,
 whereupon SQLite folds its write-ahead log back: 5 ms for an event and 12 ms for a
 materialisation, of which a step has about eight. Over a connection that stays open the same
-statements take 0.8 and 2.6 ms. Postgres, too, gets a new connection for every statement.
+statements take 0.8 and 2.6 ms. (Postgres, too, gets a new connection for every statement; of that
+`engines` takes care.)
 
 While a run lasts, the run worker keeps its connections, and what it has once seen of the database's
 tables and columns. Everything else is Dagster's own: the statements, the transactions, the lock,
@@ -20,8 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
@@ -37,8 +37,9 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.sql import create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
+from research_jobs.orchestration.compat.engines import share_engine
 from research_jobs.orchestration.compat.outages import wait_for_server
 
 if TYPE_CHECKING:
@@ -46,10 +47,8 @@ if TYPE_CHECKING:
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from sqlalchemy.engine import Connection, Engine
 
-__all__ = ["hand_over_slot", "held_postgres", "held_sqlite", "lacks", "runs_in_turn"]
+__all__ = ["hand_over_slot", "held_sqlite", "keep_postgres", "lacks", "runs_in_turn"]
 
-# An idle connection may be cut by what lies between, so it is tried before use, and renewed.
-POSTGRES_RECYCLE_S = 300
 # How long a writer waits for another process that holds the file, as in Dagster.
 SQLITE_TIMEOUT_S = 30
 # Other processes that want to write wait for it, and do not mind this long.
@@ -252,33 +251,8 @@ def _remember_schema(storage: Any) -> None:
         setattr(storage, name, ask)
 
 
-@contextmanager
-def held_postgres(storage: Any) -> Generator[None]:
-    make: Any = sa.create_engine
-    with suppress(ImportError):  # before 0.29 engines were made without tokens
-        from dagster_postgres.utils import create_pg_engine
-
-        make = partial(create_pg_engine, token_provider=storage._token_provider)
-    opens: Engine = storage._engine
-    if not isinstance(opens.pool, NullPool):  # it keeps connections already, as the host's do
-        yield
-        return
-    query = opens.url.query.get("options")
-    held = make(
-        storage.postgres_url,
-        isolation_level="AUTOCOMMIT",
-        poolclass=QueuePool,
-        pool_size=2,
-        max_overflow=30,
-        pool_pre_ping=True,
-        pool_recycle=POSTGRES_RECYCLE_S,
-        **({"connect_args": {"options": query}} if query else {}),
-    )
-    wait_for_server(held)
-    storage._engine = held
-    try:
-        yield
-    finally:
-        if storage._engine is held:
-            storage._engine = opens
-        held.dispose()
+def keep_postgres(storage: Any) -> None:
+    engine = storage._engine
+    share_engine(storage)
+    if storage._engine is not engine:
+        wait_for_server(storage._engine)

@@ -23,6 +23,7 @@ def held_connections(
 ) -> AbstractContextManager[None]:
     """Within this context, keep the connections to the instance's event log open.
 
+    On Postgres they stay open after it as well, in the engine that the process's storages share.
     Storages other than Dagster's own for SQLite and Postgres are left as they are.
 
     Parameters
@@ -48,7 +49,8 @@ def held_connections(
         return nullcontext()
     if sqlite:
         return connections.held_sqlite(storage, one_transaction=one_transaction)
-    return connections.held_postgres(storage)
+    connections.keep_postgres(storage)
+    return nullcontext()
 
 
 def hand_over_slot(
