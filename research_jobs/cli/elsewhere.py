@@ -16,7 +16,7 @@ from research_jobs.manifest import load_manifest
 from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.project import Project, find_project
 from research_jobs.remote.remotes import find_remote
-from research_jobs.remote.running import report_there, run_there, tunnel
+from research_jobs.remote.running import kernel_there, report_there, run_there, tunnel
 
 __all__ = ["run_elsewhere"]
 
@@ -42,8 +42,10 @@ def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     there = list(_without(words, "--on"))
     if words[0] in ("run", "backfill") and not arguments.dry_run:
         return _run(project, name, spec, there, arguments)
+    if words[0] == "debug" and arguments.kernel:
+        return _kernel(name, spec, there)
     if words[0] == "report" and (arguments.open or arguments.standalone is not None):
-        there = [word for word in _without(there, "--standalone") if word != "--open"]
+        there = [word for word in _without(there, "--standalone") if not _is(word, "--open")]
         return _report(name, spec, there, arguments)
     return run_there(name, spec, there)
 
@@ -52,10 +54,16 @@ def _without(words: Sequence[str], option: str) -> Iterator[str]:
     """Words without an option and its value."""
     rest = iter(words)
     for word in rest:
-        if word == option:
-            next(rest, None)
-        elif not word.startswith(f"{option}="):
+        if not _is(word, option):
             yield word
+        elif "=" not in word:
+            next(rest, None)
+
+
+def _is(word: str, option: str) -> bool:
+    """Whether a word is an option, or the beginning of it that argparse has found unambiguous."""
+    name = word.partition("=")[0]
+    return len(name) > 2 and option.startswith(name)
 
 
 def _run(
@@ -68,9 +76,10 @@ def _run(
     from research_jobs.cli.attach import follow
     from research_jobs.remote.runs import new_run, refuse_other_code
 
-    shown = [word for word in _without(words, "--project") if word != "--open"]
+    shown = list(_without(words, "--project"))
     publishes = words[0] == "backfill" or arguments.publish
-    there = [word for word in shown if word not in ("--publish", "--no-host")]
+    ours = ("--publish", "--open", "--no-host")
+    there = [word for word in shown if not any(_is(word, option) for option in ours)]
     if not publishes:
         refused = [f"--{one}" for one in _PUBLISHING if getattr(arguments, one.replace("-", "_"))]
         if refused or not arguments.notebooks:
@@ -107,6 +116,18 @@ def _report(
 
         open_page(target)
     return 0
+
+
+def _kernel(name: str, spec: RemoteSpec, words: Sequence[str]) -> int:
+    from research_jobs.cli.ui import choose_port
+
+    def choose(port: int) -> int:
+        return choose_port("127.0.0.1", None, port)
+
+    try:
+        return kernel_there(name, spec, words, choose, partial(print, flush=True))
+    except KeyboardInterrupt:
+        return 0
 
 
 def _ui(name: str, spec: RemoteSpec, arguments: argparse.Namespace) -> int:

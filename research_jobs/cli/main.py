@@ -102,7 +102,18 @@ HIDDEN = {"remote-serve": "answer another machine's research-jobs, which calls t
 HOSTED = ("run", "backfill", "try", "rerun", "lookahead")
 """The commands that a host runs, where there is one."""
 
-ELSEWHERE = ("status", "list", "show", "account", "space", "report", "ui", "run", "backfill")
+ELSEWHERE = (
+    "status",
+    "list",
+    "show",
+    "account",
+    "space",
+    "report",
+    "ui",
+    "run",
+    "backfill",
+    "debug",
+)
 """The commands that can be given for another machine."""
 
 READS_REPORTS = ("debug", "diff", "lookahead", "report", "rerun", "show", "try", "ui")

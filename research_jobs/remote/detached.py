@@ -30,10 +30,21 @@ from research_jobs.filesystem import make_folder, write_atomically
 from research_jobs.process import handling
 from research_jobs.project import PROJECT_VARIABLE, STORE_VARIABLE, Project
 from research_jobs.remote.frames import BLOCK
-from research_jobs.remote.worktree import TREE
+from research_jobs.remote.worktree import EARLIER, TREE
 from research_jobs.runtime import processes
 
-__all__ = ["PAGES", "RESULT", "RUNS", "Detached", "find", "folder_of", "kept", "removable", "start"]
+__all__ = [
+    "PAGES",
+    "RESULT",
+    "RUNS",
+    "Detached",
+    "find",
+    "folder_of",
+    "kept",
+    "removable",
+    "start",
+    "tidy",
+]
 
 RUNS = "remote"
 """The folder of the state, of both sides: what runs for another one, and what was seen there."""
@@ -263,6 +274,15 @@ def find(project: Project, run: str | None) -> Detached:
         f"several runs begin with '{run}'" if found else what,
         hint=f"There are: {known}" if known else None,
     )
+
+
+def tidy(project: Project) -> None:
+    """Remove what nobody needs any more; of the trees, all but those that the next one may use."""
+    for folder in list(removable(project, time.time())):
+        shutil.rmtree(folder, ignore_errors=True)
+    for one in [one for one in kept(project) if one.tree][EARLIER:]:
+        if one.code is not None:
+            shutil.rmtree(one.folder / TREE, ignore_errors=True)
 
 
 def removable(project: Project, now: float) -> Iterator[Path]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import IO
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import IO, BinaryIO, cast
 
 from research_jobs.errors import RemoteError
 from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.remote.connection import ssh_command
 
-__all__ = ["report_there", "run_there", "tunnel"]
+__all__ = ["kernel_there", "report_there", "run_there", "tunnel"]
 
 _BEGIN = "-- research_jobs report --"
+_KERNEL = re.compile(r"http://127\.0\.0\.1:(\d+)/\?token=")
 
 
 def run_there(name: str, spec: RemoteSpec, words: Sequence[str]) -> int:
@@ -78,15 +83,84 @@ def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> int
     ------
     RemoteError
     """
+    with _tunnel(spec, ports) as process:
+        code = process.wait()
+    raise RemoteError(f"the tunnel to {name} ({spec.ssh}) has ended ({code})")
+
+
+@contextmanager
+def _tunnel(
+    spec: RemoteSpec, ports: Sequence[tuple[int, int]]
+) -> Generator[subprocess.Popen[bytes]]:
     words = [
         word for here, there in ports for word in ("-L", f"127.0.0.1:{here}:127.0.0.1:{there}")
     ]
-    done = subprocess.run(
+    with subprocess.Popen(
         ssh_command(spec, "-N", "-T", "-o", "ExitOnForwardFailure=yes", *words),
         stdin=subprocess.DEVNULL,
-        check=False,
-    )
-    raise RemoteError(f"the tunnel to {name} ({spec.ssh}) has ended ({done.returncode})")
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def kernel_there(
+    name: str,
+    spec: RemoteSpec,
+    words: Sequence[str],
+    choose_port: Callable[[int], int],
+    show: Callable[[str], None],
+) -> int:
+    """Have ``debug --kernel`` serve a kernel there, and lead a local port to it.
+
+    Parameters
+    ----------
+    name : str
+    spec : RemoteSpec
+    words : sequence of str
+    choose_port : callable
+        From the port there to the one here.
+    show : callable
+        Takes each line that it prints; its URL is one of this machine's.
+
+    Returns
+    -------
+    int
+        The exit code of ``debug``.
+
+    Raises
+    ------
+    RemoteError
+    """
+    # With a terminal there, the end of the connection is a hangup, which ends the kernel in order.
+    command = ssh_command(spec, "-o", "ClearAllForwardings=yes", "-tt")
+    with (
+        subprocess.Popen(
+            [*command, _command(spec, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        ) as process,
+        ExitStack() as tunnels,
+    ):
+        tunnels.callback(process.terminate)
+        for said in cast("BinaryIO", process.stdout):
+            line = said.decode(errors="replace").rstrip("\r\n")
+            url = _KERNEL.search(line)
+            if url is not None:
+                there = int(url[1])
+                here = choose_port(there)
+                _wait_for(here, tunnels.enter_context(_tunnel(spec, [(here, there)])))
+                line = line.replace(f"127.0.0.1:{there}", f"127.0.0.1:{here}")
+            if not line.startswith("Or:"):  # a file of that machine
+                show(line)
+        return _checked(name, spec, process.wait())
+
+
+def _wait_for(port: int, tunnel: subprocess.Popen[bytes]) -> None:
+    while tunnel.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
 
 
 def _command(spec: RemoteSpec, words: Sequence[str]) -> str:
@@ -106,13 +180,17 @@ def _run(name: str, spec: RemoteSpec, command: str, target: IO[bytes] | None = N
         stdout=target,
         check=False,
     )
-    if done.returncode == 255:
+    return _checked(name, spec, done.returncode)
+
+
+def _checked(name: str, spec: RemoteSpec, code: int) -> int:
+    if code == 255:
         raise RemoteError(
             f"{name} ({spec.ssh}) cannot be reached", hint=f"Does `ssh {spec.ssh}` work?"
         )
-    if done.returncode in (126, 127):
+    if code in (126, 127):
         raise RemoteError(
             f"there is no {spec.command} on {name} ({spec.ssh})",
             hint=f"Name it under remotes.{name}.command.",
         )
-    return done.returncode
+    return code

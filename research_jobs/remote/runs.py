@@ -18,7 +18,7 @@ from research_jobs.errors import RemoteError
 from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.remote.connection import Connection
-from research_jobs.remote.detached import RUNS, folder_of
+from research_jobs.remote.detached import RUNS, folder_of, tidy
 from research_jobs.remote.frames import BLOCK
 from research_jobs.remote.worktree import TreeFile, commit_of, is_pushed, read_tree
 from research_jobs.units import readable_size
@@ -209,6 +209,7 @@ def new_run(
     send : bool
         Whether it runs in the working tree of this machine.
     """
+    tidy(project)
     # This side chooses the id, so that asking twice starts it once.
     run = secrets.token_hex(4)
     tree = read_tree(project) if send else None

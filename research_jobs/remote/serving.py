@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -228,8 +226,7 @@ def _commit(project: Project, frames: Frames, _: Header) -> None:
 
 def _tree(project: Project, frames: Frames, header: Header) -> None:
     """Lay out a tree of what is here; the answer is what is not."""
-    for old in list(detached.removable(project, time.time())):
-        shutil.rmtree(old, ignore_errors=True)
+    detached.tidy(project)
     run = str(header["run"])
     runs = detached.kept(project)
     missing: list[str] = []

@@ -21,6 +21,7 @@ from research_jobs.project import Project
 from research_jobs.remote.frames import BLOCK
 
 __all__ = [
+    "EARLIER",
     "TREE",
     "TreeFile",
     "commit_of",
@@ -39,7 +40,8 @@ OWN = (".git", ".venv", ".research_jobs", ".env", "reports", "data")
 """What a project has of its own on each machine."""
 
 _CACHES = {"__pycache__", ".ipynb_checkpoints", "node_modules"}
-_EARLIER = 5  # trees that are looked through for a file
+EARLIER = 5
+"""Trees that are looked through for a file."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def lay_out(
     """
     write_atomically(folder / FILES, json.dumps([asdict(file) for file in files]).encode())
     tree = folder / TREE
-    places = [tree, project.root, *(earlier / TREE for earlier in islice(others, _EARLIER))]
+    places = [tree, project.root, *(earlier / TREE for earlier in islice(others, EARLIER))]
     missing: list[str] = []
     for file in sorted(files, key=lambda file: bool(file.link)):  # nothing is behind a link
         if file.link:

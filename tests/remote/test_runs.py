@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -86,6 +88,12 @@ class Lab:
 
     def on(self, command: str, *words: str) -> int:
         return main([command, *words, "--on", "server", "--project", str(self.here.root)])
+
+    def reach(self, ssh: str) -> None:
+        """Have the remote be a host that ssh reaches."""
+        manifest = yaml.safe_load(self.here.manifest.read_text())
+        manifest["remotes"]["server"]["ssh"] = ssh
+        self.here.manifest.write_text(yaml.safe_dump(manifest))
 
     def runs(self) -> list[detached.Detached]:
         return detached.kept(self.server)
@@ -198,9 +206,7 @@ def test_a_run_outlives_its_client(
 ) -> None:
     """Over a real sshd: the client is killed, another one attaches, detaches, and ends it."""
     monkeypatch.setenv("PATH", f"{sftp.programs}:{os.environ['PATH']}")
-    manifest = yaml.safe_load(lab.here.manifest.read_text())
-    manifest["remotes"]["server"]["ssh"] = f"{sftp.user}@127.0.0.1"
-    lab.here.manifest.write_text(yaml.safe_dump(manifest))
+    lab.reach(f"{sftp.user}@127.0.0.1")
     lab.gate.unlink()
     words = ["slow", "--on", "server", "--project", str(lab.here.root)]
     with subprocess.Popen([COMMAND, "run", *words], stdout=subprocess.PIPE, text=True) as first:
@@ -223,6 +229,30 @@ def test_a_run_outlives_its_client(
     assert lab.on("attach", "--end") == 0
     assert run.code == 130
     assert "went on" not in (run.folder / "log").read_text()
+
+
+def test_a_kernel_of_the_server_is_reached_here(
+    lab: Lab, sftp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`debug --kernel --on` leads a port of this machine to it, and ends it with the command."""
+    monkeypatch.setenv("PATH", f"{sftp.programs}:{os.environ['PATH']}")
+    lab.reach(f"{sftp.user}@127.0.0.1")
+    words = ["slow", "--kernel", "--on", "server", "--project", str(lab.here.root)]
+    with subprocess.Popen([COMMAND, "debug", *words], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        said = [program.stdout.readline()]
+        while said[-1] and "token=" not in said[-1]:
+            said.append(program.stdout.readline())
+        assert "token=" in said[-1], said
+        base, _, token = said[-1].split()[-1].partition("?")
+        with urlopen(f"{base}api/sessions?{token}") as answer:
+            assert [one["name"] for one in json.load(answer)] == ["slow"]
+        # The server is this machine, so the port there is taken here.
+        theirs = next(lab.server.state.glob("trials/*/.research_jobs/kept/server.json"))
+        assert f":{json.loads(theirs.read_bytes())['port']}/" not in base
+        program.send_signal(signal.SIGINT)
+        assert program.wait() == 0
+    until(lambda: not list((lab.server.state / "trials").iterdir()))
 
 
 def test_with_publish_it_is_a_run_of_the_server(
@@ -401,7 +431,12 @@ def test_what_is_kept_is_bounded(project: Project) -> None:
 
     running = project.state / detached.RUNS / "00000000" / "running"
     running.write_text(f"{os.getpid()} {processes.start_of(os.getpid())}")
+    for name in ("00000000", f"{detached.MOST:08x}", f"{detached.MOST - 6:08x}"):
+        (project.state / detached.RUNS / name / TREE).mkdir()
     assert {path.name for path in detached.removable(project, now)} == {"00000001", "00000002"}
     later = {path.name for path in detached.removable(project, now + 8 * 86_400)}
     assert half.name in later
     assert "00000000" not in later
+    detached.tidy(project)
+    left = {path.parent.name for path in (project.state / detached.RUNS).glob(f"*/{TREE}")}
+    assert left == {"00000000", f"{detached.MOST:08x}"}
