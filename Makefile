@@ -82,6 +82,10 @@ test-wheel:  ## Build wheel and sdist, install and use each in an empty environm
 test-celery: $(VENV)/.installed-dev  ## Spread steps over two workers by dagster-celery and a real Redis (root)
 	@$(BIN)/python tests/support/in_celery.py $(ARGS)
 
+.PHONY: test-clouds
+test-clouds: $(VENV)/.installed-dev  ## Test the store against emulators of Azure and Google Cloud Storage (needs npm)
+	@$(BIN)/python tests/support/in_clouds.py $(ARGS)
+
 .PHONY: test-containers
 test-containers: $(VENV)/.installed-dev  ## Check the compose file and the Helm values (root; starts nothing)
 	@$(BIN)/python tests/support/in_containers.py
