@@ -53,8 +53,8 @@ class Cell:
         The marker line without tags and metadata.
     tags : tuple of str
     metadata : mapping
-        JSON values. ``cell_depth`` on a ``# %%%`` cell, ``magic`` on a Databricks cell of another
-        language.
+        JSON values. ``gallery`` on the prose below a plain marker of a gallery file, ``cell_depth``
+        on a ``# %%%`` cell, ``magic`` on a Databricks cell of another language.
     marker_line : int or None
         ``None`` for a cell before the first marker, and for code that follows the prose of the same
         marker.
@@ -304,6 +304,7 @@ class _Builder:
                 prose = None
             if prose is not None:
                 kind = CellKind.MARKDOWN
+                metadata["gallery"] = True
         if prose is None:
             empty = "" if kind is not CellKind.CODE else None
             if kind is not CellKind.CODE and self.has_text(first, end):

@@ -336,7 +336,7 @@ class _Check:
                 and cell.marker_line is None
                 and previous is not None
                 and previous.marker_line is not None
-                and previous.metadata.get("markup") != "rst"
+                and not previous.metadata.get("gallery")
                 and not previous.metadata.get("magic")
                 and self.runs(cell)
             ):

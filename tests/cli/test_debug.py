@@ -177,6 +177,17 @@ def test_the_prompt_of_a_kept_process(process: KeptProcess) -> None:
     assert process.alive
 
 
+@pytest.fixture
+def own_loop() -> Iterator[None]:
+    """An event loop for clients of Jupyter's, which otherwise make one and leave it open."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.mark.usefixtures("own_loop")
 def test_clients_of_the_kernel(process: KeptProcess, project: Path) -> None:
     """A client by connection file and one through the server see one process, and mend it."""
     from jupyter_client.blocking.client import BlockingKernelClient
