@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import select
 import shutil
@@ -50,6 +51,9 @@ RUNS = "remote"
 """The folder of the state, of both sides: what runs for another one, and what was seen there."""
 
 JOB, RUNNING, LOG, RESULT, EXIT, PAGES = "job.json", "running", "log", "result", "exit", "pages"
+
+LINGERING = Path("/var/lib/systemd/linger")
+"""Where systemd notes whose processes outlive their logins."""
 
 KEPT_S = 7 * 86_400.0
 """So long what has ended stays, seconds; and no more of them than `MOST`."""
@@ -199,11 +203,22 @@ def start(
         "tree": tree,
         "store": project.store,
     }
-    program = [sys.executable, "-m", "research_jobs.remote.detached", str(folder)]
     write_atomically(folder / JOB, json.dumps(job).encode(), private=True)
+    scope = _scope()
+    if not (scope and _launch(folder, root, scope)) and not _launch(folder, root, []):
+        said = (folder / LOG).read_text(errors="replace").strip().splitlines()
+        raise RemoteError(f"the run was not started: {said[-1] if said else 'nothing says why'}")
+    started = _read(folder)
+    assert started is not None, "it has just been written"
+    return started
+
+
+def _launch(folder: Path, root: Path, scope: Sequence[str]) -> bool:
+    """Whether the process is there."""
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [*_scope(), *program],
+            # -P: the project's modules must not come before those of Python.
+            [*scope, sys.executable, "-P", "-m", "research_jobs.remote.detached", str(folder)],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -213,14 +228,9 @@ def start(
     _started.append(process)
     while not (folder / RUNNING).exists():
         if process.poll() is not None:
-            said = (folder / LOG).read_text(errors="replace").strip().splitlines()
-            raise RemoteError(
-                f"the run was not started: {said[-1] if said else process.returncode}"
-            )
+            return (folder / RUNNING).exists()  # it, or one that was first, has ended already
         time.sleep(0.01)
-    started = _read(folder)
-    assert started is not None, "it has just been written"
-    return started
+    return True
 
 
 def _scope() -> list[str]:
@@ -228,11 +238,9 @@ def _scope() -> list[str]:
 
     logind can be told to end what a login has left. What it ends with is the login's scope.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    user = Path(runtime).name
-    name = os.environ.get("USER", "")
-    lingers = bool(name) and Path("/var/lib/systemd/linger", name).exists()
-    if lingers and user.isdigit() and Path(runtime, "bus").exists() and shutil.which("systemd-run"):
+    lingers = (LINGERING / pwd.getpwuid(os.getuid()).pw_name).exists()
+    bus = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "bus")
+    if lingers and bus.exists() and shutil.which("systemd-run"):
         return ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
     return []
 
@@ -320,7 +328,7 @@ def _main(folder: Path) -> None:
     # Before it starts: it would ignore what this process ignores, as a shell may have it.
     with handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
         process = subprocess.Popen(
-            [sys.executable, "-m", "research_jobs.cli.main", *job["words"]],
+            [sys.executable, "-P", "-m", "research_jobs.cli.main", *job["words"]],
             stdin=subprocess.DEVNULL,
             stdout=result,
             env=environment,

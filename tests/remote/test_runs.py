@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_the_same_command_goes_on_after_each_cut(
     slow.write_text(slow.read_text().replace("value = n", "import helper\nvalue = n + helper.x"))
     (lab.here.notebooks / "helper.py").write_text("x = 40\n")  # Git does not know it
     before, runs = lab.counts(), len(lab.runs())
-    ssh.cut('"missing"', '"damaged"', '"words"', '"more": true', '"size"')
+    ssh.cut('"missing"', '"damaged"', '"words"', '"more": true', '"more": false', '"size"')
     assert lab.on("run", "slow", "-p", "n=2") == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [
@@ -185,7 +186,7 @@ def test_the_same_command_goes_on_after_each_cut(
         "went on",
         "slow: succeeded; nothing of it is published yet",
     ]
-    assert said.err.count("is cut") == 5
+    assert said.err.count("is cut") == 6
     assert "Tries again (5 of 5)" not in said.err  # what comes in between renews them
     run = lab.runs()[0]
     assert (len(lab.runs()), run.code) == (runs + 1, 1)
@@ -404,6 +405,29 @@ def test_asking_twice_starts_once(project: Project) -> None:
     assert detached.start(project, "0000000a", ["run", "x"], ["x"], tree=False).words == ("run",)
     assert until(lambda: first.code) == 2
     assert (first.folder / "log").read_text().count("say which notebooks") == 1
+    for process in detached._started:  # pyright: ignore[reportPrivateUsage]
+        process.wait()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_scope_where_the_user_lingers(
+    works: bool, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is put into a scope of the user's manager; where that fails, a session is enough."""
+    said = tmp_path / "said"
+    program = tmp_path / "systemd-run"  # the real one needs a user's manager
+    go_on = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"' if works else "exit 1"
+    program.write_text(f'#!/bin/sh\necho "$@" > {said}\n{go_on}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(detached, "LINGERING", tmp_path)
+    (tmp_path / pwd.getpwuid(os.getuid()).pw_name).touch()
+    (tmp_path / "bus").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (project.root / "json.py").write_text("raise SystemExit('not for us')")
+    found = detached.start(project, "0000000c", ["run"], ["run"], tree=False)
+    assert until(lambda: found.code) == 2
+    assert said.read_text().startswith("--user --scope ")
     for process in detached._started:  # pyright: ignore[reportPrivateUsage]
         process.wait()
 
