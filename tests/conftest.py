@@ -56,6 +56,7 @@ LONG = (
     "cli/test_init.py::test_the_samples_run_in_the_editor",
     "cli/test_projects.py::test_two_projects_with_one_prefix_are_refused",
     "cli/test_projects.py::test_a_claim_is_handed_over",
+    "cli/test_run.py::test_a_message_that_the_terminal_cannot_show[ascii]",
     "e2e/test_deploy.py::test_a_tree_that_was_pulled_is_checked",
     "e2e/test_deploy.py::test_local_files_are_part_of_the_new_tree",
     "e2e/test_deploy.py::test_packages_are_not_installed_but_named",

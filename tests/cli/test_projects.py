@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from research_jobs.cli.main import main
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.operations.launch import Launcher
@@ -128,25 +129,30 @@ def limits(two: TwoProjects) -> dict[str, int]:
         return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
 
 
-def test_a_second_project_without_a_prefix_is_refused(sharing: TwoProjects, tmp_path: Path) -> None:
+def test_a_second_project_without_a_prefix_is_refused(
+    sharing: TwoProjects,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It runs nothing and sets no pool; the line names the other project and the way out."""
+    monkeypatch.setenv("DAGSTER_HOME", str(sharing.home))
+    there = ("--project", str(tmp_path / "another"))
     for words in (
         ("run", "prices"),
         ("run", "--all"),
         ("run", "--stale"),
         ("backfill", "daily", "--all"),
     ):
-        refused = sharing.call("another", *words)
-        assert refused.returncode == 2, words
-        (line,) = refused.stderr.splitlines()
+        assert main([*words, *there]) == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
         assert f"like {tmp_path / 'one'} on the same Dagster instance" in line
         assert "`prefix: another`" in line
     assert not (tmp_path / "another" / "data").exists()
     assert limits(sharing) == {"notebooks": 3}
     # What only looks is not refused, and claims nothing.
-    assert len(sharing.say("another", "list")) == 4
-    sharing.say("another", "show", "prices")
-    sharing.say("another", "backfill", "daily", "--all", "--dry-run")
+    for words in (("list",), ("show", "prices"), ("backfill", "daily", "--all", "--dry-run")):
+        assert main([*words, *there]) == 0, words
     assert sharing.say("one", "run", "prices")[0]["ending"] == "succeeded"
     manifest = tmp_path / "another" / "notebooks" / "manifest.yaml"
     manifest.write_text(manifest.read_text().replace("prefix:", "prefix: another"))
