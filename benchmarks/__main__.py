@@ -26,7 +26,7 @@ BENCHMARKS = {
     "timeline": "where the time of one run of 100 notebooks goes",
     "store": "writing 10 million rows beside pandas, reading beside pandas and polars",
     "scale": "commands, ticks, the watch and the UI with 100, 1,000 and 5,000 notebooks",
-    "transfers": "500 MB to an S3 server and back, beside pyarrow, s3fs and obstore",
+    "transfers": "200 MB to an S3 server and back, beside pyarrow, s3fs and obstore",
     "retention": "what a run leaves on the disk, and a year of runs",
     "compare": "what differs between two versions of 10 million rows, beside a join of polars",
     "trying": "a change of one line until the verdict of `research-jobs try`",
