@@ -55,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     found = RemoteRun.of(project, said)
     if arguments.all:
         found.seen = 0
-    if not arguments.end:
-        complain(f"Run {found.run}: {' '.join(found.shown)}")
-    elif said["code"] is None:
-        complain(f"Interrupts run {found.run}.")
+    if arguments.end and said["code"] is not None:
+        complain(f"Run {found.run} has ended: exit code {said['code']}.")
+        return 0
+    what = "Interrupts run" if arguments.end else "Run"
+    complain(f"{what} {found.run}: {' '.join(found.shown)}")
     code = follow(project, arguments.on, spec, found, open_pages=arguments.open)
     return 0 if arguments.end else code
 

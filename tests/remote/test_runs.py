@@ -229,6 +229,8 @@ def test_a_run_outlives_its_client(
     assert run.code is None
     assert lab.on("attach", "--end") == 0
     assert run.code == 130
+    assert lab.on("attach", run.run, "--end") == 0
+    assert f"Run {run.run} has ended: exit code 130." in capsys.readouterr().err
     assert "went on" not in (run.folder / "log").read_text()
 
 
