@@ -482,7 +482,7 @@ class _Service:
         with self.log.open("wb") as sink:
             self._popen = subprocess.Popen(
                 [str(part) for part in command], cwd=made.root,
-                env={**made.environment, **_plain_path(made)},
+                env=made.environment | (_plain_path(made) if name == "code" else {}),
                 stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
             )  # fmt: skip
         self.process = psutil.Process(self._popen.pid)

@@ -235,16 +235,22 @@ def units_below(unit: Unit, root: str) -> Iterator[Unit]:
 def _leaves(folder: Path, segments: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     try:
         with os.scandir(folder) as entries:
-            names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+            names = sorted(
+                entry.name
+                for entry in entries
+                if "=" in entry.name and entry.is_dir(follow_symlinks=False)
+            )
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise _unreadable(folder, error) from error
-    for name, is_folder in names:
-        if name == CURRENT and segments:
-            yield segments
-        elif is_folder and "=" in name:
-            yield from _leaves(folder / name, (*segments, name))
+    for name in names:
+        below = folder / name
+        # One look for each partition, however many there are.
+        if os.path.lexists(below / CURRENT):
+            yield (*segments, name)
+        else:
+            yield from _leaves(below, (*segments, name))
 
 
 def read_partitioning(unit: Unit) -> Partitioning | None:

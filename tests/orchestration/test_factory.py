@@ -12,7 +12,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from research_jobs.orchestration.definitions.factory import catalog_defs, known_defs
 from research_jobs.orchestration.definitions.jobs import op_names
+from research_jobs.orchestration.model.catalog import load_catalog
 
 MARKET = """# %% [markdown]
 # # Market data
@@ -331,3 +333,15 @@ def test_a_schedules_parameters_reach_a_notebook_of_an_odd_name(lab: Any) -> Non
         assets[dg.AssetKey(name)].node_def.name: {"config": {"n": 2}}
         for name in ("config", "größe")
     }
+
+
+def test_definitions_that_were_built_are_known_until_something_changes(lab: Any) -> None:
+    """A command beside the host takes the host's definitions, unless a notebook has changed."""
+    lab.write({"a": "# %%\nx = 1\n"}, "notebooks: {a: {outputs: [x]}}")
+    built = catalog_defs(load_catalog(lab.project))
+    assert known_defs(load_catalog(lab.project)) is built
+    lab.write({"a": "# %%\nx = 2\n"})
+    assert known_defs(load_catalog(lab.project)) is None
+    mine = dg.AssetSpec("other")
+    catalog_defs(load_catalog(lab.project), assets=[mine])
+    assert known_defs(load_catalog(lab.project)) is None

@@ -16,7 +16,7 @@ from dagster import DagsterEventType
 
 from research_jobs.orchestration.compat.fallback import lacking
 
-__all__ = ["PartitionEvents", "last_materializations", "partition_events"]
+__all__ = ["PartitionEvents", "last_materializations", "last_runs", "partition_events"]
 
 _Item = TypeVar("_Item")
 
@@ -41,16 +41,16 @@ class PartitionEvents:
     attempts: Mapping[str, tuple[str, int]]
 
 
-def _columns(instance: dg.DagsterInstance, slower: str) -> Any:
-    """The columns of the table of events; None where it cannot be asked directly."""
+def _columns(instance: dg.DagsterInstance, slower: str, *, of_assets: bool = False) -> Any:
+    """The columns of the table of events, or of assets; None where it cannot be asked directly."""
     if not hasattr(instance.event_log_storage, "index_connection"):
         return None
     try:
-        from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+        from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
     except ImportError as error:
         lacking(error, slower)
         return None
-    return SqlEventLogStorageTable.c
+    return (AssetKeyTable if of_assets else SqlEventLogStorageTable).c
 
 
 def _rows(instance: dg.DagsterInstance, query: Any) -> Sequence[Any]:
@@ -92,6 +92,28 @@ def last_materializations(
             made = dg.deserialize_value(text, dg.EventLogEntry).asset_materialization
             if made is not None:
                 found[numbers[number]] = made
+    return found
+
+
+def last_runs(
+    instance: dg.DagsterInstance, assets: Collection[dg.AssetKey]
+) -> dict[dg.AssetKey, str]:
+    """The last run of each asset that has one.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    assets : collection of AssetKey
+    """
+    table = _columns(instance, "an asset's last run is read with all of it", of_assets=True)
+    if table is None:
+        records = [record.asset_entry for record in instance.get_asset_records(list(assets))]
+        return {one.asset_key: one.last_run_id for one in records if one.last_run_id}
+    keys = {key.to_string(): key for key in assets}
+    found: dict[dg.AssetKey, str] = {}
+    for chunk in _chunks(keys):
+        query = sa.select(table.asset_key, table.last_run_id).where(table.asset_key.in_(chunk))
+        found |= {keys[asset]: run_id for asset, run_id in _rows(instance, query) if run_id}
     return found
 
 

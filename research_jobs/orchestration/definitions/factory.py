@@ -54,7 +54,7 @@ from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.project import Project, find_project
 
-__all__ = ["build_defs", "catalog_defs", "definition_problems"]
+__all__ = ["build_defs", "catalog_defs", "definition_problems", "known_defs"]
 
 logger = logging.getLogger("research_jobs")
 
@@ -130,6 +130,7 @@ def catalog_defs(
 ) -> dg.Definitions:
     """Like `build_defs`, for a catalog that has been read."""
     given = dict(resources or {})
+    ours = not (given or assets or asset_checks or jobs or schedules or sensors or executor)
     with warnings.catch_warnings():
         # Using beta features is our choice; users of notebooks cannot act on the warning.
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -144,7 +145,7 @@ def catalog_defs(
     upkeep = prune_job(catalog)
     if serves_definitions():
         record_manifest(catalog, timed.problems)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[*notebooks, *assets],
         asset_checks=list(asset_checks),
         jobs=[*notebook_jobs(scheduled), upkeep, *jobs],
@@ -156,6 +157,18 @@ def catalog_defs(
             catalog.manifest.defaults.concurrency, catalog.project, catalog.names.prefix
         ),
     )
+    if ours:
+        _built[:] = [(catalog, definitions)]
+    return definitions
+
+
+# The last that this process has built: a command beside the host finds there what it needs.
+_built: list[tuple[Catalog, dg.Definitions]] = []
+
+
+def known_defs(catalog: Catalog) -> dg.Definitions | None:
+    """The definitions of a catalog, if this process or the host that forked it built them last."""
+    return next((built for of, built in _built if of == catalog), None)
 
 
 def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]:

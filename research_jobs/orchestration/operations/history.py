@@ -21,6 +21,7 @@ from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.compat.many_assets import (
     PartitionEvents,
     last_materializations,
+    last_runs,
     partition_events,
 )
 from research_jobs.orchestration.definitions.jobs import NOTEBOOK_JOBS, op_names
@@ -162,8 +163,22 @@ def read_histories(
     endings = _Endings(instance, catalog)
     if recent is None:
         recent = instance.get_run_records(limit=looked_at)
-    runs = _runs_of(instance, catalog, wanted, recent)
+    runs = _runs_of(catalog, wanted, recent)
     known = memory.outcomes if memory is not None else {}
+    keys = {entry.name: catalog.names.key(entry.name) for entry in wanted}
+    # Thousands may have run since: then the last one, unless that is known.
+    absent = {keys[name]: name for name, records in runs.items() if not records}
+    last = {absent[key]: run_id for key, run_id in last_runs(instance, absent).items()}
+    remembered = {
+        name: (run_id, known[run_id, name])
+        for name, run_id in last.items()
+        if (run_id, name) in known
+    }
+    ids = sorted({run_id for name, run_id in last.items() if name not in remembered})
+    older = instance.get_run_records(RunsFilter(run_ids=ids)) if ids else ()
+    records_by_id = {record.dagster_run.run_id: record for record in older}
+    for name, run_id in last.items():
+        runs[name] += [records_by_id[run_id]] if run_id in records_by_id else []
     theirs = {
         entry.name: [
             record
@@ -173,7 +188,6 @@ def read_histories(
         ]
         for entry in wanted
     }
-    keys = {entry.name: catalog.names.key(entry.name) for entry in wanted}
     made = last_materializations(
         instance,
         {
@@ -187,6 +201,10 @@ def read_histories(
     histories: dict[str, list[Outcome]] = {}
     for entry in wanted:
         histories[entry.name] = []
+        if entry.name in remembered:
+            run_id, outcome = remembered[entry.name]
+            histories[entry.name].append(outcome)
+            kept[run_id, entry.name] = outcome
         for record in theirs[entry.name]:
             run_id = record.dagster_run.run_id
             outcome = known.get((run_id, entry.name)) or endings.of(
@@ -219,15 +237,11 @@ class Memory:
 
 
 def _runs_of(
-    instance: dg.DagsterInstance,
     catalog: Catalog,
     entries: Iterable[Entry],
     recent: Iterable[RunRecord],
 ) -> dict[str, list[RunRecord]]:
-    """Among the last runs of all, those of each notebook by name, newest first.
-
-    A notebook that has none among them has its last one: thousands run in a day.
-    """
+    """Among the last runs of all, those of each notebook by name, newest first."""
     names = {catalog.names.key(entry.name): entry.name for entry in entries}
     runs: dict[str, list[RunRecord]] = {name: [] for name in names.values()}
     for record in recent:
@@ -238,15 +252,6 @@ def _runs_of(
             continue
         for key in names if selected is None else selected & names.keys():
             runs[names[key]].append(record)
-    absent = [key for key, name in names.items() if not runs[name]]
-    assets = [record.asset_entry for record in instance.get_asset_records(absent)]
-    last = {asset.asset_key: asset.last_run_id for asset in assets if asset.last_run_id}
-    records = (
-        instance.get_run_records(RunsFilter(run_ids=sorted(set(last.values())))) if last else ()
-    )
-    found = {record.dagster_run.run_id: record for record in records}
-    for key, run_id in last.items():
-        runs[names[key]] += [found[run_id]] if run_id in found else []
     return runs
 
 

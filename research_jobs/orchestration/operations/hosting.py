@@ -74,7 +74,10 @@ def prepare(project: Project, command: Callable[[Sequence[str]], int]) -> Work:
     hand_down(on=True)
     start_maker()
     # Reads notebooks and manifest, as every process of the code location does.
-    importlib.import_module("research_jobs.definitions")
+    repository = importlib.import_module("research_jobs.definitions").defs.get_repository_def()
+    if repository.asset_graph.get_all_asset_keys():
+        # Each run of some notebooks names the job of all: a second for a thousand notebooks.
+        repository.get_implicit_global_asset_job_def().get_job_snapshot_id()
     for name in (*_NEEDED, *_OPTIONAL):
         # A name that this version of a library lacks costs the runs a few milliseconds.
         with contextlib.suppress(ImportError):

@@ -13,7 +13,7 @@ import dagster as dg
 
 from research_jobs.errors import NotebookError
 from research_jobs.orchestration.compat.outages import ride_out_outages
-from research_jobs.orchestration.definitions.factory import catalog_defs
+from research_jobs.orchestration.definitions.factory import catalog_defs, known_defs
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.dynamic_keys import dynamic_sources, newest_dynamic_keys
@@ -47,7 +47,7 @@ class Session:
     @cached_property
     def definitions(self) -> dg.Definitions:
         """Definitions: what the code location holds."""
-        return catalog_defs(self.catalog)
+        return known_defs(self.catalog) or catalog_defs(self.catalog)
 
     @cached_property
     def launcher(self) -> Launcher:

@@ -53,6 +53,8 @@ LOOK_S = 10.0
 HANGS_S = 60.0
 # What changes without an event, such as a tick that becomes late, is looked for so often: seconds.
 WHOLE_S = 60.0
+# Reading the whole takes a fifth of a core at most: with thousands of notebooks it is rarer.
+PAUSE = 4.0
 # A service that fails for so long is told of, seconds: one that is started again takes less.
 TOLD_S = 30.0
 # The account is of the last day, seconds.
@@ -277,6 +279,7 @@ class _History:
         self._read: Seen | None = None
         self._mark: object = None
         self._looked_at = 0.0
+        self._pause = 0.0
         self._broken_since: float | None = None
         self._exchange = threading.Thread()
         self.catalog: Catalog = load_catalog(project)
@@ -320,9 +323,13 @@ class _History:
             tuple((entry.name, entry.error and entry.error.headline) for entry in catalog),
         )
         read = self._read
-        if read is None or mark != self._mark or now - self._looked_at >= WHOLE_S:
+        due = mark != self._mark or now - self._looked_at >= WHOLE_S
+        if read is None or (due and now - self._looked_at >= self._pause):
+            began = time.thread_time()
             read = self._read = self._read_whole(instance, catalog, now)
             self._mark, self._looked_at = mark, now
+            pause = PAUSE * (time.thread_time() - began)
+            self._pause = pause if pause > LOOK_S else 0.0
         ticks = conditions.of_ticks(heard.values())
         return replace(read, conditions=(*read.conditions, *ticks))
 
