@@ -167,7 +167,7 @@ class Mirror:
         found: dict[_Run, str] = {}
         for path in paths:
             notebook, _, name = _inside(objects, path).rpartition(f"/{RUNS}/")
-            if notebook and (match := _RUN.fullmatch(name)):
+            if notebook and ".." not in notebook.split("/") and (match := _RUN.fullmatch(name)):
                 found[_Run(notebook, match[1], match[2])] = path
         return found
 

@@ -19,7 +19,7 @@ from research_jobs.report.gallery import (
 from research_jobs.report.layout import report_folder
 from research_jobs.report.mirror import Mirror
 from research_jobs.report.stored import stored_reports
-from research_jobs.store.objects import objects_of
+from research_jobs.store.objects import Objects, objects_of
 
 START = 1717400000.0
 GARCH = "volatility/garch"
@@ -134,3 +134,15 @@ def test_a_damaged_one_does_not_stop_the_others(machine, ran, tmp_path):
     assert len(lines) == 2
     assert all("is damaged" in line for line in lines)
     assert not list(two.reports.rglob(".mirror-*"))
+
+
+def test_a_name_that_leads_elsewhere_is_passed_over(machine, ran, tmp_path, monkeypatch):
+    """Nothing is written outside of the reports, whatever an object is called."""
+    one, two = machine("one"), machine("two")
+    ran(one)
+    objects = objects_of(one.url)
+    (path,) = [path for path in objects.find(objects.root) if path.endswith(".tgz")]
+    away = path.replace(GARCH, "../../away")
+    monkeypatch.setattr(Objects, "find", lambda *_: [away])
+    assert two.sync() == []
+    assert not (tmp_path / "away").exists()
