@@ -53,8 +53,10 @@ SERVERS = (
 )  # fmt: skip
 # Left to `make test-long`: siblings of what `make test` runs, each with services of its own.
 LONG = (
+    "cli/test_init.py::test_editor_file_and_batch_agree[  working",
     "cli/test_init.py::test_the_samples_run_in_the_editor",
     "cli/test_projects.py::test_two_projects_with_one_prefix_are_refused",
+    "cli/test_projects.py::test_a_copied_project_has_its_own_instance",
     "cli/test_projects.py::test_a_claim_is_handed_over",
     "cli/test_run.py::test_a_message_that_the_terminal_cannot_show[ascii]",
     "e2e/test_deploy.py::test_a_tree_that_was_pulled_is_checked",
@@ -63,12 +65,17 @@ LONG = (
     "e2e/test_deploy.py::test_where_nobody_serves",
     "e2e/test_deploy.py::test_a_server_of_another_folder",
     "e2e/test_deploy.py::test_a_branch_that_has_diverged",
+    "e2e/test_deploy.py::test_a_run_goes_on",
     "e2e/test_deploy.py::test_no_tick_is_lost",
     "e2e/test_monitoring.py::test_again_from_failure",
     "e2e/test_monitoring.py::test_without_a_daemon_the_next_command_notices_it",
+    "e2e/test_outages.py::test_a_killed_command_is_not_tried_again",
     "e2e/test_outages.py::test_a_failed_notebook_is_not_tried_again",
+    "e2e/test_server.py::test_ten_runs_at_once",
     "e2e/test_soak.py",
     "e2e/test_ui.py::test_two_projects_never_lead_into_each_other",
+    "notify/test_from_event.py::test_channel",
+    "notify/test_from_event.py::test_refused",
     "notify/test_from_event.py::test_two_notebooks_of_one_cause",
     "notify/test_from_event.py::test_missing_partitions",
     "notify/test_from_event.py::test_slow",
