@@ -11,6 +11,7 @@ import pty
 import re
 import select
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -19,7 +20,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import marked, marker, wait_until
@@ -177,34 +177,30 @@ def test_the_prompt_of_a_kept_process(process: KeptProcess) -> None:
     assert process.alive
 
 
-@pytest.fixture
-def own_loop() -> Iterator[None]:
-    """An event loop for clients of Jupyter's, which otherwise make one and leave it open."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
+# In a process of its own: Jupyter's client changes `asyncio` of the process that it is used in.
+CONSOLE = """
+import sys
+from jupyter_client.blocking.client import BlockingKernelClient
+
+console = BlockingKernelClient()
+console.load_connection_file(sys.argv[1])
+console.start_channels()
+console.wait_for_ready(timeout=60)
+
+def show(message):
+    if message["msg_type"] == "execute_result":
+        print(message["content"]["data"]["text/plain"])
+
+console.execute_interactive("x = 20; x", output_hook=show, timeout=60)
+console.stop_channels()
+"""
 
 
-@pytest.mark.usefixtures("own_loop")
 def test_clients_of_the_kernel(process: KeptProcess, project: Path) -> None:
     """A client by connection file and one through the server see one process, and mend it."""
-    from jupyter_client.blocking.client import BlockingKernelClient
-
     with process.entered("Kernel") as visit, serving_kernel.serve_kernel(visit) as url:
-        console = BlockingKernelClient()
-        console.load_connection_file(visit.file)
-        console.start_channels()
-        console.wait_for_ready(timeout=60)
-        shown: list[dict[str, Any]] = []
-        console.execute_interactive("x = 20; x", output_hook=shown.append, timeout=60)
-        assert [
-            message["content"]["data"]["text/plain"]
-            for message in shown
-            if message["msg_type"] == "execute_result"
-        ] == ["20"]
-        console.stop_channels()
+        command = [sys.executable, "-W", "ignore", "-c", CONSOLE, visit.file]
+        assert subprocess.check_output(command, text=True, timeout=90) == "20\n"
         base, _, token = url.partition("?")
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{base}api/sessions")
