@@ -299,6 +299,7 @@ def test_claims_see_slots_of_other_runs(pool: DagsterInstance) -> None:
         ours._pending_timeouts["step"] = time.time() + 15.0
         theirs.free_step("step")
         theirs.settle()
+        ours._look_at = time.time() + 1.0  # however slow this machine is
         assert not ours.claim("narrow", "step")  # nobody has looked yet
         assert ours.next_look() <= time.time() + 1.0
         ours._look_at = 0.0
@@ -330,6 +331,7 @@ def test_who_frees_a_slot_tells_the_next_in_line(any_instance: DagsterInstance) 
         assert not second.claim("narrow", "step", 1)
         assert not third.claim("narrow", "step")
         assert second.waits
+        second._pending_timeouts["step"] = time.time() + 60.0  # however slow this machine is
         first.free_step("step")
         first.settle()
         assert told == ["second"]
