@@ -84,6 +84,7 @@ LONG = (
     "notify/test_from_event.py::test_clock",
     "notify/test_from_event.py::test_history",
     "orchestration/test_clocks.py::test_partitions_are_as_minutes_counted_one_by_one[quarter",
+    "orchestration/test_dagster_fallbacks.py::test_a_project_runs_without_the_names_of",
     "orchestration/test_doctor.py::test_code_that_is_not_what_is_on_disk",
     "orchestration/test_schedules_daemon.py::test_three_missed_ticks_leave_no_hole[sqlite]",
     "resident/test_commands.py::test_a_command_is_as_without_a_host",
