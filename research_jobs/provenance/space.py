@@ -6,11 +6,10 @@ Standard library only, but for stores behind a URL.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from research_jobs.errors import ResearchJobsError
 from research_jobs.filesystem import folder_bytes
@@ -152,16 +151,11 @@ def _behind_url(store: str, space: Space) -> None:
         if (held := backend.versions(unit))
     }
     with objects.explained("it cannot be listed"):
-        objects.system.invalidate_cache()
-        try:
-            details: dict[str, Any] = objects.system.find(base.folder, detail=True)
-        except FileNotFoundError:
-            return
+        details = objects.find(base.folder)
     older: set[str] = set()
     for path, info in details.items():
-        place = path[path.index(base.folder) :]
-        inside = PurePosixPath(place[len(base.folder) + 1 :]).parts
-        size, version = int(info.get("size") or 0), place.rpartition("/")[0]
+        inside = objects.inside(path, base.folder)
+        size, version = int(info.get("size") or 0), "/".join((base.folder, *inside[:-1]))
         if inside[0] == REJECTED:
             space.rejected += size
         elif not (inside[0] == VERSIONS or inside[0].startswith(PARTITIONS)):
@@ -175,5 +169,5 @@ def _behind_url(store: str, space: Space) -> None:
     space.versions = len(older)
 
 
-def _is_own(inside: tuple[str, ...]) -> bool:
+def _is_own(inside: Sequence[str]) -> bool:
     return len(inside) == 1 or (len(inside) > 2 and all("=" in part for part in inside[1:-1]))

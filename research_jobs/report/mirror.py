@@ -20,7 +20,6 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -148,10 +147,7 @@ class Mirror:
         """
         objects = objects_of(self.url)
         with objects.explained("reports cannot be pruned"):
-            objects.system.invalidate_cache()
-            details: Mapping[str, Any] = {}
-            with suppress(FileNotFoundError):
-                details = objects.system.find(objects.root, detail=True)
+            details = objects.find(objects.root)
             there = self._runs(objects, details)
             for run in sorted(there.keys() - self._kept(set(there)), key=lambda run: run.name):
                 if not dry_run:
@@ -166,9 +162,10 @@ class Mirror:
     def _runs(self, objects: Objects, paths: Iterable[str]) -> dict[_Run, str]:
         found: dict[_Run, str] = {}
         for path in paths:
-            notebook, _, name = _inside(objects, path).rpartition(f"/{RUNS}/")
-            if notebook and ".." not in notebook.split("/") and (match := _RUN.fullmatch(name)):
-                found[_Run(notebook, match[1], match[2])] = path
+            parts = objects.inside(path)
+            match = _RUN.fullmatch(parts[-1])
+            if match and len(parts) > 2 and parts[-2] == RUNS and ".." not in parts:
+                found[_Run("/".join(parts[:-2]), match[1], match[2])] = path
         return found
 
     def _local(self, more: set[str]) -> Iterator[tuple[_Run, dict[str, Any]]]:
@@ -226,9 +223,9 @@ class Mirror:
 
     def _fetch_assets(self, objects: Objects, there: Iterable[str]) -> None:
         for path in there:
-            folder, _, name = _inside(objects, path).rpartition("/")
+            *folder, name = objects.inside(path)
             target = self.reports / ASSETS / name
-            if folder == ASSETS and not name.startswith(".") and not target.exists():
+            if folder == [ASSETS] and not name.startswith(".") and not target.exists():
                 content = objects.read(path)
                 if content is not None:
                     make_folder(target.parent)
@@ -279,10 +276,6 @@ class Mirror:
         if line is None or line["id"] != run.id or _run(run.notebook, line) != run:
             raise ValueError("it is not of this run")
         return line
-
-
-def _inside(objects: Objects, path: str) -> str:
-    return path[path.index(objects.root) + len(objects.root) + 1 :]
 
 
 def _run(notebook: str, line: Mapping[str, Any]) -> _Run:

@@ -252,13 +252,18 @@ class Objects:
             while self.has_folders and (path := path.rpartition("/")[0]) != self.root:
                 self.system.rmdir(path)
 
-    def find(self, folder: str) -> list[str]:
-        """All objects below a folder; none if it does not exist."""
+    def find(self, folder: str) -> dict[str, Mapping[str, Any]]:
+        """All objects below a folder by path, and what the service says of them."""
         self.system.invalidate_cache()  # others publish too
         try:
-            return sorted(map(str, self.system.find(folder)))
+            return dict(sorted(self.system.find(folder, detail=True).items()))
         except FileNotFoundError:
-            return []
+            return {}
+
+    def inside(self, path: str, folder: str | None = None) -> list[str]:
+        """The parts of a path below a folder, by default below the store."""
+        base = folder or self.root
+        return path[path.index(base) + len(base) + 1 :].split("/")
 
     @contextmanager
     def explained(self, what: str) -> Generator[None]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Any
 
 from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.filesystem import folder_bytes
@@ -97,11 +96,7 @@ def prune_objects(
     # Listed before the pointers are read: whatever is committed meanwhile is named or not listed.
     objects = objects_of(store)
     with objects.explained("it cannot be listed"):
-        objects.system.invalidate_cache()
-        try:
-            details: dict[str, Any] = objects.system.find(objects.root, detail=True)
-        except FileNotFoundError:
-            return
+        details = objects.find(objects.root)
     uploaded = _by_version(objects, details)
     skew: float | None = None
     found = in_parallel(_named, uploaded)
@@ -128,8 +123,8 @@ def _by_version(
 ) -> Mapping[RemoteUnit, Mapping[str, list[str]]]:
     """The paths of all files of versions."""
     found: dict[RemoteUnit, dict[str, list[str]]] = {}
-    for path in sorted(paths):
-        inside = path[path.index(objects.root) + len(objects.root) + 1 :].split("/")
+    for path in paths:
+        inside = objects.inside(path)
         at = next((n for n, part in enumerate(inside) if part.startswith(".")), len(inside))
         if not 0 < at < len(inside) - 2 or sequence(inside[-2]) < 0 or inside[-1] == POINTER:
             continue

@@ -143,6 +143,6 @@ def test_a_name_that_leads_elsewhere_is_passed_over(machine, ran, tmp_path, monk
     objects = objects_of(one.url)
     (path,) = [path for path in objects.find(objects.root) if path.endswith(".tgz")]
     away = path.replace(GARCH, "../../away")
-    monkeypatch.setattr(Objects, "find", lambda *_: [away])
+    monkeypatch.setattr(Objects, "find", lambda *_: {away: {}})
     assert two.sync() == []
     assert not (tmp_path / "away").exists()

@@ -108,8 +108,7 @@ class RemoteStore:
         names: set[str] = set()
         with objects.explained("it cannot be listed"):
             for path in objects.find(objects.root):
-                inside = path[path.index(objects.root) + len(objects.root) + 1 :]
-                parts = inside.split("/")
+                parts = objects.inside(path)
                 hidden = [n for n, part in enumerate(parts) if part.startswith(".")]
                 if parts[-1] == POINTER and hidden:
                     names.add("/".join(parts[: hidden[0]]))
@@ -143,13 +142,13 @@ class RemoteStore:
                 yield base
             return
         objects = objects_of(self.store)
-        folder = f"{base.folder}/{root}/"
+        folder = f"{base.folder}/{root}"
         with objects.explained("it cannot be listed"):
-            paths = objects.find(folder.rstrip("/"))
+            paths = objects.find(folder)
         for path in paths:
             if path.endswith(f"/{POINTER}"):
-                inside = path[path.index(folder) + len(folder) :]
-                yield replace(base, segments=tuple(inside.split("/")[:-1]), root=root)
+                segments = tuple(objects.inside(path, folder)[:-1])
+                yield replace(base, segments=segments, root=root)
 
     def units(self, notebook: str) -> Iterator[RemoteUnit]:
         """See `StoreBackend.units`."""
@@ -245,7 +244,7 @@ class RemoteStore:
             taken[stored.root] = stored.by
         objects = objects_of(self.store)
         for path in objects.find(base.folder):
-            inside = path[path.index(base.folder) + len(base.folder) + 1 :].split("/")
+            inside = objects.inside(path, base.folder)
             root = inside[0]
             if not root.startswith(PARTITIONS) or root in taken or len(inside) < 2:
                 continue
