@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -159,8 +159,18 @@ class Connection:
         self._refuse_error(answer)
         return answer
 
-    def blocks(self) -> Generator[bytes, None, dict[str, Any]]:
-        """The bytes that follow an answer; the generator returns the frame that ends them.
+    def receive(self, take: Callable[[bytes], object]) -> dict[str, Any]:
+        """Take the bytes that follow an answer, block by block, up to the frame that ends them.
+
+        Parameters
+        ----------
+        take : callable
+            Called with each block.
+
+        Returns
+        -------
+        dict
+            What that frame says.
 
         Raises
         ------
@@ -175,7 +185,7 @@ class Connection:
             if not header.get("more"):
                 return header
             self.came += len(body)
-            yield body
+            take(body)
 
     def _refuse_error(self, answer: Mapping[str, Any]) -> None:
         error = answer.get("error")

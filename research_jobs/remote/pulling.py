@@ -365,20 +365,17 @@ def _receive(
     size: int,
     progress: Progress | None,
 ) -> None:
-    blocks = connection.blocks()
-    while True:
-        try:
-            block = next(blocks)
-        except StopIteration as end:
-            theirs = str(end.value.get("digest"))
-            break
+    def take(block: bytes) -> None:
+        nonlocal place
         sink.write(block)
         digest.update(block)
         place += len(block)
         if progress is not None:
             progress(wanted.name, place, size)
+
+    ended = connection.receive(take)
     sink.flush()
-    if place != size or digest.hexdigest() != theirs:
+    if place != size or digest.hexdigest() != ended.get("digest"):
         raise _DamagedError(
             f"what came of {wanted.name} is not what {connection.name} has; it was not published",
             hint="Pull again.",

@@ -114,14 +114,13 @@ class RemoteRun:
         if not self._started:
             self._start(connection, tell)
         connection.send({"ask": "follow", "run": self.run, "offset": self.seen})
-        blocks = connection.blocks()
+
+        def show(block: bytes) -> None:
+            out(block)
+            self.seen += len(block)
+
         try:
-            while True:
-                block = next(blocks)
-                out(block)
-                self.seen += len(block)
-        except StopIteration as end:
-            said: dict[str, Any] = end.value
+            said = connection.receive(show)
         finally:
             self.project.make_state_folder(RUNS, self.run)
             write_atomically(self.folder / "seen", str(self.seen).encode(), private=True)
@@ -181,16 +180,14 @@ class RemoteRun:
         target = self.folder / (page or "result")
         part = target.with_name(f".{target.name}.part")
         digest = hashlib.blake2b(digest_size=32)
-        blocks = connection.blocks()
         with part.open("wb") as sink:
-            try:
-                while True:
-                    block = next(blocks)
-                    digest.update(block)
-                    sink.write(block)
-            except StopIteration as end:
-                theirs = end.value.get("digest")
-        if theirs != digest.hexdigest():
+
+            def take(block: bytes) -> None:
+                digest.update(block)
+                sink.write(block)
+
+            ended = connection.receive(take)
+        if ended.get("digest") != digest.hexdigest():
             raise RemoteError(f"{target.name} came damaged", hint="Attach again.")
         part.replace(target)
         return target
