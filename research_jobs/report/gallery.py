@@ -235,15 +235,15 @@ def _sorted_out(folder: Path, keep: int, before: float = 0.0) -> tuple[list[byte
     runs = [(line, run) for line in lines if (run := _parsed(line, _RUN)) is not None]
     runs.sort(key=lambda item: item[1]["started"])
     times = [(run["id"], run["started"], run["partition"]) for _, run in runs]
-    kept_of = kept_ids(times, keep, before)
+    stay = kept_ids(times, keep, before)
     retired = [
         report
         for _, run in runs
-        if run["id"] not in kept_of
+        if run["id"] not in stay
         and (report := folder / RUNS / str(run["id"])).parent == folder / RUNS
         and report.name != ".."
     ]
-    return [line for line, run in runs if run["id"] in kept_of], retired
+    return [line for line, run in runs if run["id"] in stay], retired
 
 
 def _retire(folder: Path, kept: list[bytes], retired: Iterable[Path]) -> None:
@@ -310,13 +310,7 @@ def listed_runs(reports: Path, notebook: str) -> list[dict[str, Any]]:
 
 def listed_run(reports: Path, notebook: str, name: str) -> dict[str, Any] | None:
     """The line of a run, looked for from the end; None if it has none."""
-    try:
-        text = (reports / notebook / "runs.js").read_bytes()
-    except OSError:
-        return None
-    place = text.rfind(f'"id":{json.dumps(name)}'.encode())
-    end = text.find(b"\n", place) + 1
-    return _parsed(text[text.rfind(b"\n", 0, place) + 1 : end], _RUN) if place >= 0 else None
+    return next(_newest_first(reports, notebook, id=name), None)
 
 
 def place_runs(
@@ -377,23 +371,25 @@ def success_before(reports: Path, notebook: str, partition: str | None) -> tuple
     partition : str or None
         None for a notebook without partitions.
     """
+    for run in _newest_first(reports, notebook, partition=partition):
+        if run["ending"] == State.SUCCEEDED.value:
+            return str(run["id"]), float(run["started"] + run["duration"])
+    return None
+
+
+def _newest_first(reports: Path, notebook: str, **wanted: str | None) -> Generator[dict[str, Any]]:
+    """The lines of a notebook's runs that say one thing, without parsing others: a list is long."""
     try:
         text = (reports / notebook / "runs.js").read_bytes()
     except OSError:
-        return None
-    # From the end, and without parsing what is of another partition: the list may be long.
-    named = json.dumps({"partition": partition}, separators=(",", ":"))[1:-1].encode()
+        return
+    said = json.dumps(wanted, separators=(",", ":"))[1:-1].encode()
     end = len(text)
-    while (place := text.rfind(named, 0, end)) >= 0:
+    while (place := text.rfind(said, 0, end)) >= 0:
         end = text.rfind(b"\n", 0, place) + 1
         run = _parsed(text[end : text.find(b"\n", place) + 1], _RUN)
-        if (
-            run is not None
-            and run["partition"] == partition
-            and run["ending"] == State.SUCCEEDED.value
-        ):
-            return str(run["id"]), float(run["started"] + run["duration"])
-    return None
+        if run is not None and wanted.items() <= run.items():
+            yield run
 
 
 def _line(function: str, record: Mapping[str, Any]) -> bytes:
