@@ -30,7 +30,7 @@ import yaml
 
 from benchmarks.harness import BIN, PYTHON, Goal, Options, scratch
 from benchmarks.scale_project import PARTITIONS, Made, Size, make
-from benchmarks.services import postgres, wait_until
+from benchmarks.services import answers, free_port, postgres, wait_until
 from benchmarks.table import Table
 
 __all__ = ["run"]
@@ -381,7 +381,7 @@ def pages(made: Made) -> Iterator[tuple[str, Took]]:
     ):
         with ExitStack() as stack:
             server, workspace = stack.enter_context(_code_server(made, location))
-            port = _free_port()
+            port = free_port()
             listen = ["--host", "127.0.0.1", "--port", str(port)]
             web = stack.enter_context(
                 _service(made, "web", [BIN / "dagster-webserver", "-w", workspace, *listen])
@@ -524,30 +524,15 @@ def _service(made: Made, name: str, command: Sequence[Any]) -> Iterator[_Service
 
 @contextmanager
 def _code_server(made: Made, location: Sequence[str]) -> Iterator[tuple[_Service, Path]]:
-    port = _free_port()
+    port = free_port()
     workspace = made.root.parent / "workspace.yaml"
     server = {"host": "127.0.0.1", "port": port, "location_name": "research_jobs"}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     listen = ["--host", "127.0.0.1", "--port", str(port), "--location-name", "research_jobs"]
     command = [BIN / "dagster", "code-server", "start", *location, *listen]
     with _service(made, "code", command) as service:
-        wait_until(lambda: (service.said(), _answers(port))[1], "the code server answers")
+        wait_until(lambda: (service.said(), answers(port))[1], "the code server answers")
         yield service, workspace
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # -- all of it -------------------------------------------------------------------------------------

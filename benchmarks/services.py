@@ -33,7 +33,15 @@ from research_jobs.orchestration.model.instance import default_config
 from research_jobs.project import find_project
 from research_jobs.resident.client import NoHostError, ask, connect
 
-__all__ = ["Deployment", "Reading", "metering", "postgres", "wait_until"]
+__all__ = [
+    "Deployment",
+    "Reading",
+    "answers",
+    "free_port",
+    "metering",
+    "postgres",
+    "wait_until",
+]
 
 LIMIT_S = 300.0
 # The services start what they need on their first seconds.
@@ -218,7 +226,7 @@ class Deployment:
     @contextmanager
     def running(self) -> Generator[Deployment]:
         """Its services, while the context lasts."""
-        port = _free_port()
+        port = free_port()
         server = {"host": "127.0.0.1", "port": port, "location_name": "research_jobs"}
         # Not in the project's folder: a new name there makes the host load itself anew.
         workspace = self.home / "workspace.yaml"
@@ -231,7 +239,7 @@ class Deployment:
             if self.with_host:
                 self._start(stack, "host", BIN / "research-jobs", "host")
                 wait_until(self._host_answers, "the host answers")
-            wait_until(lambda: _answers(port), "the code server answers")
+            wait_until(lambda: answers(port), "the code server answers")
             self._start(stack, "daemon", BIN / "dagster-daemon", "run", "-w", workspace)
             self.instance = stack.enter_context(DagsterInstance.from_config(str(self.home)))
             target = WorkspaceFileTarget([str(workspace)])
@@ -306,13 +314,15 @@ def _left(group: Path) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether something listens there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
