@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shlex
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from older_side import older_side
 
 from research_jobs import load
 from research_jobs.cli.main import main
@@ -346,18 +346,8 @@ def test_an_older_side_is_told_apart(
     lab: Lab, tmp_path: Path, pipe: Pipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A side that cannot cut samples is named with its version before anything is asked of it."""
-    script = tmp_path / "older.py"
-    script.write_text(
-        "import sys\n"
-        "from research_jobs.remote.frames import GREETING, Frames\n"
-        "out = sys.stdout.buffer\n"
-        "out.write(GREETING)\n"
-        "frames = Frames(sys.stdin.buffer, out)\n"
-        "frames.receive()\n"
-        "frames.send({'protocol': 1, 'version': '0.1.9', 'can': ['list', 'read']})\n"
-        "frames.receive()\n"
-    )
-    here = lab.laptop(tmp_path / "here", command=shlex.join([sys.executable, str(script)]))
+    older = older_side(tmp_path, "0.1.9", ["list", "read"], "frames.receive()")
+    here = lab.laptop(tmp_path / "here", command=older)
     assert pull(here, "--all", "--rows", "3") == 2
     assert "research_jobs 0.1.9 on server cannot do 'sample'" in capsys.readouterr().err
 

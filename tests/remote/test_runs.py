@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 from cut_ssh import CutSsh
+from older_side import older_side
 
 from research_jobs import load
 from research_jobs.cli.main import main
@@ -289,19 +290,10 @@ def test_an_older_server_is_told_before_anything_is_sent(
     lab: Lab, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """What it lacks is named with both versions."""
-    script = tmp_path / "older.py"
-    script.write_text(
-        "import sys\n"
-        "from research_jobs.remote.frames import GREETING, Frames\n"
-        "out = sys.stdout.buffer\n"
-        "out.write(GREETING)\n"
-        "frames = Frames(sys.stdin.buffer, out)\n"
-        "frames.receive()\n"
-        "frames.send({'protocol': 1, 'version': '0.4.0', 'can': ['list', 'read', 'sample']})\n"
-        f"open({str(tmp_path / 'more')!r}, 'wb').write(sys.stdin.buffer.read())\n"
-    )
+    then = f"open({str(tmp_path / 'more')!r}, 'wb').write(sys.stdin.buffer.read())"
+    older = older_side(tmp_path, "0.4.0", ["list", "read", "sample"], then)
     manifest = yaml.safe_load(lab.here.manifest.read_text())
-    manifest["remotes"]["server"]["command"] = f"{sys.executable} {script}; true"
+    manifest["remotes"]["server"]["command"] = f"{older}; true"
     lab.here.manifest.write_text(yaml.safe_dump(manifest))
     assert lab.on("run", "slow") == 2
     assert "research_jobs 0.4.0 on server cannot do 'tree'" in capsys.readouterr().err
