@@ -110,14 +110,13 @@ def _notebooks(project: Project, arguments: argparse.Namespace) -> Iterator[str]
 
 def _outputs(project: Project, arguments: argparse.Namespace) -> Iterable[str]:
     """The stored outputs of the notebook that is named."""
+    from research_jobs.store.backends.base import current_version
     from research_jobs.store.view import Reader
 
     reader = Reader(project.store)
     for name in _named(arguments) if project.store_is_local else ():
         for unit in reader.units(name):
-            held = reader.hold(unit)
-            held.release()
-            return tuple(held.version.outputs)
+            return tuple(current_version(reader, unit).outputs)
     return ()
 
 

@@ -102,14 +102,13 @@ def _run(
 def _report(
     name: str, spec: RemoteSpec, words: Sequence[str], arguments: argparse.Namespace
 ) -> int:
+    code, page = report_there(name, spec, words)
+    if code:
+        return code
     target: Path | None = arguments.standalone
     if target is None:
         target = Path(tempfile.mkdtemp(prefix="research_jobs-report-")) / "report.html"
-    with target.open("wb") as stream:
-        code = report_there(name, spec, words, stream)
-    if code:
-        target.unlink()
-        return code
+    target.write_bytes(page)
     print(target)
     if arguments.open:
         from research_jobs.cli.report import open_page
@@ -140,6 +139,6 @@ def _ui(name: str, spec: RemoteSpec, arguments: argparse.Namespace) -> int:
     print(f"Reports        {address('127.0.0.1', reports)}")
     print(f"Both are those of {name} ({spec.ssh}). Ctrl-C ends the tunnel.", flush=True)
     try:
-        return tunnel(name, spec, [(port, spec.ui_port), (reports, spec.reports_port)])
+        tunnel(name, spec, [(port, spec.ui_port), (reports, spec.reports_port)])
     except KeyboardInterrupt:
         return 0

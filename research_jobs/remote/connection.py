@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -186,6 +187,37 @@ class Connection:
                 return header
             self.came += len(body)
             take(body)
+
+    def receive_file(
+        self, sink: BinaryIO, digest: hashlib.blake2b, show: Callable[[bytes], object] | None = None
+    ) -> bool:
+        """Write the bytes that follow an answer to a file.
+
+        Parameters
+        ----------
+        sink : BinaryIO
+        digest : blake2b
+            Of what the file has already.
+        show : callable, optional
+            Called with each block.
+
+        Returns
+        -------
+        bool
+            Whether the file is now the one that the other side has.
+
+        Raises
+        ------
+        RemoteError
+        """
+
+        def take(block: bytes) -> None:
+            digest.update(block)
+            sink.write(block)
+            if show is not None:
+                show(block)
+
+        return self.receive(take).get("digest") == digest.hexdigest()
 
     def _refuse_error(self, answer: Mapping[str, Any]) -> None:
         error = answer.get("error")

@@ -226,11 +226,12 @@ def _launch(folder: Path, root: Path, scope: Sequence[str]) -> bool:
             start_new_session=True,
         )
     _started.append(process)
-    while not (folder / RUNNING).exists():
-        if process.poll() is not None:
-            return (folder / RUNNING).exists()  # it, or one that was first, has ended already
+    end = time.monotonic() + _STARTS_S
+    while not (folder / RUNNING).exists() and process.poll() is None:
+        if time.monotonic() > end:
+            process.kill()
         time.sleep(0.01)
-    return True
+    return (folder / RUNNING).exists()  # it, or one that was first, may have ended already
 
 
 def _scope() -> list[str]:
@@ -310,33 +311,41 @@ def removable(project: Project, now: float) -> Iterator[Path]:
 
 
 def _main(folder: Path) -> None:
-    if not _first(folder):
-        return
+    process: subprocess.Popen[bytes] | None = None
+    interrupted = False
+
+    def interrupt(_number: int, _frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if process is not None:
+            process.send_signal(signal.SIGINT)
+
+    # Before anybody can find this process. Also, the command would ignore what it ignores, as a
+    # shell may have it.
+    with handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
+        if not _first(folder):
+            return
+        process = _command(folder)
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        code = process.wait()
+    write_atomically(folder / EXIT, str(code if code >= 0 else 128 - code).encode(), private=True)
+
+
+def _command(folder: Path) -> subprocess.Popen[bytes]:
     job = json.loads((folder / JOB).read_bytes())
     environment = {name: value for name, value in os.environ.items() if name != PROJECT_VARIABLE}
     environment["PYTHONUNBUFFERED"] = "1"
     if job["tree"]:
         environment[STORE_VARIABLE] = job["store"]
     own = os.getpid()
-    result = (folder / RESULT).open("wb") if "--json" in job["words"] else None
-    started: list[subprocess.Popen[bytes]] = []
-
-    def interrupt(_number: int, _frame: object) -> None:
-        for process in started:
-            process.send_signal(signal.SIGINT)
-
-    # Before it starts: it would ignore what this process ignores, as a shell may have it.
-    with handling({signal.SIGINT: interrupt, signal.SIGTERM: interrupt}):
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "research_jobs.cli.main", *job["words"]],
-            stdin=subprocess.DEVNULL,
-            stdout=result,
-            env=environment,
-            preexec_fn=lambda: processes.die_with_parent(own),  # noqa: PLW1509 - no other thread runs
-        )
-        started.append(process)
-        code = process.wait()
-    write_atomically(folder / EXIT, str(code if code >= 0 else 128 - code).encode(), private=True)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "research_jobs.cli.main", *job["words"]],
+        stdin=subprocess.DEVNULL,
+        stdout=(folder / RESULT).open("wb") if "--json" in job["words"] else None,
+        env=environment,
+        preexec_fn=lambda: processes.die_with_parent(own),  # noqa: PLW1509 - no other thread runs
+    )
 
 
 def _first(folder: Path) -> bool:

@@ -6,15 +6,25 @@ The far side begins with `GREETING`. What a shell prints before it (a banner, an
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from research_jobs.errors import RemoteError
 
-__all__ = ["BLOCK", "GREETING", "PROTOCOL", "CutError", "Frames", "await_greeting"]
+__all__ = [
+    "BLOCK",
+    "GREETING",
+    "PROTOCOL",
+    "CutError",
+    "Frames",
+    "await_greeting",
+    "new_digest",
+]
 
 PROTOCOL = 1
 """What the frames mean. A side that knows a higher one also speaks the lower ones."""
@@ -55,7 +65,7 @@ class Frames:
         try:
             self.sink.write(_LENGTHS.pack(len(said), len(body)) + said + body)
             self.sink.flush()
-        except (BrokenPipeError, ConnectionError) as error:
+        except ConnectionError as error:
             raise CutError("the connection is cut") from error
 
     def receive(self) -> tuple[dict[str, Any], bytes]:
@@ -69,23 +79,24 @@ class Frames:
             When it is no frame.
         """
         length, size = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
-        if length > _MOST_HEADER or size > BLOCK:
-            raise RemoteError("the other side does not speak as research_jobs does")
-        said = self._exactly(length)
-        body = self._exactly(size)
-        try:
-            header = json.loads(said)
-        except (ValueError, RecursionError) as error:
-            raise RemoteError("the other side does not speak as research_jobs does") from error
+        header = None
+        if length <= _MOST_HEADER and size <= BLOCK:
+            with suppress(ValueError, RecursionError):
+                header = json.loads(self._exactly(length))
         if not isinstance(header, dict):
             raise RemoteError("the other side does not speak as research_jobs does")
-        return header, body
+        return header, self._exactly(size)
 
     def _exactly(self, count: int) -> bytes:
         found = self.source.read(count)
         if len(found) < count:
             raise CutError("the connection is cut")
         return found
+
+
+def new_digest() -> hashlib.blake2b:
+    """The digest by which both sides compare files."""
+    return hashlib.blake2b(digest_size=32)
 
 
 def await_greeting(source: BinaryIO) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 
 from research_jobs.errors import OutputNotFoundError, PartitionError, did_you_mean
@@ -15,8 +15,8 @@ def chosen_notebooks(
     notebooks: Collection[str],
     names: Sequence[str],
     outputs: Callable[[str], Collection[str]],
-) -> Iterator[tuple[str, str | None]]:
-    """Each notebook that is named, with the one output that is wanted of it, or None for all.
+) -> dict[str, set[str] | None]:
+    """Each notebook that is named, with the outputs that are wanted of it, or None for all.
 
     Parameters
     ----------
@@ -31,12 +31,15 @@ def chosen_notebooks(
     ------
     OutputNotFoundError
     """
-    seen: set[tuple[str, str | None]] = set()
+    wanted: dict[str, set[str] | None] = {}
     for text in names or ["*"]:
-        for found in _found(notebooks, notebook_name(text), outputs):
-            if found not in seen and (found[0], None) not in seen:
-                seen.add(found)
-                yield found
+        for notebook, output in _found(notebooks, notebook_name(text), outputs):
+            several = wanted.setdefault(notebook, set())
+            if output is None:
+                wanted[notebook] = None
+            elif several is not None:
+                several.add(output)
+    return wanted
 
 
 def _found(

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +23,7 @@ from research_jobs.outcome import StagedOutput
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.remote.connection import Connection
-from research_jobs.remote.frames import BLOCK
+from research_jobs.remote.frames import BLOCK, new_digest
 from research_jobs.store.commit import open_staging, publish
 from research_jobs.store.files import disk
 from research_jobs.store.layout import SUFFIX, check_notebook_name, check_output_name, read_segments
@@ -263,8 +263,10 @@ def pull_unit(
 
 def _kept(here: Version | None, replaced: set[str], staging: Path) -> Iterator[StagedOutput]:
     """The outputs of the same version that are here already, for the new one."""
-    for name, item in here.outputs.items() if here is not None else ():
-        if name not in replaced and here is not None:
+    if here is None:
+        return
+    for name, item in here.outputs.items():
+        if name not in replaced:
             target = staging / f"{name}{SUFFIX}"
             disk().link_or_copy(here.file(name), target)
             yield StagedOutput(name, str(target), str(item["kind"]), item["rows"], item["bytes"])
@@ -306,9 +308,8 @@ def _fetch_sample(
     progress: Progress | None,
 ) -> Sample:
     answer = connection.ask(_request("sample", unit, wanted) | {"cut": asdict(cut)})
-    digest = hashlib.blake2b(digest_size=32)
     with target.open("xb") as sink:
-        _receive(connection, sink, digest, wanted, 0, int(answer["size"]), progress)
+        _receive(connection, sink, new_digest(), wanted, 0, int(answer["size"]), progress)
     return Sample(cut, int(answer["rows"]), int(answer["of_rows"]))
 
 
@@ -329,20 +330,21 @@ def _fetch_whole(
         if older != part:
             older.unlink(missing_ok=True)
     sink = held.enter_context(part.open("a+b"))
-    try:
+    ours = False
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise StoreError(
-            f"another pull fetches {unit.notebook}.{wanted.name}", hint="Wait for it."
-        ) from error
-    digest = hashlib.blake2b(digest_size=32)
+        # Or another pull has published this very file since it was opened.
+        ours = os.path.samestat(os.fstat(sink.fileno()), part.stat())
+    if not ours:
+        raise StoreError(f"another pull fetches {unit.notebook}.{wanted.name}", hint="Wait for it.")
+    digest = new_digest()
     sink.seek(0)
     while block := sink.read(BLOCK):
         digest.update(block)
     offset = sink.tell()
     if offset > wanted.bytes:  # not of this file
         sink.truncate(0)
-        digest, offset = hashlib.blake2b(digest_size=32), 0
+        digest, offset = new_digest(), 0
     answer = connection.ask(_request("read", unit, wanted) | {"offset": offset})
     try:
         _receive(connection, sink, digest, wanted, offset, int(answer["size"]), progress)
@@ -359,23 +361,21 @@ class _DamagedError(RemoteError):
 def _receive(
     connection: Connection,
     sink: BinaryIO,
-    digest: Any,
+    digest: hashlib.blake2b,
     wanted: Wanted,
     place: int,
     size: int,
     progress: Progress | None,
 ) -> None:
-    def take(block: bytes) -> None:
+    def show(block: bytes) -> None:
         nonlocal place
-        sink.write(block)
-        digest.update(block)
         place += len(block)
         if progress is not None:
             progress(wanted.name, place, size)
 
-    ended = connection.receive(take)
+    sound = connection.receive_file(sink, digest, show)
     sink.flush()
-    if place != size or digest.hexdigest() != ended.get("digest"):
+    if not sound:
         raise _DamagedError(
             f"what came of {wanted.name} is not what {connection.name} has; it was not published",
             hint="Pull again.",

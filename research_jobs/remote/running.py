@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, NoReturn, cast
 
 from research_jobs.errors import RemoteError
 from research_jobs.manifest.remotes import RemoteSpec
@@ -39,8 +39,8 @@ def run_there(name: str, spec: RemoteSpec, words: Sequence[str]) -> int:
     return _run(name, spec, _command(spec, words))
 
 
-def report_there(name: str, spec: RemoteSpec, words: Sequence[str], target: IO[bytes]) -> int:
-    """Have ``report`` make one file there, and write it here.
+def report_there(name: str, spec: RemoteSpec, words: Sequence[str]) -> tuple[int, bytes]:
+    """Have ``report`` make one file there.
 
     Parameters
     ----------
@@ -48,13 +48,12 @@ def report_there(name: str, spec: RemoteSpec, words: Sequence[str], target: IO[b
     spec : RemoteSpec
     words : sequence of str
         Without ``--standalone``.
-    target : IO
-        A file.
 
     Returns
     -------
-    int
+    code : int
         The exit code of ``report``.
+    page : bytes
     """
     made = _command(spec, words)
     script = (
@@ -65,11 +64,10 @@ def report_there(name: str, spec: RemoteSpec, words: Sequence[str], target: IO[b
         code = _run(name, spec, shlex.join(["sh", "-c", script]), said)
         said.seek(0)
         # A login shell may have printed before it.
-        target.write(said.read().partition(f"{_BEGIN}\n".encode())[2])
-    return code
+        return code, said.read().partition(f"{_BEGIN}\n".encode())[2]
 
 
-def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> int:
+def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> NoReturn:
     """Lead local ports to ports of the other machine's loopback, until ssh ends.
 
     Parameters
@@ -84,8 +82,12 @@ def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> int
     RemoteError
     """
     with _tunnel(spec, ports) as process:
-        code = process.wait()
-    raise RemoteError(f"the tunnel to {name} ({spec.ssh}) has ended ({code})")
+        process.wait()
+    raise _ended(name, spec, process)
+
+
+def _ended(name: str, spec: RemoteSpec, tunnel: subprocess.Popen[bytes]) -> RemoteError:
+    return RemoteError(f"the tunnel to {name} ({spec.ssh}) has ended ({tunnel.returncode})")
 
 
 @contextmanager
@@ -148,19 +150,23 @@ def kernel_there(
             if url is not None:
                 there = int(url[1])
                 here = choose_port(there)
-                _wait_for(here, tunnels.enter_context(_tunnel(spec, [(here, there)])))
+                tunnel = tunnels.enter_context(_tunnel(spec, [(here, there)]))
+                if not _leads(tunnel, here):
+                    raise _ended(name, spec, tunnel)
                 line = line.replace(f"127.0.0.1:{there}", f"127.0.0.1:{here}")
             if not line.startswith("Or:"):  # a file of that machine
                 show(line)
         return _checked(name, spec, process.wait())
 
 
-def _wait_for(port: int, tunnel: subprocess.Popen[bytes]) -> None:
+def _leads(tunnel: subprocess.Popen[bytes], port: int) -> bool:
+    """Wait until a tunnel takes connections; False if it ends instead."""
     while tunnel.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return True
         time.sleep(0.05)
+    return False
 
 
 def _command(spec: RemoteSpec, words: Sequence[str]) -> str:

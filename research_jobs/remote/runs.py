@@ -6,7 +6,6 @@ the other side has not, the start, the log from the byte on that was seen last, 
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.remote.connection import Connection
 from research_jobs.remote.detached import RUNS, folder_of, tidy
-from research_jobs.remote.frames import BLOCK
+from research_jobs.remote.frames import BLOCK, new_digest
 from research_jobs.remote.worktree import TreeFile, commit_of, is_pushed, read_tree
 from research_jobs.units import readable_size
 
@@ -126,9 +125,14 @@ class RemoteRun:
             write_atomically(self.folder / "seen", str(self.seen).encode(), private=True)
         if said.get("code") is None:
             raise RemoteError(f"{connection.name} stopped to say what run {self.run} does")
-        pages = [self._fetch(connection, Path(str(page)).name) for page in said["pages"]]
-        result = self._fetch(connection, None).read_text() if "--json" in self.shown else None
-        return Ended(int(said["code"]), tuple(pages), result)
+        pages = [Path(str(page)).name for page in said["pages"]]
+        if not all(page.endswith(".html") for page in pages):  # nor any file of ours
+            raise RemoteError(f"{connection.name} names a report that is not one: {pages}")
+        paths = tuple(self._fetch(connection, page) for page in pages)
+        result = None
+        if "--json" in self.shown:
+            result = self._fetch(connection, None).read_text(encoding="utf-8")
+        return Ended(int(said["code"]), paths, result)
 
     def _start(self, connection: Connection, tell: Callable[[str], None]) -> None:
         commit = None
@@ -179,15 +183,9 @@ class RemoteRun:
         connection.ask({"ask": "fetch", "run": self.run, "page": page})
         target = self.folder / (page or "result")
         part = target.with_name(f".{target.name}.part")
-        digest = hashlib.blake2b(digest_size=32)
         with part.open("wb") as sink:
-
-            def take(block: bytes) -> None:
-                digest.update(block)
-                sink.write(block)
-
-            ended = connection.receive(take)
-        if ended.get("digest") != digest.hexdigest():
+            sound = connection.receive_file(sink, new_digest())
+        if not sound:
             raise RemoteError(f"{target.name} came damaged", hint="Attach again.")
         part.replace(target)
         return target

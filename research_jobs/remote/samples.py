@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.project import Project
 from research_jobs.remote.pulling import PULLS
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import current_version
 
 __all__ = ["sample_lines"]
 
@@ -17,17 +20,15 @@ def sample_lines(project: Project) -> Iterator[str]:
         return  # nothing was ever pulled: the versions need not be read
     backend = backend_of(project.store)
     for notebook in backend.notebooks():
-        said: dict[str, str] = {}
-        counts: dict[str, int] = {}
+        lines: dict[str, list[str]] = {}
         for unit in backend.units(notebook):
-            held = backend.hold(unit)
-            held.release()
-            origin = held.version.origin
+            origin = None
+            with suppress(ResearchJobsError):  # damaged: whoever reads it is told
+                origin = current_version(backend, unit).origin
             for output in origin.samples if origin is not None else ():
-                line = origin.describe(notebook, output) if origin is not None else None
-                if line is not None:
-                    said[output] = line
-                    counts[output] = counts.get(output, 0) + 1
-        for output, line in said.items():
-            more = counts[output] - 1
-            yield f"{line} (and {more} more partitions)." if more else f"{line}."
+                line = origin and origin.describe(notebook, output)
+                if line:
+                    lines.setdefault(output, []).append(line)
+        for several in lines.values():
+            more = f" (and {len(several) - 1} more partitions)" if several[1:] else ""
+            yield f"{several[-1]}{more}."

@@ -5,21 +5,21 @@ It reads the store, and writes nothing but temporary files and what runs for the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError, StoreError, innermost_line
 from research_jobs.project import Project, find_project
 from research_jobs.remote import detached
-from research_jobs.remote.frames import BLOCK, GREETING, PROTOCOL, CutError, Frames
+from research_jobs.remote.frames import BLOCK, GREETING, PROTOCOL, CutError, Frames, new_digest
 from research_jobs.remote.naming import chosen_notebooks, chosen_partitions
 from research_jobs.remote.worktree import (
     TREE,
@@ -31,6 +31,7 @@ from research_jobs.remote.worktree import (
     put_file,
 )
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import current_version
 from research_jobs.store.layout import read_segments
 from research_jobs.store.origin import Cut
 from research_jobs.store.records import Version
@@ -98,38 +99,27 @@ def _list(project: Project, frames: Frames, header: Header) -> None:
     backend = backend_of(project.store)
     cut = Cut.of(header["cut"])
     found: list[dict[str, Any]] = []
-    for notebook, output in chosen_notebooks(
-        backend.notebooks(), header["names"], _outputs_of(backend)
-    ):
+    wanted = chosen_notebooks(backend.notebooks(), header["names"], partial(_outputs_of, backend))
+    for notebook, outputs in wanted.items():
         units = {unit: read_segments(unit.segments) for unit in backend.units(notebook)}
         keys = {key.key for unit, key in units.items() if unit.segments}
         inside = chosen_partitions(notebook, keys, header.get("partitions"))
         for unit, key in units.items():
             if unit.segments and key.key not in inside:
                 continue
-            held = backend.hold(unit)
-            held.release()
-            version: Version = held.version
-            if output is not None and output not in version.outputs:
+            version = current_version(backend, unit)
+            if outputs is not None and outputs.isdisjoint(version.outputs):
                 continue
             rest = _within_window(version, cut)
             if rest is not None:
-                found.append(_described(notebook, unit.segments, version, output, rest))
+                found.append(_described(notebook, unit.segments, version, outputs, rest))
     frames.send({"units": found})
 
 
-def _outputs_of(backend: Any) -> Callable[[str], frozenset[str]]:
+def _outputs_of(backend: Any, notebook: str) -> set[str]:
     """The outputs of a notebook that are published, of any partition."""
-
-    def outputs(notebook: str) -> frozenset[str]:
-        names: set[str] = set()
-        for unit in backend.units(notebook):
-            held = backend.hold(unit)
-            held.release()
-            names.update(held.version.outputs)
-        return frozenset(names)
-
-    return outputs
+    units = backend.units(notebook)
+    return {name for unit in units for name in current_version(backend, unit).outputs}
 
 
 def _within_window(version: Version, cut: Cut) -> Cut | None:
@@ -144,14 +134,18 @@ def _within_window(version: Version, cut: Cut) -> Cut | None:
 
 
 def _described(
-    notebook: str, segments: tuple[str, ...], version: Version, output: str | None, cut: Cut
+    notebook: str,
+    segments: tuple[str, ...],
+    version: Version,
+    wanted: Collection[str] | None,
+    cut: Cut,
 ) -> dict[str, Any]:
     from research_jobs.store.codec.registry import is_table
 
     outputs = {
         name: dict(item) | {"cut": asdict(cut) if cut and is_table(str(item["kind"])) else None}
         for name, item in version.outputs.items()
-        if output in (None, name)
+        if wanted is None or name in wanted
     }
     return {
         "notebook": notebook,
@@ -205,7 +199,7 @@ def _file(published: tuple[str, Mapping[str, Path]] | None, header: Header) -> P
 def _send_file(frames: Frames, stream: BinaryIO, offset: int, facts: Header) -> None:
     size = os.fstat(stream.fileno()).st_size
     frames.send({"size": size} | dict(facts))
-    digest = hashlib.blake2b(digest_size=32)
+    digest = new_digest()
     place = 0
     while block := stream.read(BLOCK):
         digest.update(block)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from research_jobs.errors import RemoteError
 from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
-from research_jobs.remote.frames import BLOCK
+from research_jobs.remote.frames import BLOCK, new_digest
 
 __all__ = [
     "EARLIER",
@@ -69,7 +69,7 @@ class TreeFile:
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
-        if not parts or parts[0] in ("/", *OWN) or ".." in parts:
+        if not parts or self.path.startswith("/") or parts[0] in OWN or ".." in parts:
             raise RemoteError(f"'{self.path}' is no file of a working tree")
 
 
@@ -93,33 +93,27 @@ def read_tree(project: Project) -> list[TreeFile]:
     found: dict[str, TreeFile] = {}
     for path in _listed(root):
         if own.isdisjoint((path, *path.parents)):
-            with suppress(FileNotFoundError):  # removed, but Git has not been told
-                name = path.relative_to(root).as_posix()
-                found[name] = _described(root, path, name)
+            file = _described(root, path, path.relative_to(root).as_posix())
+            if file is not None:
+                found[file.path] = file
     return list(found.values())
 
 
-def _described(root: Path, path: Path, name: str) -> TreeFile:
-    if not path.is_file() and not path.is_dir():
-        raise FileNotFoundError(path)  # nothing that could be sent
+def _described(root: Path, path: Path, name: str) -> TreeFile | None:
+    """A file, or a link to a folder of the project; None for what cannot be sent."""
     if path.is_dir():
         target = os.readlink(path)  # noqa: PTH115 - as it is written
-        if os.path.isabs(target) or not path.resolve().is_relative_to(root.resolve()):  # noqa: PTH117
-            raise FileNotFoundError(path)
-        return TreeFile(name, "", link=target)
+        inside = target[0] != "/" and path.resolve().is_relative_to(root.resolve())
+        return TreeFile(name, "", link=target) if inside else None
+    if not path.is_file():
+        return None  # a pipe, or removed without telling Git
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, _digest).hexdigest()
+            digest = hashlib.file_digest(file, new_digest).hexdigest()
             status = os.fstat(file.fileno())
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise RemoteError(f"{path} cannot be read: {error.strerror}") from error
     return TreeFile(name, digest, status.st_size, bool(status.st_mode & 0o100))
-
-
-def _digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=32)
 
 
 def _listed(folder: Path) -> Iterator[Path]:
@@ -136,7 +130,8 @@ def _listed(folder: Path) -> Iterator[Path]:
     for name in dict.fromkeys(filter(None, said.split("\0"))):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
-            yield from _listed(path)  # a repository inside this one
+            if (path / ".git").exists():  # else a submodule that was not checked out
+                yield from _listed(path)
         else:
             yield path
 
@@ -144,13 +139,10 @@ def _listed(folder: Path) -> Iterator[Path]:
 def _git(folder: Path, *words: str) -> str | None:
     """What Git says; None where there is no Git, or no repository."""
     try:
-        done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, errors="surrogateescape",
-            check=False,
-        )  # fmt: skip
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None
 
 
 def commit_of(project: Project) -> tuple[str | None, list[str]]:
@@ -201,8 +193,7 @@ def lay_out(
     missing: list[str] = []
     for file in sorted(files, key=lambda file: bool(file.link)):  # nothing is behind a link
         if file.link:
-            target = tree / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = _place(tree, file)
             target.unlink(missing_ok=True)
             target.symlink_to(file.link)
         elif not any(_copied(place / file.path, tree, file) for place in places):
@@ -221,12 +212,9 @@ def _copied(source: Path, tree: Path, file: TreeFile) -> bool:
 
 def put_file(tree: Path, file: TreeFile, blocks: Iterable[bytes]) -> bool:
     """Write a file; False, and there is none, where its bytes are not those that it should have."""
-    target = tree / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(tree.resolve()):
-        raise RemoteError(f"'{file.path}' is behind a link that leads out of the tree")
-    part = target.with_name(f".{target.name[:40]}.part")
-    digest = _digest()
+    target = _place(tree, file)
+    part = tree.with_name("part")  # any name in the tree may be a file's
+    digest = new_digest()
     with part.open("wb") as sink:
         for block in blocks:
             digest.update(block)
@@ -237,6 +225,15 @@ def put_file(tree: Path, file: TreeFile, blocks: Iterable[bytes]) -> bool:
     part.chmod(0o700 if file.runs else 0o600)
     part.replace(target)
     return True
+
+
+def _place(tree: Path, file: TreeFile) -> Path:
+    """Where a file of a tree is; its folder is made."""
+    target = tree / file.path
+    if not target.parent.resolve().is_relative_to(tree.resolve()):
+        raise RemoteError(f"'{file.path}' is behind a link that leads out of the tree")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 def link_the_rest(project: Project, folder: Path, commit: str | None) -> None:

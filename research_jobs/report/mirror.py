@@ -12,6 +12,7 @@ put whole and never changes.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -19,7 +20,9 @@ import os
 import re
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -38,6 +41,11 @@ __all__ = ["Mirror"]
 
 _RUN = re.compile(r"(\d{8}T\d{6}-[0-9A-Za-z-]+)~([0-9a-f]*)\.tgz")
 _AT_ONCE = 64
+# What unpacking an object raises that is not as we made it.
+_DAMAGED = (
+    tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, RecursionError, ValueError, KeyError,
+    TypeError, AttributeError, IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
 _LINE, _REPORT, _PAGE = "run.json", "report", "index.html"
 
 
@@ -165,7 +173,10 @@ class Mirror:
             parts = objects.inside(path)
             match = _RUN.fullmatch(parts[-1])
             if match and len(parts) > 2 and parts[-2] == RUNS and ".." not in parts:
-                found[_Run("/".join(parts[:-2]), match[1], match[2])] = path
+                run = _Run("/".join(parts[:-2]), match[1], match[2])
+                with suppress(ValueError):  # there is no such moment
+                    _ = run.started
+                    found[run] = path
         return found
 
     def _local(self, more: set[str]) -> Iterator[tuple[_Run, dict[str, Any]]]:
@@ -244,7 +255,7 @@ class Mirror:
                     line = self._unpack(Path(place, f"{run.id}.tgz"), run, Path(place, run.id))
                 except FileNotFoundError:  # pruned meanwhile
                     return None
-                except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError) as error:
+                except _DAMAGED as error:
                     say(f"{self.url}/{run.name} is damaged: {error}")
                     return None
                 return Path(place, run.id), line
@@ -254,28 +265,34 @@ class Mirror:
 
     def _unpack(self, packed: Path, run: _Run, target: Path) -> dict[str, Any]:
         """Put what a report names in its place, and its own files into a folder."""
-        line: dict[str, Any] | None = None
-        with tarfile.open(packed, "r:gz") as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                stream = archive.extractfile(member) if member.isfile() else None
-                if stream is None or not parts or ".." in parts or "/" in parts:
-                    continue
-                content = stream.read()
-                page = self.reports / run.notebook / _PAGE
-                if parts == (_LINE,):
-                    line = json.loads(content)
-                elif parts == (_PAGE,) and not page.exists():
-                    write_atomically(page, content)
-                elif parts[0] == KEPT and len(parts) == 2:
-                    make_folder(self.reports / KEPT)
-                    write_atomically(self.reports / KEPT / parts[1], content)
-                elif parts[0] == _REPORT:
-                    make_folder(target.joinpath(*parts[1:-1]))
-                    write_atomically(target.joinpath(*parts[1:]), content)
-        if line is None or line["id"] != run.id or _run(run.notebook, line) != run:
+        line: dict[str, Any] = {}
+        with gzip.open(packed) as stream:
+            while stream.read(1 << 20):  # to the checksum, before anything is put in its place
+                pass
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for member in archive:
+                    file = archive.extractfile(member) if member.isfile() else None
+                    parts = PurePosixPath(member.name).parts
+                    if file is None or ".." in parts or member.name.startswith("/"):
+                        continue
+                    if parts == (_LINE,):
+                        line = json.load(file)
+                    elif (path := self._place(run, parts, target)) is not None:
+                        make_folder(path.parent)
+                        write_atomically(path, file.read())
+        if _run(run.notebook, line) != run:
             raise ValueError("it is not of this run")
         return line
+
+    def _place(self, run: _Run, parts: tuple[str, ...], target: Path) -> Path | None:
+        """Where a file of an object goes; None where it is not wanted."""
+        page = self.reports / run.notebook / _PAGE
+        if parts == (_PAGE,):
+            return None if page.exists() else page
+        if parts[:1] == (KEPT,) and len(parts) == 2:
+            return self.reports / KEPT / parts[1]
+        return target.joinpath(*parts[1:]) if parts[:1] == (_REPORT,) and parts[1:] else None
 
 
 def _run(notebook: str, line: Mapping[str, Any]) -> _Run:

@@ -11,6 +11,7 @@ from research_jobs.errors import OutputNotFoundError, PartitionError, did_you_me
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, context
+from research_jobs.store.backends.base import current_version
 from research_jobs.store.layout import read_segments
 from research_jobs.store.view import Reader
 
@@ -80,11 +81,10 @@ def _of_run(
 
 
 def _window(reader: Reader, unit: Any) -> tuple[datetime, datetime] | None:
-    held = reader.hold(unit)
-    held.release()
-    if held.version.window is None:
+    window = current_version(reader, unit).window
+    if window is None:
         return None
-    start, end = (datetime.fromisoformat(moment) for moment in held.version.window)
+    start, end = (datetime.fromisoformat(moment) for moment in window)
     return start, end
 
 

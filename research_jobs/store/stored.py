@@ -11,7 +11,7 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.project import notebook_name
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends import backend_of
-from research_jobs.store.backends.base import HeldVersion
+from research_jobs.store.backends.base import HeldVersion, current_version
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
 
@@ -57,9 +57,7 @@ def stored_outputs(
     unit = backend.unit(notebook_name(notebook), partition)
     if unit is None:
         return {}
-    held = backend.hold(unit)
-    held.release()
-    return {name: unit.link(name) for name in held.version.outputs}
+    return {name: unit.link(name) for name in current_version(backend, unit).outputs}
 
 
 def stored_versions(

@@ -81,18 +81,19 @@ def test_what_is_named_is_found() -> None:
     """Notebooks, outputs and patterns, each once; mistakes get a suggestion."""
     stored = ["models/garch", "models/har", "prices"]
 
-    def named(*names: str) -> list[tuple[str, str | None]]:
-        return list(chosen_notebooks(stored, names, lambda _: ["close", "open"]))
+    def named(*names: str) -> dict[str, set[str] | None]:
+        return chosen_notebooks(stored, names, lambda _: ["close", "open"])
 
-    assert named() == [(name, None) for name in stored]
-    assert named("models/*", "models.har", "models.har.open") == [
-        ("models/garch", None),
-        ("models/har", None),
-    ]
-    assert named("prices.close", "notebooks/models/har.py") == [
-        ("prices", "close"),
-        ("models/har", None),
-    ]
+    assert named() == dict.fromkeys(stored)
+    assert named("models/*", "models.har", "models.har.open") == {
+        "models/garch": None,
+        "models/har": None,
+    }
+    assert named("prices.close", "notebooks/models/har.py", "prices.open") == {
+        "prices": {"close", "open"},
+        "models/har": None,
+    }
+    assert named("prices.close", "prices") == {"prices": None}
     for wrong, hint in (("prics", "'prices'"), ("prices.clse", "'close'"), ("models.hra", "har")):
         with pytest.raises(OutputNotFoundError, match=hint):
             named(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,12 @@ from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.remote import connection as connection_module
 from research_jobs.remote.frames import BLOCK, GREETING
-from research_jobs.remote.pulling import _refuse_full  # pyright: ignore[reportPrivateUsage]
+from research_jobs.remote.pulling import (
+    RemoteUnit,
+    Wanted,
+    _refuse_full,  # pyright: ignore[reportPrivateUsage]
+    pull_unit,
+)
 from research_jobs.remote.samples import sample_lines
 from research_jobs.store import load as load_module
 from research_jobs.store.codec import write_output
@@ -149,6 +156,9 @@ def test_a_sample_says_what_it_is(
     assert pull(here, "market_data.summary") == 0
     assert len(load("market_data", "prices", project=here)) == 50_000
     assert load("market_data", "summary", project=here) == SUMMARY
+    for record in Path(here.store).rglob("version.json"):
+        record.write_text("damaged")
+    assert list(sample_lines(here)) == []
 
 
 def test_partitions_are_chosen(lab: Lab, tmp_path: Path) -> None:
@@ -380,6 +390,33 @@ def test_a_command_runs_there(lab: Lab, tmp_path: Path, capfd: pytest.CaptureFix
     assert "nothing" in capfd.readouterr().err
     assert main(["show", "x", "--on", "serve", "--project", str(here.root)]) == 2
     assert "no remote is called 'serve'. Did you mean 'server'?" in capfd.readouterr().err
+
+
+def test_a_report_that_does_not_come_leaves_the_file(lab: Lab, tmp_path: Path) -> None:
+    """`report --standalone --on` writes the file once it has the page."""
+    here = lab.laptop(tmp_path / "here")
+    (tmp_path / "page.html").write_text("before")
+    words = ["--standalone", str(tmp_path / "page.html"), "--project", str(here.root)]
+    assert main(["report", "nothing", "--on", "server", *words]) == 2
+    assert (tmp_path / "page.html").read_text() == "before"
+
+
+def test_a_part_that_was_published_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another pull may move it to the store between our opening and our lock."""
+    here = make_project(tmp_path, {})
+    wanted = Wanted("prices", "scalar", 1, 1, None)
+    unit = RemoteUnit("market_data", (), "000001-a", "a", "2018-11-01", "", None, (wanted,))
+    place: Any = SimpleNamespace(place="host:/folder", ask=pytest.fail)
+
+    def moved(*_: object) -> None:
+        for part in (here.state / "pulls").glob("*.part"):
+            part.rename(tmp_path / "published")
+
+    monkeypatch.setattr(fcntl, "flock", moved)
+    with pytest.raises(StoreError, match=r"another pull fetches market_data\.prices"):
+        pull_unit(here, place, unit, keep={})
 
 
 def test_a_tunnel_leads_to_the_server(lab: Lab, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
@@ -26,7 +27,15 @@ from research_jobs.errors import RemoteError
 from research_jobs.project import Project
 from research_jobs.remote import connection as connection_module
 from research_jobs.remote import detached
-from research_jobs.remote.worktree import TREE, TreeFile, lay_out, link_the_rest, read_tree
+from research_jobs.remote.runs import RemoteRun
+from research_jobs.remote.worktree import (
+    TREE,
+    TreeFile,
+    lay_out,
+    link_the_rest,
+    put_file,
+    read_tree,
+)
 from research_jobs.store.stored import stored_versions
 
 COMMAND = str(Path(sys.executable).with_name("research-jobs"))
@@ -330,6 +339,8 @@ def test_the_working_tree_is_what_git_does_not_ignore(tmp_path: Path) -> None:
     git(tmp_path / "inner", "init", "-q")
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "gone.py", "link")
+    (tmp_path / "submodule").mkdir()  # known to Git, and not checked out
+    git(tmp_path, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},submodule")
     (tmp_path / "gone.py").unlink()
     (tmp_path / "untracked.py").write_text("")
     files = {file.path: file for file in read_tree(project)}
@@ -365,23 +376,47 @@ def test_only_what_changed_is_missing(tmp_path: Path) -> None:
     assert (later / TREE / "extra").resolve() == server.root / "extra"
 
 
-@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", ".git/config", "data/x"])
+@pytest.mark.parametrize(
+    "path", ["/etc/x", "//etc/x", "../x", "a/../../x", "", ".git/config", "data/x"]
+)
 def test_a_tree_stays_in_its_folder(path: str) -> None:
     """Names that lead out of it, or to what is the server's own, are refused."""
     with pytest.raises(RemoteError, match="no file of a working tree"):
         TreeFile(path, "")
 
 
-def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
-    """A folder that became a link to the project is not written through."""
+@pytest.mark.parametrize("link", ["", "b"])
+def test_nothing_is_written_behind_a_link(link: str, tmp_path: Path) -> None:
+    """A folder that became a link to the project is not written through, nor is one made there."""
     project = Project(tmp_path / "server", str(tmp_path / "data"))
     (project.root / "inner").mkdir(parents=True)
     (project.root / "inner" / "a").write_text("theirs")
     (tmp_path / "run" / TREE).mkdir(parents=True)
     (tmp_path / "run" / TREE / "inner").symlink_to(project.root / "inner")
-    file = TreeFile("inner/a", hashlib.blake2b(b"theirs", digest_size=32).hexdigest(), 6)
+    digest = hashlib.blake2b(b"theirs", digest_size=32).hexdigest()
     with pytest.raises(RemoteError, match="leads out of the tree"):
-        lay_out(project, tmp_path / "run", [file], [])
+        lay_out(project, tmp_path / "run", [TreeFile("inner/a", digest, 6, link=link)], [])
+    assert (project.root / "inner" / "a").read_text() == "theirs"
+
+
+def test_a_file_on_its_way_has_no_name_of_the_tree(tmp_path: Path) -> None:
+    """A file that is called as a part of another one would be is not overwritten."""
+    tree = tmp_path / TREE
+    for name in (".a.part", "a"):
+        digest = hashlib.blake2b(name.encode(), digest_size=32).hexdigest()
+        assert put_file(tree, TreeFile(name, digest), [name.encode()])
+    assert (tree / ".a.part").read_text() == ".a.part"
+
+
+def test_only_a_report_comes_as_one(project: Project) -> None:
+    """A name that is no report's is refused before anything is fetched."""
+    run = RemoteRun.of(project, {"run": "0000000d", "words": ["run"]})
+    ended = {"code": 0, "pages": ["../seen"]}
+    far: Any = SimpleNamespace(
+        name="server", require=list, send=list, receive=lambda _: ended, ask=pytest.fail
+    )
+    with pytest.raises(RemoteError, match="names a report that is not one"):
+        run.carry_on(far, pytest.fail, pytest.fail)
 
 
 # -- processes -------------------------------------------------------------------------------
@@ -403,15 +438,40 @@ def test_asking_twice_starts_once(project: Project) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize("works", [True, False])
+def test_what_is_interrupted_before_it_starts_ends(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt that comes as soon as the process can be found reaches the command."""
+    folder = project.make_state_folder(detached.RUNS, "0000000e")
+    job = {"words": ["run", "--project", str(project.root)], "tree": False}
+    (folder / "job.json").write_text(json.dumps(job | {"shown": [], "started": time.time()}))
+    first = detached._first  # pyright: ignore[reportPrivateUsage]
+
+    def found(place: Path) -> bool:
+        done = first(place)
+        detached.find(project, "0000000e").end()
+        return done
+
+    monkeypatch.setattr(detached, "_first", found)
+    detached._main(folder)  # pyright: ignore[reportPrivateUsage]
+    assert (folder / "exit").read_text() == "130"
+
+
+@pytest.mark.parametrize("does", ["works", "fails", "hangs"])
 def test_a_scope_where_the_user_lingers(
-    works: bool, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    does: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run is put into a scope of the user's manager; where that fails, a session is enough."""
     said = tmp_path / "said"
     program = tmp_path / "systemd-run"  # the real one needs a user's manager
-    go_on = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"' if works else "exit 1"
-    program.write_text(f'#!/bin/sh\necho "$@" > {said}\n{go_on}\n')
+    go_on = {
+        "works": 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
+        "fails": "exit 1",
+        "hangs": "exec sleep 600",
+    }
+    program.write_text(f'#!/bin/sh\necho "$@" > {said}\n{go_on[does]}\n')
+    if does == "hangs":
+        monkeypatch.setattr(detached, "_STARTS_S", 3.0)
     program.chmod(0o755)
     monkeypatch.setattr(detached, "LINGERING", tmp_path)
     (tmp_path / pwd.getpwuid(os.getuid()).pw_name).touch()

@@ -121,17 +121,21 @@ def test_what_is_no_longer_kept(machine, ran):
 def test_a_damaged_one_does_not_stop_the_others(machine, ran, tmp_path):
     """It is named, and leaves nothing."""
     one, two = machine("one"), machine("two")
-    for number in range(3):
+    for number in range(4):
         ran(one, number)
     objects = objects_of(one.url)
     paths = [path for path in objects.find(objects.root) if path.endswith(".tgz")]
     system = fsspec.core.url_to_fs(one.url)[0]
     system.pipe_file(paths[0], system.cat_file(paths[0])[:500])
-    system.pipe_file(paths[1], system.cat_file(paths[2]))
+    system.pipe_file(paths[1], system.cat_file(paths[3]))
+    whole = system.cat_file(paths[2])
+    middle = len(whole) // 2
+    system.pipe_file(paths[2], whole[:middle] + b"?" + whole[middle + 1 :])
+    system.pipe_file(f"{paths[3].rpartition('/')[0]}/99999999T999999-run4~.tgz", b"")
     lines = []
     two.sync(lines.append)
-    assert names(two) == ["run2"]
-    assert len(lines) == 2
+    assert names(two) == ["run3"]
+    assert len(lines) == 3
     assert all("is damaged" in line for line in lines)
     assert not list(two.reports.rglob(".mirror-*"))
 

@@ -20,6 +20,7 @@ from research_jobs.orchestration.operations.trial import open_trial
 from research_jobs.outcome import labelled
 from research_jobs.project import Project
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import current_version
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
 from research_jobs.upkeep.point import Point, place_files, place_store, point_folder
@@ -159,9 +160,8 @@ def _newest(catalog: Catalog, entry: Entry) -> tuple[str | None, Version] | None
 def _versions(catalog: Catalog, notebook: str) -> Iterator[tuple[str | None, Version]]:
     backend = backend_of(catalog.project.store)
     for unit in backend.units(notebook):
-        held = backend.hold(unit)
-        held.release()
-        yield read_segments(unit.segments).key if unit.segments else None, held.version
+        key = read_segments(unit.segments).key if unit.segments else None
+        yield key, current_version(backend, unit)
 
 
 def _made(

@@ -21,6 +21,7 @@ from research_jobs.orchestration.operations.backup import find_instance
 from research_jobs.outcome import labelled
 from research_jobs.project import Project, find_project
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.base import current_version
 from research_jobs.store.layout import read_segments
 from research_jobs.store.records import Version
 from research_jobs.upkeep.point import (
@@ -203,10 +204,8 @@ def _stored(catalog: Catalog, entry: Entry) -> dict[str | None, Version]:
     found: dict[str | None, Version] = {}
     for unit in backend.units(entry.name):
         with suppress(ResearchJobsError, OSError):  # `check_store` tells of it
-            held = backend.hold(unit)
-            held.release()
             key = read_segments(unit.segments).key if unit.segments else None
-            found[key] = held.version
+            found[key] = current_version(backend, unit)
     return found
 
 

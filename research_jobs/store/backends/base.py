@@ -12,7 +12,14 @@ from research_jobs.protocol import PartitionKey
 from research_jobs.store.origin import Origin
 from research_jobs.store.records import Partitioning, Version
 
-__all__ = ["HeldVersion", "Publication", "PublishedOutput", "StoreBackend", "StoredUnit"]
+__all__ = [
+    "HeldVersion",
+    "Publication",
+    "PublishedOutput",
+    "StoreBackend",
+    "StoredUnit",
+    "current_version",
+]
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,19 @@ class HeldVersion(Protocol):
     def release(self) -> None:
         """Release the version."""
         ...
+
+
+def current_version(store: Any, unit: StoredUnit) -> Version:
+    """The current version of a unit in a store or `Reader`; from now on it may be pruned.
+
+    Raises
+    ------
+    OutputNotFoundError
+        When nothing is published.
+    """
+    held: HeldVersion = store.hold(unit)
+    held.release()
+    return held.version
 
 
 U = TypeVar("U", bound=StoredUnit)
