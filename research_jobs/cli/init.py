@@ -180,7 +180,7 @@ def _plan(root: Path, notes: list[str]) -> Iterable[Step]:
         yield Step(schema, None, schema_text(), "the manifest's schema, for the editor")
     store, moved = _store(root, notes)
     directory, extra = _settings_of_batch(root)
-    folders = ["/.research_jobs/", *([f"/{store}/"] if store else []), "/.env"]
+    folders = ["/.research_jobs/", *([f"/{store}/"] if store else []), "/.env", "__pycache__/"]
     reports = root / "reports"
     ran = (root / ".research_jobs").is_dir() and (reports / "index.html").exists()
     if MARK in (_read(root / ".gitignore") or ""):

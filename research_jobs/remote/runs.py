@@ -234,11 +234,13 @@ def refuse_other_code(project: Project, connection: Connection) -> None:
     theirs = connection.ask({"ask": "commit"})
     there_at = str(theirs["commit"])[:10]
     if theirs["commit"] != commit:
-        there = f"ssh {connection.spec.ssh} {connection.spec.command} deploy --pull --project"
+        spec = connection.spec
         push = "" if is_pushed(project) else "Push it: git push. "
         raise RemoteError(
             f"{connection.name} is at commit {there_at}, and here is {commit[:10]}",
-            hint=f"{push}Put it into service there: {there} {connection.spec.project}",
+            hint=f"{push}Put it into service there: ssh {spec.ssh} {spec.command} deploy --pull "
+            f"--project {spec.project} (or, without services: ssh {spec.ssh} git -C {spec.project} "
+            "pull)",
         )
     if theirs["edited"]:
         raise RemoteError(

@@ -92,8 +92,9 @@ def read_tree(project: Project) -> list[TreeFile]:
     own = {root / name for name in OWN} | {Path(project.store)}
     found: dict[str, TreeFile] = {}
     for path in _listed(root):
-        if own.isdisjoint((path, *path.parents)):
-            file = _described(root, path, path.relative_to(root).as_posix())
+        below = path.relative_to(root)
+        if own.isdisjoint((path, *path.parents)) and _CACHES.isdisjoint(below.parts):
+            file = _described(root, path, below.as_posix())
             if file is not None:
                 found[file.path] = file
     return list(found.values())
@@ -153,9 +154,14 @@ def commit_of(project: Project) -> tuple[str | None, list[str]]:
     commit : str or None
         None where there is no repository.
     edited : list of str
+        Without what each machine has of its own, whether or not Git ignores it.
     """
     commit = _git(project.root, "rev-parse", "HEAD")
-    said = _git(project.root, "status", "--porcelain", "-z", "--no-renames", "--", ".") or ""
+    left_out = [f":(exclude){name}" for name in OWN] + [
+        f":(exclude,glob)**/{name}/**" for name in _CACHES
+    ]
+    words = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    said = _git(project.root, *words, "--", ".", *left_out) or ""
     edited = [line[3:] for line in said.split("\0") if line]
     return (commit.strip() if commit else None), edited
 

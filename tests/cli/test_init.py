@@ -303,7 +303,7 @@ def test_a_store_that_has_outputs_is_ours(call: Any, tmp_path: Path) -> None:
     assert "not ours" not in done.stdout
     assert "RESEARCH_JOBS_STORE" not in (tmp_path / ".env").read_text()
     lines = (tmp_path / ".gitignore").read_text().splitlines()
-    assert lines[1:] == ["/.research_jobs/", "/reports/", "/data/", "/.env"]
+    assert lines[1:] == ["/.research_jobs/", "/reports/", "/data/", "/.env", "__pycache__/"]
 
 
 @pytest.mark.parametrize("setting", ["", "  working_directory: project\n"])
