@@ -77,7 +77,7 @@ def _since(source: Source, text: str) -> _Since:
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             return _Since(name, pa.scalar(typed_value(text, kind), type=kind))
     raise StoreError(
-        f"{source.path.stem} has no column of times to choose rows by",
+        f"{source.path} has no column of times to choose rows by",
         hint="Use --rows, or leave --since out.",
     )
 

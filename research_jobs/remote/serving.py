@@ -72,6 +72,11 @@ def serve(source: BinaryIO, sink: BinaryIO, version: str) -> None:
                 raise
             except ResearchJobsError as error:
                 frames.send({"error": {"what": error.what, "hint": error.hint}})
+            except OSError as error:
+                # What a write says of a full disk has no name.
+                place = error.filename or (project.root if project is not None else "")
+                what = f"{place}: {error.strerror or error}"
+                frames.send({"error": {"what": what, "hint": None}})
             except Exception as error:  # noqa: BLE001 - the other side says it
                 frames.send({"error": {"what": innermost_line(error), "hint": None}})
     except (CutError, BrokenPipeError):
@@ -177,8 +182,12 @@ def _sample(project: Project, frames: Frames, header: Header) -> None:
         published_files(project.store, *_address(header)) as published,
         tempfile.TemporaryDirectory(prefix="research_jobs-sample-") as folder,
     ):
-        target = Path(folder) / "sample.pq"
-        rows, of_rows = cut_file(_file(published, header), target, Cut.of(header["cut"]))
+        path, target = _file(published, header), Path(folder) / "sample.pq"
+        try:
+            rows, of_rows = cut_file(path, target, Cut.of(header["cut"]))
+        except StoreError as error:  # of a file that only this machine knows
+            name = f"{header['notebook']}.{header['output']}"
+            raise StoreError(error.what.replace(str(path), name), hint=error.hint) from error
         with target.open("rb") as stream:
             _send_file(frames, stream, 0, {"rows": rows, "of_rows": of_rows})
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -321,7 +320,11 @@ WRONG = {
     ),
     "no project": ({"project": "/nowhere"}, ["--all"], "server: /nowhere has no folder notebooks/"),
     "no output": ({}, ["market_data.price"], "'market_data' has published no output 'price'. Did"),
-    "no column": ({}, ["market_data.prices", "--columns", "clos"], "Did you mean 'close'?"),
+    "no column": (
+        {},
+        ["market_data.prices", "--columns", "clos"],
+        "server: market_data.prices has no column 'clos'. Did you mean 'close'?",
+    ),
 }
 
 
@@ -386,8 +389,17 @@ def test_a_command_runs_there(lab: Lab, tmp_path: Path, capfd: pytest.CaptureFix
     words = ["--on", "server", "--project", str(here.root)]
     assert main(["list", "--json", *words]) == 0
     assert capfd.readouterr().out == "[]\n"
+    page = tmp_path / "page.html"
+    page.write_text("an earlier one")
+    assert main(["report", "nothing", "--standalone", str(page), *words]) == 2
+    assert page.read_text() == "an earlier one"
     assert main(["show", "nothing", *words]) == 2
-    assert "nothing" in capfd.readouterr().err
+    assert "nothing" in (error := capfd.readouterr().err)
+    assert error.endswith(f"That is what research-jobs says on server ({lab.remote['ssh']}).\n")
+    assert main(["diff", "nothing", "--html", str(page), *words]) == 2
+    with pytest.raises(SystemExit):
+        main(["prune", *words])
+    assert "--on goes with status, list" in capfd.readouterr().err
     assert main(["show", "x", "--on", "serve", "--project", str(here.root)]) == 2
     assert "no remote is called 'serve'. Did you mean 'server'?" in capfd.readouterr().err
 
@@ -429,13 +441,11 @@ def test_a_tunnel_leads_to_the_server(lab: Lab, tmp_path: Path) -> None:
         words = [COMMAND, "ui", "--on", "server", "--project", str(here.root)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
             assert program.stdout is not None
+            there.accept()[0].close()  # it looks whether the tunnel listens
+            with there.accept()[0] as looks:  # and whether something answers
+                looks.sendall(b"HTTP")
             local = int(program.stdout.readline().split(":")[-1])
-            while True:
-                with socket.socket() as client:
-                    if client.connect_ex(("127.0.0.1", local)) == 0:
-                        break
-                assert program.poll() is None
-                time.sleep(0.1)
-            there.accept()[0].close()
+            with socket.create_connection(("127.0.0.1", local)):
+                there.accept()[0].close()
             program.send_signal(signal.SIGINT)
             assert program.wait() == 0
