@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from research_jobs.cli.output import complain, print_table
+from research_jobs.cli.output import complain, for_terminal, is_terminal, print_table
 from research_jobs.errors import RemoteError
 from research_jobs.project import Project, find_project
 
@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     what = "Interrupts run" if arguments.end else "Run"
     complain(f"{what} {found.run}: {' '.join(found.shown)}")
+    before = found.seen
     code = follow(project, arguments.on, spec, found, open_pages=arguments.open)
+    if before and found.seen == before:
+        complain(f"Nothing new: it has ended with exit code {code}. --all shows its whole log.")
     return 0 if arguments.end else code
 
 
@@ -112,8 +115,10 @@ def follow(
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     stream = sys.stderr if "--json" in found.shown else sys.stdout
 
+    shown = for_terminal if is_terminal(stream) else str
+
     def out(block: bytes) -> None:
-        stream.write(decoder.decode(block))
+        stream.write(shown(decoder.decode(block)))
         stream.flush()
 
     def work(connection: Connection) -> Ended:

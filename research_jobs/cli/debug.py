@@ -172,7 +172,7 @@ def _describe(process: KeptProcess) -> None:
             print(text)
     titles = [f'cell {n} "{title}"' if title else f"cell {n}" for n, title in process.remaining]
     more = f" and {len(titles) - 8} more" if len(titles) > 8 else ""
-    print(f"\nRemaining: {', '.join(titles[:8])}{more}" if titles else "\nAll cells have run.")
+    print(f"\nRemaining: {', '.join(titles[:8])}{more}" if titles else "\nNo cell is left to run.")
     print(HELP, flush=True)
 
 

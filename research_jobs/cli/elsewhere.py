@@ -1,6 +1,7 @@
 """``--on REMOTE``: the same command on another machine, and its UI through a tunnel.
 
-A `run` or a `backfill` there goes on without this machine; the others end with the connection.
+A `run`, `try` or `backfill` there goes on without this machine; the others end with the
+connection.
 """
 
 from __future__ import annotations
@@ -11,17 +12,25 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from research_jobs.cli.output import complain
 from research_jobs.errors import ParameterError
+from research_jobs.filesystem import write_atomically
 from research_jobs.manifest import load_manifest
 from research_jobs.manifest.remotes import RemoteSpec
+from research_jobs.notebook.scan import find_notebook
 from research_jobs.project import Project, find_project
 from research_jobs.remote.remotes import find_remote
 from research_jobs.remote.running import kernel_there, report_there, run_there, tunnel
 
 __all__ = ["run_elsewhere"]
 
-_PUBLISHING = ("all", "select", "stale", "keep-on-failure")
-"""What `run` takes only where it publishes."""
+ERROR = 2  # the exit code of a command that could not do what it was asked for
+
+_REFUSED = {
+    "run": ("all", "select", "stale", "keep-on-failure"),
+    "try": ("publish", "keep", "reports"),
+}
+"""What a command does not take there, where it publishes nothing."""
 
 
 def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
@@ -40,14 +49,21 @@ def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if words[0] == "ui":
         return _ui(name, spec, arguments)
     there = list(_without(words, "--on"))
-    if words[0] in ("run", "backfill") and not arguments.dry_run:
+    if words[0] in ("run", "backfill", "try") and not getattr(arguments, "dry_run", False):
         return _run(project, name, spec, there, arguments)
     if words[0] == "debug" and arguments.kernel:
         return _kernel(name, spec, there)
     if words[0] == "report" and (arguments.open or arguments.standalone is not None):
         there = [word for word in _without(there, "--standalone") if not _is(word, "--open")]
         return _report(name, spec, there, arguments)
-    return run_there(name, spec, there)
+    if getattr(arguments, "html", None) is not None:
+        raise ParameterError(
+            f"{words[0]} --on {name} does not take --html", hint="Pull, or --json."
+        )
+    code = run_there(name, spec, there)
+    if code == ERROR:
+        complain(f"That is what research-jobs says on {name} ({spec.ssh}).")
+    return code
 
 
 def _without(words: Sequence[str], option: str) -> Iterator[str]:
@@ -77,18 +93,20 @@ def _run(
     from research_jobs.remote.runs import new_run, refuse_other_code
 
     shown = list(_without(words, "--project"))
-    publishes = words[0] == "backfill" or arguments.publish
+    publishes = words[0] == "backfill" or (words[0] == "run" and arguments.publish)
     ours = ("--publish", "--open", "--no-host")
     there = [word for word in shown if not any(_is(word, option) for option in ours)]
     if not publishes:
-        refused = [f"--{one}" for one in _PUBLISHING if getattr(arguments, one.replace("-", "_"))]
-        if refused or not arguments.notebooks:
+        given = [one for one in _REFUSED[words[0]] if getattr(arguments, one.replace("-", "_"))]
+        if given or (words[0] == "run" and not arguments.notebooks):
             raise ParameterError(
-                f"run --on {name} runs the working tree of this machine and publishes nothing: "
-                + (f"it does not take {refused[0]}" if refused else "name the notebooks"),
+                f"{words[0]} --on {name} runs the working tree of this machine and publishes "
+                "nothing: " + (f"it does not take --{given[0]}" if given else "name the notebooks"),
                 hint=f"`run --on {name} --publish` is an ordinary run there.",
             )
-        there = ["try", *there[1:], "--only"]
+        for notebook in arguments.notebooks:
+            find_notebook(project, notebook)  # before anything is sent
+        there = ["try", *there[1:], *(["--only"] if words[0] == "run" else [])]
     return follow(
         project,
         name,
@@ -108,7 +126,7 @@ def _report(
     target: Path | None = arguments.standalone
     if target is None:
         target = Path(tempfile.mkdtemp(prefix="research_jobs-report-")) / "report.html"
-    target.write_bytes(page)
+    write_atomically(target, page)
     print(target)
     if arguments.open:
         from research_jobs.cli.report import open_page
@@ -135,10 +153,18 @@ def _ui(name: str, spec: RemoteSpec, arguments: argparse.Namespace) -> int:
 
     port = choose_port("127.0.0.1", arguments.port, spec.ui_port)
     reports = choose_port("127.0.0.1", arguments.reports_port, spec.reports_port, taken=port)
-    print(f"Dagster's UI   {address('127.0.0.1', port)}")
-    print(f"Reports        {address('127.0.0.1', reports)}")
-    print(f"Both are those of {name} ({spec.ssh}). Ctrl-C ends the tunnel.", flush=True)
+
+    def ready(answers: bool) -> None:
+        print(f"Dagster's UI   {address('127.0.0.1', port)}")
+        print(f"Reports        {address('127.0.0.1', reports)}")
+        print(f"Both are those of {name} ({spec.ssh}). Ctrl-C ends the tunnel.", flush=True)
+        if not answers:
+            complain(
+                f"Nothing answers on port {spec.ui_port} there yet. Start its services, or "
+                f"`research-jobs ui`; remotes.{name}.ui_port names another port."
+            )
+
     try:
-        tunnel(name, spec, [(port, spec.ui_port), (reports, spec.reports_port)])
+        tunnel(name, spec, [(port, spec.ui_port), (reports, spec.reports_port)], ready)
     except KeyboardInterrupt:
         return 0

@@ -109,8 +109,11 @@ ELSEWHERE = (
     "account",
     "space",
     "report",
+    "diff",
+    "doctor",
     "ui",
     "run",
+    "try",
     "backfill",
     "debug",
 )
@@ -242,11 +245,20 @@ def _parser(name: str, command: Command) -> Parser:
         parser.add_argument(
             "--on", metavar="REMOTE", help="on another machine: a name under remotes"
         )
+    elif name != "attach":
+        parser.add_argument("--on", type=_refuse_remote, help=argparse.SUPPRESS)
     if name in HOSTED:
         parser.add_argument(
             "--no-host", action="store_true", help="run in this process, even if a host is ready"
         )
     return parser
+
+
+def _refuse_remote(_: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(
+        "this command works on this machine only; --on goes with "
+        f"{', '.join(ELSEWHERE)} and attach, and pull has --from"
+    )
 
 
 def _by_another(arguments: argparse.Namespace, words: Sequence[str], *, hosted: bool) -> int | None:

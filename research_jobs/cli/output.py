@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -21,6 +22,7 @@ __all__ = [
     "complain",
     "coverage",
     "duration",
+    "for_terminal",
     "is_terminal",
     "iso",
     "print_json",
@@ -31,6 +33,9 @@ __all__ = [
 ]
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+
+_CONTROL = re.compile(r"\x1b(?!\[[0-9;]{0,20}m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+"""Control characters, but for tabs, ends of lines, and the beginning of a colour."""
 
 _STYLES = {
     Tone.GOOD: "green",
@@ -50,6 +55,11 @@ def is_terminal(stream: TextIO | None = None) -> bool:
 def complain(message: str) -> None:
     """One line on stderr."""
     print(message, file=sys.stderr)
+
+
+def for_terminal(text: str) -> str:
+    """What a notebook printed, without what could do more to a terminal than colour a text."""
+    return _CONTROL.sub("", text)
 
 
 def print_json(value: Any) -> None:

@@ -16,7 +16,7 @@ from research_jobs.errors import RemoteError
 from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.remote.frames import PROTOCOL, CutError, Frames, await_greeting
 
-__all__ = ["Connection", "last_words", "persist", "ssh_command"]
+__all__ = ["Connection", "last_words", "persist", "ssh_command", "where_is_it"]
 
 Result = TypeVar("Result")
 
@@ -257,8 +257,7 @@ class Connection:
         if code in (126, 127):
             return RemoteError(
                 f"there is no {self.spec.command} on {where}: {said}",
-                hint=f"Name it under remotes.{self.name}.command, for example "
-                f"{self.spec.project.rstrip('/')}/.venv/bin/research-jobs.",
+                hint=where_is_it(self.name, self.spec),
             )
         if "no command 'remote-serve'" in said:
             return RemoteError(
@@ -345,6 +344,12 @@ def last_words(said: bytes) -> str:
 
 def _plain(text: str) -> str:
     return _UNREADABLE.sub(" ", text).strip()[:500]
+
+
+def where_is_it(name: str, spec: RemoteSpec) -> str:
+    """What to do where the other machine's shell does not find the command."""
+    example = f"{spec.project.rstrip('/')}/.venv/bin/research-jobs"
+    return f"Name it under remotes.{name}.command, for example {example}."
 
 
 def _hint_of(said: str, spec: RemoteSpec) -> str:

@@ -10,12 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, BinaryIO, NoReturn, cast
 
 from research_jobs.errors import RemoteError
 from research_jobs.manifest.remotes import RemoteSpec
-from research_jobs.remote.connection import ssh_command
+from research_jobs.remote.connection import ssh_command, where_is_it
 
 __all__ = ["kernel_there", "report_there", "run_there", "tunnel"]
 
@@ -67,7 +67,9 @@ def report_there(name: str, spec: RemoteSpec, words: Sequence[str]) -> tuple[int
         return code, said.read().partition(f"{_BEGIN}\n".encode())[2]
 
 
-def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> NoReturn:
+def tunnel(
+    name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]], ready: Callable[[bool], None]
+) -> NoReturn:
     """Lead local ports to ports of the other machine's loopback, until ssh ends.
 
     Parameters
@@ -76,18 +78,26 @@ def tunnel(name: str, spec: RemoteSpec, ports: Sequence[tuple[int, int]]) -> NoR
     spec : RemoteSpec
     ports : sequence of (int, int)
         Here and there.
+    ready : callable
+        Called when they can be used, with whether something answers on the first one.
 
     Raises
     ------
     RemoteError
+        When the tunnel ends; ssh has said why on stderr.
     """
     with _tunnel(spec, ports) as process:
+        if _leads(process, ports[0][0]):
+            ready(_answers(ports[0][0]))
         process.wait()
     raise _ended(name, spec, process)
 
 
 def _ended(name: str, spec: RemoteSpec, tunnel: subprocess.Popen[bytes]) -> RemoteError:
-    return RemoteError(f"the tunnel to {name} ({spec.ssh}) has ended ({tunnel.returncode})")
+    return RemoteError(
+        f"the tunnel to {name} ({spec.ssh}) has ended ({tunnel.returncode})",
+        hint=f"Does `ssh {spec.ssh}` work?",
+    )
 
 
 @contextmanager
@@ -169,6 +179,14 @@ def _leads(tunnel: subprocess.Popen[bytes], port: int) -> bool:
     return False
 
 
+def _answers(port: int) -> bool:
+    """Whether something is behind a tunnel; if not, ssh closes each connection."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as probe:
+        probe.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        return bool(probe.recv(1))
+    return False
+
+
 def _command(spec: RemoteSpec, words: Sequence[str]) -> str:
     # argparse takes the last --project: one of this machine means nothing there.
     return f"{spec.command} {shlex.join([*words, '--project', spec.project])}"
@@ -196,7 +214,6 @@ def _checked(name: str, spec: RemoteSpec, code: int) -> int:
         )
     if code in (126, 127):
         raise RemoteError(
-            f"there is no {spec.command} on {name} ({spec.ssh})",
-            hint=f"Name it under remotes.{name}.command.",
+            f"there is no {spec.command} on {name} ({spec.ssh})", hint=where_is_it(name, spec)
         )
     return code

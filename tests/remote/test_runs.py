@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import pwd
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +26,18 @@ from older_side import older_side
 
 from research_jobs import load
 from research_jobs.cli.main import main
+from research_jobs.cli.output import for_terminal
 from research_jobs.errors import RemoteError
 from research_jobs.project import Project
 from research_jobs.remote import connection as connection_module
 from research_jobs.remote import detached
+from research_jobs.remote.frames import GREETING, Frames
 from research_jobs.remote.runs import RemoteRun
+from research_jobs.remote.serving import serve
 from research_jobs.remote.worktree import (
     TREE,
     TreeFile,
+    commit_of,
     lay_out,
     link_the_rest,
     put_file,
@@ -189,7 +196,7 @@ def test_the_same_command_goes_on_after_each_cut(
     (lab.here.notebooks / "helper.py").write_text("x = 40\n")  # Git does not know it
     before, runs = lab.counts(), len(lab.runs())
     ssh.cut('"missing"', '"damaged"', '"words"', '"more": true', '"more": false', '"size"')
-    assert lab.on("run", "slow", "-p", "n=2") == 1
+    assert lab.on("try", "slow", "-p", "n=2") == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         f"begins {lab.gate}",
@@ -206,7 +213,8 @@ def test_the_same_command_goes_on_after_each_cut(
     assert (run.folder / TREE / "big" / "file").read_text() == "there"
     # What is seen is not printed again, and the result can be asked for.
     assert lab.on("attach", run.run[:5]) == 1
-    assert capsys.readouterr().out == ""
+    again = capsys.readouterr()
+    assert (again.out, "ended with exit code 1. --all shows" in again.err) == ("", True)
     assert lab.on("attach", "--all") == 1
     assert capsys.readouterr().out == said.out
     (lab.here.notebooks / "helper.py").unlink()
@@ -288,6 +296,31 @@ def test_with_publish_it_is_a_run_of_the_server(
     assert len(stored_versions(lab.server.store, "slow")) == 1
 
 
+def test_a_terminal_gets_colours_only() -> None:
+    """Titles, cursors and bells of what a notebook prints do not reach a terminal."""
+    said = "\x1b]0;t\x07\x1b[2J\x9b1A\x1b[1;31mred\x1b[0m\ttab\r\n50 %\x08\x00 é"
+    assert for_terminal(said) == "]0;t[2J1A\x1b[1;31mred\x1b[0m\ttab\r\n50 % é"
+
+
+def test_a_full_disk_there_has_a_folder(project: Project) -> None:
+    """What the system says of a write names no file, so the answer names the project."""
+    asked, said = BytesIO(), BytesIO()
+    ask = Frames(asked, asked)
+    ask.send({"ask": "hello", "project": str(project.root)})
+    ask.send({"ask": "tree", "run": "0000000a", "files": [asdict(TreeFile("a" * 99, "0"))]})
+    asked.seek(0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    try:
+        serve(asked, said, "0")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said.seek(len(GREETING))
+    answers = Frames(said, said)
+    answers.receive()
+    assert answers.receive()[0]["error"]["what"] == f"{project.root}: File too large"
+
+
 def test_a_backfill_runs_there(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command there, whose output and exit code come here."""
     assert lab.on("backfill", "daily", "--from", "2018-01-02", "--to", "2018-01-03") == 0
@@ -318,6 +351,20 @@ def test_what_only_an_ordinary_run_takes(
     assert lab.on("run", *words) == 2
     assert "is an ordinary run there" in capsys.readouterr().err
     assert main(["run", "slow", "--publish", "--project", str(lab.here.root)]) == 2
+    assert lab.on("try", "slow", "--publish") == 2
+    assert "does not take --publish" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "try"])
+def test_a_misspelt_notebook_is_not_sent(
+    command: str, lab: Lab, ssh: CutSsh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The name is compared with the notebooks here, before anything is connected."""
+    (ssh.folder / "ssh").unlink()
+    runs = len(lab.runs())
+    assert lab.on(command, "slwo") == 2
+    assert "no notebook 'slwo'. Did you mean 'slow'?" in capsys.readouterr().err
+    assert len(lab.runs()) == runs
 
 
 # -- trees -----------------------------------------------------------------------------------
@@ -349,6 +396,22 @@ def test_the_working_tree_is_what_git_does_not_ignore(tmp_path: Path) -> None:
     }  # fmt: skip
     assert files["run.sh"].runs
     assert files["link"].link == "inner"
+
+
+def test_what_a_machine_has_of_its_own_is_no_edit(tmp_path: Path) -> None:
+    """An environment and caches that Git does not ignore neither stop --publish nor are sent."""
+    project = Project(tmp_path / "below", str(tmp_path / "below" / "data"))
+    own = (".venv/lib/x.py", ".env", "data/a/v.parquet", "notebooks/__pycache__/h.pyc")
+    for name in ("notebooks/a.py", *own):
+        (project.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (project.root / name).write_text(name)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "below/notebooks/a.py")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    assert commit_of(project)[1] == []
+    assert [file.path for file in read_tree(project)] == ["notebooks/a.py"]
+    (project.notebooks / "b.py").write_text("")
+    assert commit_of(project)[1] == ["below/notebooks/b.py"]
 
 
 def test_only_what_changed_is_missing(tmp_path: Path) -> None:
