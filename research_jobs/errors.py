@@ -61,6 +61,7 @@ __all__ = [
     "SourceLocation",
     "StoreError",
     "did_you_mean",
+    "first_line",
     "innermost",
     "innermost_line",
 ]
@@ -257,7 +258,11 @@ def innermost_line(error: BaseException) -> str:
     str
         The class's name where it says nothing.
     """
-    error = innermost(error)
+    return first_line(innermost(error))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its class's name where it says nothing."""
     said = error.headline if isinstance(error, ResearchJobsError) else str(error).strip()
     return (said or type(error).__name__).partition("\n")[0]
 

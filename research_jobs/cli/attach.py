@@ -41,13 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Find it, and follow it to its end."""
     from research_jobs import __version__
-    from research_jobs.manifest import load_manifest
     from research_jobs.remote.connection import Connection
     from research_jobs.remote.remotes import find_remote
     from research_jobs.remote.runs import RemoteRun
 
     project = find_project(arguments.project)
-    spec = find_remote(project, load_manifest(project, None), arguments.on)
+    spec = find_remote(project, arguments.on)
     with Connection(arguments.on, spec, __version__) as connection:
         if arguments.list:
             return _list(connection)

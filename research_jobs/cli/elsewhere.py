@@ -15,7 +15,6 @@ from pathlib import Path
 from research_jobs.cli.output import complain
 from research_jobs.errors import ParameterError
 from research_jobs.filesystem import write_atomically
-from research_jobs.manifest import load_manifest
 from research_jobs.manifest.remotes import RemoteSpec
 from research_jobs.notebook.scan import find_notebook
 from research_jobs.project import Project, find_project
@@ -45,7 +44,7 @@ def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """
     project = find_project(arguments.project)
     name: str = arguments.on
-    spec = find_remote(project, load_manifest(project, None), name)
+    spec = find_remote(project, name)
     if words[0] == "ui":
         return _ui(name, spec, arguments)
     there = list(_without(words, "--on"))

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     project = find_project(arguments.project)
     manifest = load_manifest(project, [each.name for each in scan(project).notebooks])
     cut = Cut(arguments.rows, arguments.since, arguments.columns or ())
-    spec = find_remote(project, manifest, arguments.remote)
+    spec = find_remote(project, arguments.remote)
     done: dict[tuple[str, tuple[str, ...]], dict[str, object]] = {}
 
     def work(connection: Connection) -> bool:

@@ -96,10 +96,8 @@ class Connection:
             raise self._silent(str(error)) from error
         hello = {"ask": "hello", "protocol": PROTOCOL, "version": self.mine}
         said = self.ask(hello | {"project": self.spec.project})
-        self.version, self.can = (
-            str(said.get("version")),
-            frozenset[str](map(str, said.get("can") or ())),
-        )
+        self.version = str(said.get("version"))
+        self.can = frozenset[str](map(str, said.get("can") or ()))
         if said.get("protocol") != PROTOCOL:
             raise RemoteError(
                 f"{self.name} has research_jobs {self.version}, which does not speak with "

@@ -177,7 +177,7 @@ def pull_unit(
     keep: Mapping[str, int | None],
     group: str | None = None,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Pulled:
     """Pull a notebook or a partition of it, and publish it.
 

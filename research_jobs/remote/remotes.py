@@ -20,7 +20,7 @@ def user_file() -> Path:
     return Path(base).expanduser() / "research_jobs" / "remotes.yaml"
 
 
-def find_remote(project: Project, manifest: Manifest, name: str) -> RemoteSpec:
+def find_remote(project: Project, name: str) -> RemoteSpec:
     """The remote of a name; the user's own settings win over the manifest.
 
     Raises
@@ -30,7 +30,7 @@ def find_remote(project: Project, manifest: Manifest, name: str) -> RemoteSpec:
     RemoteError
         When there is none of that name.
     """
-    own = Manifest()
+    own, manifest = Manifest(), load_manifest(project, None)
     if user_file().is_file():
         own = load_manifest(project, (), path=user_file())
     for each in (own, manifest):

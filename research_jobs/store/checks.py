@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from research_jobs.errors import ResearchJobsError, StoreError, did_you_mean
+from research_jobs.errors import StoreError, did_you_mean, first_line
 from research_jobs.outcome import CheckOutcome, StagedOutput
 from research_jobs.run_context import context
 from research_jobs.store.codec import read_output
@@ -154,9 +154,8 @@ def _evaluate(subject: Subject, name: str, argument: Any, known: Mapping[str, Ch
         return Finding(passed=False, description=f"there is no check '{name}'. {hint}", metadata={})
     try:
         return check(subject, argument)
-    except (ResearchJobsError, pa.ArrowException, ValueError, TypeError) as error:
-        reason = error.headline if isinstance(error, ResearchJobsError) else str(error)
-        return Finding(passed=False, description=reason.splitlines()[0], metadata={})
+    except Exception as error:  # noqa: BLE001 - the check fails, and with it the run
+        return Finding(passed=False, description=first_line(error), metadata={})
 
 
 def _rows(subject: Subject) -> int:
@@ -448,7 +447,7 @@ def _refused(where: str, error: Exception) -> Finding:
             f"{row.get('column')}: {row.get('check')} ({row.get('failure_case')})"
             for row in cases.head(EXAMPLES).to_dict("records")
         ]
-    first = lines[0] if lines else (str(error).splitlines() or [type(error).__name__])[0]
+    first = lines[0] if lines else first_line(error)
     return Finding(
         passed=False,
         description=f"{where}: {first[:300]}",

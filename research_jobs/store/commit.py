@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from research_jobs.errors import CorruptOutputError, StoreError
@@ -45,7 +44,7 @@ def publish(
     group: str | None = None,
     data_version: str | None = None,
     origin: Origin | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> tuple[PublishedOutput, ...]:
     """Publish staged outputs: all of them in one step, or none.
 
@@ -85,8 +84,20 @@ def publish(
     PartitionError
         For a partition key that does not fit in a path.
     """
-    job = _publication(notebook, staged, staging, partition, run_id, keep, group, tell)
-    return backend_of(store).publish(replace(job, data_version=data_version, origin=origin))
+    return backend_of(store).publish(
+        Publication(
+            notebook,
+            staged,
+            _checked(staged, staging),
+            partition,
+            run_id,
+            keep or {},
+            group,
+            data_version,
+            origin,
+            tell,
+        )
+    )
 
 
 def reject(
@@ -116,8 +127,10 @@ def reject(
     StoreError
         When they cannot be moved.
     """
-    job = _publication(notebook, staged, staging, partition, run_id, group=group)
-    return backend_of(store).reject(job)
+    folder = _checked(staged, staging)
+    return backend_of(store).reject(
+        Publication(notebook, staged, folder, partition, run_id, group=group)
+    )
 
 
 def refuse_foreign(
@@ -154,25 +167,10 @@ def refuse_any_foreign(
         refuse_foreign_partitions(unit, outputs)
 
 
-def _publication(
-    notebook: str,
-    staged: Sequence[StagedOutput],
-    staging: Staging | Path,
-    partition: PartitionKey | None,
-    run_id: str,
-    keep: Mapping[str, int | None] | None = None,
-    group: str | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Publication:
-    folder = staging.path if isinstance(staging, Staging) else Path(staging)
-    _check_staged(staged, folder)
-    job = Publication(notebook, staged, folder, partition, run_id, keep or {}, group)
-    return job if tell is None else replace(job, tell=tell)
-
-
-def _check_staged(staged: Sequence[StagedOutput], staging: Path) -> None:
-    """Refuse anything but complete Parquet files of ours in the staging folder."""
-    root = staging.resolve()
+def _checked(staged: Sequence[StagedOutput], staging: Staging | Path) -> Path:
+    """The staging folder; anything in it but complete Parquet files of ours is refused."""
+    folder = staging.path if isinstance(staging, Staging) else staging
+    root = folder.resolve()
     names = [item.name for item in staged]
     if len(set(names)) < len(names):
         raise StoreError(f"an output is staged twice: {', '.join(sorted(names))}")
@@ -187,6 +185,7 @@ def _check_staged(staged: Sequence[StagedOutput], staging: Path) -> None:
                 f"output '{item.name}': {path} is not the file that was staged",
                 hint="Another process changed it; run the notebook again.",
             )
+    return folder
 
 
 def _is_parquet(path: Path) -> bool:

@@ -5,7 +5,9 @@ Standard library only.
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,27 +29,35 @@ def mark_read(version: Path, record: Path) -> None:
     record : Path
         A file that exists as long as the version is to be kept.
     """
-    path = version / READ_BY
+    path, line = version / READ_BY, os.fsencode(record) + b"\n"
     with suppress(OSError):
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o644)
-        try:
-            os.write(descriptor, f"{record}\n".encode())
-            large = os.fstat(descriptor).st_size > COMPACTED_ABOVE
-        finally:
-            os.close(descriptor)
-        if large:
-            write_atomically(path, "".join(f"{name}\n" for name in _existing(path)).encode())
+        while not _add(path, line):
+            pass
+
+
+def _add(path: Path, line: bytes) -> bool:
+    """Add a line; False where another process has replaced the file since it was opened."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(path, flags, 0o644), "ab", buffering=0) as file:  # noqa: PTH123 - no path
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        state = os.fstat(file.fileno())
+        if not os.path.samestat(state, path.stat()):
+            return False
+        file.write(line)
+        size = state.st_size + len(line)
+        # Whenever it has doubled, so that many records do not cost their square.
+        if size > COMPACTED_ABOVE and size.bit_length() > state.st_size.bit_length():
+            write_atomically(path, b"".join(name + b"\n" for name in _existing(path)))
+    return True
 
 
 def is_read(version: Path) -> bool:
     """Whether a record that still exists names a version."""
-    return bool(_existing(version / READ_BY))
+    return any(_existing(version / READ_BY))
 
 
-def _existing(path: Path) -> list[str]:
-    try:
-        names = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return []
-    return [name for name in dict.fromkeys(names) if name and Path(name).exists()]
+def _existing(path: Path) -> Iterator[bytes]:
+    with suppress(OSError):
+        names = dict.fromkeys(path.read_bytes().split(b"\n"))
+        yield from (name for name in names if name and Path(os.fsdecode(name)).exists())

@@ -137,10 +137,14 @@ def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version
     window = record.get("window")
     partition: Mapping[str, Any] = record.get("partition") or {}
     by: Mapping[str, Any] = record.get("by") or dict.fromkeys(partition, "")
+    outputs = {str(name): dict(item) for name, item in record["outputs"].items()}
+    for name in outputs:
+        if not name.isidentifier():  # it becomes a file's name
+            raise ValueError(f"{name!r} is not the name of an output")
     return Version(
         id=version,
         folder=folder,
-        outputs={str(name): dict(item) for name, item in record["outputs"].items()},
+        outputs=outputs,
         run_id=str(record["run_id"]),
         published_at=str(record["published_at"]),
         window=(str(window[0]), str(window[1])) if window else None,

@@ -16,7 +16,7 @@ import pytest
 from research_jobs.outcome import CheckOutcome, StagedOutput
 from research_jobs.run_context import RunContext, set_context
 from research_jobs.store import checks
-from research_jobs.store.checks import CHECKS, evaluate_checks
+from research_jobs.store.checks import CHECKS, Finding, Subject, evaluate_checks
 
 FRAME = pd.DataFrame(
     {
@@ -228,6 +228,22 @@ def test_a_check_that_arrow_cannot_do_fails_with_a_reason(
     outcome = one(stage(pa.table({"l": [[1], [1]]})), {"unique": ["l"]})
     assert not outcome.passed
     assert outcome.description
+
+
+@pytest.mark.parametrize("error", [ValueError(""), KeyError("field")])
+def test_a_check_that_breaks_fails_with_a_reason(
+    error: Exception, stage: Callable[..., StagedOutput]
+) -> None:
+    """Whatever a check of another package raises, even without a word, is its failure."""
+
+    def broken(_: Subject, __: Any) -> Finding:
+        raise error
+
+    (outcome,) = evaluate_checks(
+        stage(FRAME), {"own": 1}, previous=None, value=None, others={"own": broken}
+    )
+    assert not outcome.passed
+    assert outcome.description in ("ValueError", "'field'")
 
 
 def test_every_check_of_the_manifest_is_known() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,16 @@ import pytest
 
 from research_jobs import failpoints, load
 from research_jobs.errors import StoreError
+from research_jobs.filesystem import write_atomically
 from research_jobs.protocol import PartitionKey
-from research_jobs.store import pruning
+from research_jobs.store import pruning, readers
 from research_jobs.store.backends import remote_publish
 from research_jobs.store.backends.remote import RemoteStore
 from research_jobs.store.files import FolderLock
 from research_jobs.store.layout import PARTITIONS, unit_of
 from research_jobs.store.objects import objects_of
 from research_jobs.store.pruning import prune_objects, prune_versions
-from research_jobs.store.readers import mark_read
+from research_jobs.store.readers import is_read, mark_read
 from research_jobs.store.versions import hold, version_ids
 
 DAY = PartitionKey("2018-11-01", {"run_date": "2018-11-01"})
@@ -130,3 +133,40 @@ def test_a_publication_that_slept(put: Any, tmp_path: Path, monkeypatch: Any) ->
     finally:
         failpoints.install(None)
     assert load("nb", "x") == 1
+
+
+def test_a_record_that_comes_while_others_are_tidied_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another run notes while the list is rewritten is in it afterwards, whatever its name."""
+    records = [tmp_path / os.fsdecode(name) for name in (b"one", b"caf\xe9")]
+    for record in records:
+        record.touch()
+    other = threading.Thread(target=mark_read, args=(tmp_path, records[1]))
+
+    def rewrite(path: Path, content: bytes) -> None:
+        other.start()
+        other.join(0.2)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(readers, "COMPACTED_ABOVE", 1)
+    monkeypatch.setattr(readers, "write_atomically", rewrite)
+    mark_read(tmp_path, records[0])
+    monkeypatch.setattr(readers, "write_atomically", write_atomically)
+    other.join()
+    records[0].unlink()
+    assert is_read(tmp_path)
+    records[1].unlink()
+    assert not is_read(tmp_path)
+
+
+def test_tidying_does_not_cost_the_square_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is rewritten whenever it has doubled, not for each record."""
+    rewritten: list[Path] = []
+    monkeypatch.setattr(readers, "COMPACTED_ABOVE", 1)
+    monkeypatch.setattr(readers, "write_atomically", lambda path, _: rewritten.append(path))
+    for _ in range(200):
+        mark_read(tmp_path, tmp_path)
+    assert len(rewritten) < 20

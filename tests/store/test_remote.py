@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
@@ -21,6 +22,7 @@ from s3_server import S3Server
 from research_jobs.errors import CorruptOutputError, OutputNotFoundError, StoreError
 from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends import backend_of
+from research_jobs.store.backends.remote_units import RemoteUnit, read_pointer
 from research_jobs.store.codec import write_output
 from research_jobs.store.commit import open_staging, publish, refuse_foreign, reject
 from research_jobs.store.load import Outputs, load
@@ -194,6 +196,18 @@ def test_a_pointer_of_a_newer_format(url: str, put: Any) -> None:
         system.pipe_file(unit.pointer, broken)
         with pytest.raises(CorruptOutputError, match="does not name versions"):
             load("a")
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"), [("../../away", ""), ("value", "../../../away"), ("value", "0" * 63 + "/")]
+)
+def test_a_pointer_names_no_file_elsewhere(name: str, digest: str) -> None:
+    """What becomes the name of a file here is checked, whoever wrote it."""
+    version = {"version": "000001-a", "run_id": "a", "published_at": "2018-11-01"}
+    outputs = {name: {"kind": "scalar", "rows": 1, "bytes": 1, "sha256": digest}}
+    text = json.dumps({"format": 1, "versions": [version | {"outputs": outputs}]})
+    with pytest.raises(CorruptOutputError, match=r"does not name versions: '.*(output|SHA-256)"):
+        read_pointer(RemoteUnit("memory://forged", "a"), text.encode())
 
 
 @of_urls

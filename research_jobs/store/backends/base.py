@@ -73,10 +73,6 @@ class PublishedOutput:
         )
 
 
-def _silent(_message: str) -> None:
-    """Ignore the line."""
-
-
 @dataclass(frozen=True)
 class Publication:
     """Staged outputs to be published.
@@ -111,7 +107,7 @@ class Publication:
     group: str | None = None
     data_version: str | None = None
     origin: Origin | None = None
-    tell: Callable[[str], None] = _silent
+    tell: Callable[[str], object] = lambda _: None
 
 
 class StoredUnit(Protocol):

@@ -15,7 +15,6 @@ from research_jobs.store.backends.base import Publication, PublishedOutput
 from research_jobs.store.files import FolderLock, disk
 from research_jobs.store.layout import (
     PARTITIONS,
-    STAGING,
     SUFFIX,
     VERSIONS,
     Unit,
@@ -232,7 +231,7 @@ def _notebooks_below(folder: Path, root: Path) -> Iterator[str]:
     if folder != root and not {VERSIONS, PARTITIONS}.isdisjoint(folders):
         yield folder.relative_to(root).as_posix()
     for name in folders:
-        if not name.startswith(".") and "=" not in name and name != STAGING:
+        if not name.startswith(".") and "=" not in name:
             yield from _notebooks_below(folder / name, root)
 
 

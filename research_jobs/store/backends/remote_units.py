@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from research_jobs.store.records import Version, check_format, version_of
 __all__ = ["POINTER", "RemoteHeld", "RemoteUnit", "RemoteVersion", "pointed", "read_pointer"]
 
 POINTER = "current.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -138,4 +140,7 @@ def read_pointer(unit: RemoteUnit, text: bytes | None) -> list[RemoteVersion]:
 
 def _version(unit: RemoteUnit, record: Mapping[str, Any]) -> RemoteVersion:
     plain = version_of(record, str(record["version"]), Path())
+    for item in plain.outputs.values():
+        if _SHA256.fullmatch(str(item.get("sha256") or "0" * 64)) is None:  # a file's name here
+            raise ValueError(f"{item['sha256']!r} is not a SHA-256")
     return RemoteVersion(**vars(plain), unit=unit, record=dict(record))

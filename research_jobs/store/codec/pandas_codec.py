@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from research_jobs.errors import first_line
 from research_jobs.store.codec.base import PANDAS_KINDS, Encoded, ErrorContext, json_error
 from research_jobs.store.codec.columns import encode_objects
 from research_jobs.store.codec.dtypes import encode_dtype, encode_freq, encode_labels
@@ -262,8 +263,7 @@ def _from_pandas(frame: Any, place: ErrorContext, *, keep: bool | None) -> Any:
         return pa.Table.from_pandas(frame, preserve_index=keep, nthreads=threads)
     except _REFUSALS as error:
         _blame_column(frame, place)
-        reason = str(error).splitlines()[0]
-        raise place.error(f"type pandas.DataFrame ({reason})") from error
+        raise place.error(f"type pandas.DataFrame ({first_line(error)})") from error
 
 
 # From this number of values on, threads save more time than starting them takes.
@@ -279,8 +279,8 @@ def _blame_column(plain: Any, place: ErrorContext) -> None:
         try:
             pa.Array.from_pandas(plain.iloc[:, number])
         except _REFUSALS as error:
-            reason = str(error).splitlines()[0]
-            raise here.error(f"dtype {plain.dtypes.iloc[number]} ({reason})") from error
+            dtype = plain.dtypes.iloc[number]
+            raise here.error(f"dtype {dtype} ({first_line(error)})") from error
 
 
 def _unknown_to_pandas(dtype: Any) -> bool:

@@ -10,7 +10,7 @@ from operator import eq, ge, gt, le, lt, ne
 from pathlib import Path
 from typing import Any
 
-from research_jobs.errors import StoreError
+from research_jobs.errors import StoreError, first_line
 from research_jobs.store.codec.base import Encoded, ErrorContext, WriteOptions
 from research_jobs.store.codec.parquet import KEY
 from research_jobs.store.codec.registry import Codec
@@ -37,7 +37,7 @@ def _encode(value: Any, place: ErrorContext) -> Encoded | None:
     try:
         schema = frame.collect_schema()
     except pl.exceptions.PolarsError as error:  # the notebook's own query fails
-        raise place.error(f"this polars.LazyFrame ({str(error).splitlines()[0]})") from error
+        raise place.error(f"this polars.LazyFrame ({first_line(error)})") from error
     _refuse_types(schema, place)
     return Encoded(
         f"polars.{type(value).__name__}",
