@@ -1,6 +1,6 @@
 """The paths of a project: its root, notebooks, store, reports and state.
 
-Standard library only: the fresh process imports this too.
+It imports the standard library only: the fresh process imports this too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from research_jobs.filesystem import make_folder, make_private
 
 __all__ = [
     "Project",
+    "enter_environment",
     "find_project",
     "find_project_above",
     "module_name",
@@ -176,6 +177,23 @@ def _project_at(root: Path) -> Project:
     if "://" not in store:
         store = str((root / Path(store).expanduser()).resolve())
     return Project(root=root, store=store)
+
+
+def enter_environment(project: Project) -> None:
+    """Give this process the variables of the project's ``.env``, as its runs have them."""
+    file = project.root / ".env"
+    if not file.is_file():
+        return
+    from dotenv import dotenv_values
+
+    values = {name: value for name, value in dotenv_values(file).items() if value is not None}
+    if STORE_VARIABLE in values:
+        values[STORE_VARIABLE] = project.store
+    # An import path for Dagster's processes: a notebook must not hide a module from them.
+    ours = {str(project.notebooks), str(project.root)}
+    path = values.pop("PYTHONPATH", "").split(os.pathsep)
+    kept = os.pathsep.join(entry for entry in path if entry not in ours)
+    os.environ.update(values | ({"PYTHONPATH": kept} if kept else {}))
 
 
 def read_variable(file: Path, name: str) -> str | None:

@@ -119,6 +119,9 @@ ELSEWHERE = (
 )
 """The commands that can be given for another machine."""
 
+FINDS_HOSTS = ("deploy", "host", "ui")
+"""The commands that know a host by the environment without the project's ``.env``."""
+
 READS_REPORTS = ("debug", "diff", "lookahead", "report", "rerun", "show", "try", "ui")
 """The commands that read reports and records, also those of other machines."""
 
@@ -169,10 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _command(name)
     arguments = _parser(name, command).parse_args(words[1:])
     try:
-        _exchange_reports(name, arguments)
         status = _by_another(arguments, words, hosted=argv is None and name in HOSTED)
         if status is not None:
             return status
+        _enter_project(name, arguments)
         with gc_paused():  # of a short command's time, a tenth
             return command.run(arguments)
     except ResearchJobsError as error:
@@ -195,20 +198,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.unfreeze()  # for a program that calls us: what the command has set aside
 
 
-def _exchange_reports(name: str, arguments: argparse.Namespace) -> None:
-    """Fetch the reports of the project's other machines, if the command reads some."""
-    from research_jobs.project import find_project
+def _enter_project(name: str, arguments: argparse.Namespace) -> None:
+    """Read the project's ``.env``, and the reports of its other machines if the command does."""
+    from research_jobs.project import enter_environment, find_project
 
-    elsewhere = getattr(arguments, "on", None) is not None
-    if name not in READS_REPORTS or elsewhere or not getattr(arguments, "lineage", True):
-        return  # `show` reads them for --lineage only
+    if name in HIDDEN:
+        return  # the other side says which project
     with suppress(ProjectError):  # the command says so itself
         project = find_project(arguments.project)
-        if project.shared_reports is not None:
+        before = dict(os.environ)
+        enter_environment(project)
+        # `show` reads reports for --lineage only.
+        reads = name in READS_REPORTS and getattr(arguments, "lineage", True)
+        if reads and project.shared_reports is not None:
             from research_jobs.orchestration.execution.gallery import exchange_reports
             from research_jobs.orchestration.model.catalog import load_catalog
 
             exchange_reports(load_catalog(project))
+        if name in FINDS_HOSTS:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _begin_program() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from research_jobs.errors import OutputNotFoundError, ResearchJobsError, StoreError, innermost_line
-from research_jobs.project import Project, find_project
+from research_jobs.project import Project, enter_environment, find_project
 from research_jobs.remote import detached
 from research_jobs.remote.frames import BLOCK, GREETING, PROTOCOL, CutError, Frames, new_digest
 from research_jobs.remote.naming import chosen_notebooks, chosen_partitions
@@ -63,6 +63,7 @@ def serve(source: BinaryIO, sink: BinaryIO, version: str) -> None:
             try:
                 if header.get("ask") == "hello":
                     project = find_project(os.path.expanduser(str(header["project"])))  # noqa: PTH111 - its error names the folder
+                    enter_environment(project)
                     frames.send(_hello(version))
                 elif project is None:
                     raise StoreError("nobody has said hello")  # noqa: TRY301

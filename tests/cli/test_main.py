@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from argparse import Namespace
 from keyword import iskeyword
 from pathlib import Path
 
 import pytest
 
-from research_jobs.cli.main import COMMANDS, GROUPS, main
+from research_jobs.cli.main import COMMANDS, GROUPS, _enter_project, main  # pyright: ignore[reportPrivateUsage]
 
 HEAVY = ("dagster", "pandas", "pyarrow", "rich", "pydantic", "yaml", "IPython")
 
@@ -74,6 +76,18 @@ def test_no_project_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert error.startswith("research-jobs check: ")
     assert "notebooks/" in error
     assert error.count("\n") == 1
+
+
+def test_a_command_reads_dot_env_as_runs_do(tmp_path: Path) -> None:
+    """Credentials that are only there suffice; a host is found without them, as it was started."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / ".env").write_text("BUCKET_KEY=abc\n")
+    words = ["--project", str(tmp_path)]
+    before = dict(os.environ)
+    _enter_project("host", Namespace(project=str(tmp_path)))
+    assert dict(os.environ) == before
+    assert main(["space", *words]) == 0
+    assert os.environ["BUCKET_KEY"] == "abc"
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

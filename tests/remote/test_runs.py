@@ -303,7 +303,11 @@ def test_a_terminal_gets_colours_only() -> None:
 
 
 def test_a_full_disk_there_has_a_folder(project: Project) -> None:
-    """What the system says of a write names no file, so the answer names the project."""
+    """What the system says of a write names no file, so the answer names the project.
+
+    The answering process has the variables of the project's .env, as each command there.
+    """
+    (project.root / ".env").write_text("ONLY_THERE=x\n")
     asked, said = BytesIO(), BytesIO()
     ask = Frames(asked, asked)
     ask.send({"ask": "hello", "project": str(project.root)})
@@ -319,6 +323,7 @@ def test_a_full_disk_there_has_a_folder(project: Project) -> None:
     answers = Frames(said, said)
     answers.receive()
     assert answers.receive()[0]["error"]["what"] == f"{project.root}: File too large"
+    assert os.environ["ONLY_THERE"] == "x"
 
 
 def test_a_backfill_runs_there(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

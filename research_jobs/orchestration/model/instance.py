@@ -17,12 +17,11 @@ from typing import Any
 
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from dotenv import dotenv_values
 
 from research_jobs.filesystem import make_folder, write_atomically
 from research_jobs.orchestration.compat import instance as compat
 from research_jobs.orchestration.model.workers import worker_of
-from research_jobs.project import PROJECT_VARIABLE, STORE_VARIABLE, Project
+from research_jobs.project import PROJECT_VARIABLE, Project, enter_environment
 
 __all__ = [
     "LOCATION",
@@ -111,19 +110,7 @@ def enter_project(project: Project) -> None:
     """
     os.chdir(project.root)
     os.environ[PROJECT_VARIABLE] = str(project.root)
-    file = project.root / ".env"
-    if file.is_file():
-        values = {name: value for name, value in dotenv_values(file).items() if value is not None}
-        if STORE_VARIABLE in values:
-            values[STORE_VARIABLE] = project.store
-        path = _without_notebooks(values.pop("PYTHONPATH", ""), project)
-        os.environ.update(values | ({"PYTHONPATH": path} if path else {}))
-
-
-def _without_notebooks(path: str, project: Project) -> str:
-    """An import path for Dagster's processes: a notebook must not hide a module from them."""
-    ours = {str(project.notebooks), str(project.root)}
-    return os.pathsep.join(entry for entry in path.split(os.pathsep) if entry not in ours)
+    enter_environment(project)
 
 
 def state_folder(project: Project) -> Path:
