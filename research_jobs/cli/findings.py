@@ -97,14 +97,14 @@ def of_error(level: str, notebook: str | None, error: ResearchJobsError) -> Find
 _PLACE = re.compile(r"(?P<path>[^\s:]+\.\w+):(?P<line>\d+)(?::(?P<column>\d+))?: ")
 
 
-def of_text(level: str, notebook: str | None, text: str, code: str) -> Finding:
-    """A line that begins with its place."""
+def of_text(notebook: str | None, text: str, code: str) -> Finding:
+    """A warning whose text begins with its place."""
     match = _PLACE.match(text)
     if match is None:
-        return Finding(level, notebook, text, code)
+        return Finding("warning", notebook, text, code)
     column = match["column"]
     return Finding(
-        level,
+        "warning",
         notebook,
         text,
         code,
@@ -124,7 +124,7 @@ def find_all(catalog: Catalog) -> list[Finding]:
     for entry in catalog:
         if entry.error is not None:
             problems.append(of_error("error", entry.name, entry.error))
-        problems += [of_text("warning", entry.name, text, "manifest") for text in entry.warnings]
+        problems += [of_text(entry.name, text, "manifest") for text in entry.warnings]
         problems += _unassigned_outputs(catalog, entry)
         problems += _unread_dimensions(catalog, entry)
         problems += _in_the_way(catalog, entry)
@@ -196,7 +196,7 @@ def _of_texts(catalog: Catalog) -> Iterator[Finding]:
                 continue
             place = SourceLocation(load.path, load.line, load.column)
             text_ = f"{place}: {load.message} [hidden-load]"
-            yield of_text("warning", entry.name, text_, "hidden-load")
+            yield of_text(entry.name, text_, "hidden-load")
     for helper in helpers:
         shown = catalog.project.display(helper.text.path)
         found = foresee_imports(helper.text, helper.tree, around.of(helper.user, helper.text.path))
@@ -338,7 +338,7 @@ def _hiding_modules(catalog: Catalog) -> Iterator[Finding]:
             f"{catalog.project.display(path)}:1:1: '{name}' is the name of {what} module, which "
             "notebooks in this folder can then not import; rename the file [hides-module]"
         )
-        yield of_text("warning", notebook, text, "hides-module")
+        yield of_text(notebook, text, "hides-module")
 
 
 def _is_installed(name: str, project: Project) -> bool:

@@ -74,7 +74,7 @@ def _look(bench: Bench, catalog: Catalog, entry: Entry, wanted: Sequence[str]) -
         if count:
             yield from look_ahead(bench, entry.name, None, count)
         else:
-            yield from look_ahead_at(bench, entry.name, None, [_moment(entry, w) for w in wanted])
+            yield from look_ahead_at(bench, entry.name, [_moment(entry, w) for w in wanted])
         return
     keys = sample_partitions(catalog, entry, count) if count else wanted
     if not keys:

@@ -199,7 +199,7 @@ class _Loader(RecipientsReader):
         if node is None or node.data is None:
             return model(), frozenset()
         if not isinstance(node.data, dict):
-            self._wrong_shape("manifest", None, section, node)
+            self._wrong_shape("manifest", section, node)
             return model(), frozenset()
         data = dict(node.data)
         broken: set[str] = {
@@ -369,7 +369,7 @@ class _Loader(RecipientsReader):
         if node is None or node.data is None:
             return {}
         if not isinstance(node.data, dict):
-            self._wrong_shape(scope, None, section, node)
+            self._wrong_shape(scope, section, node)
             return {}
         return dict(node.items())
 
@@ -415,7 +415,7 @@ class _Loader(RecipientsReader):
             return ()
         items = [node] if isinstance(node.data, str) else list(node.children.values())
         if isinstance(node.data, dict) or not (isinstance(node.data, (list, str))):
-            self._wrong_shape("manifest", None, "secrets", node)
+            self._wrong_shape("manifest", "secrets", node)
             return ()
         variables: list[str] = []
         for item in items:

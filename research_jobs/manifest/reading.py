@@ -139,11 +139,11 @@ class Reader:
         self.problems.append(problem)
         return problem
 
-    def _wrong_shape(self, scope: Scope, name: str | None, section: str, node: Node) -> None:
+    def _wrong_shape(self, scope: Scope, section: str, node: Node) -> None:
         kind = "list of names" if section == "secrets" else "mapping"
         self._problem(
             scope,
-            name,
+            None,
             f"{section} is not a {kind}",
             self.document.where(node.mark),
             f"Write {SECTION_EXAMPLES[section]}",

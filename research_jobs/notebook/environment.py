@@ -204,7 +204,7 @@ def missing_part(
             return None
         below, plain = _below(folders, part)
         if below is None and not plain:
-            return None if _makes_names(folders, modules=True) else (part, parent)
+            return None if _makes_modules(folders) else (part, parent)
         parent, folders = f"{parent}.{part}", below or ()
         if plain and not folders:
             return _missing_name(required.names, plain, parent)
@@ -322,9 +322,9 @@ _NAMES = re.compile(
 _MODULES = re.compile(r"sys\.modules|__path__|meta_path|extend_path|lazy")
 
 
-def _makes_names(folders: Sequence[str], *, modules: bool) -> bool:
+def _makes_modules(folders: Sequence[str]) -> bool:
     text = _text(str(Path(folders[0], "__init__.py")))
-    return text is None or bool((_MODULES if modules else _NAMES).search(text))
+    return text is None or bool(_MODULES.search(text))
 
 
 @lru_cache(maxsize=2000)

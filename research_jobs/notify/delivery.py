@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -139,7 +139,7 @@ class Deliveries:
         self._running.clear()
 
 
-def resolved(text: str, environment: Mapping[str, str] | None = None) -> str:
+def resolved(text: str) -> str:
     """A text with the values of the variables in it.
 
     Raises
@@ -147,13 +147,12 @@ def resolved(text: str, environment: Mapping[str, str] | None = None) -> str:
     ProjectError
         When one is not set.
     """
-    values = os.environ if environment is None else environment
     for name in variables_in(text):
-        if not values.get(name):
+        if not os.environ.get(name):
             raise ProjectError(
                 f"the environment variable {name} is not set", hint="Set it, or write it in .env."
             )
-        text = text.replace("${" + name + "}", values[name])
+        text = text.replace("${" + name + "}", os.environ[name])
     return text
 
 

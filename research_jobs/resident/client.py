@@ -28,7 +28,7 @@ from research_jobs.resident.address import (
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_descriptors, receive_message, send_message
 
-__all__ = ["NoHostError", "ask", "ask_for_descriptor", "connect", "run_command", "start_run"]
+__all__ = ["NoHostError", "ask", "ask_for_template", "connect", "run_command", "start_run"]
 
 # How long a host may take to answer, seconds: it loads itself anew when its code has changed.
 ANSWER_S = 20.0
@@ -105,9 +105,9 @@ def ask(connection: socket.socket, kind: str, *, fds: Sequence[int] = (), **fiel
     return answer
 
 
-def ask_for_descriptor(connection: socket.socket, kind: str, **fields: Any) -> tuple[Any, int]:
-    """Like `ask`, for an answer that comes with a descriptor, which the caller closes."""
-    answer, descriptors = _ask(connection, kind, (), fields)
+def ask_for_template(connection: socket.socket, python: str) -> tuple[Any, int]:
+    """The template of an interpreter: what is known of it, and a descriptor, for us to close."""
+    answer, descriptors = _ask(connection, "Template", (), {"interpreter": python})
     if len(descriptors) != 1:
         raise NoHostError("the host has ended")
     return answer, descriptors[0]

@@ -113,10 +113,10 @@ def open_process(pid: int) -> int | None:
         return None
 
 
-def prefer_for_oom(score: int = 500) -> None:
+def prefer_for_oom() -> None:
     """Make the kernel kill this process before its supervisor when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(score))
+        file.write("500")
 
 
 def oom_kills() -> int | None:

@@ -7,7 +7,7 @@ import socket
 
 from research_jobs.errors import ProjectError
 from research_jobs.project import find_project
-from research_jobs.resident.client import NoHostError, ask_for_descriptor, connect
+from research_jobs.resident.client import NoHostError, ask_for_template, connect
 from research_jobs.supervisor.template import Template, borrowed_template
 
 __all__ = ["borrow_template"]
@@ -23,6 +23,6 @@ def borrow_template(python: str, project: str) -> Template | None:
         The project's root.
     """
     with contextlib.suppress(NoHostError, ProjectError), connect(find_project(project)) as asking:
-        loan, descriptor = ask_for_descriptor(asking, "Template", interpreter=python)
+        loan, descriptor = ask_for_template(asking, python)
         return borrowed_template(loan, socket.socket(fileno=descriptor))
     return None

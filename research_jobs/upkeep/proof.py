@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from research_jobs.errors import CorruptOutputError, ResearchJobsError
+from research_jobs.errors import CorruptOutputError, ResearchJobsError, first_line
 from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.store.backends.local import LocalStore
@@ -66,7 +66,7 @@ def check_store(store: str, *, load: bool = False) -> Checked:
         try:
             versions = list_versions(unit)
         except (OSError, ResearchJobsError) as error:
-            damaged.append(f"{unit}: {_line(error)}")
+            damaged.append(f"{unit}: {first_line(error)}")
             continue
         for version in versions:
             checked = replace(
@@ -78,7 +78,7 @@ def check_store(store: str, *, load: bool = False) -> Checked:
             try:
                 _check_version(version, load=load)
             except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of a reader
-                damaged.append(f"{unit} version {version.id}: {_line(error)}")
+                damaged.append(f"{unit} version {version.id}: {first_line(error)}")
     return replace(checked, damaged=tuple(damaged))
 
 
@@ -93,12 +93,6 @@ def _check_version(version: Version, *, load: bool) -> None:
             read_output(Path(output.path))
     if version.data_version and content_version(staged) != version.data_version:
         raise CorruptOutputError("its data are not those that were published")
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, ResearchJobsError):
-        return error.headline
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @dataclass(frozen=True)

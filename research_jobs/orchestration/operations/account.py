@@ -61,12 +61,7 @@ _PAGE = 1000
 
 
 def read_account(
-    instance: dg.DagsterInstance,
-    catalog: Catalog,
-    start: float,
-    end: float,
-    *,
-    outages: Sequence[Outage] | None = None,
+    instance: dg.DagsterInstance, catalog: Catalog, start: float, end: float
 ) -> Account:
     """Account for every tick that was due between two moments.
 
@@ -79,15 +74,12 @@ def read_account(
     catalog : Catalog
     start, end : float
         Unix time, seconds.
-    outages : sequence of Outage, optional
-        By default those that `research-jobs watch` wrote down.
 
     Returns
     -------
     Account
     """
-    if outages is None:
-        outages = read_outages(catalog.project)
+    outages = read_outages(catalog.project)
     return account(_Facts(instance, catalog, start, outages), start, end)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from research_jobs.errors import ResearchJobsError
+from research_jobs.errors import first_line
 from research_jobs.orchestration.operations import (
     diagnosis_environment,
     diagnosis_files,
@@ -66,9 +66,7 @@ def _examined(name: str, check: Callable[[Site], Answer], site: Site) -> Check:
         try:
             answers.append(check(site))
         except Exception as error:  # noqa: BLE001 - one check that fails hides no other
-            ours = isinstance(error, ResearchJobsError)
-            said = error.headline if ours else (str(error) or type(error).__name__)
-            answers.append(unknown(f"cannot be checked: {said.splitlines()[0]}"))
+            answers.append(unknown(f"cannot be checked: {first_line(error)}"))
 
     # What hangs does not keep the process: it is a daemon.
     thread = threading.Thread(target=work, name=f"check {name}", daemon=True)

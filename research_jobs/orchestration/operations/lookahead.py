@@ -139,11 +139,9 @@ def look_ahead(bench: Bench, name: str, key: str | None, count: int) -> Iterator
         yield _judge(bench, base, moment, history=True)
 
 
-def look_ahead_at(
-    bench: Bench, name: str, key: str | None, moments: Sequence[datetime]
-) -> Iterator[Finding]:
+def look_ahead_at(bench: Bench, name: str, moments: Sequence[datetime]) -> Iterator[Finding]:
     """Cut the history of a notebook at these moments; otherwise as `look_ahead`."""
-    base = _baseline(bench, name, key)
+    base = _baseline(bench, name, None)
     if isinstance(base, Finding):
         yield base
         return

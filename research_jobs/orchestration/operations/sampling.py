@@ -7,8 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-import dagster as dg
-
 from research_jobs.comparison.timeline import NoTimeError, open_timeline
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.partitions import (
@@ -36,9 +34,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[place] for place in sorted({int(len(items) * share) for share in shares})]
 
 
-def sample_partitions(
-    catalog: Catalog, entry: Entry, count: int, instance: dg.DagsterInstance | None = None
-) -> list[str]:
+def sample_partitions(catalog: Catalog, entry: Entry, count: int) -> list[str]:
     """Partitions of a notebook, spread over those after which its inputs go on.
 
     Parameters
@@ -46,15 +42,13 @@ def sample_partitions(
     catalog : Catalog
     entry : Entry
     count : int
-    instance : dagster.DagsterInstance, optional
-        Where dynamic partitions are kept; without it, those with data are all that there are.
 
     Returns
     -------
     list of str
         Dagster's keys, in order.
     """
-    keys = _keys(catalog, entry, instance)
+    keys = _keys(catalog, entry)
     first, last = _range(catalog, entry)
     windows = {key: partition_key_of(entry.spec, key) for key in keys}
     inside = [
@@ -73,15 +67,15 @@ def sample_partitions(
     return spread(inside, count) if inside else []
 
 
-def _keys(catalog: Catalog, entry: Entry, instance: dg.DagsterInstance | None) -> Sequence[str]:
+def _keys(catalog: Catalog, entry: Entry) -> Sequence[str]:
+    """All partitions; of dynamic ones, those with data."""
     definition = build_partitions(entry.spec, cache=catalog.project.state / "cache")
     dynamic = any(
         dimension.dynamic is not None
         for dimension in (entry.spec.partitions.columns.values() if entry.spec.partitions else ())
     )
-    if definition is not None and not (dynamic and instance is None):
-        with dg.partition_loading_context(None, instance):
-            return [str(key) for key in definition.get_partition_keys()]
+    if definition is not None and not dynamic:
+        return [str(key) for key in definition.get_partition_keys()]
     stored = stored_partitions(catalog.project.store, entry.name, partitioning(entry.spec))
     return [key.key for key in stored]
 

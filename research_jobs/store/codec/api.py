@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research_jobs.errors import ResearchJobsError, StoreError
+from research_jobs.errors import ResearchJobsError, StoreError, first_line
 from research_jobs.failpoints import failpoint
 from research_jobs.filesystem import temporary_path
 from research_jobs.outcome import StagedOutput
@@ -73,8 +73,8 @@ def write_output(
             raise
         except Exception as error:
             # Streams and lazy frames run the notebook's own code here: it may raise anything.
-            reason = (str(error).splitlines() or [""])[0]
-            raise ErrorContext(name).error(f"type {type_name(value)} ({reason})") from error
+            kind = f"type {type_name(value)} ({first_line(error)})"
+            raise ErrorContext(name).error(kind) from error
         failpoint("write.written")
         if encoded.check is not None:
             encoded.check(temporary)

@@ -140,9 +140,8 @@ def read_lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> An
             lazy.collect_schema()
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             # polars would panic over a type that it does not support.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise StoreError(
-                f"{source.path} cannot be read with polars: {reason}",
+                f"{source.path} cannot be read with polars: {first_line(error)}",
                 hint='Ask for another form: as_="arrow".',
             ) from error
         terms = typed_filters(source, filters)

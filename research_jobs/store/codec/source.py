@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from research_jobs.errors import CorruptOutputError, StoreError, did_you_mean
+from research_jobs.errors import CorruptOutputError, StoreError, did_you_mean, first_line
 from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import KEY, Header, open_parquet, read_header
 
@@ -120,7 +120,7 @@ def read_table(source: Source, columns: Sequence[Any] | None, filters: Any) -> A
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if filters is not None and isinstance(error, _BAD_FILTER):
             raise StoreError(
                 f"{source.path} cannot be filtered by {filters}: {reason}",
