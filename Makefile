@@ -83,7 +83,7 @@ test-celery: $(VENV)/.installed-dev  ## Spread steps over two workers by dagster
 	@$(BIN)/python tests/support/in_celery.py $(ARGS)
 
 .PHONY: test-clouds
-test-clouds: $(VENV)/.installed-dev  ## Test the store against emulators of Azure and Google Cloud Storage (needs npm)
+test-clouds: $(VENV)/.installed-dev  ## Test the store against Ceph and emulators of Azure and Google Cloud: ARGS=ceph
 	@$(BIN)/python tests/support/in_clouds.py $(ARGS)
 
 .PHONY: test-containers

@@ -1,20 +1,20 @@
 """Publishing to and loading from a store behind a URL, beside the clients that there are.
 
 A frame of 200 MB (500 with ``--full``) goes to an S3 server on this machine and comes back, by a
-new process each time. The server (moto) is slower than any client, and reads a whole object for
-each range of it that is asked for: the client's own CPU and memory say more than seconds. Ours
-includes the digest, the conditional pointer, the copy for other tools and fsync; the others move
-bytes. Memory is how far the process's resident size rises above what it was before.
+new process each time. The server is Ceph's gateway where it is installed, else moto, which is
+slower than any client and reads a whole object for each range of it. Ours includes the digest, the
+conditional pointer, the copy for other tools and fsync; the others move bytes. Memory is how far
+the process's resident size rises above what it was before.
 
 ``python -m benchmarks transfers``
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -155,6 +155,8 @@ def _write(folder: Path, rows: int) -> Path:
 def run(options: Options) -> tuple[list[Table], list[Goal]]:
     """Measure."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    if shutil.which("radosgw"):
+        os.environ["RESEARCH_JOBS_TEST_S3"] = "ceph"
     from s3_server import s3_server
 
     with scratch() as folder, s3_server() as server:
@@ -180,6 +182,8 @@ def run(options: Options) -> tuple[list[Table], list[Goal]]:
                             **server.environment,
                             RESEARCH_JOBS_PROJECT=_project(folder),
                             XDG_CACHE_HOME=str(home),
+                            # Without it pyarrow's uploads to Ceph fail, and it does not say so.
+                            AWS_REQUEST_CHECKSUM_CALCULATION="when_required",
                         ),
                         stdout=subprocess.PIPE,
                         check=True,
@@ -196,8 +200,8 @@ def run(options: Options) -> tuple[list[Table], list[Goal]]:
                         kind: Figure(tuple(take[kind] for take in takes[name]))
                         for kind in ("seconds", "cpu", "memory")
                     }
-        requests, taken = _partitions(server)
-    return _tables(sizes, found, requests, taken)
+        listed = _partitions(server)
+    return _tables(sizes, found, *listed)
 
 
 def _project(folder: Path) -> str:
@@ -205,23 +209,17 @@ def _project(folder: Path) -> str:
     return str(folder / "project")
 
 
-def _partitions(server: Any) -> tuple[int, float]:
-    """How many requests a list of all partitions takes, and how long."""
+def _partitions(server: Any) -> tuple[int, int, float]:
+    """A list of all partitions: its pages, the other requests that it takes, and how long."""
     from faulty_proxy import faulty_proxy
 
     from research_jobs.store.stored import stored_partitions
 
     bucket = server.make_bucket()
-    connection = http.client.HTTPConnection(server.address.partition("://")[2])
     paths = [f".partitions/k={number}/current.json" for number in range(PARTITIONS)]
-    texts = {
-        ".partitioning.json": b'{"format": 1, "root": ".partitions", "by": {"k": "k"}}',
-        **dict.fromkeys(paths, b"{}"),
-    }
-    for path, text in texts.items():
-        connection.request("PUT", f"/{bucket}/data/a/{path}", text)
-        connection.getresponse().read()
-    connection.close()
+    partitioning = b'{"format": 1, "root": ".partitions", "by": {"k": "k"}}'
+    contents = {".partitioning.json": partitioning, **dict.fromkeys(paths, b"{}")}
+    server.put(f"{bucket}/data/a", contents)
     with faulty_proxy(server.address) as proxy:
         os.environ |= server.environment | {"AWS_ENDPOINT_URL": proxy.address}
         began = time.perf_counter()
@@ -229,13 +227,15 @@ def _partitions(server: Any) -> tuple[int, float]:
         taken = time.perf_counter() - began
     if count != PARTITIONS:
         raise RuntimeError(f"{count} partitions were listed")
-    return len(proxy.requests), taken
+    pages = sum("list-type" in request for request in proxy.requests)
+    return pages, len(proxy.requests) - pages, taken
 
 
 def _tables(
     sizes: tuple[int, int],
     found: dict[tuple[int, str, str], dict[str, Figure]],
-    requests: int,
+    pages: int,
+    others: int,
     taken: float,
 ) -> tuple[list[Table], list[Goal]]:
     large, small = sizes
@@ -255,9 +255,9 @@ def _tables(
     for way in WAYS:
         risen = [found[size, way, "ours"]["memory"].median for size in sizes]
         grown.add(way, *(f"{each:.0f}" for each in risen))
-    listed = Table(f"A list of {PARTITIONS:,} partitions", ["requests", "seconds"])
-    listed.add(str(requests), f"{taken:.1f}")
-    listed.notes.append("A page of a listing has 1,000 names; one request is for the partitioning.")
+    listed = Table(f"A list of {PARTITIONS:,} partitions", ["pages", "other requests", "seconds"])
+    listed.add(str(pages), str(others), f"{taken:.1f}")
+    listed.notes.append("A page has at most 1,000 names. Ceph's gateway gives fewer.")
     memory = {
         way: found[large, way, "ours"]["memory"].median - found[small, way, "ours"]["memory"].median
         for way in ("publish", "fetch")
@@ -267,7 +267,7 @@ def _tables(
             Goal.at_most(f"memory to {way} {large} MB beyond that of {small} MB", 16, more, " MB")
             for way, more in memory.items()
         ),
-        Goal.at_most("requests to list 10,000 partitions", PARTITIONS / 1000 + 2, requests),
+        Goal.at_most("requests to list 10,000 partitions, beside the pages", 2, others),
     ]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from keeping import free_port
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -280,13 +281,6 @@ def initialise(programs: Path, folder: Path, password_file: Path, as_user: list[
     options = ["--locale=C", "--auth=scram-sha-256", f"--pwfile={password_file}", "--no-sync"]
     subprocess.run([*command, *options], check=True, capture_output=True, cwd=folder)
     return data
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_postgres() -> Iterator[PostgresServer]:

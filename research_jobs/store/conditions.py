@@ -2,7 +2,7 @@
 
 fsspec has no common call for this, so there is one small function for each service that can do
 it: S3, Google Cloud Storage, Azure. Whether the service at hand really does is tried out: some
-that speak S3 ignore the condition.
+that speak S3 ignore the condition, and some compare the tag without its quotation marks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["CONDITIONS", "Conditions", "is_lost", "is_refused"]
@@ -39,6 +39,11 @@ class Conditions:
 def _put_s3(system: Any, path: str, content: bytes, tag: str | None) -> None:
     condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
     system.pipe_file(path, content, **condition)
+
+
+def _put_s3_bare(system: Any, path: str, content: bytes, tag: str | None) -> None:
+    """As Ceph's gateway wants it, which gives a tag in quotation marks and compares without."""
+    _put_s3(system, path, content, tag and tag.strip('"'))
 
 
 def _put_google(system: Any, path: str, content: bytes, tag: str | None) -> None:
@@ -72,11 +77,13 @@ _S3 = Conditions("ETag", f'"{"0" * 32}"', _put_s3)
 _GOOGLE = Conditions("generation", "1", _put_google)
 _AZURE = Conditions("etag", '"0x0"', _put_azure)
 
-CONDITIONS: Mapping[str, Conditions] = {
-    "s3": _S3, "s3a": _S3, "gs": _GOOGLE, "gcs": _GOOGLE,
-    "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE,
+_OF_S3 = (_S3, replace(_S3, put=_put_s3_bare))
+
+CONDITIONS: Mapping[str, tuple[Conditions, ...]] = {
+    "s3": _OF_S3, "s3a": _OF_S3, "gs": (_GOOGLE,), "gcs": (_GOOGLE,),
+    "az": (_AZURE,), "abfs": (_AZURE,), "abfss": (_AZURE,),
 }  # fmt: skip
-"""fsspec's protocol to how it is done."""
+"""fsspec's protocol to the ways in which it is done; the first that works is taken."""
 
 
 def is_lost(error: BaseException) -> bool:

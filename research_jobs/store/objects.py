@@ -85,26 +85,37 @@ class Objects:
         return "memory" in self._protocols
 
     @property
-    def _conditions(self) -> Conditions | None:
-        return next((CONDITIONS[name] for name in self._protocols if name in CONDITIONS), None)
+    def conditional(self) -> bool:
+        """bool: whether `replace` holds for all machines."""
+        return self.in_memory or self._local or self._conditions is not None
 
     @cached_property
-    def conditional(self) -> bool:
-        """bool: whether `replace` holds for all machines; a service is asked once a process."""
-        if self._conditions is None:
-            return self.in_memory or self._local
-        path = f"{self.root}/{PROBE}"
+    def _conditions(self) -> Conditions | None:
+        """How the service replaces on a condition, if it does; it is asked once a process."""
+        ways = next((CONDITIONS[name] for name in self._protocols if name in CONDITIONS), ())
         with self.explained("it cannot be written to"):
-            try:
-                # The first may create it; from then on both conditions are wrong.
-                return not (
-                    (self._put(path, b"{}", None) and self._put(path, b"{}", None))
-                    or self._put(path, b"{}", self._conditions.never)
-                )
-            except Exception as error:
-                if is_refused(error):
-                    return False
-                raise
+            return next((way for way in ways if self._honoured(way)), None)
+
+    def _honoured(self, way: Conditions) -> bool:
+        path = f"{self.root}/{PROBE}"
+
+        def put(tag: str | None) -> bool:
+            return _put(way, self.system, path, b"{}", tag)
+
+        try:
+            put(None)  # from now on it exists
+            if put(None) or put(way.never):
+                return False
+            # More than once: others may be trying it at the same moment.
+            return any(put(self._tag(way, path)) for _ in range(5))
+        except Exception as error:
+            if is_refused(error):
+                return False
+            raise
+
+    def _tag(self, way: Conditions, path: str) -> str:
+        self.system.invalidate_cache()
+        return self.system.info(path)[way.tag]
 
     @property
     def _local(self) -> bool:
@@ -120,26 +131,15 @@ class Objects:
             lock.exclusive()
             yield
 
-    def _put(self, path: str, content: bytes, tag: str | None) -> bool:
-        assert self._conditions is not None
-        try:
-            self._conditions.put(self.system, path, content, tag)
-        except Exception as error:
-            if is_lost(error) or (tag is not None and isinstance(error, FileNotFoundError)):
-                return False
-            raise
-        return True
-
     def tagged(self, path: str) -> tuple[bytes | None, Any]:
         """The content of a small object (None if it does not exist), and its tag for `replace`."""
-        if self._conditions is None or not self.conditional:
+        if self._conditions is None:
             content = self.read(path)
             return content, content
         with self.explained(f"{path} cannot be read"):
-            self.system.invalidate_cache()
             try:
                 # In this order: the tag is never newer than the content.
-                tag = self.system.info(path)[self._conditions.tag]
+                tag = self._tag(self._conditions, path)
                 return self.system.cat_file(path), tag
             except FileNotFoundError:
                 return None, None
@@ -153,7 +153,7 @@ class Objects:
         Where the service knows no conditions, this holds for the threads of this process, and
         for all processes if it is a local folder.
         """
-        if self._conditions is None or not self.conditional:
+        if self._conditions is None:
             with _one_at_a_time, self._folder_lock():
                 if self.read(path) != tag:
                     return False
@@ -161,7 +161,7 @@ class Objects:
                 return True
         with self.explained(f"{path} cannot be replaced"):
             try:
-                if self._put(path, content, tag):
+                if _put(self._conditions, self.system, path, content, tag):
                     return True
             except Exception:
                 if self.read(path) == content:  # it was done, only the answer was lost
@@ -273,12 +273,26 @@ class Objects:
         except (FileNotFoundError, ResearchJobsError):
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            # Client libraries put "None" where the service gave no message.
+            texts = (str(each).partition("\n")[0] for each in (error, error.__cause__) if each)
+            said = (text for text in texts if text and not text.endswith("None"))
+            reason = next(said, type(error).__name__)
             hint = "Check the credentials." if isinstance(error, PermissionError) else None
             raise StoreError(f"the store {self.store}: {what}: {reason}", hint=hint) from error
 
 
 _one_at_a_time = threading.Lock()
+
+
+def _put(way: Conditions, system: Any, path: str, content: bytes, tag: str | None) -> bool:
+    """Whether an object had the tag (or did not exist, for None), and is replaced."""
+    try:
+        way.put(system, path, content, tag)
+    except Exception as error:
+        if is_lost(error) or (tag is not None and isinstance(error, FileNotFoundError)):
+            return False
+        raise
+    return True
 
 
 def in_parallel(work: Callable[[T], R], items: Iterable[T], *, at_once: int = REQUESTS) -> list[R]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
 import time
@@ -19,12 +18,13 @@ from faulty_proxy import (
     NOT_IMPLEMENTED,
     SKEWED,
     SLOW_DOWN,
+    UNSIGNED,
     Fault,
     Proxy,
     faulty_proxy,
 )
 from hammer import hammer
-from s3_server import S3Server
+from s3_server import IS_MOTO, S3Server
 
 from research_jobs import failpoints
 from research_jobs.errors import CorruptOutputError, StoreError
@@ -293,6 +293,7 @@ def test_what_passes_is_tried_again(
         (EXPIRED, "PUT", "token has expired"),
         (EXPIRED, "current.json", "token has expired"),
         (SKEWED, "PUT", "request time"),
+        (UNSIGNED, "PUT", "SignatureDoesNotMatch"),
         (Fault(cut="request"), "x.pq", "onnection"),
     ],
 )
@@ -340,7 +341,14 @@ def test_copies_that_fail_do_not_fail_the_run(proxy: Proxy, bucket: str, put: An
     assert "a is published, but not all that follows is done" in lines[0]
 
 
-@pytest.mark.parametrize("how", ["ignores", "denies"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        # Elsewhere a request has a signature, which covers its conditions.
+        pytest.param("ignores", marks=pytest.mark.skipif(not IS_MOTO, reason="moto is needed")),
+        "denies",
+    ],
+)
 def test_a_service_without_conditions(proxy: Proxy, bucket: str, put: Any, how: str) -> None:
     """It is found out by trying; the first run's log says so, once, and it works as before."""
 
@@ -364,6 +372,15 @@ def test_a_service_without_conditions(proxy: Proxy, bucket: str, put: Any, how: 
     assert backend_of(bucket).caveat() == line
 
 
+def test_a_tag_without_its_quotation_marks(proxy: Proxy, bucket: str, put: Any) -> None:
+    """A service that wants it so is one with conditions, and a second version is published."""
+    proxy.fault = lambda _text, _headers: Fault(bare_tags=True)
+    put("a", {"x": 1}, keep={"x": 1}, where=bucket)
+    put("a", {"x": 2}, keep={"x": 1}, where=bucket)
+    assert [load("a", "x", version=back) for back in (0, -1)] == [2, 1]
+    assert backend_of(bucket).caveat() is None
+
+
 # -- what is fetched -------------------------------------------------------------------------
 
 
@@ -372,12 +389,10 @@ def test_many_partitions_take_one_listing(
 ) -> None:
     """1,100 partitions: two pages of a listing, the partitioning, and nothing for each of them."""
     put("a", {"x": 1}, PartitionKey("0", {"k": "0"}), where=bucket)
-    root = objects_of(bucket).root
-    connection = http.client.HTTPConnection(s3.address.removeprefix("http://"))
-    for number in range(1, 1100):
-        connection.request("PUT", f"/{root}/a/.partitions/k={number}/current.json", b"{}")
-        connection.getresponse().read()
-    connection.close()
+    s3.put(
+        objects_of(bucket).root,
+        {f"a/.partitions/k={number}/current.json": b"{}" for number in range(1, 1100)},
+    )
     proxy.reset()
     assert len(stored_partitions(bucket, "a")) == 1100
     assert len(proxy.requests) == 3, proxy.requests

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 CONDITIONS = ("if-match", "if-none-match")
-ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message></Error>"
+ERROR = "<?xml version='1.0'?><Error><Code>{}</Code>{}</Error>"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Fault:
         what is asked, and the connection ends before its answer.
     without_conditions : bool
         The server gets the request without its conditions.
+    bare_tags : bool
+        No tag that stands in quotation marks is right, as for Ceph's gateway, version 16.
     """
 
     status: int = 0
@@ -35,12 +37,14 @@ class Fault:
     message: str = ""
     cut: str = ""
     without_conditions: bool = False
+    bare_tags: bool = False
 
 
 SLOW_DOWN = Fault(503, "SlowDown", "Please reduce your request rate.")
 EXPIRED = Fault(400, "ExpiredToken", "The provided token has expired.")
 SKEWED = Fault(403, "RequestTimeTooSkewed", "The difference between the request time and the "
                "current time is too large.")  # fmt: skip
+UNSIGNED = Fault(403, "SignatureDoesNotMatch")  # as Ceph's gateway answers, without a message
 NOT_IMPLEMENTED = Fault(501, "NotImplemented", "A header you provided is not implemented.")
 
 
@@ -102,8 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         body = self.rfile.read(length)
+        if fault.bare_tags and '"' in (self.headers.get("If-Match") or ""):
+            fault = Fault(412, "PreconditionFailed")
         if fault.status:
-            content = ERROR.format(fault.code, fault.message).encode()
+            message = fault.message and f"<Message>{fault.message}</Message>"
+            content = ERROR.format(fault.code, message).encode()
             self._send(fault.status, [("Content-Type", "application/xml")], content)
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}

@@ -337,7 +337,7 @@ def instance(folder: Path, storage: Mapping[str, Any]) -> str:
 @contextmanager
 def redis(folder: Path) -> Iterator[int]:
     """A Redis of our own on the loopback."""
-    from conftest import free_port
+    from keeping import free_port
 
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]

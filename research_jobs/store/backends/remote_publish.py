@@ -307,16 +307,17 @@ def _settle_copies(
             source = current.unit
             assert source is not None
             local = ours[1] if ours[0] == current.id else {}
+            copies = [
+                (source.file(current.id, output), unit.plain(output), local.get(output))
+                for output in current.outputs
+            ]
             try:
-                for output in current.outputs:
-                    path = source.file(current.id, output)
-                    objects.copy(path, unit.plain(output), local.get(output))
+                in_parallel(lambda copy: objects.copy(*copy), copies, at_once=PARTS)
             except FileNotFoundError:
                 if _same(_followed(store, unit), state):
                     raise
         names = {*others, *_names(state)} - set(state[0].outputs if state else ())
-        for output in names:
-            objects.remove(unit.plain(output))
+        in_parallel(lambda name: objects.remove(unit.plain(name)), names)
         before, state = state, _followed(store, unit)
         if _same(before, state):
             return
