@@ -119,6 +119,11 @@ def _run(
 def _report(
     name: str, spec: RemoteSpec, words: Sequence[str], arguments: argparse.Namespace
 ) -> int:
+    if arguments.notebook is None:
+        raise ParameterError(
+            f"report --on {name}: name the notebook whose report is to come here",
+            hint=f"The page of all: research-jobs ui --on {name}.",
+        )
     code, page = report_there(name, spec, words)
     if code:
         return code

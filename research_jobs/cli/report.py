@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.cli.output import complain, duration, print_json, print_table
-from research_jobs.errors import ResearchJobsError
+from research_jobs.errors import ParameterError, ResearchJobsError
 from research_jobs.outcome import labelled, to_json
 from research_jobs.project import Project, find_project
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--standalone",
         metavar="FILE",
         type=Path,
-        help="write the report as a single file, for example to email it",
+        help="write the report as a single file, for example to email it; - is stdout",
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Find it, then print where it is, open it or make one file of it."""
     project = find_project(arguments.project)
     if arguments.notebook is None:
+        if arguments.standalone is not None:
+            raise ParameterError("--standalone: name the notebook whose report it is")
         return _morning_page(project, arguments)
 
     from research_jobs.orchestration.model.catalog import load_catalog
@@ -60,7 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
         from research_jobs.report.build import standalone
 
         target: Path = arguments.standalone
-        target.write_text(standalone(report.html), encoding="utf-8")
+        page = standalone(report.html)
+        if str(target) == "-":
+            sys.stdout.buffer.write(page.encode())  # in the page's encoding, not the terminal's
+            return 0
+        target.write_text(page, encoding="utf-8")
         print(f"Wrote {target}")
         return 0
     page = _changes(project, report) if arguments.changes else report.html

@@ -54,17 +54,26 @@ def report_there(name: str, spec: RemoteSpec, words: Sequence[str]) -> tuple[int
     code : int
         The exit code of ``report``.
     page : bytes
+
+    Raises
+    ------
+    RemoteError
+        When it cannot be run there, or is of a version that prints no page.
     """
     made = _command(spec, words)
-    script = (
-        f'f=$(mktemp) && {made} --standalone "$f" >/dev/null; c=$?; '
-        f'echo \'{_BEGIN}\'; cat "$f"; rm -f "$f"; exit $c'
-    )
+    # Not by a file there: the command may become another user, who cannot write ours.
+    script = f"echo '{_BEGIN}'; {made} --standalone -"
     with tempfile.TemporaryFile() as said:
         code = _run(name, spec, shlex.join(["sh", "-c", script]), said)
         said.seek(0)
         # A login shell may have printed before it.
-        return code, said.read().partition(f"{_BEGIN}\n".encode())[2]
+        page = said.read().partition(f"{_BEGIN}\n".encode())[2]
+    if not code and not page.startswith(b"<!"):
+        raise RemoteError(
+            f"research_jobs on {name} ({spec.ssh}) cannot print a report",
+            hint="Upgrade it there.",
+        )
+    return code, page
 
 
 def tunnel(

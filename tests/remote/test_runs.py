@@ -277,9 +277,9 @@ def test_a_kernel_of_the_server_is_reached_here(
 
 
 def test_with_publish_it_is_a_run_of_the_server(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
+    lab: Lab, ssh: CutSsh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the commit that the server has is published; what else there is says what to do."""
+    """Only the commit that the server has is published; its report comes here as one file."""
     slow = lab.here.notebooks / "slow.py"
     slow.write_text(slow.read_text() + "# an edit\n")
     assert lab.on("run", "slow", "--publish") == 2
@@ -294,6 +294,13 @@ def test_with_publish_it_is_a_run_of_the_server(
     assert '"notebook": "slow"' in capsys.readouterr().out
     assert load("slow", "value", project=lab.server) == 1
     assert len(stored_versions(lab.server.store, "slow")) == 1
+    run_it = 'for last; do :; done; echo "a login shell says hello"; exec sh -c "$last"'
+    (ssh.folder / "ssh").write_text(f"#!/bin/sh\n{run_it}\n")
+    page = tmp_path / "page.html"
+    assert lab.on("report", "slow", "--standalone", str(page)) == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert lab.on("report", "--standalone", str(page)) == 2
+    assert "name the notebook" in capsys.readouterr().err
 
 
 def test_a_terminal_gets_colours_only() -> None:
