@@ -36,8 +36,6 @@ context = K8sContainerContext.create_from_config({"k8s": {
     "image_pull_policy": values["runLauncher"]["config"]["k8sRunLauncher"]["imagePullPolicy"],
     "env": code["env"],
     "env_secrets": [one["name"] for one in code["envSecrets"]],
-    "volumes": code["volumes"],
-    "volume_mounts": code["volumeMounts"],
     "resources": code["resources"],
 }})
 image = "{repository}:{tag}".format(**code["image"])
@@ -51,7 +49,11 @@ job = construct_dagster_k8s_job(settings, arguments, "run", user_defined_k8s_con
 made = ApiClient().sanitize_for_serialization(job)
 schema.validate(made, schema.latest_version(), strict=True)
 container = made["spec"]["template"]["spec"]["containers"][0]
-assert container["image"] == image and container["volumeMounts"], container
+assert container["image"] == image, container
+assert not made["spec"]["template"]["spec"].get("volumes"), "pods share no volume"
+places = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+for name in ("RESEARCH_JOBS_STORE", "RESEARCH_JOBS_SHARED_REPORTS"):
+    assert places[name].startswith("s3://"), places
 print("values.yaml: the job of a run is valid for Kubernetes", schema.latest_version())
 """
 
