@@ -10,8 +10,6 @@ from research_jobs.cli.output import duration, state_style
 from research_jobs.outcome import Outcome
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
 
@@ -47,12 +45,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None

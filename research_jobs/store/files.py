@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from types import TracebackType
 
 from research_jobs.filesystem import attempts, refuse_other_than_folder
 
@@ -167,12 +166,7 @@ class FolderLock:
     def __enter__(self) -> FolderLock:  # noqa: PYI034 - Self requires Python 3.11
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __del__(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from types import TracebackType
 
 from research_jobs.errors import ResearchJobsError, StoreError
 from research_jobs.store.backends import backend_of
@@ -46,12 +45,7 @@ class Staging:
     def __enter__(self) -> Staging:  # noqa: PYI034 - Self requires Python 3.11
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 from research_jobs.environments.declared import Environment
@@ -91,12 +90,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -385,7 +379,7 @@ def _prepared(
 
     def say(line: str) -> None:
         with contextlib.suppress(OSError):
-            os.write(stderr, f"{line}\n".encode())
+            os.write(stderr, f"{line}\n".encode(errors="replace"))
 
     hide = Masker(tuple(request.secrets.values())).text
     return prepare(environment, Installer(Path(request.project_root), say, hide, cancel))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -63,11 +64,14 @@ def test_local_edits_are_in_the_checkout(origin: Path, clone: Repository) -> Non
     change(origin, "# %%\nx = 2\n")
     (clone.root / "notebooks" / "own.py").write_text("# %%\ny = 1\n")
     (clone.root / "big.parquet").write_text("no text")
+    latin = os.fsdecode(b"caf\xe9.py")
+    (clone.root / latin).touch()
     with clone.checkout(clone.fetch(), clone.root / "notebooks") as tree:
         assert (tree / "helper.py").is_file()
         assert (tree / "notebooks" / "one.py").read_text() == "# %%\nx = 2\n"
         assert (tree / "notebooks" / "own.py").is_file()
         assert not (tree / "big.parquet").exists()
+        assert (tree / latin).exists()
     assert not tree.exists()
     assert (clone.root / "notebooks" / "one.py").read_text() == "# %%\nx = 1\n"
 

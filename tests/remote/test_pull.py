@@ -404,15 +404,6 @@ def test_a_command_runs_there(lab: Lab, tmp_path: Path, capfd: pytest.CaptureFix
     assert "no remote is called 'serve'. Did you mean 'server'?" in capfd.readouterr().err
 
 
-def test_a_report_that_does_not_come_leaves_the_file(lab: Lab, tmp_path: Path) -> None:
-    """`report --standalone --on` writes the file once it has the page."""
-    here = lab.laptop(tmp_path / "here")
-    (tmp_path / "page.html").write_text("before")
-    words = ["--standalone", str(tmp_path / "page.html"), "--project", str(here.root)]
-    assert main(["report", "nothing", "--on", "server", *words]) == 2
-    assert (tmp_path / "page.html").read_text() == "before"
-
-
 def test_a_part_that_was_published_meanwhile_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

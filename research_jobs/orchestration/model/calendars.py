@@ -105,6 +105,7 @@ def _sessions(
         [sys.executable, "-c", _ASK, calendar, first.isoformat(), last.isoformat()],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         timeout=120,
     )

@@ -113,6 +113,7 @@ def _read(project: Project, spec: DynamicSpec) -> list[str] | None:
         ],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         timeout=50,  # a sensor's evaluation has a minute
     )

@@ -108,6 +108,7 @@ def read_tree(root: Path, *, repository: Path | None = None, tree: Path | None =
         cwd=root,
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     if done.returncode:

@@ -145,6 +145,7 @@ def _git(folder: Path, *words: str) -> str:
         env={**os.environ, "LC_ALL": "C"},
         capture_output=True,
         text=True,
+        errors="surrogateescape",  # names of files are bytes
         check=False,
     )
     if done.returncode:
