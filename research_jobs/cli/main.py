@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _enter_project(name: str, arguments: argparse.Namespace) -> None:
     """Read the project's ``.env``, and the reports of its other machines if the command does."""
-    from research_jobs.project import enter_environment, find_project
+    from research_jobs.project import SHARED_REPORTS_VARIABLE, enter_environment, find_project
 
     if name in HIDDEN:
         return  # the other side says which project
@@ -210,7 +210,7 @@ def _enter_project(name: str, arguments: argparse.Namespace) -> None:
         enter_environment(project)
         # `show` reads reports for --lineage only.
         reads = name in READS_REPORTS and getattr(arguments, "lineage", True)
-        if reads and project.shared_reports is not None:
+        if reads and SHARED_REPORTS_VARIABLE in os.environ:
             from research_jobs.orchestration.execution.gallery import exchange_reports
             from research_jobs.orchestration.model.catalog import load_catalog
 

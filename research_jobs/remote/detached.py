@@ -260,8 +260,15 @@ def kept(project: Project) -> list[Detached]:
     return sorted(filter(None, found), key=lambda one: one.started, reverse=True)
 
 
-def find(project: Project, run: str | None) -> Detached:
+def find(project: Project, run: str | None, *, to_end: bool = False) -> Detached:
     """A run by the beginning of its id; by default the newest one that runs, or else the newest.
+
+    Parameters
+    ----------
+    project : Project
+    run : str or None
+    to_end : bool
+        Whether it is to be ended: of several that run, none is the default.
 
     Raises
     ------
@@ -270,19 +277,19 @@ def find(project: Project, run: str | None) -> Detached:
     runs = kept(project)
     if run is None:
         open_ones = [one for one in runs if one.code is None]
-        found = (open_ones or runs)[:1]
+        found = open_ones if to_end and open_ones else (open_ones or runs)[:1]
     else:
         found = [one for one in runs if one.run.startswith(run)]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(one.run for one in runs[:6])
-    what = (
-        "nothing was run there from another machine" if run is None else f"there is no run '{run}'"
-    )
-    raise OutputNotFoundError(
-        f"several runs begin with '{run}'" if found else what,
-        hint=f"There are: {known}" if known else None,
-    )
+    if found:
+        what = f"several runs begin with '{run}'" if run is not None else "several runs go on"
+    elif run is None:
+        what = "nothing was run there from another machine"
+    else:
+        what = f"there is no run '{run}'"
+    known = ", ".join(one.run for one in (found or runs)[:6])
+    raise OutputNotFoundError(what, hint=f"There are: {known}" if known else None)
 
 
 def tidy(project: Project) -> None:

@@ -203,12 +203,11 @@ def _command(spec: RemoteSpec, words: Sequence[str]) -> str:
 
 def _run(name: str, spec: RemoteSpec, command: str, target: IO[bytes] | None = None) -> int:
     person = target is None and sys.stdin.isatty() and sys.stdout.isatty()
+    # With a terminal there, ssh would end with "Connection to ... closed."
+    terminal = ("-t", "-o", "LogLevel=ERROR") if person else ("-T",)
     sys.stdout.flush()
     done = subprocess.run(
-        [
-            *ssh_command(spec, "-o", "ClearAllForwardings=yes", "-t" if person else "-T"),
-            command,
-        ],
+        [*ssh_command(spec, "-o", "ClearAllForwardings=yes", *terminal), command],
         stdin=None if person else subprocess.DEVNULL,
         stdout=target,
         check=False,

@@ -288,7 +288,7 @@ def _start(project: Project, frames: Frames, header: Header) -> None:
 
 def _find(project: Project, frames: Frames, header: Header) -> None:
     """One run; with `end`, it is interrupted."""
-    found = detached.find(project, header.get("run"))
+    found = detached.find(project, header.get("run"), to_end=bool(header.get("end")))
     if header.get("end"):
         found.end()
     frames.send(found.described())

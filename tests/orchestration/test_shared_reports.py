@@ -63,8 +63,11 @@ def test_the_other_machine_explains_and_repeats_a_run(
 
 
 def test_a_place_that_is_not_a_url(lab: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    """It is one line in the log, and the run succeeds."""
+    """It is one line in the log, and the run succeeds; a command that reads reports says it too."""
     monkeypatch.setenv("RESEARCH_JOBS_SHARED_REPORTS", "s3:/typo")
     run = lab.write({"a": "# %%\nx = 1\n"}).materialize("a")
     assert run.success
     assert "'s3:/typo' is not a URL" in caplog.text
+    caplog.clear()
+    assert main(["report", "a", "--project", str(lab.root)]) == 0
+    assert "'s3:/typo' is not a URL. Write it as s3://" in caplog.text

@@ -27,7 +27,7 @@ from older_side import older_side
 from research_jobs import load
 from research_jobs.cli.main import main
 from research_jobs.cli.output import for_terminal
-from research_jobs.errors import RemoteError
+from research_jobs.errors import OutputNotFoundError, RemoteError
 from research_jobs.project import Project
 from research_jobs.remote import connection as connection_module
 from research_jobs.remote import detached
@@ -571,6 +571,21 @@ def test_what_is_killed_has_ended(project: Project) -> None:
     assert found.code == 137
     with pytest.raises(RemoteError, match="not the id of a run"):
         detached.folder_of(project, "../data")
+
+
+def test_of_several_none_is_ended_by_default(project: Project) -> None:
+    """Another laptop's run is not interrupted by who names none; attaching takes the newest."""
+    job = {"shown": [], "started": time.time(), "tree": False}
+    for name in ("0000000c", "0000000d", "0000000e"):
+        folder = project.make_state_folder(detached.RUNS, name)
+        (folder / "job.json").write_text(json.dumps(job | {"started": job["started"] + 1}))
+    (folder / "exit").write_text("0")
+    with pytest.raises(OutputNotFoundError, match="several runs go on") as refused:
+        detached.find(project, None, to_end=True)
+    assert "0000000e" not in str(refused.value.hint)
+    assert detached.find(project, None).code is None
+    (project.state / detached.RUNS / "0000000c" / "exit").write_text("0")
+    assert detached.find(project, None, to_end=True).run == "0000000d"
 
 
 def test_what_is_kept_is_bounded(project: Project) -> None:

@@ -93,7 +93,8 @@ def exchange_reports(catalog: Catalog) -> None:
             if refused is not None:
                 logger.warning("%s", refused)
     except (ResearchJobsError, OSError) as error:
-        logger.warning("Reports of other machines may be missing: %s", innermost_line(error))
+        why = error.headline if isinstance(error, ResearchJobsError) else innermost_line(error)
+        logger.warning("Reports of other machines may be missing: %s", why)
 
 
 def mirror_of(catalog: Catalog, now: float | None = None) -> Mirror | None:
