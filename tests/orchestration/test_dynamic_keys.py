@@ -15,6 +15,7 @@ import pytest
 
 from research_jobs.errors import PartitionError
 from research_jobs.manifest import DynamicSpec
+from research_jobs.orchestration.model.answers import ask_python
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.model.dynamic_keys import (
     keys_of,
@@ -102,6 +103,20 @@ def test_stored_keys_are_read_in_another_process(project):
     """From the store, as the notebook left them."""
     store(project, ["AAPL", "MSFT"])
     assert read_keys(project, SPEC) == ["AAPL", "MSFT"]
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("import warnings; print('noise'); print('{\"keys\": []}')", {"keys": []}),
+        ("import sys; sys.stderr.buffer.write(b'broken: \\xe9\\n')", {"error": "broken: \ufffd"}),
+        ("pass", {"error": "no answer"}),
+        ("import time; time.sleep(60)", {"error": "no answer in 0.5 s"}),
+    ],
+)
+def test_whatever_another_process_does_is_an_answer(code, answer):
+    """Noise, bytes that are no text, silence and a process that hangs raise nothing."""
+    assert ask_python(["-c", code], 0.5 if "sleep" in code else 60) == answer
 
 
 def test_an_output_that_is_not_there_is_reported(project):

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from research_jobs.errors import PartitionError, did_you_mean
 from research_jobs.filesystem import write_atomically
+from research_jobs.orchestration.model.answers import ask_python
 
 __all__ = ["closed_days"]
 
@@ -101,19 +99,7 @@ def _sessions(
         except (OSError, ValueError, TypeError):
             pass  # not there yet, or half written by something that died: ask again
     # As whole texts they are compared and kept; the process gets nothing but these arguments.
-    finished = subprocess.run(
-        [sys.executable, "-c", _ASK, calendar, first.isoformat(), last.isoformat()],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=120,
-    )
-    try:
-        answer: dict[str, Any] = json.loads(finished.stdout)
-    except ValueError:
-        tail = (finished.stderr.strip().splitlines() or ["no answer"])[-1]
-        answer = {"error": tail[:200]}
+    answer = ask_python(["-c", _ASK, calendar, first.isoformat(), last.isoformat()], 120)
     if answer.get("unknown"):
         raise PartitionError(
             f"unknown calendar '{calendar}'",

@@ -8,7 +8,6 @@ that once imported pandas keeps its memory for good.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from research_jobs.errors import OutputNotFoundError, PartitionError
 from research_jobs.manifest.partitions import dimension_specs
 from research_jobs.manifest.values import check_key
+from research_jobs.orchestration.model.answers import ask_python
 from research_jobs.project import Project
 
 if TYPE_CHECKING:
@@ -96,37 +96,19 @@ def _not_made(spec: DynamicSpec) -> PartitionError:
 
 def _read(project: Project, spec: DynamicSpec) -> list[str] | None:
     """As `read_keys`; None where there is no such output yet."""
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "research_jobs.orchestration.model.dynamic_keys",
-            json.dumps(
-                {
-                    "root": str(project.root),
-                    "store": project.store,
-                    "notebook": spec.notebook,
-                    "output": spec.output,
-                    "column": spec.column,
-                }
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=50,  # a sensor's evaluation has a minute
-    )
-    place = f"partitions from {spec.notebook}/{spec.output}"
-    try:
-        answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        tail = (finished.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise PartitionError(f"{place}: {tail}") from None
+    asked = {
+        "root": str(project.root),
+        "store": project.store,
+        "notebook": spec.notebook,
+        "output": spec.output,
+        "column": spec.column,
+    }
+    # A sensor's evaluation has a minute.
+    answer = ask_python(["-m", __spec__.name, json.dumps(asked)], 50)
     if answer.get("missing"):
         return None
     if "error" in answer:
-        raise PartitionError(f"{place}: {answer['error']}")
+        raise PartitionError(f"partitions from {spec.notebook}/{spec.output}: {answer['error']}")
     return [str(key) for key in answer["keys"]]
 
 
