@@ -37,9 +37,10 @@ def find_remote(project: Project, name: str) -> RemoteSpec:
         if name in each.remotes:
             return each.remotes[name]
         for problem in each.problems:
-            if problem is each.unreadable or (
-                problem.scope == "remote" and problem.name in (None, name)
-            ):
+            about_it = problem.scope == "remote" and problem.name in (None, name)
+            # In the user's file, a section of another name is a misspelt one.
+            other = each is own and problem.scope == "manifest"
+            if problem is each.unreadable or about_it or other:
                 raise problem.error
     hint = did_you_mean(name, {**manifest.remotes, **own.remotes}, label="There are")
     example = f"remotes: {{{name}: {{ssh: user@host, project: /srv/research}}}}"

@@ -22,7 +22,7 @@ from older_side import older_side
 
 from research_jobs import load
 from research_jobs.cli.main import main
-from research_jobs.errors import StoreError
+from research_jobs.errors import ManifestError, StoreError
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.remote import connection as connection_module
@@ -33,6 +33,7 @@ from research_jobs.remote.pulling import (
     _refuse_full,  # pyright: ignore[reportPrivateUsage]
     pull_unit,
 )
+from research_jobs.remote.remotes import find_remote, user_file
 from research_jobs.remote.samples import sample_lines
 from research_jobs.store import load as load_module
 from research_jobs.store.codec import write_output
@@ -340,6 +341,28 @@ def test_what_is_wrong_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error or re.search(message, error)
+
+
+OWN = {
+    "remotes: {server: {shh: x}}": "remote server: 'ssh' is missing",
+    "remote: {server: {ssh: x, project: /y}}": "section 'remote'. Did you mean 'remotes'",
+}
+
+
+@pytest.mark.parametrize("text", OWN)
+def test_a_mistake_in_ones_own_remotes_is_said(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest's remote of that name is not taken instead."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    user_file().parent.mkdir()
+    user_file().write_text(text)
+    project = make_project(tmp_path / "here", {"server": {"ssh": "host", "project": "/srv"}})
+    with pytest.raises(ManifestError) as refused:
+        find_remote(project, "server")
+    assert OWN[text] in str(refused.value)
+    user_file().unlink()
+    assert find_remote(project, "server").ssh == "host"
 
 
 def test_an_unknown_host_key_says_how_to_learn_it(
