@@ -204,8 +204,13 @@ def start(
         "store": project.store,
     }
     write_atomically(folder / JOB, json.dumps(job).encode(), private=True)
-    scope = _scope()
-    if not (scope and _launch(folder, root, scope)) and not _launch(folder, root, []):
+    scope, launched = _scope(), False
+    try:
+        launched = bool(scope and _launch(folder, root, scope)) or _launch(folder, root, [])
+    finally:
+        if not launched:
+            (folder / JOB).unlink()  # nobody is to wait for it
+    if not launched:
         said = (folder / LOG).read_text(errors="replace").strip().splitlines()
         raise RemoteError(f"the run was not started: {said[-1] if said else 'nothing says why'}")
     started = _read(folder)

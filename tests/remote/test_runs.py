@@ -561,6 +561,17 @@ def test_a_scope_where_the_user_lingers(
         process.wait()
 
 
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python"])
+def test_what_was_not_started_is_no_run(
+    program: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that does not come is an error at once, and is not listed as one that runs."""
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises((RemoteError, FileNotFoundError)):
+        detached.start(project, "0000000f", ["run"], ["run"], tree=False)
+    assert detached.kept(project) == []
+
+
 def test_what_is_killed_has_ended(project: Project) -> None:
     """Without an exit code it counts as killed, and so does one that never came to life."""
     folder = project.make_state_folder(detached.RUNS, "0000000b")
