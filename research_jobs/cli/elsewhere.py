@@ -50,16 +50,18 @@ def run_elsewhere(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     there = list(_without(words, "--on"))
     if words[0] in ("run", "backfill", "try") and not getattr(arguments, "dry_run", False):
         return _run(project, name, spec, there, arguments)
-    if words[0] == "debug" and arguments.kernel:
-        return _kernel(name, spec, there)
-    if words[0] == "report" and (arguments.open or arguments.standalone is not None):
-        there = [word for word in _without(there, "--standalone") if not _is(word, "--open")]
-        return _report(name, spec, there, arguments)
     if getattr(arguments, "html", None) is not None:
         raise ParameterError(
-            f"{words[0]} --on {name} does not take --html", hint="Pull, or --json."
+            f"{words[0]} --on {name} does not take --html",
+            hint="It prints the same without, and --json has all of it.",
         )
-    code = run_there(name, spec, there)
+    if words[0] == "debug" and arguments.kernel:
+        code = _kernel(name, spec, there)
+    elif words[0] == "report" and (arguments.open or arguments.standalone is not None):
+        there = [word for word in _without(there, "--standalone") if not _is(word, "--open")]
+        code = _report(name, spec, there, arguments)
+    else:
+        code = run_there(name, spec, there)
     if code == ERROR:
         complain(f"That is what research-jobs says on {name} ({spec.ssh}).")
     return code

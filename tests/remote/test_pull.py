@@ -416,7 +416,6 @@ def test_a_command_runs_there(lab: Lab, tmp_path: Path, capfd: pytest.CaptureFix
     page.write_text("an earlier one")
     assert main(["report", "nothing", "--standalone", str(page), *words]) == 2
     assert page.read_text() == "an earlier one"
-    assert main(["show", "nothing", *words]) == 2
     assert "nothing" in (error := capfd.readouterr().err)
     assert error.endswith(f"That is what research-jobs says on server ({lab.remote['ssh']}).\n")
     assert main(["diff", "nothing", "--html", str(page), *words]) == 2
