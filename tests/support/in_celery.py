@@ -164,7 +164,7 @@ def prepare() -> None:
     )
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     k8s = [celery.replace("celery", "k8s"), "kubernetes-validate"]
-    wanted = ["-e", ".[samples,extras]", celery, "redis", *k8s]
+    wanted = ["-e", ".[samples,extras,s3]", celery, "redis", *k8s]
     subprocess.run([*pip, "-c", "constraints.txt", *wanted], cwd=ROOT, check=True)
     (ENVIRONMENT / ".installed").touch()
 
