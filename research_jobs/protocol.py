@@ -15,7 +15,9 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import lru_cache
+from types import UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from research_jobs.outcome import CheckOutcome, Failure, Outcome, StagedOutput, State
 
@@ -27,8 +29,10 @@ __all__ = [
     "PartitionKey",
     "ProtocolError",
     "RunRequest",
+    "as_record",
     "decode",
     "encode",
+    "parse_message",
 ]
 
 PROTOCOL_VERSION = 1
@@ -220,17 +224,40 @@ def decode(payload: bytes) -> RunRequest | Outcome:
     """
     if len(payload) > FRAME_LIMIT:
         raise ProtocolError(f"frame of {len(payload)} bytes, at most {FRAME_LIMIT} are allowed")
+    return as_record(parse_message(payload))
+
+
+def parse_message(payload: bytes) -> dict[str, Any]:
+    """A frame's payload as a message.
+
+    Raises
+    ------
+    ProtocolError
+        When it is not an object of this protocol's version.
+    """
     try:
-        decoded: object = json.loads(payload)
-    except ValueError as error:
+        value: object = json.loads(payload)
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"frame is not JSON: {error}") from error
-    if not isinstance(decoded, dict):
+    if not isinstance(value, dict):
         raise ProtocolError("frame is not an object")
-    value = cast("dict[str, Any]", decoded)
-    version = value.pop("version", None)
+    message = cast("dict[str, Any]", value)
+    version = message.get("version")
     if version != PROTOCOL_VERSION:
         raise ProtocolError(f"record of protocol {version!r}, this side speaks {PROTOCOL_VERSION}")
-    kind = value.pop("record", None)
+    return message
+
+
+def as_record(message: Mapping[str, Any]) -> RunRequest | Outcome:
+    """A message as the record that it is.
+
+    Raises
+    ------
+    ProtocolError
+        When it has not a record's shape.
+    """
+    kind = message.get("record")
+    value = {name: item for name, item in message.items() if name not in ("version", "record")}
     try:
         if kind == "RunRequest":
             return _request(value)
@@ -260,14 +287,50 @@ def _outcome(value: dict[str, Any]) -> Outcome:
         raise ValueError(f"no run ends as {state.words}")
     fields: dict[str, Any] = value | {
         "state": state,
-        "failure": Failure(**failure) if failure else None,
+        "failure": _checked(Failure(**failure)) if failure else None,
         "outputs": tuple(
-            StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])})
+            _checked(StagedOutput(**item | {"columns": tuple((n, t) for n, t in item["columns"])}))
             for item in value["outputs"]
         ),
-        "checks": tuple(CheckOutcome(**item) for item in value["checks"]),
+        "checks": tuple(_checked(CheckOutcome(**item)) for item in value["checks"]),
         "blocked_by": tuple(value["blocked_by"]),
         "results": tuple(value["results"]),
         "notes": tuple(value["notes"]),
     }
-    return Outcome(**fields)
+    return _checked(Outcome(**fields))
+
+
+_Record = TypeVar("_Record", Failure, StagedOutput, CheckOutcome, Outcome)
+
+
+def _checked(record: _Record) -> _Record:
+    """A record that a notebook may have forged, if its fields have the types that it declares.
+
+    Raises
+    ------
+    TypeError
+    """
+    for name, hint in _hints(type(record)).items():
+        if not _fits(getattr(record, name), hint):
+            raise TypeError(f"'{name}' is not {hint}")
+    return record
+
+
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_fits(value, one) for one in args)
+    if origin is tuple:
+        items = cast("tuple[object, ...]", value) if isinstance(value, tuple) else None
+        kinds = args[:1] * len(items or ()) if args[-1] is Ellipsis else args
+        return items is not None and len(items) == len(kinds) and all(map(_fits, items, kinds))
+    if origin is Mapping:
+        return isinstance(value, dict) and all(
+            _fits(item, args[1]) for item in cast("dict[str, object]", value).values()
+        )
+    return hint is Any or isinstance(value, (int, float) if hint is float else hint)

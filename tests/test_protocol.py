@@ -67,6 +67,11 @@ def _changed(**changes: object) -> bytes:
         (_changed(surprise=1), "shape"),
         (_changed(failure=None).replace(b'"outputs"', b'"inputs"'), "shape.*'outputs'"),
         (_changed(outputs=None), "shape"),
+        (_changed(failure={"headline": 5}), "shape.*'headline'"),
+        (_changed(notes=[1]), "shape.*'notes'"),
+        (_changed(parameters={"a": ["b"]}), "shape.*'parameters'"),
+        (_changed(duration_s="long"), "shape.*'duration_s'"),
+        (b"[" * 100_000, "not JSON"),
         (b" " * (FRAME_LIMIT + 1), "at most"),
     ],
     ids=[
@@ -81,6 +86,11 @@ def _changed(**changes: object) -> bytes:
         "field",
         "lacks",
         "none",
+        "headline",
+        "notes",
+        "parameters",
+        "duration",
+        "deep",
         "huge",
     ],
 )

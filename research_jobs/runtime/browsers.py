@@ -8,6 +8,7 @@ Standard library only, Python 3.10 and later.
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.parse
 import urllib.request
@@ -49,7 +50,10 @@ class Browser:
     def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:
         """Show a local page in the report; of any other page, only the URL."""
         del new, autoraise
-        parts = urllib.parse.urlsplit(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError:
+            parts = urllib.parse.SplitResult("invalid", "", "", "", "")
         if parts.scheme in ("http", "https") and parts.hostname in _LOCAL:
             # A caller that serves this page itself answers only after this returns.
             thread = threading.Thread(target=self._fetch, args=(url,), daemon=True)
@@ -82,14 +86,14 @@ class Browser:
         try:
             with opener.open(url, timeout=_PATIENCE) as answer:
                 self._show(answer.read(_LIMIT + 1), url)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self._shown.recorder.note(f"The page {url} could not be shown: {error}")
 
     def _read(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
                 self._show(file.read(_LIMIT + 1), str(path))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._shown.recorder.note(f"The page {path} could not be shown: {error}")
 
     def _show(self, content: bytes, place: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,13 +24,13 @@ from research_jobs.protocol import (
     ProtocolError,
     RunRequest,
     encode,
+    parse_message,
 )
 
 __all__ = [
     "FrameReader",
     "as_text_mapping",
     "message",
-    "parse_message",
     "receive_descriptors",
     "receive_frame",
     "receive_message",
@@ -41,6 +42,12 @@ __all__ = [
 # Messages are small, the largest contains an environment; only records may fill a whole frame.
 MESSAGE_LIMIT = 4 * 1024 * 1024
 
+# How much is read without a pause: bytes, and how often. A socket holds less.
+_PIECE, _PIECES = 256 * 1024, 16
+
+# Other systems than Linux do not have it.
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
 
 def message(kind: str, **fields: Any) -> bytes:
     """A small message as one frame."""
@@ -48,27 +55,6 @@ def message(kind: str, **fields: Any) -> bytes:
     if len(payload) > MESSAGE_LIMIT:
         raise ProtocolError(f"message {kind} of {len(payload)} bytes")
     return HEADER.pack(len(payload)) + payload
-
-
-def parse_message(payload: bytes) -> dict[str, Any]:
-    """A frame's payload as a message.
-
-    Raises
-    ------
-    ProtocolError
-        When it is not an object of this protocol's version.
-    """
-    try:
-        value = json.loads(payload)
-    except ValueError as error:
-        raise ProtocolError(f"frame is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ProtocolError("frame is not an object")
-    if value.get("version") != PROTOCOL_VERSION:
-        raise ProtocolError(
-            f"record of protocol {value.get('version')!r}, this side speaks {PROTOCOL_VERSION}"
-        )
-    return value
 
 
 def send_message(sock: socket.socket, kind: str, *, fds: Sequence[int] = (), **fields: Any) -> None:
@@ -122,29 +108,38 @@ def receive_message(sock: socket.socket) -> dict[str, Any] | None:
 def receive_descriptors(sock: socket.socket, most: int) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and the descriptors that came with it.
 
-    Only the first bytes of the frame carry descriptors, so these are read together.
+    Only the first bytes of the frame carry descriptors, so these are read together. No program
+    that this process starts inherits them; with a message that is not ours they are closed.
     """
     fds: array.array[int] = array.array("i")
     header, ancillary, _flags, _address = sock.recvmsg(
-        HEADER.size, socket.CMSG_SPACE(most * fds.itemsize)
+        HEADER.size, socket.CMSG_SPACE(most * fds.itemsize), _CLOSE_ON_EXEC
     )
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     if not header:
         return None, list(fds)
+    try:
+        return _rest_of_message(sock, header), list(fds)
+    except BaseException:
+        for descriptor in fds:
+            os.close(descriptor)
+        raise
+
+
+def _rest_of_message(sock: socket.socket, header: bytes) -> dict[str, Any]:
     if len(header) < HEADER.size:
-        rest = _receive_exactly(sock, HEADER.size - len(header))
-        if rest is None:
-            raise ProtocolError("frame cut short")
-        header += rest
+        header += _receive_exactly(sock, HEADER.size - len(header)) or b""
+    if len(header) < HEADER.size:
+        raise ProtocolError("frame cut short")
     (size,) = HEADER.unpack(header)
     if size > MESSAGE_LIMIT:
         raise ProtocolError(f"message of {size} bytes")
     payload = _receive_exactly(sock, size)
     if payload is None:
         raise ProtocolError("frame cut short")
-    return parse_message(payload), list(fds)
+    return parse_message(payload)
 
 
 class FrameReader:
@@ -165,16 +160,18 @@ class FrameReader:
         self.closed = False
 
     def read(self) -> Iterator[bytes]:
-        """The complete frames; sets `closed` at the end of the stream.
+        """The complete frames so far; sets `closed` at the end of the stream.
+
+        Of a sender that goes on and on, some are left for the next call.
 
         Raises
         ------
         ProtocolError
             When a frame is too large, or the stream ended within one.
         """
-        while not self.closed:
+        for _ in range(_PIECES if not self.closed else 0):
             try:
-                data = self._sock.recv(262144, socket.MSG_DONTWAIT)
+                data = self._sock.recv(_PIECE, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             except ConnectionError:

@@ -38,6 +38,7 @@ from research_jobs.run_context import NotebookSkipped, RunContext, set_context
 from research_jobs.runtime.capture import Recorder
 from research_jobs.runtime.channel import message
 from research_jobs.runtime.ending import shown_path
+from research_jobs.runtime.failure import safe_str
 from research_jobs.runtime.handover import hand_over
 from research_jobs.runtime.importer import describe_failure, import_notebook
 from research_jobs.runtime.kept import offer, wait_for_visits
@@ -50,6 +51,7 @@ from research_jobs.store.view import VIEW_VARIABLE
 
 __all__ = ["run_child"]
 
+_LINE_LIMIT = 8192
 _SOURCE_LIMIT = 64 * 1024
 _TRACEBACK_LIMIT = 512 * 1024
 
@@ -179,7 +181,9 @@ def _import_and_stage(
         outcome = replace(outcome, parameters=used, notes=(note,) if note else ())
     except NotebookSkipped as skipped:
         position.error = skipped
-        return replace(outcome, state=State.SKIPPED, skip_reason=skipped.reason)
+        return replace(
+            outcome, state=State.SKIPPED, skip_reason=safe_str(skipped.reason)[:_LINE_LIMIT]
+        )
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures
         position.error = error
         failure = describe(error)
@@ -420,16 +424,16 @@ def _failed(request: RunRequest, error: ResearchJobsError) -> Outcome:
 
 def _tell_exit(failure: Failure, left: SystemExit) -> Failure:
     place = failure.headline.rpartition(": SystemExit")[0] or failure.headline
-    code = left.code
-    said = f"exited with code {code}" if isinstance(code, int) else f"exited: {code}"
-    return replace(failure, headline=f"{place}: {said} (SystemExit)")
+    said = "exited with code " if isinstance(left.code, int) else "exited: "
+    return replace(failure, headline=f"{place}: {said}{safe_str(left.code)} (SystemExit)")
 
 
 def _bounded(failure: Failure) -> Failure:
     """A failure cut to fit into a record, whatever the notebook put into its message."""
     return replace(
         failure,
-        headline=failure.headline[:8192],
+        headline=failure.headline[:_LINE_LIMIT],
+        exception=failure.exception and failure.exception[:_LINE_LIMIT],
         traceback=_middle_cut(failure.traceback, _TRACEBACK_LIMIT),
         cell_source=_middle_cut(failure.cell_source, _SOURCE_LIMIT),
     )

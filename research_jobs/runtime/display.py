@@ -185,12 +185,12 @@ class Display:
         if not self.recorder.active:
             return
         ready: dict[str, Any] = {
-            mime: base64.b64encode(item).decode() if isinstance(item, bytes) else item
+            str(mime): base64.b64encode(item).decode() if isinstance(item, bytes) else item
             for mime, item in data.items()
         }
         self._note_assets(ready)
         widget = ready.get(WIDGET_MIME)
-        if widget is not None and display_id is None:
+        if isinstance(widget, dict) and display_id is None:
             # A widget keeps changing: its text is taken again when the cell ends.
             display_id = f"widget-{widget.get('model_id')}"
             self._widgets.append((display_id, _widget(widget.get("model_id"))))

@@ -22,7 +22,7 @@ from research_jobs.errors import ResearchJobsError
 from research_jobs.notebook.cells import Cell, NotebookText, cell_at, cell_label
 from research_jobs.outcome import Failure
 
-__all__ = ["describe_failure", "user_traceback"]
+__all__ = ["describe_failure", "safe_str", "user_traceback"]
 
 # Of a longer cell, only the part around the failing line is shown.
 CELL_LINES = 60
@@ -260,9 +260,9 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, ResearchJobsError):
         message = error.headline
     elif isinstance(error, SyntaxError):
-        message = error.msg
+        message = safe_str(error.msg or "")  # a bare ``raise SyntaxError`` has None
     else:
-        message = _safe_str(error)
+        message = safe_str(error)
     lines = message.strip().splitlines()
     first = next((line.strip() for line in lines if line.strip()), "")
     if len(first) > MESSAGE_LENGTH:
@@ -270,10 +270,11 @@ def _one_line(error: BaseException) -> str:
     return f"{name}: {first}" if first else name
 
 
-def _safe_str(error: BaseException) -> str:
+def safe_str(value: object) -> str:
+    """The text of an exception, or of what a notebook exits with."""
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an exception's __str__ may raise anything
+        return str(value)
+    except BaseException:  # noqa: BLE001 - its __str__ may raise anything, SystemExit included
         return "(its message cannot be shown)"
 
 

@@ -25,6 +25,7 @@ _METHODS = (
     ("application/json", "_repr_json_"),
     ("application/javascript", "_repr_javascript_"),
 )
+_NOTHING = object()
 _CANARY = "_ipython_canary_method_should_not_exist_"
 _PLAIN_TYPES = (
     bool,
@@ -73,14 +74,14 @@ def simple_format(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """
     kind = type(value)
     if kind in _PLAIN_TYPES:
-        return {"text/plain": repr(value)}, {}
-    if inspect.isclass(value) or hasattr(value, _CANARY):
+        return {"text/plain": safe_repr(value)}, {}
+    if inspect.isclass(value) or _claims_all(value):
         return None
-    if _displays_itself(value):
+    if _call(value, "_ipython_display_", _NOTHING) is not _NOTHING:
         return {}, {}
     data, metadata = _representations(value)
     if "text/plain" not in data:
-        if not (data or _says_itself(kind)) or hasattr(value, "_repr_pretty_"):
+        if not (data or _says_itself(kind)) or _method(value, "_repr_pretty_") is not None:
             return None
         data["text/plain"] = safe_repr(value)
     return data, metadata
@@ -96,15 +97,12 @@ def _says_itself(kind: type) -> bool:
     return False
 
 
-def _displays_itself(value: Any) -> bool:
-    own_display = getattr(value, "_ipython_display_", None)
-    if not callable(own_display):
-        return False
+def _claims_all(value: Any) -> bool:
+    """Whether it has any attribute, or fails to say: the editor then asks it for nothing."""
     try:
-        own_display()
-    except NotImplementedError:
-        return False
-    return True
+        return hasattr(value, _CANARY)
+    except Exception:  # noqa: BLE001 - its __getattr__ may raise anything
+        return True
 
 
 def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,11 +110,10 @@ def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     bundle = _call(value, "_repr_mimebundle_", include=None, exclude=None)
-    if isinstance(bundle, tuple):
-        data.update(bundle[0])
-        metadata.update(bundle[1])
-    elif bundle:
-        data.update(bundle)
+    parts = bundle if isinstance(bundle, tuple) else (bundle,)
+    for target, part in zip((data, metadata), parts, strict=False):
+        if isinstance(part, Mapping):
+            target.update(part)
     for mime, method in _METHODS:
         if mime not in data:
             item = _call(value, method)
@@ -127,17 +124,26 @@ def _representations(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return data, metadata
 
 
-def _call(value: Any, method: str, **options: Any) -> Any:
-    function: Callable[..., Any] | None = getattr(value, method, None)
-    if not callable(function):
+def _method(value: Any, name: str) -> Callable[..., Any] | None:
+    try:
+        function = getattr(value, name, None)
+    except Exception:  # noqa: BLE001 - a property may raise anything: as if it were not there
         return None
+    return function if callable(function) else None
+
+
+def _call(value: Any, method: str, nothing: Any = None, **options: Any) -> Any:
+    """What a method of the value returns; `nothing` where there is none, or it fails."""
+    function = _method(value, method)
+    if function is None:
+        return nothing
     try:
         return function(**options)
     except NotImplementedError:
-        return None
+        return nothing
     except Exception:  # noqa: BLE001 - as in the editor: reported on stderr, and shown another way
         traceback.print_exc()
-        return None
+        return nothing
 
 
 def safe_repr(value: Any) -> str:

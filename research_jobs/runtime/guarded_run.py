@@ -14,14 +14,14 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from research_jobs.outcome import Outcome, State
-from research_jobs.protocol import ProtocolError, RunRequest, decode, encode
+from research_jobs.protocol import ProtocolError, RunRequest, as_record, encode, parse_message
 from research_jobs.runtime import processes
-from research_jobs.runtime.channel import FrameReader, parse_message, send_message
+from research_jobs.runtime.channel import FrameReader, send_message
 from research_jobs.runtime.ending import Facts, mask_result, tell_ending, user_stack
 from research_jobs.runtime.keeping import tell_kept
 from research_jobs.runtime.masking import Masker
@@ -269,7 +269,7 @@ class GuardedRun:
         try:
             for payload in self.records.read():
                 self._take(payload)
-        except (ProtocolError, KeyError, TypeError, ValueError) as error:
+        except ProtocolError as error:
             self.broken = str(error)
             if self.status is None:
                 # The rest may be garbage: this run has no result.
@@ -292,12 +292,14 @@ class GuardedRun:
         elif kind == "Keep":
             self.offered = value
         elif kind in ("Cell", "Stage"):
+            if kind == "Cell" and not _is_cell(value):
+                raise ProtocolError("a cell has not the shape it should have")
             # The ending reports the point at which we began to end it.
             if self.reason is None:
                 self.staging = kind == "Stage"
                 self.cell = self.cell if self.staging else value
         else:
-            record = decode(payload)
+            record = as_record(value)
             if not isinstance(record, Outcome):
                 raise ProtocolError(f"expected a result, not a {kind}")
             self.record = record
@@ -508,6 +510,14 @@ def end_tree(root: int, until: float, reap: Callable[[], None]) -> int:
         if time.monotonic() > until:
             break
     return len(processes.descendants(root))
+
+
+def _is_cell(message: Mapping[str, Any]) -> bool:
+    """Whether a message is one that `Facts.cell` can be."""
+    texts = (message.get("title"), message.get("source"))
+    return isinstance(message.get("number"), int) and all(
+        text is None or isinstance(text, str) for text in texts
+    )
 
 
 def empty(descriptor: int) -> None:

@@ -285,8 +285,9 @@ def thread_names() -> list[str]:
     for thread in os.listdir("/proc/self/task"):
         if int(thread) == os.getpid():
             continue
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm") as file:
-            names.append(file.read().strip())
+        # The kernel cuts a name after 15 bytes, also within a character.
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm", "rb") as file:
+            names.append(file.read().decode("utf-8", "replace").strip())
     return names
 
 

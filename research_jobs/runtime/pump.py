@@ -57,6 +57,10 @@ class BoundedLog:
         """Write the held bytes; no more follow."""
         if self._masker is not None:
             self._take(self._masker.rest())
+        over = self._tail_size - self._tail_limit
+        if over > 0:  # of its first piece
+            self._tail[0] = self._tail[0][over:]
+            self.dropped += over
         if self.dropped:
             self._write(
                 f"\n[research_jobs: {readable_size(self.dropped)} left out here, "
@@ -78,12 +82,8 @@ class BoundedLog:
             self._write(b"\n[research_jobs: much output, the rest is shown at the end]\n")
         self._tail.append(data)
         self._tail_size += len(data)
-        while self._tail_size > self._tail_limit:
-            over = self._tail_size - self._tail_limit
-            first = self._tail.popleft()
-            if len(first) > over:
-                self._tail.appendleft(first[over:])
-            gone = min(over, len(first))
+        while self._tail and self._tail_size - len(self._tail[0]) >= self._tail_limit:
+            gone = len(self._tail.popleft())
             self._tail_size -= gone
             self.dropped += gone
 

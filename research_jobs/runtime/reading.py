@@ -70,10 +70,11 @@ def watch_open(undo: ExitStack) -> None:
     @functools.wraps(opened)
     def noted(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
         stream = opened(file, mode, *arguments, **named)
-        if "r" in mode or "+" in mode:
-            _note(view, "open", file)
-        if "r" not in mode or "+" in mode:
-            _note(view, "", file, kind="written")
+        with suppress(Exception):  # the working directory may be gone, or the disk full
+            if "r" in mode or "+" in mode:
+                _note(view, "open", file)
+            if "r" not in mode or "+" in mode:
+                _note(view, "", file, kind="written")
         return stream
 
     for owner in (builtins, io):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from research_jobs.runtime.capture import CAPTURE_VERSION, Limits, NullRecorder, Recorder
+from research_jobs.runtime.failure import safe_str
 from research_jobs.runtime.masking import Masker, StreamMasker
 from research_jobs.units import readable_size
 
@@ -251,11 +252,11 @@ class FileRecorder(Recorder):
                     "type": "output",
                     "cell": self._cell,
                     "output_type": output_type,
-                    "metadata": self._masker.value(dict(metadata or {})),
                     "display_id": display_id,
                     "update": update,
                     **({} if self._area is None else {"area": self._area}),
                 },
+                self._json("An output's metadata", dict(metadata or {})) or "{}",
                 kept,
             )
             if update and display_id is not None:
@@ -336,10 +337,8 @@ class FileRecorder(Recorder):
         for mime, value in data.items():
             if self._full and mime != "text/plain":
                 continue
-            try:
-                encoded = _json(self._masker.value(value))
-            except (TypeError, ValueError) as error:
-                self.note(f"An output's {mime} was left out: it is not JSON ({error}).")
+            encoded = self._json(f"An output's {mime}", value)
+            if encoded is None:
                 continue
             if len(encoded) > self._limits.output:
                 self.note(
@@ -349,6 +348,14 @@ class FileRecorder(Recorder):
                 continue
             kept[self._masker.text(mime)] = encoded
         return kept
+
+    def _json(self, what: str, value: Any) -> str | None:
+        """A value without secrets as JSON; a note says so if it cannot be."""
+        try:
+            return _json(self._masker.value(value))
+        except Exception as error:  # noqa: BLE001 - a value of a library may raise anything
+            self.note(f"{what} was left out: it is not JSON ({safe_str(error)}).")
+            return None
 
     def _kept_by_clear(self, area: str | None) -> list[bytes]:
         """The records that clearing an area keeps.
@@ -426,10 +433,10 @@ class FileRecorder(Recorder):
         self._write(record)
         self._live = _Live(key, begin, self._size, now)
 
-    def _line(self, record: Mapping[str, Any], data: Mapping[str, str]) -> bytes:
+    def _line(self, record: Mapping[str, Any], metadata: str, data: Mapping[str, str]) -> bytes:
         """A record with representations that are already JSON: large ones are encoded only once."""
         parts = ", ".join(f"{_json(mime)}: {encoded}" for mime, encoded in data.items())
-        return _encoded(f'{_json(record)[:-1]}, "data": {{{parts}}}}}\n')
+        return _encoded(f'{_json(record)[:-1]}, "metadata": {metadata}, "data": {{{parts}}}}}\n')
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._write_line(_encoded(_json(record) + "\n"))

@@ -5,6 +5,7 @@ Standard library only, Python 3.10 and later: the fresh process imports this.
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from collections.abc import Callable, Generator
@@ -23,14 +24,15 @@ class _BytesTee(io.BufferedIOBase):
         super().__init__()
         self._target = target
         self._take = take
-        self._encoding = encoding
+        # A character may be split between writes.
+        self._decode = codecs.getincrementaldecoder(encoding)("replace").decode
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         written = self._target.write(data)
-        self._take(bytes(data).decode(self._encoding, "replace"))
+        self._take(self._decode(bytes(data)))
         return written
 
     def flush(self) -> None:

@@ -17,7 +17,7 @@ __all__ = ["draw", "specification"]
 
 _MIME = re.compile(r"application/vnd\.vegalite\.v\d+(?:\.\d+)*[+.]json")
 # The call of the page's script with the chart. It is a whole line, so no data can look like it.
-_CALL = re.compile(r"^\s*\}\)\((?=\{)", re.MULTILINE)
+_CALL = re.compile(r"^[ \t]*\}\)\((?=\{)", re.MULTILINE)
 
 
 def specification(data: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -44,7 +44,8 @@ _ESCAPES = re.compile(
 SPECIAL = re.compile(r"[\x1b\\%&+<\n]")
 _PLUS = re.compile(r"\+")
 _TAGS = re.compile(r"</?[A-Za-z!][^<>]{0,500}>")
-_LINE_BREAKS = re.compile(r"[ \t\r]*\n\s*")
+# Not from within a run of blanks: each of them would be tried as the first.
+_LINE_BREAKS = re.compile(r"(?<![ \t\r])[ \t\r]*\n\s*")
 
 
 class Step:

@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Generator
 
 from research_jobs.outcome import Failure, Outcome, State
-from research_jobs.protocol import ProtocolError, RunRequest, decode
+from research_jobs.protocol import ProtocolError, RunRequest, as_record, parse_message
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import (
     message,
-    parse_message,
     receive_frame,
     send_message,
     send_record,
@@ -99,7 +98,7 @@ class Connection:
                 State.CRASHED,
                 failure=Failure(
                     headline=f"{shown_path(self.request)}: the process that guards the run ended "
-                    f"without a result ({error or 'killed from outside'})"
+                    f"without a result ({str(error) or 'killed from outside'})"
                 ),
                 started_at=started_at,
                 duration_s=time.monotonic() - started,
@@ -140,7 +139,7 @@ class Connection:
             elif kind == "StartFailed":
                 raise StartError(str(value.get("message")))
             else:
-                record = decode(payload)
+                record = as_record(value)
                 if isinstance(record, Outcome):
                     return record
                 raise ProtocolError(f"expected a result, not a {kind}")

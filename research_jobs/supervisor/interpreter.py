@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -70,9 +71,12 @@ def start_cold(
     Raises
     ------
     StartError
-        When the interpreter does not exist or cannot be executed.
+        When the interpreter does not exist or cannot be executed, or the kernel refuses.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise _start_error(python, error) from error
     with theirs:
         try:
             process = start_interpreter(
@@ -101,22 +105,29 @@ def start_interpreter(
             start_new_session=True,
         )
     except OSError as error:
-        raise StartError(
-            f"interpreter {python} cannot be started: {error.strerror or error}",
-            hint="Check `python:` in the manifest.",
-        ) from error
+        raise _start_error(python, error) from error
 
 
-def wait_readable(sock: socket.socket, seconds: float | None) -> bool:
-    """Whether something arrives within so many seconds."""
+def _start_error(python: str, error: OSError) -> StartError:
+    refused = error.errno in (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return StartError(
+        f"interpreter {python} cannot be started: {error.strerror or error}",
+        hint="Run fewer notebooks at once, or raise the limit (ulimit -a)."
+        if refused
+        else "Check `python:` in the manifest.",
+    )
+
+
+def wait_readable(source: socket.socket | int, seconds: float) -> bool:
+    """Whether something arrives on a socket or descriptor within so many seconds."""
     poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    end = None if seconds is None else time.monotonic() + seconds
+    poller.register(source, select.POLLIN)
+    end = time.monotonic() + seconds
     while True:
-        left = None if end is None else max(0.0, end - time.monotonic())
-        if poller.poll(None if left is None else left * 1000 + 1):
+        left = max(0.0, end - time.monotonic())
+        if poller.poll(left * 1000 + 1):
             return True
-        if end is not None and time.monotonic() >= end:
+        if time.monotonic() >= end:
             return False
 
 

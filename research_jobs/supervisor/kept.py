@@ -25,6 +25,7 @@ from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_message, send_message
 from research_jobs.runtime.keeping import DESCRIPTION
 from research_jobs.runtime.kept import address_in
+from research_jobs.supervisor.interpreter import wait_readable
 
 __all__ = ["KEPT", "KeptProcess", "Visit", "keep_process", "kept_processes", "was_kept"]
 
@@ -241,10 +242,8 @@ def kept_processes(project: Project) -> list[KeptProcess]:
 
 
 def _wait_for_end(kept: KeptProcess, descriptor: int | None) -> None:
-    import select
-
     end = time.monotonic() + _PATIENCE
-    if descriptor is not None and not select.select([descriptor], [], [], _PATIENCE)[0]:
+    if descriptor is not None and not wait_readable(descriptor, _PATIENCE):
         processes.signal_all([*processes.descendants(kept.guardian), kept.guardian], signal.SIGKILL)
     while kept.alive and time.monotonic() < end:
         time.sleep(0.05)

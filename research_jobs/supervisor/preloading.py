@@ -97,7 +97,7 @@ class _Start:
         process: subprocess.Popen[bytes] | None = None
         ready: Facts | None = None
         try:
-            with tempfile.TemporaryFile() as errors, theirs:
+            with theirs, tempfile.TemporaryFile() as errors:
                 process = start_interpreter(
                     self.python,
                     ("template", theirs.fileno(), os.getpid()),

@@ -181,10 +181,11 @@ def _watch(paths: Sequence[str]) -> int | None:
 def _all_local(folders: Iterable[str]) -> bool:
     """Whether all folders are on file systems that no other machine can write to."""
     kinds: dict[int, str] = {}
-    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open() as mounts:
-        for mount in mounts:
-            major, minor = mount.split()[2].split(":")
-            kinds[os.makedev(int(major), int(minor))] = mount.partition(" - ")[2].split()[0]
+    with contextlib.suppress(OSError), Path("/proc/self/mountinfo").open("rb") as mounts:
+        for mount in mounts:  # whose folders may have any bytes in their names
+            major, minor = mount.split()[2].split(b":")
+            kind = mount.partition(b" - ")[2].split()[0]
+            kinds[os.makedev(int(major), int(minor))] = kind.decode("ascii", "replace")
     with contextlib.suppress(OSError):
         return all(kinds.get(os.stat(folder).st_dev) in _LOCAL for folder in folders)  # noqa: PTH116
     return False

@@ -296,20 +296,25 @@ class Supervisor:
                 self._without_template.add(python)
                 self._log(f"runs of {python} are started cold: {error}")
                 return None
-            except StartError:
+            except (StartError, OSError):
                 if self._closed:
                     raise
                 # A cold start either works or gives a better error.
                 return None
             _require_fit(template, request)
             try:
-                return Connection(request, template.open_run(stdout, stderr), "fork").wait(cancel)
+                connection = template.open_run(stdout, stderr)
+            except TemplateGoneError:
+                self._drop(template)
+                continue
+            except OSError:
+                return None
+            try:
+                return Connection(request, connection, "fork").wait(cancel)
             except NotStartedError:
                 # Nothing of the notebook has run: it can be requested again.
                 if attempt:
                     self._drop(template)
-            except TemplateGoneError:
-                self._drop(template)
         return None
 
     def _template(self, python: str, project: str, sys_path: Sequence[str]) -> Template:

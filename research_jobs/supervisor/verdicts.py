@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from research_jobs.filesystem import write_atomically
 from research_jobs.protocol import PROTOCOL_VERSION
 
 __all__ = ["Verdicts"]
@@ -70,12 +70,9 @@ class Verdicts:
         path = self._project / FILE
         # The loss only costs the next program some seconds.
         with contextlib.suppress(OSError):
-            if not path.parent.parent.is_dir():
-                return  # nothing has run in this project; do not create a folder just for this
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.{id(self)}")
-            temporary.write_text(json.dumps(entries), encoding="utf-8")
-            temporary.replace(path)
+            # Where nothing has run yet, no folder is created just for this.
+            if path.parent.parent.is_dir():
+                write_atomically(path, json.dumps(entries).encode(), private=True)
 
     def _entries(self) -> dict[str, Any]:
         try:

@@ -236,13 +236,18 @@ def test_timeout_says_where_it_hung(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "message"), [("2", "exited with code 2"), ("cannot go on", "exited: cannot go on")]
+    ("line", "code", "message"),
+    [
+        (18, "2", "exited with code 2"),
+        (18, "cannot go on", "exited: cannot go on"),
+        (17, "Silent", "exited: (its message cannot be shown)"),
+    ],
 )
-def test_row_8_system_exit_fails(lab: Lab, code: str, message: str) -> None:
+def test_row_8_system_exit_fails(lab: Lab, line: int, code: str, message: str) -> None:
     """sys.exit() with anything but 0 or None is a failure that says so."""
     outcome = lab.run("raises_system_exit", environment={"EXIT_CODE": code})
     assert outcome.result.state is State.FAILED
-    place = 'notebooks/raises_system_exit.py:9, cell 2 "Leave"'
+    place = f'notebooks/raises_system_exit.py:{line}, cell 2 "Leave"'
     assert outcome.headline == f"{place}: {message} (SystemExit)"
 
 
@@ -479,7 +484,7 @@ def test_guardian_killed(lab: Lab, marker: str, isolation: str) -> None:
     thread.join()
     assert killed
     assert outcome.result.state is State.CRASHED
-    assert "the process that guards the run" in outcome.headline
+    assert "ended without a result (killed from outside)" in outcome.headline
     assert lab.run("adds_up").result.state is State.SUCCEEDED
 
 
@@ -538,6 +543,8 @@ def test_row_25_record_on_stdout(lab: Lab, isolation: str) -> None:
         ("no JSON", "not JSON"),
         ("no record", "unknown record"),
         ("wrong shape", "has not the shape"),
+        ("deep", "not JSON"),
+        ("wrong cell", "a cell has not the shape"),
     ],
 )
 def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, message: str) -> None:
@@ -546,6 +553,14 @@ def test_row_25_frames_that_are_not_ours(lab: Lab, frame: str, message: str) -> 
     assert outcome.result.state is State.EXITED
     assert "left an invalid record" in outcome.headline
     assert message in outcome.headline
+
+
+def test_row_25_frames_without_end(lab: Lab) -> None:
+    """A notebook that sends frames as fast as they are read is ended in time."""
+    outcome = lab.run(
+        "writes_to_the_private_channel", environment={"FRAME": "endless"}, timeout_s=1.0
+    )
+    assert outcome.result.state is State.TIMED_OUT
 
 
 # -- success is a record, and one that was committed stays one ------------------------------------

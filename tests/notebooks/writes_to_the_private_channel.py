@@ -25,7 +25,11 @@ frames = {
     "foreign version": struct.pack(">I", len(good)) + good.replace(b'"version": 1', b'"version": 9'),
     "no JSON": struct.pack(">I", 8) + b"not json",
     "no record": struct.pack(">I", 30) + b'{"version": 1, "record": null}',
+    "deep": struct.pack(">I", 100_000) + b"[" * 100_000,
+    "wrong cell": struct.pack(">I", 32) + b'{"version": 1, "record": "Cell"}',
     "wrong shape": struct.pack(">I", 43) + b'{"version": 1, "record": "Outcome", "a": 1}',
 }
+while os.environ["FRAME"] == "endless":
+    os.write(sockets[0], (struct.pack(">I", 33) + b'{"version": 1, "record": "Stage"}') * 1000)
 os.write(sockets[0], frames[os.environ["FRAME"]])
 os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,36 @@ def test_a_page(tmp_path: Path, cell: str, how: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["https://example.com/help", "file:///no/such/page.html", "http://127.0.0.1:9/nobody"],
+    [
+        "https://example.com/help",
+        "file:///no/such/page.html",
+        "file:///a%00page.html",
+        "http://127.0.0.1:9/nobody",
+        "http://[no address",
+    ],
 )
 def test_what_cannot_be_shown_is_noted(tmp_path: Path, address: str) -> None:
     """The address of any other page is noted, and nothing is fetched from other machines."""
     (note,) = shown(tmp_path, f"import webbrowser\nassert webbrowser.open({address!r})")
-    assert address.removeprefix("file://") in note.text
+    assert urllib.parse.unquote(address.removeprefix("file://")) in note.text
+
+
+def test_a_server_that_does_not_speak_http(tmp_path: Path) -> None:
+    """What a local server answers that is not HTTP is noted, with no traceback of a thread."""
+    items = shown(
+        tmp_path,
+        "import socket, threading, webbrowser\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "def answer():\n"
+        "    one, _ = server.accept()\n"
+        "    one.recv(1000)\n"
+        "    one.sendall(b'HTTP/x nonsense\\r\\n\\r\\n')\n"
+        "    one.close()\n"
+        "    server.close()\n"
+        "threading.Thread(target=answer).start()\n"
+        "webbrowser.open(f'http://127.0.0.1:{server.getsockname()[1]}/')\n",
+    )
+    assert "could not be shown" in items[-1].text
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its socket

@@ -7,6 +7,7 @@ import resource
 import stat
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -446,10 +447,37 @@ def test_values_json_does_not_know(path):
     recorder.display(
         {"application/json": {"a": np.float64(1.5), "b": np.arange(3), "c": b"hi", "d": {1, 2}}}
     )
-    recorder.display({"application/json": {("tuple",): 1}})
-    first, second = finished(recorder, path)
+    first, *_ = finished(recorder, path)
     assert first.data["application/json"] == {"a": 1.5, "b": [0, 1, 2], "c": "aGk=", "d": "{1, 2}"}
-    assert isinstance(second, Note)
+
+
+class Raises:
+    """A library's value that cannot say what it is."""
+
+    def tolist(self):
+        raise RuntimeError("no list")
+
+
+@pytest.mark.parametrize(
+    "value", [{("tuple",): 1}, Raises(), reduce(lambda inner, _: [inner], range(50_000), [])]
+)
+def test_values_that_cannot_be_json(path, value):
+    """Such a representation, or such metadata, is left out with a note, and the rest is kept."""
+    recorder = begun(path)
+    recorder.display({"application/json": value, "text/plain": "kept"}, {"text/plain": value})
+    one, other, output = finished(recorder, path)
+    assert isinstance(one, Note)
+    assert isinstance(other, Note)
+    assert output == Output("display_data", {"text/plain": "kept"}, {})
+
+
+def test_a_character_that_is_split_between_writes(path):
+    """Bytes of one character that come in two writes are that character in the report."""
+    recorder = begun(path)
+    with capture_streams(recorder):
+        for piece in (b"caf\xc3", b"\xa9 \xff"):
+            sys.stdout.buffer.write(piece)
+    assert finished(recorder, path) == [Stream("stdout", ["caf\xe9 \ufffd"])]
 
 
 def test_lines_are_json(path):

@@ -6,16 +6,23 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from research_jobs.outcome import Outcome, State
-from research_jobs.protocol import FRAME_LIMIT, HEADER, ProtocolError, RunRequest, encode
+from research_jobs.protocol import (
+    FRAME_LIMIT,
+    HEADER,
+    ProtocolError,
+    RunRequest,
+    encode,
+    parse_message,
+)
 from research_jobs.runtime.channel import (
     MESSAGE_LIMIT,
     FrameReader,
     message,
-    parse_message,
     receive_descriptors,
     receive_frame,
     receive_message,
@@ -40,6 +47,7 @@ def test_message_and_descriptors(pair: tuple[socket.socket, socket.socket]) -> N
     got, descriptors = receive_descriptors(right, 3)
     assert got is not None
     assert (got["record"], got["name"], len(descriptors)) == ("Run", "first", 1)
+    assert not os.get_inheritable(descriptors[0])
     os.write(descriptors[0], b"through")
     assert os.read(reader, 10) == b"through"
     got, descriptors = receive_descriptors(right, 3)
@@ -97,6 +105,36 @@ def test_frames_in_pieces(pair: tuple[socket.socket, socket.socket]) -> None:
     left.close()
     assert list(reader.read()) == []
     assert reader.closed
+
+
+def test_descriptors_of_a_broken_message(pair: tuple[socket.socket, socket.socket]) -> None:
+    """What comes with a message of another version, or cut short, does not stay open."""
+    left, right = pair
+    before = set(Path("/proc/self/fd").iterdir())
+    left.settimeout(10)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 2))]
+    other = b'{"version": 7}'
+    left.sendmsg([HEADER.pack(len(other)) + other], rights)
+    left.sendmsg([HEADER.pack(100) + b"{"], rights)
+    left.shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        with pytest.raises(ProtocolError):
+            receive_descriptors(right, 3)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_sender_that_does_not_stop(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Reading comes to an end while frames come faster than they are taken."""
+    left, right = pair
+    reader = FrameReader(right)
+    frame = message("Cell", text="x" * 50_000)
+    left.sendall(frame)
+    taken = 0
+    for _ in reader.read():
+        left.sendall(frame)  # another one is there before the reader looks again
+        taken += 1
+        assert taken < 1000
+    assert taken
 
 
 def test_stream_that_ends_within_a_frame(pair: tuple[socket.socket, socket.socket]) -> None:

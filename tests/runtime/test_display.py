@@ -461,8 +461,37 @@ def test_values_that_fail_to_show(fresh):
             def __repr__(self):
                 raise ValueError("no text")
         Worse()
+        # %%
+        2 ** 20_000
+        # %%
+        class Itself:
+            def _ipython_display_(self):
+                raise ValueError("not me")
+            def _repr_mimebundle_(self, include=None, exclude=None):
+                return 1, 2, 3
+            @property
+            def _repr_html_(self):
+                raise ValueError("no such property")
+            def __repr__(self):
+                return "<itself>"
+        Itself()
+        # %%
+        class Asks:
+            def __getattr__(self, name):
+                return {}[name]
+            def __repr__(self):
+                return "<asks>"
+        display(Asks())
+        Asks()
+        # %%
+        display({5: "five", "text/plain": "text"}, raw=True)
         """
     )
+    assert outputs(recorded, 4)[0].data == {"text/plain": "<int: its repr() raised ValueError>"}
+    assert "not me" in text(recorded, 5, "stderr")
+    assert outputs(recorded, 5)[0].data == {"text/plain": "<itself>"}
+    assert [output.data for output in outputs(recorded, 6)] == [{"text/plain": "<asks>"}] * 2
+    assert outputs(recorded, 7)[0].data == {"5": "five", "text/plain": "text"}
     assert "no html" in text(recorded, 1, "stderr")
     assert outputs(recorded, 1)[0].data == {"text/plain": "<broken>"}
     assert "no html" in text(recorded, 2, "stderr")

@@ -39,6 +39,20 @@ def headline(folder: Path, cell: str, helper: bytes = b"", second: bytes = b"") 
 
 
 @pytest.mark.parametrize(
+    ("raised", "end"),
+    [
+        ("SyntaxError", "SyntaxError"),
+        ("SyntaxError(5)", "SyntaxError: 5"),
+        ("Silent", "Silent: (its message cannot be shown)"),
+    ],
+)
+def test_exceptions_without_a_text(folder: Path, raised: str, end: str) -> None:
+    """What an exception is takes no text of it, even if to ask for one would end the process."""
+    cell = "class Silent(Exception):\n    def __str__(self): raise SystemExit(0)\nraise " + raised
+    assert headline(folder, cell) == f"study.py:4, cell 1: {end}"
+
+
+@pytest.mark.parametrize(
     ("helper", "end"),
     [
         (b"x = 1\ndef f(:\n", "SyntaxError: invalid syntax (in own_helper.py:2)"),

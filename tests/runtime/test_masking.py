@@ -303,7 +303,22 @@ def test_lines_that_a_console_broke() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["&#39;", "%41", "25", "\\", "\\n", "<b>", "<", "<a", "\x1b[", "\x1b]", "\n", "&amp;", "hunt"],
+    [
+        "&#39;",
+        "%41",
+        "25",
+        "\\",
+        "\\n",
+        "<b>",
+        "<",
+        "<a",
+        "\x1b[",
+        "\x1b]",
+        "\n",
+        "&amp;",
+        "hunt",
+        " ",
+    ],
 )
 def test_the_time_is_linear_in_the_text(unit: str) -> None:
     """Much of the worst text is searched in one go: this ends, and finds the value in it."""

@@ -101,6 +101,25 @@ assert sys.orig_argv[-1] == "the last of the arguments", sys.orig_argv
 """
 
 
+def test_names_of_threads_that_are_cut() -> None:
+    """A thread's name that the kernel cut within a character is a name all the same."""
+    code = (
+        "import ctypes, threading, research_jobs.runtime.processes as processes\n"
+        "ended = threading.Event()\n"
+        "def work():\n"
+        "    ctypes.CDLL(None).prctl(15, 'xxxxxxxxxxxxxx\\xe9'.encode(), 0, 0, 0)\n"
+        "    begun.set()\n"
+        "    ended.wait()\n"
+        "begun = threading.Event()\n"
+        "threading.Thread(target=work).start()\n"
+        "begun.wait()\n"
+        "print(ascii(processes.thread_names()))\n"
+        "ended.set()\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "['xxxxxxxxxxxxxx\\ufffd']\n"
+
+
 def test_names() -> None:
     """A process shows the name and the command that it was given, cut to the room there is."""
     arguments = [sys.executable, "-c", NAMES, "the last of the arguments"]

@@ -30,6 +30,7 @@ def test_specification(renderer):
         {"text/html": "<p>vegaEmbed</p>"},
         {"text/html": "vegaEmbed })(nonsense"},
         {"text/html": "vegaEmbed })([1]"},
+        {"text/html": "vegaEmbed" + "\n" * 200_000},
         {"application/vnd.vegalite.v5+json": "text"},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,25 @@ def test_damaged_memory_is_no_memory(project: Project, text: str) -> None:
     assert not shared._supervisors
     remember_preload(project, ["json"])
     assert shared._remembered(project) == (("json",), ())
+
+
+def test_an_interpreter_that_cannot_be_a_template(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with it is for the run to say: the command's terminal shows no traceback."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    remember_preload(project, ["json"])
+    warm_up(project)
+    for thread in threading.enumerate():
+        if thread.name == "warm up":
+            thread.join(60)
+    assert (raised, shared_supervisor(["json"]).template_pids) == ([], ())
 
 
 def test_wrong_guess_is_ended(project: Project) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +16,7 @@ from lab import Lab, wait_until
 
 from research_jobs.outcome import State
 from research_jobs.protocol import OutputRequest
-from research_jobs.supervisor.run import CancelToken
+from research_jobs.supervisor.run import CancelToken, Supervisor
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
@@ -98,6 +101,52 @@ def test_skipped(lab: Lab, isolation: str) -> None:
     assert outcome.result.state is State.SKIPPED
     assert outcome.result.skip_reason == "market closed"
     assert outcome.result.failure is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "state"),
+    [
+        ("import research_jobs\nresearch_jobs.skip('x' * 20_000_000)", State.SKIPPED),
+        ("raise type('E' * 20_000_000, (Exception,), {})", State.FAILED),
+    ],
+)
+def test_what_is_too_long_for_a_record(lab: Lab, cell: str, state: State) -> None:
+    """A reason, or an exception's name, that fills a frame is cut; the ending stays what it is."""
+    lab.write("long", f"# %%\n{cell}\n")
+    assert lab.run("long").result.state is state
+
+
+def test_the_kernel_gives_no_more_descriptors(lab: Lab) -> None:
+    """Where no file can be opened, whatever needs one first, the run has an ending that says so."""
+    request = lab.request("adds_up")
+    logs = [os.open(lab.logs / name, os.O_WRONLY | os.O_CREAT) for name in ("out", "err")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(0)
+    os.close(first)
+    assert lab.supervisor is not None
+    try:
+        for left in range(6):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first + left, hard))
+            result = lab.supervisor.run(request, stdout=logs[0], stderr=logs[1])
+            if result.state is not State.SUCCEEDED:
+                assert result.failure is not None
+                assert "cannot be started: Too many open files" in result.failure.headline
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for log in logs:
+            os.close(log)
+
+
+def test_no_folder_for_temporary_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template needs one; a run that can be started without it is."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with Supervisor() as supervisor:
+        outcome = Lab(lab.root, supervisor).run("adds_up")
+    assert (outcome.result.state, outcome.result.isolation) == (State.SUCCEEDED, "spawn")
 
 
 @BOTH
