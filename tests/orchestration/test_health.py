@@ -47,6 +47,13 @@ def test_a_service_that_starts_is_let_start() -> None:
     assert min(ended(Nursing(), moments, up=1000.0)) >= 1000.0 + GRACE_S
 
 
+def test_a_clock_that_was_set_back_lets_nothing_fail_for_longer() -> None:
+    """A service that was started, began to fail or was ended later than now is as any other."""
+    nursing = Nursing()
+    assert len(ended(nursing, [9e6 + step for step in range(0, 200, 10)])) == MOST_ENDED
+    assert ended(nursing, [1000.0, 1000.0 + PATIENCE_S], up=9e6) == [1000.0 + PATIENCE_S]
+
+
 def test_a_service_that_does_not_recover_is_left_to_a_person() -> None:
     """It is ended so many times in each period, and again in the next one."""
     moments = [10.0 * step for step in range(100, 2000)]

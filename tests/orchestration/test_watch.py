@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ from research_jobs.orchestration.compat.daemon import LastTick
 from research_jobs.orchestration.execution.leftovers import NEEDED_S
 from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.orchestration.operations import conditions
-from research_jobs.orchestration.operations.watch import TOLD_S, Watch
+from research_jobs.orchestration.operations import watch as module
+from research_jobs.orchestration.operations.watch import TOLD_S, Seen, Watch
 from research_jobs.project import Project, find_project
 from research_jobs.resident.services import register, registered
 
@@ -84,6 +87,81 @@ def test_a_look_remembers(project: Project, look: Callable[[float], tuple[Condit
     assert not [one for one in look(now + 20) if one.kind is Kind.FAILED]
 
 
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project in which nothing has run."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "good.py").write_text("# %%\nx = 1\n")
+    for name in [name for name in os.environ if name.startswith(("DAGSTER_", "RESEARCH_JOBS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return find_project(tmp_path)
+
+
+def test_nothing_on_disk_stops_the_watch(bare: Project) -> None:
+    """What cannot be read or written is told or passed over, and the rest is looked at."""
+    state = bare.make_state_folder()
+    (state / "watch.json").write_text("[]")
+    (bare.root / "reports").write_text("no folder can be here")
+    register(bare, "webserver", "http://127.0.0.1:notaport")
+    now = time.time()  # it has just started, so it is not ended, which would be this process
+    watch = Watch(bare, say=lambda _: None)
+    watch.begin()
+    (state / "watch.json").unlink()
+    (state / "watch.json").mkdir()
+    (state / "watch.jsonl").mkdir()
+    (bare.notebooks / "good.py").write_text("# %%\nx = (\n")
+    watch.look(now)
+    found = {one.subject: one.reason for one in watch.look(now + TOLD_S)}
+    assert "notaport" in found["webserver"]
+    assert "reports" in found["the morning page"]
+    assert "good.py" in found["good"]
+    damaged = asdict(registered(bare)["webserver"]) | {"since": "y"}
+    (state / "services" / "webserver.json").write_text(json.dumps(damaged))
+    found = {one.subject: one.reason for one in watch.look(now + TOLD_S + 10)}
+    assert found["the watch"].startswith("it cannot look at everything: ")
+    assert "good" in found
+    watch.close()
+
+
+def test_a_clock_that_was_set_back_hides_nothing(bare: Project) -> None:
+    """What goes wrong afterwards is seen at once, not when the clock is as late again."""
+    watch = Watch(bare, say=lambda _: None)
+    now = time.time()
+    watch.look(now)
+    (bare.notebooks / "good.py").write_text("# %%\nx = (\n")
+    assert [one.subject for one in watch.look(now - 86_400)] == ["good"]
+    watch.close()
+
+
+def test_a_look_that_computes_does_not_hang(bare: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long look is said to hang once it waits, not while it works, whatever the clock says."""
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    monkeypatch.setattr(module, "HANGS_S", 0.5)
+    monkeypatch.setattr(module, "WORKS_S", 0.001)
+    watch = Watch(bare, say=lambda _: None)
+    working, over = threading.Event(), threading.Event()
+    working.set()
+
+    def read(now: float) -> Seen:
+        while working.is_set():
+            pass
+        over.wait(60)
+        return Seen()
+
+    monkeypatch.setattr(watch._history, "_look", read)
+    begun = time.monotonic()
+    while time.monotonic() < begun + 2.0:
+        assert not watch._look_at_history(time.time() + 3600).conditions
+    working.clear()
+    while not (found := watch._look_at_history(1.0).conditions):
+        assert time.monotonic() < begun + 60
+    assert found[0].reason == "it does not answer"
+    over.set()
+    watch._pending[0].result(60)
+    watch.close()
+
+
 def test_a_history_that_cannot_be_read(
     project: Project, look: Callable[[float], tuple[Condition, ...]]
 ) -> None:
@@ -137,36 +215,36 @@ def test_a_service_that_is_gone(
     assert gone.since == now
 
 
-def test_time_without_a_watch_is_written_down(project: Project) -> None:
+def test_time_without_a_watch_is_written_down(bare: Project) -> None:
     """A watch that starts says from when to when nobody watched."""
-    (project.make_state_folder() / "watch.json").write_text(json.dumps({"at": 1000.0}))
-    watch = Watch(project, say=lambda _: None)
+    (bare.make_state_folder() / "watch.json").write_text(json.dumps({"at": 1000.0}))
+    watch = Watch(bare, say=lambda _: None)
     watch.begin()
     watch.close()
-    (line,) = (project.state / "watch.jsonl").read_text().splitlines()
+    (line,) = (bare.state / "watch.jsonl").read_text().splitlines()
     said = json.loads(line)
     assert (said["down"], said["since"]) == ("watch", 1000.0)
     assert said["until"] == pytest.approx(time.time(), abs=60)
 
 
-def test_a_registered_service_is_never_confused_with_another_process(project: Project) -> None:
+def test_a_registered_service_is_never_confused_with_another_process(bare: Project) -> None:
     """A pid that is used again by another process is not the service's, so it is never ended."""
-    register(project, "daemon")
-    path = project.state / "services" / "daemon.json"
-    assert registered(project)["daemon"].alive
+    register(bare, "daemon")
+    path = bare.state / "services" / "daemon.json"
+    assert registered(bare)["daemon"].alive
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, "started": "another"}))
-    service = registered(project)["daemon"]
+    service = registered(bare)["daemon"]
     assert not service.alive
     service.end(0.1)  # this very process would be ended
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"name": 1}', "\x00\xff"])
-def test_a_damaged_registration_is_passed_over(project: Project, damage: str) -> None:
+def test_a_damaged_registration_is_passed_over(bare: Project, damage: str) -> None:
     """A file that says nothing does not keep the others from being read."""
-    register(project, "host")
-    (project.state / "services" / "daemon.json").write_text(damage)
-    assert list(registered(project)) == ["host"]
+    register(bare, "host")
+    (bare.state / "services" / "daemon.json").write_text(damage)
+    assert list(registered(bare)) == ["host"]
 
 
 def test_folders_of_killed_workers_are_removed(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import dagster as dg
 
+from research_jobs.errors import innermost_line
 from research_jobs.orchestration.compat.code_server import NoAnswerError, load_error
 from research_jobs.orchestration.compat.daemon import LastTick, heartbeats
 from research_jobs.orchestration.model.causes import error_line
@@ -82,8 +83,18 @@ def probe_services(project: Project, *only: str) -> Iterator[Finding]:
         if not service.alive:
             # Ending what is not there helps nobody.
             yield Finding(name, f"the {name} is not running", curable=False)
-        elif (probe := probes.get(name)) and (finding := probe(project, service)):
+        elif (probe := probes.get(name)) and (finding := _probed(probe, project, service)):
             yield finding
+
+
+def _probed(
+    probe: Callable[[Project, Service], Finding | None], project: Project, service: Service
+) -> Finding | None:
+    try:
+        return probe(project, service)
+    except Exception as error:  # noqa: BLE001 - something else may answer at its address
+        wrong = f"the {service.name} does not answer as it should: {innermost_line(error)}"
+        return Finding(service.name, wrong)
 
 
 def _probe_code_server(project: Project, service: Service) -> Finding | None:
@@ -147,7 +158,8 @@ def probe_daemon(
     if newest is None:
         wrong = "no daemon has ever run, and schedules need one"
         return Finding("daemon", wrong, curable=False) if schedules else None
-    began = service.since if service is not None else 0.0
+    # One that has yet to start was started before the clock was set back.
+    began = service.since if service is not None and service.since <= now else 0.0
     if now - max(newest, began) > BEAT_S:
         return Finding("daemon", "the daemon does not say that it lives")
     for name, beat in sorted(beats.items()):
@@ -213,16 +225,16 @@ class Nursing:
         chosen: list[str] = []
         for name in {*self._cases, *findings}:
             case = self._cases.get(name, _Case())
-            ended = tuple(moment for moment in case.ended if now - moment < PERIOD_S)
+            ended = tuple(moment for moment in case.ended if 0 <= now - moment < PERIOD_S)
             finding = findings.get(name)
-            since = None if finding is None else case.since if case.since is not None else now
+            since = None if finding is None else min(now if case.since is None else case.since, now)
             case = _Case(since, ended)
             if (
                 finding is not None
                 and finding.curable
                 and since is not None
                 and now - since >= PATIENCE_S
-                and now - up.get(name, now) >= GRACE_S
+                and not 0 <= now - up.get(name, now) < GRACE_S
                 and len(ended) < MOST_ENDED
             ):
                 chosen.append(name)

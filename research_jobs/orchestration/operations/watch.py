@@ -7,6 +7,7 @@ answer say, is itself something to be told of.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,9 +49,12 @@ from research_jobs.resident.services import Service, registered
 
 __all__ = ["LOOK_S", "Watch"]
 
-# Seconds between two looks, and how long one may take before it is said that it hangs.
+# Seconds between two looks.
 LOOK_S = 10.0
-HANGS_S = 60.0
+# A look hangs that has not computed for so many seconds in so many: it waits for an answer. With
+# thousands of notebooks on a busy machine one that computes takes longer, but not for ever.
+HANGS_S, WORKS_S = 60.0, 1.0
+LONGEST_S = 900.0
 # What changes without an event, such as a tick that becomes late, is looked for so often: seconds.
 WHOLE_S = 60.0
 # Reading the whole takes a fifth of a core at most: with thousands of notebooks it is rarer.
@@ -67,6 +71,8 @@ JUMP_TOLD_S = 3600.0
 RELOAD_S = 60.0
 # How long a service may take to end, seconds.
 END_S = 5.0
+# Of what a look that fails can say nothing.
+_UNSEEN = (Kind.SERVICE, Kind.CODE, Kind.DISK, Kind.BACKUP, Kind.CLOCK)
 # The watch's own absence, seconds, from which on it is written down.
 ABSENT_S = 3 * LOOK_S
 
@@ -108,6 +114,7 @@ class Watch:
         self._rounds = Rounds(project)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._pending: tuple[Future[Seen], float] | None = None
+        self._heard = self._worked = 0.0
         self._history = _History(project, say)
         self._down: dict[str, float] = {}
         self._reloaded = 0.0
@@ -149,26 +156,36 @@ class Watch:
             Unix time, seconds.
         """
         seen = self._look_at_history(now)
+        everything, unknown = seen.conditions, seen.unknown
+        try:
+            everything = (*self._look_at_the_rest(now), *everything)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would say so
+            why = f"it cannot look at everything: {innermost_line(error)}"
+            self._say(why)
+            everything = (Condition(Kind.SERVICE, "the watch", why, now), *everything)
+            unknown = unknown.union(_UNSEEN)
+        manifest = self._history.catalog.manifest
+        self._notifier.look(everything, now, manifest, unknown=unknown)
+        lost = any(one.kind in (Kind.SERVICE, Kind.CODE) for one in everything)
+        self._notifier.heartbeat(now, well=seen.accounted and not lost)
+        with suppress(OSError):  # the disk is full, and just that is being told
+            write_atomically(
+                self._project.make_state_folder() / "watch.json",
+                json.dumps({"at": now, "conditions": len(everything)}).encode(),
+                private=True,
+            )
+        return everything
+
+    def _look_at_the_rest(self, now: float) -> tuple[Condition, ...]:
+        """Look at all but the history, and do what can be done."""
         findings = [*probe_services(self._project), *self._history.findings]
         self._nurse(findings, now)
-        found: list[Condition] = [
+        return (
             *self._service_conditions(findings, now),
             *conditions.of_disks(self._project, now),
             *conditions.of_backup(self._project, self._history.catalog.manifest.backup, now),
             *self._clock_conditions(now),
-            *seen.conditions,
-        ]
-        everything = tuple(found)
-        manifest = self._history.catalog.manifest
-        self._notifier.look(everything, now, manifest, unknown=seen.unknown)
-        lost = any(one.kind in (Kind.SERVICE, Kind.CODE) for one in everything)
-        self._notifier.heartbeat(now, well=seen.accounted and not lost)
-        write_atomically(
-            self._project.make_state_folder() / "watch.json",
-            json.dumps({"at": now, "conditions": len(everything)}).encode(),
-            private=True,
         )
-        return everything
 
     # -- services ---------------------------------------------------------------------------
 
@@ -204,7 +221,7 @@ class Watch:
             and shown is not None
             and shown.code
             and "code server" not in findings
-            and now - self._reloaded >= RELOAD_S
+            and not 0 <= now - self._reloaded < RELOAD_S
         ):
             self._reloaded = now
             with suppress(NotServedError):
@@ -214,17 +231,21 @@ class Watch:
 
     def _look_at_history(self, now: float) -> Seen:
         """What the history says, or that it does not answer."""
+        moment = time.monotonic()
         if self._pending is None:
-            self._pending = self._pool.submit(self._history.look, now), now
+            self._pending = self._pool.submit(self._history.look, now), moment
+            self._heard, self._worked = moment, self._history.worked
         future, began = self._pending
         try:
             seen = future.result(LOOK_S)
         except TimeoutError:
-            last = self._history.seen
-            if now - began < HANGS_S:
+            last, moment = self._history.seen, time.monotonic()
+            if self._history.worked - self._worked >= WORKS_S:
+                self._heard, self._worked = moment, self._history.worked
+            if moment - self._heard < HANGS_S and moment - began < LONGEST_S:
                 return last
-            why = f"the history has not answered for {now - began:.0f} seconds"
-            hangs = Condition(Kind.SERVICE, "the history", "it does not answer", began)
+            why = f"the history has not answered for {moment - began:.0f} seconds"
+            hangs = Condition(Kind.SERVICE, "the history", "it does not answer", now)
             self._say(why)
             return replace(last, conditions=(hangs, *last.conditions), accounted=False)
         self._pending = None
@@ -252,15 +273,15 @@ class Watch:
         """Write down from when to when nobody watched."""
         now = time.time()
         try:
-            last = json.loads((self._project.state / "watch.json").read_bytes())["at"]
-        except (OSError, ValueError, KeyError):
+            last = float(json.loads((self._project.state / "watch.json").read_bytes())["at"])
+        except (OSError, ValueError, KeyError, TypeError):
             return
         if now - last > ABSENT_S:
             self._log(down="watch", since=last, until=now)
 
     def _log(self, **fields: object) -> None:
         path = self._project.make_state_folder() / "watch.jsonl"
-        with open_private(path, "ab") as log:
+        with suppress(OSError), open_private(path, "ab") as log:
             log.write(json.dumps(fields).encode() + b"\n")
 
 
@@ -282,9 +303,15 @@ class _History:
         self._pause = 0.0
         self._broken_since: float | None = None
         self._exchange = threading.Thread()
+        self._clock: int | None = None
         self.catalog: Catalog = load_catalog(project)
         self.seen = self._good = Seen()
         self.findings: tuple[Finding, ...] = ()
+
+    @property
+    def worked(self) -> float:
+        """float: how long the thread that looks, which lasts, has computed: seconds."""
+        return 0.0 if self._clock is None else time.clock_gettime(self._clock)
 
     def close(self) -> None:
         """Close the instance."""
@@ -293,6 +320,8 @@ class _History:
 
     def look(self, now: float) -> Seen:
         """Look once; a history that cannot be read is a condition too."""
+        if self._clock is None and sys.platform == "linux":
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             self.seen = self._good = self._look(now)
             self._broken_since = None
@@ -323,8 +352,9 @@ class _History:
             tuple((entry.name, entry.error and entry.error.headline) for entry in catalog),
         )
         read = self._read
-        due = mark != self._mark or now - self._looked_at >= WHOLE_S
-        if read is None or (due and now - self._looked_at >= self._pause):
+        # A clock that was set back makes no look wait for longer.
+        due = mark != self._mark or not 0 <= now - self._looked_at < WHOLE_S
+        if read is None or (due and not 0 <= now - self._looked_at < self._pause):
             began = time.thread_time()
             read = self._read = self._read_whole(instance, catalog, now)
             self._mark, self._looked_at = mark, now
@@ -346,7 +376,12 @@ class _History:
         if not self._exchange.is_alive():  # by itself: a service that hangs delays no alert
             self._exchange = threading.Thread(target=exchange_reports, args=(catalog,), daemon=True)
             self._exchange.start()
-        write_morning_page(catalog, overview, account)
+        unwritten: tuple[Condition, ...] = ()
+        try:
+            write_morning_page(catalog, overview, account)
+        except OSError as error:  # what is wrong is told all the same
+            why = f"it cannot be written: {innermost_line(error)}"
+            unwritten = (Condition(Kind.SERVICE, "the morning page", why, now),)
         # One that failed has not recovered while it runs again.
         active = {
             line.notebook
@@ -357,6 +392,7 @@ class _History:
             (
                 *conditions.of_overview(overview, catalog, now),
                 *conditions.of_account(account),
+                *unwritten,
             ),
             frozenset(active),
             accounted=not account.counts[Became.UNACCOUNTED],
