@@ -66,9 +66,10 @@ def deliver(project: Project) -> None:
         with open_watch_lock(project) as lock:
             if not take(lock):
                 return  # it looks at what was left when it is through
+            before = ready_reports(project)
             _deliver(project)
-        if not ready_reports(project):
-            return
+        if all(report in before for report in ready_reports(project)):
+            return  # what stays, as on a full disk, is for the next one
 
 
 def _deliver(project: Project) -> None:

@@ -50,7 +50,9 @@ class _Delivery:
         answers: list[Answer] = []
         for line in said.splitlines():
             with contextlib.suppress(ValueError):  # cut off when it was ended
-                answers.append(json.loads(line))
+                answer = json.loads(line)
+                if isinstance(answer, dict) and {"id", "ok", "answer"} <= answer.keys():
+                    answers.append(answer)
         return answers
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +16,7 @@ from research_jobs.notify.outbox import Outbox
 from research_jobs.notify.rules import Rules
 from research_jobs.project import Project
 
-__all__ = ["Kept", "kept_path", "read_kept", "write_kept"]
+__all__ = ["Kept", "as_json", "kept_path", "read_kept", "write_kept"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Kept:
 _KEPT = TypeAdapter(Kept)
 
 
+def as_json(adapter: TypeAdapter[Any], value: object) -> bytes:
+    """A value as JSON, with a question mark for each byte of a name that is not UTF-8."""
+    said = adapter.dump_python(value, mode="json", by_alias=True)
+    return json.dumps(said, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def kept_path(project: Project) -> Path:
     """The file; only the project's user can read it."""
     return project.state / "alerts" / "book.json"
@@ -65,4 +73,4 @@ def write_kept(project: Project, kept: Kept) -> None:
         When the disk is full, for example.
     """
     project.make_state_folder("alerts")
-    write_atomically(kept_path(project), _KEPT.dump_json(kept, by_alias=True), private=True)
+    write_atomically(kept_path(project), as_json(_KEPT, kept), private=True)

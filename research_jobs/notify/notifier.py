@@ -129,8 +129,8 @@ class Notifier:
                 message.id,
                 message.thread,
                 message.channel,
-                masker.text(title_of(message, self.project.root.name)),
-                masker.text(body_of(message, manifest.defaults.timezone)),
+                _text(masker, title_of(message, self.project.root.name)),
+                _text(masker, body_of(message, manifest.defaults.timezone)),
                 message.incident.severity.value,
                 message.event in ("over", "was"),
                 now,
@@ -202,8 +202,8 @@ class Notifier:
                 Path(letter.mail).unlink(missing_ok=True)
 
     def _masked(self, letter: Letter) -> Letter:
-        text = self._masker.text
-        return replace(letter, title=text(letter.title), body=text(letter.body))
+        title, body = (_text(self._masker, said) for said in (letter.title, letter.body))
+        return replace(letter, title=title, body=body)
 
     def heartbeat(self, now: float, *, well: bool) -> bool:
         """Tell the service outside that all is well, if it is and if it is time to.
@@ -285,10 +285,16 @@ class Notifier:
             report = f"{base.rstrip('/')}/{place}"
         return replace(
             one,
-            reason=masker.text(one.reason),
+            subject=_text(masker, one.subject),
+            reason=_text(masker, one.reason),
             report=masker.text(report) if report else report,
             rerun=masker.text(one.rerun) if one.rerun else one.rerun,
         )
+
+
+def _text(masker: Masker, text: str) -> str:
+    """A text without secrets, and with what is not UTF-8 in it (names of files) escaped."""
+    return masker.text(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _unsent(outbox: Outbox, title: str, why: Mapping[str, str], now: float) -> Outbox:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from research_jobs.filesystem import write_atomically
 from research_jobs.manifest.alerts import ChannelSpec, EmailSpec
 from research_jobs.manifest.deliver import is_address
+from research_jobs.notify.kept import as_json
 from research_jobs.notify.outbox import OLDEST_S, Letter
 from research_jobs.project import Project
 
@@ -95,7 +96,7 @@ def mail_path(project: Project, id_: str) -> Path:
 def leave_report(project: Project, report: ReadyReport) -> None:
     """Leave a report for whoever delivers."""
     path = mail_path(project, report.id).with_suffix(".json")
-    write_atomically(path, _READY.dump_json(report), private=True)
+    write_atomically(path, as_json(_READY, report), private=True)
 
 
 def ready_reports(project: Project) -> list[ReadyReport]:

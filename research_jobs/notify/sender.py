@@ -327,6 +327,19 @@ def _by_apprise(url: str, letters: Sequence[tuple[Mapping[str, Any], Receipt]]) 
         yield _answer(letter["id"], bool(ok), said)
 
 
+def _keep_methods() -> None:
+    """Follow no redirection that makes a GET of a letter: its page answers, and nobody is told."""
+    import requests
+
+    follow = requests.Session.get_redirect_target
+
+    def target(self: requests.Session, resp: requests.Response) -> str | None:
+        kept = resp.request.method != "POST" or resp.status_code in (307, 308)
+        return follow(self, resp) if kept else None
+
+    requests.Session.get_redirect_target = target
+
+
 def sender_address(project: str) -> str:
     """Whom e-mail is from if the manifest does not say."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", project).strip("-.") or "research-jobs"
@@ -338,6 +351,8 @@ def main() -> None:
     job = json.loads(sys.stdin.buffer.read())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, job["seconds"])
+    if "url" in job:
+        _keep_methods()
     answers = [beat(job["beat"])] if "beat" in job else deliver(job)
     for answer in answers:
         sys.stdout.write(json.dumps(answer) + "\n")

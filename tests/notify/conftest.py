@@ -89,6 +89,7 @@ class Hook:
 
     port: int = 0
     status: int = 200
+    location: str = ""
     got: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
@@ -112,12 +113,14 @@ def hooks() -> Iterator[Callable[..., Hook]]:
                 hook.paths.append(self.path)
                 hook.got.append(json.loads(content))
                 self.send_response(hook.status)
+                if hook.location:
+                    self.send_header("Location", hook.location)
                 self.end_headers()
                 self.wfile.write(b"It works!")
 
             def do_GET(self) -> None:
                 hook.paths.append(self.path)
-                self.send_response(hook.status)
+                self.send_response(200 if hook.location else hook.status)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:

@@ -249,6 +249,37 @@ def test_a_broken_manifest_is_told_through_the_last_good_channels(looks, write, 
         looks.look(write(good), after=2 * 86400)
 
 
+def test_names_that_are_not_utf_8_are_told(looks, write, mailbox):
+    """A failure that names such a file or folder is delivered, and told once after a restart."""
+    manifest = write(mail_manifest(mailbox))
+    disk = Condition(Kind.DISK, "the disk of /caf\udce9", "of '/caf\udce9'", START)
+    for _ in range(3):
+        looks.look(manifest, disk)
+    looks.restart()
+    assert looks.look(manifest, disk) == []
+    [mail] = mailbox.letters
+    assert "/caf\\udce9 is nearly full" in mail["Subject"]
+
+
+def test_a_redirection_to_a_page_delivers_nothing(looks, write, hooks, project):
+    """An endpoint that has moved behind a login answers with its page: the letter waits."""
+    hook = hooks(302)
+    hook.location = "/login"
+    manifest = write(f"alerts: {{ops: {{url: '{hook.url}'}}}}")
+    for _ in range(4):
+        looks.look(manifest, failed("a"))
+    outbox = read_kept(project).outbox
+    assert (len(outbox.waiting), outbox.sent) == (1, ())
+    assert "302" in outbox.troubles["ops"].answer
+
+
+def test_what_a_library_prints_is_no_answer():
+    """A line of another's among a sender's answers is passed over."""
+    answer = '{"id": "1", "ok": true, "answer": "accepted"}'
+    said = subprocess.Popen(["printf", "%s\\n", "5", "[1]", "{}", answer], stdout=subprocess.PIPE)
+    assert [one["id"] for one in delivery._Delivery((), said, 0.0).answers()] == ["1"]
+
+
 def test_a_full_disk_keeps_nobody_from_being_told(looks, write, hooks, project):
     """Where the book cannot be written the message is sent all the same, once."""
     hook = hooks()

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from research_jobs import failpoints
-from research_jobs.notify import sender
+from research_jobs.notify import courier, sender
 from research_jobs.notify.delivery import Deliveries
-from research_jobs.notify.kept import read_kept, write_kept
+from research_jobs.notify.kept import kept_path, read_kept, write_kept
 from research_jobs.notify.notifier import Notifier
 from research_jobs.notify.reports import ReadyReport, leave_report, mail_path, ready_reports
 
@@ -108,6 +108,16 @@ def test_a_killed_watch_sends_nothing_twice(project, report, manifest, mailbox):
     deliver(project, manifest)
     assert len(mailbox.letters) == 1
     assert [one.delivered for one in read_kept(project).outbox.sent] == [True]
+
+
+@pytest.mark.timeout(60)
+def test_a_courier_that_can_keep_nothing_ends(project, report, manifest, mailbox):
+    """Where the book cannot be written, as on a full disk, it delivers once and tries no more."""
+    kept_path(project).mkdir(parents=True)
+    leave_report(project, report)
+    courier.deliver(project)
+    assert len(mailbox.letters) == 1
+    assert ready_reports(project) == [report]
 
 
 def test_a_dead_channel_delays_nobody(project, report, write, mailbox, hooks):
