@@ -92,16 +92,19 @@ class SqliteHistory:
             ]
             with ExitStack() as locked:
                 for _, path, _ in shared:
-                    locked.enter_context(closing(_open(path))).execute("BEGIN IMMEDIATE")
-                for _, _, reader in shared:
-                    reader.execute("BEGIN")
-                    reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                    with _named(path):
+                        locked.enter_context(closing(_open(path))).execute("BEGIN IMMEDIATE")
+                for _, path, reader in shared:
+                    with _named(path):
+                        reader.execute("BEGIN")
+                        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
             def dump(folder: Path) -> None:
                 for name in self.folders:
                     (folder / name).mkdir(parents=True, exist_ok=True)
                 for name, path, reader in shared:
-                    with closing(sqlite3.connect(folder / name / path.name)) as copy:
+                    target = folder / name / path.name
+                    with _named(path), closing(sqlite3.connect(target)) as copy:
                         reader.backup(copy)
                 for name, path in self._files():
                     if _of_a_run(name, path):
@@ -120,7 +123,8 @@ class SqliteHistory:
             raise BackupError(
                 f"there is a history already: {path}", hint="Restore where there is none."
             )
-        self.prove(folder)
+        # What is damaged of one run is so on the server too, and keeps nobody from the rest.
+        self._prove(folder, shared=True)
         for name, target in self.folders.items():
             target.mkdir(parents=True, exist_ok=True)
             for path in (folder / name).glob("*.db"):
@@ -128,10 +132,20 @@ class SqliteHistory:
 
     def prove(self, folder: Path) -> None:
         """See `History.prove`."""
+        self._prove(folder, shared=False)
+
+    def _prove(self, folder: Path, *, shared: bool) -> None:
         for name in self.folders:
             for path in sorted((folder / name).glob("*.db")):
-                if (damage := _damage_of(path)) is not None:
-                    raise BackupError(f"the history is damaged: {name}/{path.name}: {damage}")
+                of_a_run = _of_a_run(name, path)
+                if (of_a_run and shared) or (damage := _damage_of(path)) is None:
+                    continue
+                raise BackupError(
+                    f"the history is damaged: {name}/{path.name}: {damage}",
+                    hint="Only the events of this one run are: delete it in Dagster's UI."
+                    if of_a_run
+                    else "An older backup may be whole: --snapshot.",
+                )
 
     def damaged(self) -> Iterator[tuple[Path, str]]:
         """The damaged ones among the files that all runs share, and what is wrong with each.
@@ -172,17 +186,41 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
 
 
+@contextmanager
+def _named(path: Path) -> Generator[None]:
+    """Name the file that cannot be read."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise BackupError(
+            f"the history cannot be read: {path}: {error}",
+            hint="research-jobs doctor looks at each of its files.",
+        ) from error
+
+
 def _copy(path: Path, target: Path) -> None:
-    """Link a file that nobody writes any more, or copy it as SQLite does."""
+    """Link a file that nobody writes any more or that is damaged, or copy it as SQLite does."""
     try:
         settled = time.time() - path.stat().st_mtime > SETTLED_S
     except FileNotFoundError:
         return
-    if settled and not path.with_name(f"{path.name}-wal").exists():
-        pin(path, target)
-        return
-    with closing(_open(path)) as source, closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
+    if not settled or path.with_name(f"{path.name}-wal").exists():
+        try:
+            with closing(_open(path)) as source, closing(sqlite3.connect(target)) as copy:
+                source.backup(copy)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                target.unlink(missing_ok=True)
+            else:
+                with _named(path):
+                    raise
+        else:
+            return
+    if not pin(path, target):
+        raise BackupError(
+            f"the history cannot be read: {path}",
+            hint="Make the backup as the user whose daemon writes it.",
+        )
 
 
 @dataclass(frozen=True)

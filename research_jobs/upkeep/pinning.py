@@ -103,7 +103,7 @@ def _is_ours(entry: os.DirEntry[str]) -> bool:
 
 
 def _pin_unit(unit: Unit, target: Unit) -> Iterator[Path]:
-    """Link the versions of a unit, the current one included."""
+    """Link the versions of a unit, the current one included; yield what says which, if not."""
     target.versions.mkdir(parents=True, exist_ok=True)
     for _ in range(RETRIES):
         try:
@@ -120,6 +120,7 @@ def _pin_unit(unit: Unit, target: Unit) -> Iterator[Path]:
         if (target.versions / current).is_dir():
             target.current.symlink_to(current)
             return
+    yield unit.current
 
 
 def _pin_version(unit: Unit, target: Unit, version: str) -> Iterator[Path]:

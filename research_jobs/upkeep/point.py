@@ -183,8 +183,8 @@ def _unless(folders: set[Path]) -> Callable[[os.DirEntry[str]], bool]:
         return (
             entry.name in _LEFT_OUT
             or path in folders
-            or (path / _ENVIRONMENT).exists()
-            or (path / _CACHE_TAG).exists()
+            or os.path.lexists(path / _ENVIRONMENT)  # False for one that may not be entered
+            or os.path.lexists(path / _CACHE_TAG)
         )
 
     return skip

@@ -121,7 +121,8 @@ class BackupBook:
             failing = {
                 str(name): (float(at), str(why)) for name, (at, why) in said["failing"].items()
             }
-            return cls(said["made"], said["proven"], failing)
+            made, proven = (said[name] and float(said[name]) for name in ("made", "proven"))
+            return cls(made, proven, failing)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
 

@@ -227,7 +227,11 @@ def test_backups_while_runs_go_on(lab: Lab) -> None:
 
 
 def test_a_proof_runs_deterministic_notebooks_again(lab: Lab) -> None:
-    """Marked ones and those whose last two runs made the same; one that differs proves nothing."""
+    """Marked ones and those whose last two runs made the same; one that differs proves nothing.
+
+    The store is on another disk, where a link leads.
+    """
+    (lab.root / "data").symlink_to(lab.root.parent / "disk")
     lab.run("prices", "total", "clock")
     lab.run("prices", "total")
     lab.backup()
@@ -235,6 +239,7 @@ def test_a_proof_runs_deterministic_notebooks_again(lab: Lab) -> None:
     assert (said["wrong"], said["same"]) == ([], ["prices", "total"])
     assert BackupBook.read(lab.project).proven == said["point"]["at"]
     assert list((lab.root / ".research_jobs" / "proof").iterdir()) == []
+    assert (lab.root / "data").is_symlink()
     marked = deepcopy(MANIFEST)
     marked["notebooks"]["clock"]["deterministic"] = True
     lab.write(marked)

@@ -67,6 +67,33 @@ def test_an_open_transaction_is_not_in_it(history: SqliteHistory, tmp_path: Path
     assert (events / "over.db").samefile(over)
 
 
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_run_whose_file_is_damaged_is_one_of_many(
+    history: SqliteHistory, tmp_path: Path, settled: bool
+) -> None:
+    """A backup and what is restored have it as it is; a proof names it."""
+    bad = tmp_path / "history" / "runs" / "bad.db"
+    bad.write_bytes(b"no database" * 1000)
+    if settled:
+        os.utime(bad, (1, 1))
+    with history.fixed() as dump:
+        dump(tmp_path / "dump")
+    with pytest.raises(BackupError, match=r"the history is damaged: events/bad\.db"):
+        history.prove(tmp_path / "dump")
+    other = SqliteHistory({name: tmp_path / "new" / name for name in history.folders})
+    other.load(tmp_path / "dump")
+    assert read(tmp_path / "new" / "events" / "index.db") == [1]
+    assert (tmp_path / "new" / "events" / "bad.db").read_bytes() == bad.read_bytes()
+
+
+def test_a_shared_file_that_is_damaged_is_named(history: SqliteHistory, tmp_path: Path) -> None:
+    """Without it there is no backup."""
+    (tmp_path / "history" / "runs.db").write_bytes(b"no database" * 1000)
+    (tmp_path / "history" / "runs.db-wal").unlink(missing_ok=True)
+    with pytest.raises(BackupError, match=r"runs\.db: file is not a database"), history.fixed():
+        pass
+
+
 def test_it_is_loaded_where_there_is_none(history: SqliteHistory, tmp_path: Path) -> None:
     """Into folders that do not exist yet; not where a file is, and not if it is damaged."""
     with history.fixed() as dump:

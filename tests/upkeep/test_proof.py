@@ -66,5 +66,6 @@ def test_a_backup_that_works_does_not_hide_a_proof_that_fails(project: Project) 
     assert BackupBook.read(project) == again
     BackupBook.change(project, lambda book: replace(book, proven=NOW))
     assert BackupBook.read(project).failing == again.failing
-    (project.state / "backup.json").write_text("{")
-    assert BackupBook.read(project) == BackupBook()
+    for damage in ("{", '{"made": "x", "proven": null, "failing": {}}'):
+        (project.state / "backup.json").write_text(damage)
+        assert BackupBook.read(project) == BackupBook()

@@ -59,7 +59,13 @@ class Proven:
     @property
     def wrong(self) -> tuple[str, ...]:
         """Tuple of str: why it proves nothing."""
-        return (*(self.checked.damaged if self.checked is not None else ()), *self.differing)
+        store = Path(self.point.store)
+        lost = (path for path in self.point.left_out if Path(path).is_relative_to(store))
+        return (
+            *(self.checked.damaged if self.checked is not None else ()),
+            *(f"{path} could not be read when the backup was made" for path in lost),
+            *self.differing,
+        )
 
 
 def prove(project: Project, repository: Repository) -> Proven:
@@ -105,6 +111,8 @@ def _prove(project: Project, repository: Repository) -> Proven:
         copy = Project(root, store)
         root.mkdir()
         place_files(source, root)
+        if Path(store).is_symlink():
+            Path(store).unlink()  # it leads to the project's own
         place_store(source, copy)
         find_instance(project).history.prove(source / "history")
         if not project.store_is_local:

@@ -111,7 +111,8 @@ def restore(folder: str | Path, repository: Repository, snapshot: str | None = N
         place_store(source, project)
     except BaseException:
         for path in root.iterdir():
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            linked = path.is_symlink() or not path.is_dir()
+            path.unlink() if linked else shutil.rmtree(path, ignore_errors=True)
         raise
     shutil.rmtree(source)
     return _examined(project, chosen, point)
