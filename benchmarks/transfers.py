@@ -161,7 +161,7 @@ def run(options: Options) -> tuple[list[Table], list[Goal]]:
 
     with scratch() as folder, s3_server() as server:
         large = 500 if options.full else 200
-        sizes = (large, large // 4)
+        sizes = (large, large // 2)  # at both, all parts are in memory at once
         files = {size: _write(folder, size * ROWS_OF_A_MB) for size in sizes}
         small = _write(folder, 10)
         buckets = {name: f"s3://{server.make_bucket()}/data" for name in sizes}

@@ -106,12 +106,15 @@ class Objects:
             put(None)  # from now on it exists
             if put(None) or put(way.never):
                 return False
-            # More than once: others may be trying it at the same moment.
-            return any(put(self._tag(way, path)) for _ in range(5))
+            tried = None
+            while (tag := self._tag(way, path)) != tried:  # others may try it at the same moment
+                if put(tag):
+                    return True
+                tried = tag
         except Exception as error:
-            if is_refused(error):
-                return False
-            raise
+            if not is_refused(error):
+                raise
+        return False
 
     def _tag(self, way: Conditions, path: str) -> str:
         self.system.invalidate_cache()

@@ -41,6 +41,9 @@ host = localhost
 [client.rgw]
 ms mon client mode = crc
 rgw data = {folder}/rgw
+rgw gc obj min wait = 1
+rgw gc processor period = 10
+rgw gc processor max time = 10
 rgw frontends = beast endpoint=127.0.0.1:{port}
 """
 
