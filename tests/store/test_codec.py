@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import subprocess
@@ -9,11 +10,12 @@ import sys
 import tempfile
 from collections import Counter, namedtuple
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dateutil.tz
 import duckdb
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytz
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -235,6 +238,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"field 'n'.*objects",
     ),
     "a list in itself": (_loop, r"contains itself"),
+    "a list in itself in a column": (lambda: column_of(_loop()), r"column 'x'.*contains itself"),
+    "deep lists in a column": (lambda: column_of(_nested(5000)), r"column 'x'.*200 deep"),
+    "a zone of dateutil among objects": (
+        lambda: column_of(pd.Timestamp("2020", tz=dateutil.tz.gettz("Europe/Zagreb"))),
+        r"column 'x'.*zoneinfo",
+    ),
+    "a zone of pytz that was not set by it": (
+        lambda: datetime(2020, 1, 1, tzinfo=pytz.timezone("Europe/Zagreb")),
+        r"localize",
+    ),
     "broken lazy frame": (lambda: pl.LazyFrame({"a": [1]}).select("b"), r"LazyFrame"),
 }
 
@@ -509,3 +522,107 @@ def with_zeros(array: Any) -> Any:
         else:
             field[...] = 0
     return array
+
+
+# -- values that were changed, or took the process with them ------------------------------------
+
+
+@dataclasses.dataclass
+class Half:
+    """A dataclass with a field that nothing has set."""
+
+    a: int
+    b: int = dataclasses.field(init=False)
+
+
+def column_of(*items: Any) -> pd.DataFrame:
+    cells = np.empty(len(items), dtype=object)
+    cells[:] = items
+    return pd.DataFrame({"x": cells})
+
+
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = [1]
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def _in_zagreb(*, dst: bool) -> datetime:
+    return pytz.timezone("Europe/Zagreb").localize(datetime(2020, 10, 25, 2, 30), is_dst=dst)  # noqa: DTZ001 - localized
+
+
+CHANGED: dict[str, Callable[[], Any]] = {
+    "NaN beside NA": lambda: [1.0, float("nan"), pd.NA],
+    "NaN beside NaT": lambda: [1.0, float("nan"), pd.NaT],
+    "the later of a repeated hour, with a zone of pytz": lambda: [_in_zagreb(dst=False)],
+    "the earlier one": lambda: [_in_zagreb(dst=True)],
+    "empty text of numpy": lambda: np.str_(""),
+    "empty bytes of numpy among others": lambda: [np.bytes_(b""), 1],
+    "items without bytes": lambda: [np.zeros(2, "V0"), np.zeros((0, 2)), np.array(5)],
+    "lists deeper than Parquet's readers go": lambda: _nested(60),
+}
+
+
+@pytest.mark.parametrize("make", CHANGED.values(), ids=CHANGED)
+def test_what_was_changed_comes_back(
+    same: Callable[[Any, Any], bool], make: Callable[[], Any]
+) -> None:
+    """Rare values come back equal, moments with the offset that they had."""
+    found = _round_trip(make())
+    assert same(found, make())
+    assert repr(found) == repr(make())
+
+
+def test_arrow_dictionaries_of_times_come_back() -> None:
+    """A dictionary whose values Parquet stores as they are is one again, in pandas too."""
+    coded = pa.array([1, 2, 1], pa.timestamp("s")).dictionary_encode()
+    frame = pd.DataFrame({"x": pd.array(coded, dtype=pd.ArrowDtype(coded.type))})
+    assert _round_trip(frame).dtypes.iloc[0] == frame.dtypes.iloc[0]
+
+
+def test_fields_that_are_not_set_are_left_out() -> None:
+    """A dataclass without one of its values is kept with the others."""
+    assert _round_trip(Half(1)) == {"a": 1}
+    assert _round_trip([Half(1)]) == [{"a": 1}]
+
+
+FILTERED = pl.DataFrame(
+    {
+        "row": [1, 2, 3],
+        "n": [1, None, 3],
+        "f": [1.0, float("nan"), 3.0],
+        "t": pl.Series([0, 86_400_000_000, None], dtype=pl.Datetime("us", "Europe/Zagreb")),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("term", "rows"),
+    [
+        (("n", "not in", [1]), [2, 3]),
+        (("n", "in", [1, None]), [1, 2]),
+        (("n", "not in", [None]), [1, 3]),
+        (("f", ">", 1.5), [3]),
+        (("f", "<=", 1.5), [1]),
+        (("t", ">", datetime(1970, 1, 1, 12, tzinfo=timezone.utc)), [2]),
+    ],
+)
+def test_filters_choose_the_same_rows_in_every_form(
+    tmp_path: Path, term: tuple[str, str, Any], rows: list[int]
+) -> None:
+    """Nulls, NaN, and times of another zone count in polars as they do in pyarrow."""
+    path = tmp_path / "v.parquet"
+    write_output("value", FILTERED, path, options={}, metadata={})
+    for form in ("arrow", "polars"):
+        found = read_output(path, filters=[term], as_=form)
+        assert pl.DataFrame(found)["row"].to_list() == rows, form
+
+
+@pytest.mark.skipif(np.__version__ < "2", reason="numpy has no text of its own")
+@pytest.mark.parametrize("wrap", [lambda it: it, lambda it: [it], column_of])
+def test_text_of_numpys_own_is_refused(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    """Its items are addresses in memory, which say nothing to a reader."""
+    array = np.array(["a", "b" * 50], dtype=np.dtypes.StringDType())
+    with pytest.raises(OutputNotParquetError):
+        write_output("value", wrap(array), tmp_path / "v.parquet", options={}, metadata={})

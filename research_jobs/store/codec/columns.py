@@ -38,6 +38,8 @@ _EXACT: dict[type[Any], pa.DataType] = {
     bytes: pa.binary(),
 }
 _TRIED = (Decimal, date, datetime, time, timedelta, list, dict)
+_RESTORED = frozenset((*_EXACT, *_TRIED, type(None)))  # what `to_pylist` gives back
+NESTED = 20  # levels: readers of Parquet refuse deep types, and pyarrow follows a cycle for ever
 
 
 def encode_objects(items: Sequence[Any], place: ErrorContext) -> tuple[Any, dict[str, Any]]:
@@ -113,11 +115,15 @@ def _encode_uniform(
         if cls in _EXACT:
             # NaN stays NaN among floats; elsewhere it and pandas' own constants become null.
             foreign = missing in ("nan", "na", "nat")
+            if cls is float and foreign:
+                items, foreign = [item if type(item) is float else None for item in items], False
             array = pa.array(items, type=_EXACT[cls], from_pandas=foreign)
             return array, {"as": cls.__name__, "missing": missing}
         if missing is None and cls.__module__.split(".")[0] in ("numpy", "pandas"):
             return _encode_scalars(items, cls)
         if cls in _TRIED and missing in (None, "none", "nan"):
+            if not all(map(_is_restored, items)):
+                return None
             array = pa.array(items, from_pandas=missing == "nan")
             if "struct<>" in str(array.type):
                 return None  # Parquet has no records without fields
@@ -125,9 +131,17 @@ def _encode_uniform(
             wanted = [None if _is_nan(item) else item for item in items] if missing else items
             if all(exactly_equal(a, b) for a, b in zip(back, wanted, strict=True)):
                 return array, {"as": "arrow", "missing": missing}
-    except (pa.ArrowException, OverflowError, UnicodeError, ValueError, TypeError):
+    except (pa.ArrowException, OverflowError, ValueError, TypeError, NotEncodableError):
         pass
     return None
+
+
+def _is_restored(value: Any, depth: int = NESTED) -> bool:
+    """Whether a value has only types that Arrow gives back, and few levels."""
+    if isinstance(value, (list, dict)):
+        inner: Any = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_restored(item, depth - 1) for item in inner)
+    return type(value) in _RESTORED
 
 
 def _encode_scalars(items: Sequence[Any], cls: type[Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -116,7 +116,10 @@ def _fits(native: Any) -> bool:
 def _encode_raw(flat: Any, place: ErrorContext) -> tuple[Any, Any]:
     """The bytes of each item, for types that Arrow lacks (complex, long double, units...)."""
     if flat.dtype.hasobject:
-        raise place.error(f"dtype {flat.dtype}", "make separate outputs of the fields with objects")
+        advice = "make separate outputs of the fields with objects"
+        if flat.dtype.names is None and flat.dtype.subdtype is None:
+            advice = "convert it with .astype(object)"
+        raise place.error(f"dtype {flat.dtype}", advice)
     rows = len(flat)
     data = np.ascontiguousarray(flat).tobytes()
     width = len(data) // rows if rows else flat.dtype.itemsize

@@ -97,7 +97,7 @@ def _encode_frame(frame: Any, place: ErrorContext) -> Encoded:
     names = table.schema.names
     _refuse_same_names(names, width, place)
     objects += [place for place, dtype in enumerate(frame.dtypes) if _unknown_to_pandas(dtype)]
-    table = _mark_objects(table, [names[number] for number in objects] + level_objects)
+    table = _mark_objects(table, {names[number] for number in objects} | set(level_objects))
     detail = {
         "columns": encode_labels(labels, place.at("column names")),
         "recipes": _shorten(recipes),
@@ -302,7 +302,7 @@ def _refuse_same_names(names: Sequence[str], width: int, place: ErrorContext) ->
     raise place.error(f"{what} written {twice!r}", "rename one of them: names in a file are text")
 
 
-def _mark_objects(table: Any, names: Sequence[str]) -> Any:
+def _mark_objects(table: Any, names: set[str]) -> Any:
     """Mark these columns as objects in pandas' metadata (pyarrow got Arrow arrays from us)."""
     if not names:
         return table

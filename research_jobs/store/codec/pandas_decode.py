@@ -18,6 +18,7 @@ from research_jobs.store.codec.dtypes import (
     encode_dtype,
     encode_labels,
 )
+from research_jobs.store.codec.source import cast
 from research_jobs.store.codec.typed_json import loads
 
 __all__ = ["cut_detail", "decode_pandas", "field_names"]
@@ -85,14 +86,15 @@ def _assemble(table: Any, chosen: Sequence[tuple[str, Any]]) -> Any:
     pyarrow converts numbers and times, in blocks and on all cores; the other columns are inserted
     between them.
     """
-    left = [place for place, (name, recipe) in enumerate(chosen) if _is_plain(table, name, recipe)]
+    plain = {place for place, (name, recipe) in enumerate(chosen) if _is_plain(table, name, recipe)}
+    left = sorted(plain)
     frame = table.select([chosen[place][0] for place in left]).replace_schema_metadata(None)
     frame = frame.to_pandas() if left else pd.DataFrame(index=pd.RangeIndex(table.num_rows))
     frame.columns = left
     others = {
         place: _as_series(_decode_column(table.column(name), recipe))
         for place, (name, recipe) in enumerate(chosen)
-        if place not in set(left)
+        if place not in plain
     }
     if not others:
         return frame
@@ -175,7 +177,7 @@ def _decode_column(column: Any, recipe: Any) -> Any:
         chunks = [chunk.storage for chunk in column.chunks]
         column = pa.chunked_array(chunks, type=column.type.storage_type)
     if isinstance(dtype, pd.ArrowDtype):
-        return pd.arrays.ArrowExtensionArray(column.cast(dtype.pyarrow_dtype))
+        return pd.arrays.ArrowExtensionArray(cast(column, dtype.pyarrow_dtype))
     if isinstance(dtype, pd.IntervalDtype):
         return _decode_intervals(column, dtype)
     if isinstance(dtype, pd.PeriodDtype):

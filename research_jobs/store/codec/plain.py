@@ -24,7 +24,13 @@ import pyarrow as pa
 
 from research_jobs.store.codec.base import Encoded, ErrorContext, json_error
 from research_jobs.store.codec.columns import decode_objects, encode_objects
-from research_jobs.store.codec.typed_json import NotEncodableError, dumps, loads, type_name
+from research_jobs.store.codec.typed_json import (
+    NotEncodableError,
+    dumps,
+    fields_of,
+    loads,
+    type_name,
+)
 
 __all__ = ["decode_plain", "encode_plain"]
 
@@ -45,8 +51,7 @@ def encode_plain(value: Any, place: ErrorContext) -> Encoded:
     if cls is dict:
         return _encode_dict(value, "dict", {}, place)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return _encode_dict(fields, "dataclass", {"class": type_name(value)}, place)
+        return _encode_dict(fields_of(value), "dataclass", {"class": type_name(value)}, place)
     try:
         text = dumps(value)
     except NotEncodableError as error:

@@ -146,7 +146,7 @@ def read_lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> An
             ) from error
         terms = typed_filters(source, filters)
         if terms is not None:
-            lazy = lazy.filter(_condition(terms))
+            lazy = lazy.filter(_condition(terms, source.schema))
     if columns is None:
         return lazy
     return lazy.select([source.field(label) for label in columns])
@@ -155,14 +155,20 @@ def read_lazy(source: Source, columns: Sequence[Any] | None, filters: Any) -> An
 _COMPARISONS = {"=": eq, "==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
-def _condition(filters: list[list[tuple[str, str, Any]]]) -> Any:
+def _condition(filters: list[list[tuple[str, str, Any]]], schema: Any) -> Any:
+    """A condition that holds for the rows for which pyarrow's would."""
     import polars as pl
+    from pyarrow.types import is_floating
 
     def test(name: str, operator: str, value: Any) -> Any:
         column = pl.col(name)
         if operator in _COMPARISONS:
-            return _COMPARISONS[operator](column, value)
-        listed = column.is_in(list(value))
+            compared = _COMPARISONS[operator](column, value)
+            larger = ">" in operator and is_floating(schema.field(name).type)
+            return compared & column.is_not_nan() if larger else compared  # NaN is the largest
+        # A null is in a list that has one, and not in any other.
+        known = [item for item in value if item is not None]
+        listed = column.is_in(known).fill_null(len(known) < len(value))
         return listed if operator == "in" else ~listed
 
     return pl.any_horizontal(

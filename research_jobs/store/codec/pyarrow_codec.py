@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 
 from research_jobs.store.codec.base import Encoded, ErrorContext
 from research_jobs.store.codec.registry import Codec
-from research_jobs.store.codec.source import Source, expression, read_table, selected_fields
+from research_jobs.store.codec.source import Source, cast, expression, read_table, selected_fields
 
 __all__ = ["CODEC", "restore_schema"]
 
@@ -58,16 +58,10 @@ def restore_schema(table: Any, detail: Mapping[str, Any]) -> Any:
     fields = [schema.field(name) for name in table.schema.names]
     wanted = pa.schema(fields, metadata=schema.metadata) if whole else pa.schema(fields)
     columns = [
-        column if column.type == kind.type else _cast(column, kind.type)
+        column if column.type == kind.type else cast(column, kind.type)
         for column, kind in zip(table.columns, fields, strict=True)
     ]
     return pa.Table.from_arrays(columns, schema=wanted)
-
-
-def _cast(column: Any, kind: Any) -> Any:
-    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
-        column = column.cast(kind.value_type).dictionary_encode()
-    return column.cast(kind)
 
 
 def _decode(source: Source, columns: Sequence[Any] | None, filters: Any) -> Any:

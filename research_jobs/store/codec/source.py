@@ -19,6 +19,7 @@ from research_jobs.store.codec.parquet import KEY, Header, open_parquet, read_he
 
 __all__ = [
     "Source",
+    "cast",
     "expression",
     "normal_form",
     "open_source",
@@ -131,7 +132,8 @@ def read_table(source: Source, columns: Sequence[Any] | None, filters: Any) -> A
             hint="Another process changed it; run the notebook again.",
         ) from error
     if fields is not None:
-        table = table.select([name for name in fields if name in table.schema.names])
+        there = set(table.schema.names)
+        table = table.select([name for name in fields if name in there])
     metadata = {key: item for key, item in (table.schema.metadata or {}).items() if key != KEY}
     return table.replace_schema_metadata(metadata or None)
 
@@ -201,9 +203,10 @@ def typed_value(value: Any, kind: Any) -> Any:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         if not isinstance(moment, datetime):
             moment = datetime.combine(moment, time())
-        if kind.tz is not None and moment.tzinfo is None:
-            moment = moment.replace(tzinfo=_zone(kind.tz))
-        return moment
+        if kind.tz is None:
+            return moment
+        zone = _zone(kind.tz)  # polars compares no times of other zones
+        return moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
     if pa.types.is_date(kind) and isinstance(value, str):
         return date.fromisoformat(value)
     return value
@@ -215,6 +218,13 @@ def _zone(name: str) -> Any:
     if name[:1] in "+-":
         return datetime.fromisoformat(f"2000-01-01T00:00:00{name}").tzinfo
     return ZoneInfo(name)
+
+
+def cast(column: Any, kind: Any) -> Any:
+    """A column as another Arrow type, a dictionary of any values included."""
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        column = column.cast(kind.value_type).dictionary_encode()
+    return column.cast(kind)
 
 
 def expression(source: Source, filters: Any) -> Any:

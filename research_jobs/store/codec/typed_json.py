@@ -20,7 +20,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-__all__ = ["NotEncodableError", "decode", "dumps", "encode", "loads", "type_name"]
+__all__ = ["NotEncodableError", "decode", "dumps", "encode", "fields_of", "loads", "type_name"]
 
 SAFE_INT = (
     2**63
@@ -93,9 +93,14 @@ def encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Enum):
         raise NotEncodableError(value, "keep its .name or its .value")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return _encode_dict(fields, depth)
+        return _encode_dict(fields_of(value), depth)
     return _encode_foreign(value)
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass's instance that are set."""
+    names = (item.name for item in dataclasses.fields(value))
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _encode_dict(value: dict[Any, Any], depth: int) -> Any:
@@ -111,7 +116,13 @@ def _many(tag: str) -> Callable[[Any, int], Any]:
 
 def _encode_datetime(value: datetime, _depth: int) -> Any:
     text = value.replace(tzinfo=None, fold=0).isoformat()
-    return {"$datetime": [text, encode_zone(value.tzinfo), value.fold]}
+    zone = encode_zone(value.tzinfo)
+    if zone is not None and "pytz" in zone:
+        zone["dst"] = bool(value.dst())  # pytz ignores the fold
+    body = [text, zone, value.fold]
+    if _decode_datetime(body).utcoffset() != value.utcoffset():
+        raise NotEncodableError(value, "its zone of pytz was not set with .localize()")
+    return {"$datetime": body}
 
 
 def _encode_time(value: time, _depth: int) -> Any:
@@ -199,7 +210,7 @@ def _encode_foreign(value: Any) -> Any:
 def _encode_numpy(value: Any) -> Any:
     import numpy as np
 
-    if type(value) is np.ndarray and value.dtype.kind != "O" and value.dtype.names is None:
+    if type(value) is np.ndarray and not value.dtype.hasobject and value.dtype.names is None:
         data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
         return {"$ndarray": [value.dtype.str, list(value.shape), data]}
     if type(value) is np.ndarray and value.dtype.kind == "O":
@@ -252,13 +263,12 @@ def decode(value: Any) -> Any:
 
 def _decode_datetime(body: Any) -> datetime:
     text, zone, fold = body
-    return _in_zone(datetime.fromisoformat(text).replace(fold=fold), decode_zone(zone))
-
-
-def _in_zone(value: datetime, zone: tzinfo | None) -> datetime:
-    if zone is not None and hasattr(zone, "localize"):
-        return zone.localize(value, is_dst=not value.fold)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-    return value.replace(tzinfo=zone)
+    value, found = datetime.fromisoformat(text), decode_zone(zone)
+    if zone is not None and "pytz" in zone:
+        value = found.localize(value, is_dst=zone.get("dst", not fold))  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess, reportUnknownVariableType]
+    else:
+        value = value.replace(tzinfo=found)
+    return value.replace(fold=fold)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _decode_time(body: Any) -> time:
@@ -271,7 +281,7 @@ def _decode_array(body: Any) -> Any:
 
     dtype, shape, data = body
     raw = bytearray(base64.b64decode(data))  # a bytearray, so that the array can be written to
-    return np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape)
+    return np.ndarray(tuple(shape), np.dtype(dtype), raw)
 
 
 def _decode_objects(body: Any) -> Any:
@@ -288,7 +298,7 @@ def _decode_numpy(body: Any) -> Any:
     import numpy as np
 
     dtype, data = body
-    return np.frombuffer(base64.b64decode(data), dtype=np.dtype(dtype))[0]
+    return np.ndarray((), np.dtype(dtype), base64.b64decode(data))[()]
 
 
 def _decode_timestamp(body: Any) -> Any:
