@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,27 @@ class Subject:
         StoreError
             When there is no such column.
         """
-        labels = {str(label): field for label, field in self.source.labels.items()}
-        if name in labels:
-            return labels[name]
-        raise StoreError(f"there is no column '{name}'", hint=did_you_mean(name, labels) or None)
+        if name in self._fields:
+            return self._fields[name]
+        hint = did_you_mean(name, self._fields) or None
+        raise StoreError(f"there is no column '{name}'", hint=hint)
+
+    # Once for all: a wide frame may have each of its columns checked.
+    @cached_property
+    def _fields(self) -> dict[str, str]:
+        return {str(label): field for label, field in self.source.labels.items()}
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        schema = self.footer.schema
+        return {schema.column(place).path: place for place in range(self.footer.num_columns)}
+
+    @cached_property
+    def _recipes(self) -> dict[str, Any]:
+        detail = self.source.header.detail
+        recipes = [each for count, each in detail["recipes"] for _ in range(count)]
+        recipes += detail["index"].get("levels", [])
+        return dict(zip(self.source.schema.names, recipes, strict=True))
 
     def type_of(self, field: str) -> Any:
         """The Arrow type of a column of the file."""
@@ -73,19 +91,11 @@ class Subject:
 
     def position(self, field: str) -> int | None:
         """The column's number in the footer; None for a nested one."""
-        for number in range(self.footer.num_columns):
-            if self.footer.schema.column(number).path == field:
-                return number
-        return None
+        return self._positions.get(field)
 
     def recipe(self, field: str) -> Mapping[str, Any]:
         """How a pandas column is stored in the file; empty for values of other libraries."""
-        if self.source.kind not in PANDAS_KINDS:
-            return {}
-        detail = self.source.header.detail
-        recipes = [each for count, each in detail["recipes"] for _ in range(count)]
-        recipes += detail["index"].get("levels", [])
-        return recipes[self.source.schema.names.index(field)]
+        return self._recipes[field] if self.source.kind in PANDAS_KINDS else {}
 
     def batches(self, fields: Sequence[str]) -> Any:
         """The columns in batches."""

@@ -138,9 +138,12 @@ def version_of(record: Mapping[str, Any], version: str, folder: Path) -> Version
     partition: Mapping[str, Any] = record.get("partition") or {}
     by: Mapping[str, Any] = record.get("by") or dict.fromkeys(partition, "")
     outputs = {str(name): dict(item) for name, item in record["outputs"].items()}
-    for name in outputs:
+    for name, item in outputs.items():
         if not name.isidentifier():  # it becomes a file's name
             raise ValueError(f"{name!r} is not the name of an output")
+        if not all(isinstance(item.get(key), int | None) for key in ("rows", "bytes")):
+            raise ValueError(f"{name} has no size")
+    datetime.fromisoformat(record["published_at"])
     return Version(
         id=version,
         folder=folder,
@@ -163,7 +166,7 @@ def check_format(record: Any, place: object) -> None:
     ValueError, KeyError, TypeError, AttributeError
         When it is not a record at all.
     """
-    written = int(record["format"])
+    written = record["format"]
     if written > FORMAT:
         raise StoreError(
             f"{place} has format {written}; this research_jobs reads formats up to {FORMAT}",

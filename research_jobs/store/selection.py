@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from research_jobs.errors import OutputNotFoundError, PartitionError, did_you_mean
+from research_jobs.errors import (
+    CorruptOutputError,
+    OutputNotFoundError,
+    PartitionError,
+    did_you_mean,
+)
 from research_jobs.project import Project
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, context
@@ -81,10 +86,15 @@ def _of_run(
 
 
 def _window(reader: Reader, unit: Any) -> tuple[datetime, datetime] | None:
-    window = current_version(reader, unit).window
-    if window is None:
+    version = current_version(reader, unit)
+    if version.window is None:
         return None
-    start, end = (datetime.fromisoformat(moment) for moment in window)
+    try:
+        start, end = (datetime.fromisoformat(moment) for moment in version.window)
+    except ValueError as error:
+        raise CorruptOutputError(
+            f"{version.folder} is of no time window: {error}", hint="Run the notebook again."
+        ) from error
     return start, end
 
 
@@ -101,7 +111,7 @@ def _of_request(notebook: str, keys: Mapping[Any, PartitionKey], wanted: Any) ->
         if key not in by_key:
             raise _no_partition(notebook, key, keys)
         return Selection((by_key[key],), many=False)
-    if isinstance(wanted, slice) or (isinstance(wanted, tuple) and len(wanted) == 2):
+    if _is_range(wanted):
         inside = _in_range(wanted)
         units = tuple(unit for key, unit in sorted(by_key.items()) if inside(key))
         if not units:
@@ -114,13 +124,7 @@ def _each(
     notebook: str, keys: Mapping[Any, PartitionKey], by_key: Mapping[str, Any], wanted: Any
 ) -> tuple[Any, ...]:
     """The units of a list of keys."""
-    try:
-        several = [_key_text(item) for item in wanted]
-    except TypeError:
-        raise PartitionError(
-            f"{wanted!r} is not a partition",
-            hint='Give a key, a list of keys, a range ("first", "last"), or "all".',
-        ) from None
+    several = _key_texts(wanted)
     if not several:
         raise PartitionError(f"{notebook}: the list of partitions is empty")
     for key in several:
@@ -144,10 +148,10 @@ def _of_mapping(
     for name, item in wanted.items():
         if isinstance(item, (str, date)):
             tests[name] = _key_text(item).__eq__
-        elif isinstance(item, (slice, tuple)):
+        elif _is_range(item):
             is_single, tests[name] = False, _in_range(item)
         else:
-            is_single, tests[name] = False, {_key_text(each) for each in item}.__contains__
+            is_single, tests[name] = False, set(_key_texts(item)).__contains__
     units = tuple(
         unit
         for unit, key in keys.items()
@@ -156,6 +160,10 @@ def _of_mapping(
     if not units:
         raise _no_partition(notebook, str(dict(wanted)), keys)
     return Selection(units, many=not is_single)
+
+
+def _is_range(wanted: Any) -> bool:
+    return isinstance(wanted, slice) or (isinstance(wanted, tuple) and len(wanted) == 2)
 
 
 def _in_range(wanted: Any) -> Callable[[str], bool]:
@@ -173,7 +181,14 @@ def _key_text(key: Any) -> str:
         return key.isoformat()
     if isinstance(key, str):
         return key
-    raise TypeError(f"{key!r} is not a partition key")
+    raise PartitionError(
+        f"{key!r} is not a partition",
+        hint='Give a key, a list of keys, a range ("first", "last"), or "all".',
+    )
+
+
+def _key_texts(keys: Any) -> list[str]:
+    return [_key_text(key) for key in (keys if isinstance(keys, Iterable) else [keys])]
 
 
 def _no_partition(

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +108,15 @@ def list_versions(unit: Unit) -> list[Version]:
     current = current_id(unit)
     if current is None:
         return []
-    ids = [name for name in version_ids(unit) if sequence(name) <= sequence(current)]
-    return [read_version(unit, name) for name in reversed(ids)]
+    found = [read_version(unit, current)]
+    for name in reversed(_older_ids(unit, current)):
+        with suppress(FileNotFoundError):  # it is being pruned
+            found.append(read_version(unit, name))
+    return found
+
+
+def _older_ids(unit: Unit, current: str) -> list[str]:
+    return [name for name in version_ids(unit) if sequence(name) < sequence(current)]
 
 
 def read_version(unit: Unit, version: str) -> Version:
@@ -184,7 +192,8 @@ def hold(unit: Unit, choose: str | int | None = None) -> LocalHeld:
             lock.release()
         if isinstance(choose, str):
             break
-    known = ", ".join(version.id for version in list_versions(unit))
+    current = current_id(unit)
+    known = ", ".join([current, *reversed(_older_ids(unit, current))] if current else ())
     raise OutputNotFoundError(
         f"{unit} has no version {choose!r} in {unit.store}",
         hint=f"There are: {known}" if known else "Nothing is published yet.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from research_jobs.errors import OutputNotFoundError, PartitionError, ProjectError, StoreError
+from research_jobs.errors import (
+    CorruptOutputError,
+    OutputNotFoundError,
+    PartitionError,
+    ProjectError,
+    StoreError,
+)
 from research_jobs.protocol import PartitionKey
 from research_jobs.run_context import RunContext, set_context
 from research_jobs.store.backends import backend_of
 from research_jobs.store.load import Outputs, load
-from research_jobs.store.stored import stored_outputs, stored_partitions
+from research_jobs.store.stored import stored_outputs, stored_partitions, stored_versions
 
 KEYS = ["2018-11-01", "2018-11-02", "2018-11-05"]
 
@@ -377,3 +384,55 @@ def test_importing_load_imports_nothing_heavy() -> None:
         "assert not {'pyarrow', 'pandas', 'numpy', 'polars', 'fsspec'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    "partition", [slice(1, 2), ("2018-11-01", 5), {"run_date": 5}, {"run_date": ("a", "b", 3)}]
+)
+def test_what_is_no_partition_is_said(partition: Any) -> None:
+    """A wrong type anywhere in a request is one line with a way out."""
+    with pytest.raises(PartitionError, match=r"is not a partition\. Give a key"):
+        load("signals", "signals", partition)
+
+
+def _description(store: str, notebook: str, version: str) -> Path:
+    return Path(store, notebook, ".versions", version, "version.json")
+
+
+def test_a_version_that_is_being_pruned_is_not_listed(put: Any, store: str) -> None:
+    """Its description goes first: lists have the others, and a damaged one does not hide them."""
+    for _ in range(3):
+        put("one", {"x": [1]}, keep={"x": 5})
+    third, second, first = (version.id for version in stored_versions(store, "one"))
+    _description(store, "one", second).unlink()
+    assert [version.id for version in stored_versions(store, "one")] == [third, first]
+    _description(store, "one", first).write_text("{")
+    with pytest.raises(OutputNotFoundError, match=rf"'nope'.*{third}, {second}, {first}"):
+        load("one", version="nope")
+
+
+@pytest.mark.parametrize("size", ['"many"', "[]", "1e999"])
+def test_an_older_version_without_a_size_stops_no_publication(
+    put: Any, store: str, size: str
+) -> None:
+    """What is committed counts, whatever the description of an older version says."""
+    for _ in range(2):
+        put("one", {"x": [1]}, keep={"x": 5})
+    path = _description(store, "one", stored_versions(store, "one")[1].id)
+    record = json.loads(path.read_text())
+    record["outputs"]["x"]["bytes"] = "?"
+    path.write_text(json.dumps(record).replace('"?"', size))
+    put("one", {"x": [2]}, keep={"x": 5})
+    assert load("one") == [2]
+
+
+def test_a_damaged_window_is_an_error_of_ours(put: Any, store: str, run: Any) -> None:
+    """A run that looks for the partitions in its window says which one is damaged."""
+    put("signals", {"signals": [1]}, window(KEYS[0]))
+    (path,) = Path(store, "signals").rglob("version.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"window": ["x", "y"]}))
+    run("2018-10-31", {"other": "2018-10-31"})
+    with pytest.raises(CorruptOutputError, match="is of no time window"):
+        load("signals")
