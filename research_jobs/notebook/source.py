@@ -185,7 +185,9 @@ def _excerpt(line: str, number: int, column: int) -> str:
 _WIDEST = 200
 
 _MAGIC = re.compile(
-    r"[ \t]*(?:[\w.,* \t\[\]'\"]*?=[ \t]*)?(?P<magic>%%?[A-Za-z].*|!{1,2}\S.*|\?{1,2}[A-Za-z*].*"
+    # Each run of blanks is taken whole, or a long one would be tried at each of its places.
+    r"[ \t]*(?![ \t])(?:[\w.,* \t\[\]'\"]*?=[ \t]*(?![ \t]))?"
+    r"(?P<magic>%%?[A-Za-z].*|!{1,2}\S.*|\?{1,2}[A-Za-z*].*"
     r"|[A-Za-z_][\w.*]*\?{1,2}[ \t]*$)"
 )
 

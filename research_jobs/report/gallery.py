@@ -400,10 +400,12 @@ def _parsed(line: bytes, function: str) -> dict[str, Any] | None:
     text = line.decode("utf-8", "replace")
     if not (text.startswith(function) and text.endswith(_CLOSE)):
         return None
-    try:
-        return json.loads(text[len(function) : -len(_CLOSE)])
-    except ValueError:
-        return None
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        run: dict[str, Any] = json.loads(text[len(function) : -len(_CLOSE)])
+        float(run["started"] + run["duration"])
+        if isinstance(run["id"], str) and isinstance(run["partition"], str | None):
+            return run
+    return None
 
 
 def _run_record(reports: Path, outcome: Outcome, report: Report) -> dict[str, Any]:

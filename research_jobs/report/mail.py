@@ -55,7 +55,7 @@ _BOX = (
     "border-radius:6px;"
 )
 _MONO = "font:12px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;"
-_TITLE = re.compile(r"\A\s*#[ \t]+(.+?)[ \t#]*(?:\n|\Z)")
+_TITLE = re.compile(r"\A\s*#[ \t]+(.+)\n?")
 
 
 def make_mail(folder: Path, order: MailOrder) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class _Draft:
             source = joined(cell["source"])
             heading = _TITLE.match(source)
             if heading is not None and not self.title:
-                self.title = " ".join(re.sub(r"[*_`]", "", heading[1]).split())[:150]
+                self.title = " ".join(re.sub(r"[*_`]", "", heading[1]).rstrip(" \t#").split())[:150]
                 source = source[heading.end() :]
             if source.strip():
                 yield guarded(lambda: self._prose(source), lambda _: _printed(source))

@@ -55,7 +55,6 @@ _CLASSES = {
 _VOID = frozenset(("br", "hr", "img"))
 _NUMBER = re.compile(r"\d{1,4}\Z")
 _PICTURE = re.compile(r"data:(image/(?:png|jpe?g|gif));base64,(.*)\Z", re.DOTALL | re.IGNORECASE)
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 _ID = re.compile(r"#([\w-]+)\Z")
 
 
@@ -73,7 +72,9 @@ def id_styles(sheets: str) -> dict[str, str]:
         An element's id, as cleaned HTML has it, to harmless declarations.
     """
     found: dict[str, str] = {}
-    for selectors, declarations in _RULE.findall(sheets):
+    for rule in sheets.split("}"):
+        selectors, _, declarations = rule.rpartition("{")
+        selectors = selectors.rpartition("{")[2]
         ids = [match[1] for one in selectors.split(",") if (match := _ID.match(one.strip()))]
         style = _kept(harmless_declarations(declarations)) if ids else ""
         for name in ids if style else ():

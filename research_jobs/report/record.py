@@ -160,7 +160,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     with file:
         for line in file:
             try:
-                record = json.loads(line)
+                # Values of displays, and no program would open a notebook with a NaN.
+                record = json.loads(line, parse_constant=lambda _: None)
             except ValueError:
                 # The last line of a process that was killed while it wrote.
                 continue

@@ -38,7 +38,7 @@ def read_report(folder: Path) -> StoredReport | None:
     try:
         text = (folder / "notebook.ipynb").read_text(encoding="utf-8")
         outcome = from_json(json.loads(text)["metadata"]["research_jobs"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # being written, being removed, or damaged
     return StoredReport(folder / "report.html", outcome) if outcome is not None else None
 

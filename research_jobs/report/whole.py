@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import unescape
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class WholeTables:
         path = Path(outputs.paths(item.name)[0])
         if path.stat().st_size != item.bytes:
             return None  # another run has published since
-        table = _read(path)
+        table, last = _read(path)
         if len(table.schema.names) < columns:
             return None
         names = [*table.schema.names[columns:], *table.schema.names[:columns]]
@@ -126,10 +127,10 @@ class WholeTables:
             return None
         # A running index is not stored.
         running = len(names) == columns and "<th>" in markup.rpartition("<tbody>")[2]
-        total = table.num_rows
-        for row, cells in ((0, shown[0]), (total - 1, shown[-1])):
-            stored = [_text(table.column(name)[row].as_py()) for name in names]
-            if not _agree(cells, [str(row), *stored] if running else stored):
+        total = item.rows or 0
+        for part, row, cells in ((table, 0, shown[0]), (last, -1, shown[-1])):
+            stored = [_text(part.column(name)[row].as_py()) for name in names]
+            if not _agree(cells, [str(row % total), *stored] if running else stored):
                 return None
         if item.name not in self._known:
             levels = len(names) - columns
@@ -162,11 +163,14 @@ class WholeTables:
             kept = max(1, min(kept // 2, kept * LARGEST // len(text)))
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, Any]:
+    """The row groups with the first `ROWS` rows, and the last one: all may not fit in memory."""
     from research_jobs.store.codec.parquet import open_parquet
 
     with open_parquet(path) as file:
-        return file.read()
+        sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        few = next((n for n, end in enumerate(accumulate(sizes), 1) if end >= ROWS), len(sizes))
+        return file.read_row_groups(range(few)), file.read_row_group(len(sizes) - 1)
 
 
 def _shown_rows(markup: str) -> list[list[str]]:
@@ -215,7 +219,7 @@ def _same(shown: str, stored: str) -> bool:
         return True
     if shown.endswith(("...", "…")):
         return stored.startswith(shown.rstrip(".…"))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         decimals = len(shown.partition(".")[2].partition("e")[0])
         exponent = int(shown.partition("e")[2] or 0)
         return abs(float(shown) - float(stored)) <= 0.51 * 10.0 ** (exponent - decimals)

@@ -13,6 +13,7 @@ from research_jobs.report.build import build_report, standalone
 from research_jobs.report.gallery import write_page
 from research_jobs.report.layout import report_folder
 from research_jobs.report.morning import MorningPage
+from research_jobs.report.stored import read_report
 
 PNG = base64.b64encode(bytes.fromhex("89504e470d0a1a0a") + b"x").decode()
 JPEG = bytes.fromhex("ffd8ffe000040000ffc20011080190") + (800).to_bytes(2) + bytes(9)
@@ -425,6 +426,23 @@ class TestLibraries:
         assert "rj-frame" not in page_of(report).split("<main>")[1]
 
 
+def test_numbers_that_are_not_json_are_null(captures, header, show, tmp_path):
+    """A display with NaN in it leaves a notebook that every program opens."""
+    shown = {"a": float("nan"), "b": [float("-inf"), 1.5]}
+    report = built(captures, header, tmp_path, shows={3: show("application/json", shown)})
+    text = report.ipynb.read_text()
+    assert '{"a": null, "b": [null, 1.5]}' in text
+    nbformat.validate(nbformat.reads(text, 4))
+
+
+def test_a_report_that_nests_too_deep_is_a_damaged_one(captures, header, tmp_path):
+    """It is passed over where reports are listed, and stops nothing."""
+    report = built(captures, header, tmp_path)
+    assert read_report(report.folder) is not None
+    report.ipynb.write_text("[" * 100_000)
+    assert read_report(report.folder) is None
+
+
 class TestThumbnail:
     """The first chart."""
 
@@ -444,9 +462,7 @@ class TestThumbnail:
         assert figure["notebook"] == "volatility/garch"
         assert (tmp_path / "reports" / figure["plotly"]).is_file()
 
-    @pytest.mark.parametrize(
-        "figure", [{"data": [{"y": [0.5] * 300_000}]}, {"data": [{"y": [float("nan")]}]}, [], "x"]
-    )
+    @pytest.mark.parametrize("figure", [{"data": [{"y": [0.5] * 300_000}]}, [], "x"])
     def test_no_figure(self, captures, header, show, tmp_path, figure):
         """A figure that is too large for a gallery, or is none, is no thumbnail."""
         report = built(captures, header, tmp_path, shows={3: show(PLOTLY, figure)})

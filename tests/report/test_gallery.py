@@ -177,6 +177,8 @@ def test_broken_lines_do_not_stop_it(ran, reports):
     with (reports / "volatility/garch/runs.js").open("a") as file:
         file.write('researchJobsRun({"id": "x')
         file.write("\n")
+        for other in ("[]", '{"id": "x"}', '{"id":1,"started":1,"duration":1,"partition":null}'):
+            file.write(f"researchJobsRun({other});\n")
     ran(1)
     assert [run["started"] for run in runs(reports)] == [START, START + 1]
 

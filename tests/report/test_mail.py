@@ -16,6 +16,7 @@ from research_jobs.report.build import build_report
 from research_jobs.report.layout import report_folder
 from research_jobs.report.limits import Limits
 from research_jobs.report.mail import WHOLE_LIMIT, make_mail
+from research_jobs.report.mail_html import id_styles
 from research_jobs.report.mail_order import Mailed, MailOrder
 from research_jobs.report.making import ReportOrder, make_report
 from research_jobs.report.published import holds
@@ -194,3 +195,14 @@ def test_values_that_cannot_be_read_are_one_line():
 
     assert holds("x.y > 1", Broken()) == "its values cannot be read: OSError: no route"
     assert holds(None, Broken()) is True
+
+
+def test_what_is_read_takes_time_as_its_length(mailed):
+    """A long heading and a long sheet without a rule are read once: the square would take hours."""
+    answer, _, _ = mailed(f"# %% [markdown]\n# # a{'#' * 400_000}b\n", {})
+    assert answer["title"] == "a" + "#" * 149
+    assert id_styles("a" * 400_000) == {}
+    assert id_styles("@media x { #y { color: red } } #z{color:blue}") == {
+        "u-y": "color:red;",
+        "u-z": "color:blue;",
+    }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from research_jobs.outcome import Outcome, StagedOutput, State
@@ -38,11 +39,15 @@ TRADES = pd.DataFrame(
 def published(tmp_path: Path) -> Callable[..., WholeTables]:
     """Publishes one value as ``trades``, and says what a report knows then."""
 
-    def make(value: Any, *, secrets: tuple[str, ...] = (), **changes: Any) -> WholeTables:
+    def make(
+        value: Any, *, secrets: tuple[str, ...] = (), row_group_size: int = 100_000, **changes: Any
+    ) -> WholeTables:
         store = str(tmp_path / "data")
         with open_staging(store, "run-1") as staging:
             path = staging.path / "trades.parquet"
-            staged = write_output("trades", value, path, options={}, metadata={})
+            staged = write_output(
+                "trades", value, path, options={"row_group_size": row_group_size}, metadata={}
+            )
             publish(store, "nb", [staged], staging=staging, partition=None, run_id="run-1")
         item = StagedOutput("trades", "", "", staged.rows, staged.bytes)
         said = {"notebook": "nb", "run_id": "run-1", "outputs": (item,)} | changes
@@ -91,11 +96,12 @@ def test_the_output_that_a_table_shows(published, value, labels, index):
         TRADES.iloc[:-1],
         TRADES.rename(index=lambda n: n + 1),
         TRADES.head(5),
+        TRADES.assign(name="1e999"),
     ],
 )
 def test_another_table_is_not_it(published, other):
     """A table of the same size with other values is not taken for the output."""
-    assert published(TRADES).find(other._repr_html_()) is None
+    assert published(TRADES.assign(name="5")).find(other._repr_html_()) is None
 
 
 def test_what_was_not_published(published):
@@ -106,6 +112,20 @@ def test_what_was_not_published(published):
     assert published(TRADES, outputs=(item,)).find(html) is None
     assert published(TRADES, notebook="gone").find(html) is None
     assert WholeTables(published(TRADES).outcome, None).find(html) is None
+
+
+def test_only_what_a_page_can_load_is_read(published, tmp_path, monkeypatch):
+    """Of a file that would not fit in memory, the rows between are never looked at."""
+    monkeypatch.setattr(whole, "ROWS", 1000)
+    tables = published(TRADES, row_group_size=1000)
+    (path,) = (tmp_path / "data").rglob("trades.parquet")
+    middle = pq.read_metadata(path).row_group(6).column(2)
+    data = bytearray(path.read_bytes())
+    place = middle.dictionary_page_offset or middle.data_page_offset
+    data[place : place + 100] = bytes(100)
+    path.resolve().write_bytes(data)
+    found = tables.find(TRADES._repr_html_())
+    assert (found.rows, found.of) == (1000, 12_000)
 
 
 def test_bounds_and_secrets(published, monkeypatch):
