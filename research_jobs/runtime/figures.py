@@ -8,6 +8,7 @@ reading the name does not import matplotlib.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,5 +22,8 @@ publish: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None
 
 
 def flush() -> None:
-    """Show the open figures, and close them."""
-    sys.modules[BACKEND_MODULE].show()
+    """Show the open figures, and close them; one that cannot be drawn fails no cell."""
+    try:
+        sys.modules[BACKEND_MODULE].show()
+    except Exception:  # noqa: BLE001 - as in the editor: reported on stderr
+        traceback.print_exc()

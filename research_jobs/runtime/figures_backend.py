@@ -22,6 +22,7 @@ def show(*_args: Any, **_options: Any) -> None:
     """Show all open figures, and close them (what ``plt.show()`` calls)."""
     for manager in Gcf.get_all_fig_managers():
         figure = manager.canvas.figure
+        Gcf.destroy(manager)
         if figures.publish is not None:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", bbox_inches="tight", dpi=figure.dpi)
@@ -30,4 +31,3 @@ def show(*_args: Any, **_options: Any) -> None:
             data, metadata = {"image/png": buffer.getvalue(), "text/plain": text}, {}
             add_alt(figure, data, metadata)
             figures.publish(data, metadata)
-        Gcf.destroy(manager)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -33,7 +34,7 @@ def open_recorder(
     Parameters
     ----------
     path : str or None
-        The file, replaced if it exists. With None nothing is kept.
+        The file, replaced if it exists. With None, or where it cannot be opened, nothing is kept.
     secrets : collection of str
         Values that must not appear in it.
     limits : Limits, optional
@@ -44,7 +45,11 @@ def open_recorder(
     """
     if path is None:
         return NullRecorder()
-    return FileRecorder(path, Masker(secrets), limits or Limits())
+    try:
+        return FileRecorder(path, Masker(secrets), limits or Limits())
+    except OSError as error:  # a full disk, for instance: the notebook runs all the same
+        sys.stderr.write(f"What cells show is not recorded: {path}: {error.strerror or error}\n")
+        return NullRecorder()
 
 
 _STREAM_LINE = b'{"type": "stream", '

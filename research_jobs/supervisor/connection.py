@@ -26,6 +26,8 @@ __all__ = ["GUARDIAN_SLACK", "CancelToken", "Connection", "NotStartedError"]
 
 # How long a guardian may take, beyond timeout and grace, before it counts as lost: seconds.
 GUARDIAN_SLACK = 30.0
+# How long it may take to say that it is there: seconds.
+START_LIMIT = 60.0
 
 
 class CancelToken:
@@ -68,7 +70,7 @@ class CancelToken:
 
 
 class NotStartedError(Exception):
-    """The guardian ended before it started the notebook's process."""
+    """The guardian ended, or did not answer, before it started the notebook's process."""
 
 
 class Connection:
@@ -121,6 +123,9 @@ class Connection:
         send_record(self.connection, self.request)
 
     def _receive(self) -> Outcome:
+        # One that begins after that ends at once: nobody is there for it to tell.
+        if not wait_readable(self.connection, START_LIMIT):
+            raise TimeoutError
         limit = None
         if self.request.timeout_s is not None:
             limit = self.request.timeout_s + 3 * self.request.grace_s + GUARDIAN_SLACK

@@ -20,7 +20,7 @@ from research_jobs.errors import RunError
 from research_jobs.outcome import labelled
 from research_jobs.process import host_pid
 from research_jobs.project import Project
-from research_jobs.protocol import Keep
+from research_jobs.protocol import Keep, ProtocolError
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import receive_message, send_message
 from research_jobs.runtime.keeping import DESCRIPTION
@@ -139,7 +139,7 @@ class KeptProcess:
                 answer = receive_message(connection)
             except TimeoutError:
                 raise self._error("it does not answer: it is busy") from None
-            except OSError:
+            except (OSError, ProtocolError):
                 answer = None
             if answer is None:
                 raise self._error("it has ended")
@@ -176,7 +176,7 @@ class Visit:
         while True:
             try:
                 said = receive_message(self.connection)
-            except OSError:
+            except (OSError, ProtocolError):
                 return None
             if said is None:
                 return None

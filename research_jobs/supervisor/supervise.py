@@ -268,8 +268,8 @@ class Supervisor:
             return replace(result, notes=(*notes, *result.notes)) if notes else result
         except NotStartedError:
             raise StartError(
-                f"interpreter {python} ended before it could start the notebook",
-                hint="Its error message is in the run's stderr.",
+                f"interpreter {python} did not start the notebook",
+                hint="Its error message, if it has one, is in the run's stderr.",
             ) from None
         finally:
             if request.keep is not None and was_kept(request.keep):
@@ -311,9 +311,9 @@ class Supervisor:
                 return None
             try:
                 return Connection(request, connection, "fork").wait(cancel)
-            except NotStartedError:
+            except NotStartedError as error:
                 # Nothing of the notebook has run: it can be requested again.
-                if attempt:
+                if attempt or isinstance(error.__cause__, TimeoutError):
                     self._drop(template)
         return None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,26 @@ import subprocess
 daemon = subprocess.Popen(["sleep", "300"], start_new_session=True)
 1 / 0
 """
+
+
+def test_one_that_is_killed_while_it_answers(tmp_path: Path) -> None:
+    """An answer that is cut short is that of a process that has ended."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    process = KeptProcess(tmp_path, "nb", None, "r", 0, "", 0, 0.0, "failed", "why")
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, listener:
+            connection.recv(4096)
+            connection.sendall(b"\0\0\0\x40{")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(RunError, match="it has ended"), process.entered("Kernel"):
+        pass
+    thread.join()
 
 
 @pytest.mark.parametrize("how", ["time", "owner", "memory", "child", "end"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from typing import Any, cast
 
 from research_jobs.orchestration.execution.attempts import Attempt, running
-from research_jobs.orchestration.execution.step_log import WORKER_STREAMS, StepLog
+from research_jobs.orchestration.execution.step_log import WORKER_STREAMS, LogStreams, StepLog
 
 
 def attempt() -> Attempt:
@@ -35,6 +36,17 @@ def test_there_is_one_token() -> None:
     """Whoever asks in the step gets the same."""
     one = attempt()
     assert one.token() is one.token()
+
+
+def test_a_full_disk_of_logs_fails_no_step() -> None:
+    """What the run worker writes into a log by itself, and what it holds back, may be lost."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    log = StepLog(["key"], LogStreams(full, full))
+    with running(Attempt("run", "step", 2, log, lambda: None)):
+        log.begin_attempt(2)
+        log.text(1).write("a line that does not end")
+    log.close()
+    os.close(full)
 
 
 def test_nothing_is_kept_of_an_attempt_that_ended() -> None:

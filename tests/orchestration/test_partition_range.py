@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def test_every_partition_has_one_materialization_of_its_own(lab: Any) -> None:
     assert len({tag["dagster/data_version"] for tag in tags.values()}) == 5
     assert len({tag["dagster/code_version"] for tag in tags.values()}) == 1
     assert stored(lab) == made(lab) == DAYS
+
+
+def test_a_thread_that_cannot_start(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses a thread the step fails, and none of its threads goes on."""
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "partitions-1":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    lab.write({"s": DAILY.format(extra="import time; time.sleep(2)")}, MANIFEST)
+    run = lab.materialize("s", span=SPAN)
+    assert not run.success
+    assert not [one for one in threading.enumerate() if one.name.startswith("partitions")]
+    assert stored(lab) == []
 
 
 def test_a_single_partition_takes_dagsters_own_way(lab: Any) -> None:

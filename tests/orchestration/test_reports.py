@@ -21,6 +21,13 @@ from research_jobs.project import Project
 from research_jobs.report.making import close_maker, make_report
 
 
+@pytest.mark.parametrize("said", [b"gitdir: /\xff/.git", b"gitdir: /a\0b", b"gitdir: ", b"\xff"])
+def test_a_repository_that_cannot_be_read(tmp_path: Path, said: bytes) -> None:
+    """A checkout whose Git is damaged, or elsewhere by now, has no commit, and fails no report."""
+    (tmp_path / ".git").write_bytes(said)
+    assert reports.git_commit(tmp_path) is None
+
+
 def test_run_folders_share_no_parent_that_goes(tmp_path: Path) -> None:
     """Steps that begin while others of their run end always get their folder."""
     project = Project(tmp_path, store=str(tmp_path / "data"))

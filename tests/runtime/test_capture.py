@@ -471,6 +471,12 @@ def test_values_that_cannot_be_json(path, value):
     assert output == Output("display_data", {"text/plain": "kept"}, {})
 
 
+def test_a_file_that_cannot_be_opened(tmp_path, capsys):
+    """Nothing is recorded then, which stderr says, and the notebook runs."""
+    assert isinstance(open_recorder(str(tmp_path / "none" / "capture.jsonl")), NullRecorder)
+    assert "is not recorded" in capsys.readouterr().err
+
+
 def test_a_character_that_is_split_between_writes(path):
     """Bytes of one character that come in two writes are that character in the report."""
     recorder = begun(path)

@@ -378,6 +378,10 @@ def test_without_ipython(fresh):
             get_ipython()
         except NameError:
             "none"
+        # %%
+        plt.plot([1]); plt.title(r"$\\no_such_symbol$"); "drawn at the end"
+        # %%
+        plt.plot([1]); None
         """,
         blocked=("IPython", "matplotlib_inline"),
     )
@@ -385,6 +389,8 @@ def test_without_ipython(fresh):
     assert [next(iter(item.data)) for item in outputs(recorded, 2)] == ["text/plain", "image/png"]
     assert outputs(recorded, 3)[0].data == {"text/plain": "'b'"}
     assert [type(item).__name__ for item in recorded.cells[3].shown] == ["Output", "Stream"]
+    assert "no_such_symbol" in text(recorded, 6, "stderr"), "and the notebook goes on"
+    assert ["image/png" in item.data for item in outputs(recorded, 7)] == [True]
 
 
 def test_libraries_imported_before(tmp_path):

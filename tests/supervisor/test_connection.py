@@ -83,6 +83,20 @@ def test_guardian_that_takes_no_cancel(
     wait_until(lambda: not any(map(processes.alive, pids)))
 
 
+def test_template_that_does_not_answer(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose template stands still takes another one, and does not wait for ever."""
+    monkeypatch.setattr(connection, "START_LIMIT", 1.0)
+    with Supervisor() as supervisor:
+        own = Lab(lab.root, supervisor)
+        assert own.run("adds_up").result.state is State.SUCCEEDED
+        (template,) = supervisor.template_pids
+        os.kill(template, signal.SIGSTOP)
+        ran = own.run("adds_up")
+        assert (ran.result.state, ran.result.isolation) == (State.SUCCEEDED, "fork")
+        assert template not in supervisor.template_pids
+        wait_until(lambda: not processes.alive(template))
+
+
 def test_nothing_waits_after_a_cancelled_run(lab: Lab) -> None:
     """The clock that would end a silent guardian stops with the run; the token forgets the run."""
     lab.write("tells", TELLS)

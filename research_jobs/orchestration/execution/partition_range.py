@@ -162,13 +162,12 @@ class PartitionRange:
 
     def _all(self) -> Iterator[_Done]:
         """The partitions as they are done with, a few of them running at any time."""
-        threads = [
-            threading.Thread(target=self._run_some, name=f"partitions-{number}")
-            for number in range(min(self._threads, self._count))
-        ]
-        for thread in threads:
-            thread.start()
+        threads: list[threading.Thread] = []
         try:
+            for number in range(min(self._threads, self._count)):
+                thread = threading.Thread(target=self._run_some, name=f"partitions-{number}")
+                thread.start()  # which the kernel may refuse
+                threads.append(thread)
             running = len(threads)
             while running:
                 done = self._done.get()

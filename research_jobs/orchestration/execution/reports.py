@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import shutil
 from collections.abc import Generator, Mapping
@@ -244,14 +245,13 @@ def _links(catalog: Catalog, report: Report) -> Metadata:
 @lru_cache(maxsize=8)
 def git_commit(root: Path) -> str | None:
     """The commit that a folder is at, read from its ``.git``; None where there is none."""
-    for folder in (root, *root.parents):
-        git = folder / ".git"
-        if git.is_file():  # a worktree or submodule: "gitdir: <path>"
-            git = (folder / git.read_text().partition(":")[2].strip()).resolve()
-        if git.is_dir():
-            with suppress(OSError, UnicodeDecodeError):
+    with suppress(OSError, ValueError):  # it is damaged, or not for us to read
+        for folder in (root, *root.parents):
+            git = folder / ".git"
+            if git.is_file():  # a worktree or submodule: "gitdir: <path>"
+                git = (folder / os.fsdecode(git.read_bytes().partition(b":")[2].strip())).resolve()
+            if git.is_dir():
                 return _commit_of(git)
-            return None
     return None
 
 

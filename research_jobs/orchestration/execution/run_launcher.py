@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ class WorkerRunLauncher(DefaultRunLauncher):
         self._instance.report_run_canceling(run)
         if worker.alive:
             # What Ctrl-C sends, to this process alone: it ends what it has started, in order.
-            os.kill(worker.pid, signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
         else:
             self._instance.report_run_canceled(run, "The process that worked on it was gone.")
         return True

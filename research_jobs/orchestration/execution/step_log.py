@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NamedTuple, TextIO
@@ -76,20 +76,23 @@ class StepLog:
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         line = f"--- attempt {number}, {now} ---\n".encode()
         self.flush()
-        for descriptor in self.streams:
-            os.write(descriptor, line)
+        with suppress(OSError):
+            for descriptor in self.streams:
+                os.write(descriptor, line)
 
     def flush(self) -> None:
-        """Write out what the run worker's side still holds."""
+        """Write out what the run worker's side still holds; a full disk fails no step."""
         with self._lock:
             for text in self._texts.values():
-                text.flush()
+                with suppress(OSError):
+                    text.flush()
 
     def close(self) -> None:
         """Flush, and drop the text streams (not the descriptors)."""
         with self._lock:
             for text in self._texts.values():
-                text.close()
+                with suppress(OSError):
+                    text.close()
             self._texts.clear()
 
 

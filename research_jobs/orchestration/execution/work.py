@@ -163,8 +163,8 @@ class Work:
             View(folder, project.store, trial.store, trial.pins, trial.hidden).write()
         elif spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
-        staging = open_staging(self._store, self.run_id) if spec.outputs else None
         keep = self.keep(key) if self.keep is not None else None
+        staging = open_staging(self._store, self.run_id) if spec.outputs else None
         try:
             request = build_request(
                 project,
