@@ -67,7 +67,7 @@ class Definition:
     @property
     def line(self) -> str:
         """str: its line of the log."""
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(asdict(self), separators=(",", ":"))
 
 
 @dataclass(frozen=True)

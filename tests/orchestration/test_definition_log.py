@@ -12,6 +12,7 @@ import pytest
 from dagster._core.scheduler.instigation import InstigatorStatus
 from scheduler import Scheduler
 
+from research_jobs.decisions.definitions import Definition, read_log
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.model.definition_log import (
     log_file,
@@ -49,6 +50,12 @@ def test_a_line_is_added_only_for_a_change(project) -> None:
     project.write(manifest=SCHEDULE.format(cron="0 2 * * *"))
     assert record(project)[3:] == [(("0 2 * * *",), True)]
     assert stat.S_IMODE(log_file(project.project).stat().st_mode) == 0o600
+
+
+def test_a_line_is_one_line() -> None:
+    """Whatever characters are in it, that end lines or cannot be stored."""
+    one = Definition("s", 1.0, ("* * * * *",), "UTC", broken="a\u2028b\x85 caf\udce9")
+    assert read_log(one.line.encode().decode().splitlines()) == [one]
 
 
 def test_a_broken_manifest_owes_what_the_sound_one_did(project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,14 @@ def test_a_runs_tag_names_the_first_files(project, instance, number, listed):
     for name in range(number):
         (project.root / "in" / f"{name}.csv").write_text("1")
     assert [r.tags[FILES_TAG] for r in watched.look().run_requests] == [listed]
+
+
+def test_a_file_whose_name_is_not_utf_8_arrives(project, instance):
+    """Its name is escaped, or the run could not be stored, nor any other of that look."""
+    watched = Watched(project, instance, watch="in/*.csv")
+    watched.look()
+    (project.root / "in" / os.fsdecode(b"caf\xe9.csv")).write_text("1")
+    assert [r.tags[FILES_TAG] for r in watched.look().run_requests] == ["in/caf\\udce9.csv"]
 
 
 # Dagster's own tags for two dimensions

@@ -135,12 +135,22 @@ def test_folders_and_absolute_patterns(tmp_path):
         ("in/**/{t}.csv", "in/x.csv", {"t": "x"}),
         ("in/[ab]?.csv", "in/a1.csv", {}),
         ("in/[ab]?.csv", "in/c1.csv", None),
+        ("in/[!ab]?.csv", "in/c1.csv", {}),
+        ("in/[!ab]?.csv", "in/a1.csv", None),
+        ("in/[^ab].csv", "in/^.csv", {}),
+        ("in/[]x].csv", "in/].csv", {}),
+        ("in/[].csv", "in/[].csv", {}),
+        ("in/[\\].csv", "in/\\.csv", {}),
+        ("in/[z-a].csv", "in/m.csv", None),
         ("in/*.csv", "in/a/b.csv", None),
         ("in/a+(b).csv", "in/a+(b).csv", {}),
     ],
 )
 def test_fields_of_a_pattern_are_read_from_the_path(pattern, path, fields):
-    """A field stands for a part of a name; one that comes twice has to be the same."""
+    """A field stands for a part of a name; one that comes twice has to be the same.
+
+    A set of characters is what glob takes it for, whatever is in it.
+    """
     match = compile_pattern(pattern).expression.match(path)
     assert (match.groupdict() if match else None) == fields
 

@@ -197,7 +197,8 @@ def _file_requests(
             if _exists(definition, key):
                 by_key.setdefault(key, []).append(path)
             else:
-                strays.append(f"{path} names the partition '{key}', which does not exist")
+                stray = f"{path} names the partition '{key}', which does not exist"
+                strays.append(_storable(stray))
         else:
             for key in newest_keys(definition):
                 by_key.setdefault(key, []).append(path)
@@ -230,7 +231,12 @@ def _run_key(
 
 def _listed(paths: Sequence[str]) -> str:
     text = ", ".join(paths[:3])
-    return f"{text} and {len(paths) - 3} more" if len(paths) > 3 else text
+    return _storable(f"{text} and {len(paths) - 3} more" if len(paths) > 3 else text)
+
+
+def _storable(text: str) -> str:
+    """A text that a database takes: names of files need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # --- keys that a notebook lists -------------------------------------------------------------------

@@ -7,6 +7,7 @@ exist at the first scan are not arrivals.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import json
@@ -89,11 +90,13 @@ def compile_pattern(text: str) -> Pattern:
             seen.add(name)
             return f"(?P<{name}>[^/]+)"
         return {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(
-            piece, piece if piece.startswith("[") else re.escape(piece)
+            # of a set, as glob takes it, without the end that fnmatch adds
+            piece,
+            fnmatch.translate(piece)[:-2] if piece.startswith("[") else re.escape(piece),
         )
 
     tokens = re.compile(
-        r"\{(?P<field>[A-Za-z_][A-Za-z0-9_]*)\}|\*\*/|\*\*|\*|\?|\[[^\]]+\]|.", re.DOTALL
+        r"\{(?P<field>[A-Za-z_][A-Za-z0-9_]*)\}|\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL
     )
     expression = re.compile(tokens.sub(translate, text) + r"\Z")
     return Pattern(text, as_glob, expression, fields)
