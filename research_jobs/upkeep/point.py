@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from research_jobs.errors import BackupError, StoreError
+from research_jobs.errors import BackupError, ResearchJobsError, StoreError
 from research_jobs.project import Project
 from research_jobs.store.backends.local import LocalStore
 from research_jobs.store.files import FolderLock
@@ -233,8 +233,9 @@ def place_store(folder: Path, project: Project) -> None:
     _move_all(folder / "store", store)
     for notebook in LocalStore(project.store).notebooks():
         base = Unit(store.resolve(), notebook)
-        found = read_partitioning(base)
-        align_links(base, found.root if found is not None else VERSIONS)
+        with suppress(ResearchJobsError):  # `check_store` tells of it
+            found = read_partitioning(base)
+            align_links(base, found.root if found is not None else VERSIONS)
 
 
 def place_instance(folder: Path, instance: Instance, point: Point) -> None:

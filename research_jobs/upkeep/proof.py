@@ -16,7 +16,12 @@ from research_jobs.store.codec.api import describe
 from research_jobs.store.content import content_version
 from research_jobs.store.layout import Unit
 from research_jobs.store.records import Version
-from research_jobs.store.versions import list_versions, roots_of, units_below
+from research_jobs.store.versions import (
+    list_versions,
+    read_partitioning,
+    roots_of,
+    units_below,
+)
 
 __all__ = ["BackupBook", "Checked", "age", "check_store", "stored_units"]
 
@@ -62,6 +67,11 @@ def check_store(store: str, *, load: bool = False) -> Checked:
     """
     checked = Checked()
     damaged: list[str] = []
+    for notebook in LocalStore(store).notebooks():
+        try:
+            read_partitioning(Unit(Path(store).resolve(), notebook))
+        except ResearchJobsError as error:  # noqa: PERF203 - each is looked at
+            damaged.append(f"{notebook}: {first_line(error)}")
     for unit in stored_units(store):
         try:
             versions = list_versions(unit)

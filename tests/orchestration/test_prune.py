@@ -19,6 +19,7 @@ from contextlib import closing
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -36,7 +37,7 @@ from research_jobs.orchestration.compat.vacuum import vacuum
 from research_jobs.orchestration.definitions.factory import catalog_defs
 from research_jobs.orchestration.execution import prune as pruner
 from research_jobs.orchestration.execution.prune import Pruned, prune
-from research_jobs.orchestration.execution.prune_history import THINNED_TAG, plan_history
+from research_jobs.orchestration.execution.prune_history import THINNED_TAG, _versions, plan_history
 from research_jobs.orchestration.model.catalog import Catalog, load_catalog
 from research_jobs.orchestration.model.names import PRUNE_JOB, PRUNE_SCHEDULE
 from research_jobs.orchestration.operations.account import read_account
@@ -269,6 +270,26 @@ def test_a_part_that_fails_stops_no_other(world: World, monkeypatch: pytest.Monk
         .execute_in_process(instance=world.instance, raise_on_error=False)
     )
     assert not result.success
+
+
+def test_a_damaged_notebook_keeps_its_runs_and_stops_no_other(tmp_path: Path) -> None:
+    """What its versions are of cannot be read, so all of its runs stay; the others' versions go."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "notebooks" / f"{name}.py").write_text("# %%\nx = 1\n")
+    outputs = {"notebooks": {"a": {"outputs": ["x"]}, "b": {"outputs": ["x"]}}}
+    (tmp_path / "notebooks" / "manifest.yaml").write_text(yaml.safe_dump(outputs))
+    catalog = load_catalog(find_project(tmp_path))
+    version = tmp_path / "data" / "a" / ".versions" / "000001-abcdef01"
+    version.mkdir(parents=True)
+    (version.parent / "current").symlink_to(version.name)
+    (version / "version.json").write_text("[]")
+    assert _versions(catalog, {"a": {"run"}, "b": {"other"}}) == {"run"}
+    (tmp_path / "data" / "a" / ".partitioning.json").write_text("[]")
+    site = SimpleNamespace(catalog=catalog, dry_run=False)
+    (found,) = pruner._versions(site)  # type: ignore[arg-type]
+    assert found.error is not None
+    assert found.error.startswith("a: ")
 
 
 def test_nothing_is_pruned_by_a_manifest_with_a_mistake(world: World) -> None:

@@ -10,7 +10,8 @@ import pytest
 from research_jobs.manifest.backup import BackupSpec
 from research_jobs.orchestration.operations.conditions import of_backup
 from research_jobs.project import Project
-from research_jobs.upkeep.proof import BackupBook
+from research_jobs.upkeep.point import place_store
+from research_jobs.upkeep.proof import BackupBook, check_store
 
 DAY = 86_400.0
 NOW = 1000 * DAY
@@ -55,6 +56,18 @@ def test_a_condition_says_what_is_wrong_with_them(
     spec = BackupSpec(to="/mnt/backup")
     assert [one.reason for one in of_backup(project, spec, NOW)] == said
     assert list(of_backup(project, None, NOW)) == []
+
+
+def test_one_damaged_record_stops_no_restore(project: Project) -> None:
+    """The other outputs are placed, and the check names the notebook."""
+    for name in ("a", "b"):
+        folder = project.root / "point" / "store" / name
+        (folder / ".versions").mkdir(parents=True)
+        (folder / ".partitioning.json").write_text("[]" if name == "a" else "")
+    (folder / ".partitioning.json").unlink()
+    place_store(project.root / "point", project)
+    assert (Path(project.store) / "b" / ".versions").is_dir()
+    assert [one[:3] for one in check_store(project.store).damaged] == ["a: "]
 
 
 def test_a_backup_that_works_does_not_hide_a_proof_that_fails(project: Project) -> None:

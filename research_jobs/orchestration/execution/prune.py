@@ -17,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from research_jobs.environments.making import prune_environments
-from research_jobs.errors import PruneError, innermost_line
+from research_jobs.errors import PruneError, ResearchJobsError, first_line, innermost_line
 from research_jobs.filesystem import folder_bytes, write_atomically
 from research_jobs.orchestration.compat.pruning import can_prune, forgotten_files
 from research_jobs.orchestration.compat.vacuum import vacuum
@@ -191,12 +191,16 @@ def _versions(site: _Site) -> Iterator[Pruned]:
     if not site.catalog.project.store_is_local:
         return
     sizes: list[int] = []
+    wrong: list[str] = []
     for entry in site.catalog:
         if entry.error is None and entry.spec.outputs and entry.spec.io_manager is None:
             keep = {name: one.keep for name, one in entry.spec.outputs.items()}
             store = site.catalog.project.store
-            sizes += prune_versions(store, entry.name, keep, dry_run=site.dry_run)
-    yield Pruned("versions", len(sizes), sum(sizes))
+            try:
+                sizes += prune_versions(store, entry.name, keep, dry_run=site.dry_run)
+            except (OSError, ResearchJobsError) as error:  # those of the others go
+                wrong.append(f"{entry.name}: {first_line(error)}")
+    yield Pruned("versions", len(sizes), sum(sizes), error="; ".join(wrong) or None)
 
 
 def _objects(site: _Site) -> Iterator[Pruned]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -88,9 +88,10 @@ def plan_history(
     pinned = {run.id for run in runs if run.id[:8] in prefixes}
     verdicts = decide(runs, events, rules, now, pinned=pinned)
     # Versions are asked for only of what has runs that would go: behind a URL each is a request.
-    going = {
-        name for run in runs if verdicts.get(run.id) == Verdict(Fate.REMOVED) for name in run.of
-    }
+    going: dict[str, set[str]] = {}
+    for run in (run for run in runs if verdicts.get(run.id) == Verdict(Fate.REMOVED)):
+        for name in run.of:
+            going.setdefault(name, set()).add(run.id)
     pinned |= _versions(catalog, going)
     verdicts = decide(runs, events, rules, now, pinned=pinned)
     before = {run.id for run in runs if run.thinned}
@@ -211,16 +212,19 @@ def _reported(catalog: Catalog) -> set[str]:
     return found
 
 
-def _versions(catalog: Catalog, assets: Collection[str]) -> set[str]:
-    """The runs of the versions that are kept of some assets."""
+def _versions(catalog: Catalog, going: Mapping[str, set[str]]) -> set[str]:
+    """Of the runs that would go, by asset, those of kept versions: all where one is unreadable."""
     found: set[str] = set()
     backend = backend_of(catalog.project.store)
     for entry in catalog:
         ours = entry.spec.io_manager is None and entry.spec.outputs
-        if ours and catalog.names.key(entry.name).to_user_string() in assets:
-            with suppress(ResearchJobsError):
+        theirs = going.get(catalog.names.key(entry.name).to_user_string())
+        if ours and theirs:
+            try:
                 for unit in backend.units(entry.name):
                     found.update(version.run_id for version in backend.versions(unit))
+            except ResearchJobsError:
+                found |= theirs
     return found
 
 

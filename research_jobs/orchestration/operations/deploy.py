@@ -245,11 +245,11 @@ class _Steps:
         repository, before, after = self._repository, plan.before, plan.after
         if repository is None or before is None or after is None or before == after:
             return None
-        repository.fast_forward(after)
         for name in repository.changed(
             before, after, [self._project.root / one for one in _PACKAGES]
         ):
             self._notes.append(f"{name} has changed, and packages with it: nothing was installed")
+        repository.fast_forward(after)
         return before
 
     def _renew_host(self) -> None:
