@@ -210,7 +210,7 @@ class _Loader(RecipientsReader):
         for key in broken:
             data.pop(key, None)
         try:
-            return model.model_validate(data), frozenset(broken)
+            return model.model_validate(data, context=self.context), frozenset(broken)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 self._explain("manifest", None, model, (section,), detail)
@@ -219,7 +219,7 @@ class _Loader(RecipientsReader):
                 data.pop(key, None)
         try:
             # the remaining keys are valid
-            return model.model_validate(data), frozenset(broken)
+            return model.model_validate(data, context=self.context), frozenset(broken)
         except ValidationError:
             return model(), frozenset(broken | set(data))
 

@@ -15,6 +15,7 @@ import pytest
 from research_jobs.orchestration.definitions.factory import catalog_defs, known_defs
 from research_jobs.orchestration.definitions.jobs import op_names
 from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.model.names import PRUNE_SCHEDULE
 
 MARKET = """# %% [markdown]
 # # Market data
@@ -206,6 +207,45 @@ def test_an_asset_that_dagster_refuses_takes_down_itself_alone(
     found = assets(lab)
     assert "cannot become an asset: no such thing" in found["a"].description
     assert found["b"].description is None
+
+
+MANY = """
+notebooks:
+  a: {outputs: [x], watch: "in/[z-a].csv"}
+  p/b: {outputs: [c]}
+  p_b: {outputs: [c]}
+  one: {partitions: {dynamic: {notebook: p/b, output: c}}}
+  two: {partitions: {dynamic: {notebook: p_b, output: c}}}
+schedules:
+  fine: {cron: "0 6 * * *", notebooks: [a]}
+  watch_a: {cron: "0 6 * * *", notebooks: [a]}
+  research_jobs_prune_nightly: {cron: "0 6 * * *", notebooks: [a]}
+  tagged: {cron: "0 6 * * *", notebooks: [a], tags: {dagster/schedule_name: mine}}
+retention: {cron: "61 * * * *"}
+"""
+
+
+def test_what_dagster_refuses_takes_down_no_other(lab: Any, caplog: Any) -> None:
+    """A name that a sensor has, a tag or an expression of Dagster's own, each with its line."""
+    lab.write(dict.fromkeys(("a", "p/b", "p_b", "one", "two"), "# %%\nx = c = ['k']\n"), MANY)
+    repository = lab.defs().get_repository_def()
+    assert sorted(one.name for one in repository.schedule_defs) == ["fine", PRUNE_SCHEDULE]
+    names = [one.name for one in repository.sensor_defs]
+    assert (len(set(names)), min(names)[:14]) == (3, "keys_of_p_b_c_")
+    said = [one.getMessage().partition(". ")[0] for one in caplog.records]
+    ours = "a sensor, or a schedule of ours, is called so"
+    assert [one for one in said if "yaml" in one] == [
+        (
+            "notebooks/manifest.yaml:13:19: retention, cron: "
+            "bad cron expression '61 * * * *', minute: '61' is not usable"
+        ),
+        f"notebooks/manifest.yaml:10:12: schedule watch_a: {ours}",
+        f"notebooks/manifest.yaml:11:32: schedule {PRUNE_SCHEDULE}: {ours}",
+        (
+            "notebooks/manifest.yaml:12:11: schedule tagged: "
+            "Attempted to set tag with reserved system prefix: dagster/schedule_name"
+        ),
+    ]
 
 
 def test_names_of_ops_are_valid_and_distinct() -> None:

@@ -49,7 +49,7 @@ from research_jobs.orchestration.model.config import (
 )
 from research_jobs.orchestration.model.definition_log import record_manifest, was_owed
 from research_jobs.orchestration.model.mappings import partition_mapping
-from research_jobs.orchestration.model.names import AssetNames
+from research_jobs.orchestration.model.names import PRUNE_SCHEDULE, AssetNames
 from research_jobs.orchestration.model.partitions import build_partitions
 from research_jobs.orchestration.model.stored import stored_keys
 from research_jobs.project import Project, find_project
@@ -137,8 +137,8 @@ def catalog_defs(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         notebooks, entries, partitions = _assets(catalog, given)
         scheduled = _scheduled(catalog.names, entries, partitions, catalog.project.store)
-        timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
+        timed = _schedules(catalog, entries, scheduled, sensed)
     problems = [*_general_problems(catalog), *timed.problems, *sensed.problems]
     for error in (*catalog.scan.problems, *(problem.error for problem in problems)):
         logger.warning("%s", error.headline)
@@ -183,8 +183,8 @@ def definition_problems(catalog: Catalog) -> list[tuple[str, ResearchJobsError]]
         warnings.simplefilter("ignore", dg.PreviewWarning)
         _, entries, partitions = _assets(catalog, managers)
         scheduled = _scheduled(catalog.names, entries, partitions, catalog.project.store)
-        timed = _schedules(catalog, entries, scheduled)
         sensed = _sensors(catalog, entries, scheduled)
+        timed = _schedules(catalog, entries, scheduled, sensed)
     broken = [
         (name, entry.error)
         for name, entry in entries.items()
@@ -206,6 +206,7 @@ def _schedules(
     catalog: Catalog,
     entries: Mapping[str, Entry],
     scheduled: Mapping[str, ScheduledNotebook],
+    sensed: BuiltSensors,
 ) -> BuiltSchedules:
     def op_config(name: str, parameters: Mapping[str, Any], where: str | None) -> dict[str, Any]:
         entries[name].spec.refuse_secrets(parameters)
@@ -221,6 +222,7 @@ def _schedules(
         locate=catalog.manifest.locate,
         manifest=catalog.project.manifest,
         owed_at=partial(was_owed, catalog.project),
+        taken={PRUNE_SCHEDULE, *(sensor.name for sensor in sensed.sensors)},
     )
 
 

@@ -8,7 +8,7 @@ tick, and two daemons in turn request nothing twice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -91,6 +91,7 @@ def build_schedules(
     locate: Callable[..., Any] | None = None,
     manifest: Path | None = None,
     owed_at: OwedAt = lambda _schedule, _moment: None,
+    taken: Collection[str] = (),
 ) -> BuiltSchedules:
     """Build the schedules of a manifest.
 
@@ -111,6 +112,8 @@ def build_schedules(
         The manifest, whose modification time tells when a schedule was edited.
     owed_at : callable, optional
         ``owed_at(schedule, moment)``: whether a schedule had a tick then, None if unknown.
+    taken : collection of str
+        Names that no schedule can have: those of sensors, and of our own schedule.
 
     Returns
     -------
@@ -124,14 +127,23 @@ def build_schedules(
     for name, spec in schedules.items():
         members = [notebooks[n] for n in spec.notebooks if n in notebooks]
         try:
+            _refuse_taken(name, taken)
             config = _ops_config(name, spec, members, op_config, locate)
-        except ResearchJobsError as error:
-            where = error.where
-            problem = ManifestError(f"schedule {name}: {error.what}", where=where, hint=error.hint)
-            problems.append(Problem("schedule", name, problem))
-            continue
-        made.append(_schedule(name, spec, members, config, manifest, owed_at, listed=listed))
+            made.append(_schedule(name, spec, members, config, manifest, owed_at, listed=listed))
+        except Exception as error:  # noqa: BLE001 - one must not take down the others
+            ours = isinstance(error, ResearchJobsError)
+            what, hint = (error.what, error.hint) if ours else (" ".join(str(error).split()), None)
+            where = error.where if ours else None
+            if where is None and locate is not None:
+                where = locate("schedules", name)
+            wrong = ManifestError(f"schedule {name}: {what}", where=where, hint=hint)
+            problems.append(Problem("schedule", name, wrong))
     return BuiltSchedules(tuple(made), tuple(problems))
+
+
+def _refuse_taken(name: str, taken: Collection[str]) -> None:
+    if name in taken:
+        raise ManifestError("a sensor, or a schedule of ours, is called so", hint="Rename it.")
 
 
 def _ops_config(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def build_sensors(
                 dynamic.setdefault(listed.definition_name, (listed, notebook.names))
         if automation_condition(spec, notebook.names) is not None:
             automated.append(notebook.key)
-    sensors += [_keys_sensor(project, *source) for source in dynamic.values()]
+    slugs = Counter(map(_slug, dynamic))
+    sensors += [
+        _keys_sensor(project, *source, alone=slugs[_slug(name)] == 1)
+        for name, source in dynamic.items()
+    ]
     automation = automation_sensor(automated)
     if automation is not None:
         sensors.append(automation)
@@ -242,8 +247,13 @@ def _storable(text: str) -> str:
 # --- keys that a notebook lists -------------------------------------------------------------------
 
 
-def _keys_sensor(project: Project, source: DynamicSpec, names: AssetNames) -> dg.SensorDefinition:
+def _keys_sensor(
+    project: Project, source: DynamicSpec, names: AssetNames, *, alone: bool
+) -> dg.SensorDefinition:
     asset = names.key(source.notebook)
+    name = source.definition_name
+    # Those of a/b and of a_b would be one.
+    tail = "" if alone else f"_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         event = context.instance.get_latest_materialization_event(asset)
@@ -264,7 +274,7 @@ def _keys_sensor(project: Project, source: DynamicSpec, names: AssetNames) -> dg
         return dg.SensorResult(dynamic_partitions_requests=requests, cursor=stamp)
 
     return dg.SensorDefinition(
-        name=f"keys_of_{_slug(source.definition_name)}",
+        name=f"keys_of_{_slug(name)}{tail}",
         evaluation_fn=evaluate,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
