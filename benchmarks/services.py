@@ -7,12 +7,12 @@ of the processes that live and of their reaped children are added up.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -330,10 +330,8 @@ def answers(port: int) -> bool:
 @contextmanager
 def postgres() -> Generator[Any]:
     """A PostgreSQL server of this process alone, as the tests have it."""
-    place = Path(__file__).resolve().parents[1] / "tests" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("conftest", place)
-    assert spec is not None
-    assert spec.loader is not None
-    conftest = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(conftest)
-    yield from conftest.start_postgres()
+    tests = Path(__file__).resolve().parents[1] / "tests"
+    sys.path[:0] = [str(tests), str(tests / "support")]
+    from conftest import start_postgres
+
+    yield from start_postgres()
