@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from research_jobs.errors import StoreError
+from research_jobs.errors import StoreError, first_line
 from research_jobs.store.codec.base import PANDAS_KINDS
 from research_jobs.store.codec.parquet import decoding
 from research_jobs.store.codec.reading import read_file
@@ -64,17 +65,31 @@ def _read_parts(
                 for (keys, path), rest in zip(parts, wanted, strict=True)
             }
         form = _form(as_, kinds)
-        own = _file_columns(sources, parts, columns)
-        if columns is not None and not own and sources[0].labels:
-            # A table without columns has no rows to which keys could be added.
-            spare = next(iter(sources[0].labels))
-            found = _read_parts(parts, wanted, [spare, *columns], form)
-            return found[list(columns)] if form == "pandas" else found.select(list(columns))
+        own = [_file_columns(source, sources, parts, columns) for source in sources]
         if form == "pandas" and len(kinds) == 1 and _same_recipe(sources):
-            return _as_pandas_at_once(pool, sources, parts, wanted, own, columns)
-        read = _reader(own, form)
-        values = list(pool.map(read, [path for _, path in parts], wanted))
-    return _JOINS[form](values, [keys for keys, _ in parts], columns)
+            found = _as_pandas_at_once(pool, sources, parts, wanted, own[0], columns)
+        else:
+            paths = [path for _, path in parts]
+            values = list(pool.map(_reader(form), paths, wanted, own))
+            with _joining():
+                found = _JOINS[form](values, [keys for keys, _ in parts], columns)
+    if columns is None or {label for labels in own for label in labels or ()} <= set(columns):
+        return found
+    return found[list(columns)] if form == "pandas" else found.select(list(columns))
+
+
+@contextmanager
+def _joining() -> Generator[None]:
+    """Whatever a library raises for types that it cannot join becomes an error of ours."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"a column differs in type between these partitions: {first_line(error)}",
+            hint='Read them one by one, or as_="pandas".',
+        ) from error
 
 
 def _form(as_: str, kinds: set[str]) -> str:
@@ -86,8 +101,8 @@ def _form(as_: str, kinds: set[str]) -> str:
     return "arrow" if families == {"pyarrow"} else "pandas"
 
 
-def _reader(columns: Sequence[Any] | None, form: str) -> Callable[[Path, Any], Any]:
-    def read(path: Path, filters: Any) -> Any:
+def _reader(form: str) -> Callable[[Path, Any, Sequence[Any] | None], Any]:
+    def read(path: Path, filters: Any, columns: Sequence[Any] | None) -> Any:
         nothing = filters is _NOTHING
         value = read_file(path, columns=columns, filters=None if nothing else filters, as_=form)
         if not nothing:
@@ -143,13 +158,19 @@ def _text(value: Any) -> str:
 
 
 def _file_columns(
-    sources: Sequence[Source], parts: Sequence[Part], columns: Sequence[Any] | None
+    source: Source, sources: Sequence[Source], parts: Sequence[Part], columns: Sequence[Any] | None
 ) -> list[Any] | None:
-    """The columns to read from the files: the requested ones without the partition's."""
+    """The columns to read from a file: the requested ones that it has.
+
+    One that is in other files only is missing in its rows. If it has none of them, any other
+    column is read: a table without columns has no rows to which keys could be added.
+    """
     if columns is None:
         return None
-    own = sources[0].labels if sources else {}
-    return [label for label in columns if label in own or label not in parts[0][0]]
+    for label in columns:
+        if label not in parts[0][0] and not any(label in each.labels for each in sources):
+            source.field(label)  # raises
+    return [label for label in columns if label in source.labels] or list(source.labels)[:1]
 
 
 def _added(keys: Mapping[str, str], has: Callable[[str], bool], columns: Any) -> dict[str, str]:
@@ -277,10 +298,11 @@ def _lazy(parts: Sequence[Part], filters: Sequence[Any], columns: Sequence[Any] 
         names = frame.collect_schema().names()
         added = _added(keys, names.__contains__, None)
         frames.append(frame.with_columns(**{name: pl.lit(key) for name, key in added.items()}))
-    joined = pl.concat(frames, how="diagonal_relaxed")
+    with _joining():
+        joined = pl.concat(frames, how="diagonal_relaxed")
+        known = joined.collect_schema().names()
     if columns is None:
         return joined
-    known = joined.collect_schema().names()
     missing = [label for label in columns if label not in known]
     if missing:
         raise StoreError(f"there is no column {missing[0]!r} in these partitions")

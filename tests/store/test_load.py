@@ -163,6 +163,30 @@ def test_partitions_whose_columns_differ(put: Any) -> None:
     assert list(found["k"]) == ["1", "2"]
     assert load("s", as_="polars").height == 2
     assert load("s", as_="arrow").num_rows == 2
+    for form in ("pandas", "polars", "arrow", "lazy"):
+        found = load("s", columns=["b", "k"], as_=form)
+        table = pl.DataFrame(found.collect() if form == "lazy" else found)
+        assert table.select("b", "k").rows()[:2] == [(None, "1"), ("x", "2")], form
+    with pytest.raises(StoreError, match="no column 'c'"):
+        load("s", columns=["b", "c"])
+
+
+@pytest.mark.parametrize("form", ["polars", "arrow", "lazy"])
+def test_partitions_whose_types_differ(put: Any, form: str) -> None:
+    """What cannot be joined is said, with a way out, and no file is called damaged."""
+    for key, zone in (("1", "UTC"), ("2", None)):
+        times = pd.DatetimeIndex(["2020-01-01"], tz=zone)
+        put("s", {"s": pd.DataFrame({"a": times})}, PartitionKey(key, {"k": key}))
+    with pytest.raises(StoreError, match=r"a column differs in type.*Read them one by one"):
+        load("s", as_=form)
+    assert len(load("s")) == 2
+
+
+def test_a_day_without_a_column_is_read_with_the_others(put: Any) -> None:
+    """An empty frame without columns, as of a holiday, does not stop those that have them."""
+    put("s", {"s": pd.DataFrame()}, PartitionKey("1", {"k": "1"}))
+    put("s", {"s": pd.DataFrame({"a": [1]})}, PartitionKey("2", {"k": "2"}))
+    assert load("s", columns=["a", "k"])[["a", "k"]].to_numpy().tolist() == [[1, "2"]]
 
 
 def test_a_column_named_as_the_key_stays(put: Any) -> None:
