@@ -154,7 +154,6 @@ class Repository:
         """
         rules = [word for name, count in keep.items() for word in (f"--keep-{name}", str(count))]
         which = ("--host", host, "--path", str(folder.resolve()), "--tag", TAG)
-        self._run("cannot be unlocked", "unlock")  # of what a killed process left behind
         said = self._run("cannot be pruned", "forget", *which, *rules, "--prune", "--json")
         first = next(iter(_values(said)), [])
         return sum(len(group.get("remove") or ()) for group in first)
@@ -214,6 +213,13 @@ class Repository:
     # -- the program ------------------------------------------------------------------------
 
     def _try(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = self._once(*words, cwd=cwd)
+        if done.returncode != 0 and "already locked" in done.stderr:
+            self._once("unlock")  # only of what a killed process left behind
+            done = self._once(*words, cwd=cwd)
+        return done
+
+    def _once(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self._command, *words],
             cwd=cwd,
