@@ -500,6 +500,24 @@ def test_backups_that_are_old_or_fail(
     assert ok or answer.fix.startswith("research-jobs backup")
 
 
+@pytest.mark.parametrize(
+    ("days", "error", "ok"),
+    [(0.1, None, True), (0.1, "a: it is damaged", False), (3, None, False), (None, None, None)],
+)
+def test_a_nightly_job_that_fails_or_does_not_run(
+    project: Project, ask: Ask, days: float | None, error: str | None, ok: bool | None
+) -> None:
+    """Of whatever part, or for longer than a day after it was due."""
+    if days is not None:
+        parts = [{"kind": "versions", "error": error}, {"kind": "reports", "error": None}]
+        text = json.dumps({"at": time.time() - days * 86400, "parts": parts})
+        (project.make_state_folder() / "prune.json").write_text(text)
+    answer = ask("prune")
+    assert answer.ok is ok
+    assert answer.fix == ("" if ok else "research-jobs prune")
+    assert not error or error in answer.detail
+
+
 def test_a_backup_that_was_never_made(project: Project, ask: Ask) -> None:
     """It is wrong where the manifest wants one, and unknown where it does not."""
     assert ask("backup").ok is None

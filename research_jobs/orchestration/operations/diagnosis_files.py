@@ -1,8 +1,9 @@
-"""Checks of files: store, secrets, disks, units, alert channels, backups."""
+"""Checks of files: store, secrets, disks, units, alert channels, backups, what was pruned."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from research_jobs.manifest.alerts import ChannelSpec, variables_in
 from research_jobs.manifest.backup import OLDEST
 from research_jobs.manifest.values import parse_duration
 from research_jobs.notify.kept import read_kept
+from research_jobs.orchestration.compat.instance import cron_ticks
 from research_jobs.orchestration.operations.conditions import of_disks
 from research_jobs.orchestration.operations.diagnosis import (
     Answer,
@@ -27,13 +29,14 @@ from research_jobs.orchestration.operations.diagnosis import (
 )
 from research_jobs.store.backends import backend_of
 from research_jobs.store.staging import open_staging
-from research_jobs.upkeep.proof import BackupBook
+from research_jobs.upkeep.proof import BackupBook, age
 
 __all__ = [
     "check_alerts",
     "check_backup",
     "check_disk",
     "check_permissions",
+    "check_prune",
     "check_store",
     "check_units",
 ]
@@ -43,6 +46,7 @@ DAY_S = 86_400.0
 MADE_S = 2 * DAY_S
 _ENVIRONMENT_FILE = re.compile(r"^EnvironmentFile=-?(.+)$", re.MULTILINE)
 _TEST = "research-jobs alerts --test"
+_PRUNE = "research-jobs prune"
 
 
 def check_store(site: Site) -> Answer:
@@ -213,3 +217,20 @@ def check_backup(site: Site) -> Answer:
     if book.proven is None or site.now - book.proven > oldest:
         return ill(said, prove)
     return well(said)
+
+
+def check_prune(site: Site) -> Answer:
+    """Whether the nightly job has removed what nobody reads any more, all of it, and lately."""
+    try:
+        said = json.loads((site.project.state / "prune.json").read_bytes())
+        at = float(said["at"])
+        wrong = [f"{one['kind']}: {one['error']}" for one in said["parts"] if one["error"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return unknown("nothing was pruned yet", _PRUNE)
+    if wrong:
+        return ill(f"what could not be pruned: {'; '.join(wrong)}", _PRUNE)
+    spec, zone = site.catalog.manifest.retention, site.catalog.manifest.defaults.timezone
+    last = f"pruned {age(site.now - at)} ago"
+    if spec.enabled and site.now - next(cron_ticks([spec.cron], zone, at)).timestamp() > DAY_S:
+        return ill(f"{last}, although the job is due by {spec.cron}", _PRUNE)
+    return well(last)

@@ -41,6 +41,7 @@ CHECKS: Mapping[str, Callable[[Site], Answer]] = {
     "listeners": diagnosis_services.check_listeners,
     "alerts": diagnosis_files.check_alerts,
     "backup": diagnosis_files.check_backup,
+    "prune": diagnosis_files.check_prune,
 }
 """Name to check, in the order of the report."""
 
