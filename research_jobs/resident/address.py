@@ -9,16 +9,17 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import socket
 import struct
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from research_jobs.project import Project
+from research_jobs.runtime.channel import address_in
 
 __all__ = ["host_key", "host_lock", "identity", "peer_user", "socket_address", "socket_folder"]
 
@@ -46,22 +47,9 @@ def socket_folder(project: Project) -> Path:
     return project.state / "host"
 
 
-@contextlib.contextmanager
-def socket_address(folder: Path, key: str) -> Generator[str]:
-    """The address of a socket in a folder, however long the folder's path.
-
-    A Unix socket's address may have 107 bytes. An open folder has a short name below ``/proc``.
-
-    Raises
-    ------
-    OSError
-        When the folder does not exist or cannot be entered.
-    """
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{key}.sock"
-    finally:
-        os.close(descriptor)
+def socket_address(folder: Path, key: str) -> AbstractContextManager[str]:
+    """The address of a host's socket; see `address_in`."""
+    return address_in(folder, f"{key}.sock")
 
 
 def host_lock(folder: Path, key: str) -> Path:

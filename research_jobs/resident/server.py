@@ -237,7 +237,7 @@ class Host:
         gc.collect()
         # A collection does not write to frozen objects, so their memory stays shared.
         gc.freeze()
-        self.descriptors = _descriptors() - {*self.waiting}
+        self.descriptors = processes.open_descriptors() - {*self.waiting}
         self._reap()
         self._take_up()
         poller = select.poll()
@@ -248,9 +248,7 @@ class Host:
         while True:
             ready = {descriptor for descriptor, _events in poller.poll(self._patience_ms())}
             if wake in ready:
-                with contextlib.suppress(BlockingIOError):
-                    while os.read(wake, 4096):
-                        pass
+                processes.empty(wake)
                 self._reap()
             if 0 in ready:
                 poller.unregister(0)
@@ -264,16 +262,11 @@ class Host:
                 self._take_requests()
 
     def _take_signals(self) -> int:
-        reader, writer = os.pipe()
-        for descriptor in (reader, writer):
-            os.set_blocking(descriptor, False)
-        self.wake = (reader, writer)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.wake = processes.wake_for_signals()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_stop)
-        return reader
+        return self.wake[0]
 
     def _note_stop(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -435,7 +428,7 @@ class Host:
         threads = processes.thread_names()
         if threads:
             return f"it has a thread more ({threads[-1]})"
-        more = _descriptors() - self.descriptors - set(passed)
+        more = processes.open_descriptors() - self.descriptors - set(passed)
         if more:
             return f"it has an open file or connection more ({_target(min(more))})"
         return "it has imported gRPC" if "grpc" in sys.modules else None
@@ -520,15 +513,6 @@ def _told(code: int) -> str:
         with contextlib.suppress(ValueError):
             return f"was ended by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"
-
-
-def _descriptors() -> set[int]:
-    found: set[int] = set()
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names, not paths
-        with contextlib.suppress(OSError):
-            os.fstat(int(name))  # the listing's own is closed by now
-            found.add(int(name))
-    return found
 
 
 def _target(descriptor: int) -> str:

@@ -10,10 +10,12 @@ Standard library only, Python 3.10 and later.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from research_jobs.outcome import Outcome
@@ -29,6 +31,7 @@ from research_jobs.protocol import (
 
 __all__ = [
     "FrameReader",
+    "address_in",
     "as_text_mapping",
     "message",
     "receive_descriptors",
@@ -212,6 +215,27 @@ def _receive_exactly(sock: socket.socket, size: int) -> bytes | None:
             return None
         buffer += data
     return bytes(buffer)
+
+
+@contextlib.contextmanager
+def address_in(folder: str | os.PathLike[str], name: str) -> Generator[str]:
+    """The address of a socket in a folder, however long the folder's path.
+
+    A Unix socket's address may have 107 bytes. An open folder has a short name below ``/proc``.
+
+    Raises
+    ------
+    OSError
+        When the folder does not exist or cannot be entered.
+    """
+    if sys.platform != "linux":
+        yield os.path.join(folder, name)  # noqa: PTH118 - pathlib is not needed for this
+        return
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
 
 
 def as_text_mapping(value: Any) -> dict[str, str]:

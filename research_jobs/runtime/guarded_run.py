@@ -29,7 +29,7 @@ from research_jobs.runtime.memory import MemoryWatch
 from research_jobs.runtime.notebook_process import NotebookProcess
 from research_jobs.runtime.pump import BoundedLog, Pump
 
-__all__ = ["GivenRun", "GuardedRun", "Surroundings", "empty", "end_tree", "freeze"]
+__all__ = ["GivenRun", "GuardedRun", "Surroundings", "end_tree", "freeze"]
 
 # How long processes that the notebook left running may take to exit by themselves: seconds.
 _QUIET = 1.0
@@ -364,7 +364,7 @@ class GuardedRun:
 
     def reap(self, wake: int) -> None:
         """Reap what has ended, when `wake` is readable."""
-        empty(wake)
+        processes.empty(wake)
         self._reap()
 
     def _reap(self) -> None:
@@ -417,7 +417,7 @@ class GuardedRun:
             if remaining <= 0 or not processes.descendants(os.getpid()):
                 return
             if select.select([wake], [], [], remaining)[0]:
-                empty(wake)
+                processes.empty(wake)
 
     def _drain(self, pumps: tuple[Pump, Pump]) -> None:
         """Write the last output to the logs, but do not wait for a process that holds a pipe."""
@@ -518,10 +518,3 @@ def _is_cell(message: Mapping[str, Any]) -> bool:
     return isinstance(message.get("number"), int) and all(
         text is None or isinstance(text, str) for text in texts
     )
-
-
-def empty(descriptor: int) -> None:
-    """Empty a non-blocking pipe, and close it."""
-    with contextlib.suppress(BlockingIOError):
-        while os.read(descriptor, 4096):
-            pass

@@ -36,7 +36,7 @@ from research_jobs.runtime.channel import (
     receive_message,
     send_message,
 )
-from research_jobs.runtime.guarded_run import GivenRun, GuardedRun, Surroundings, empty
+from research_jobs.runtime.guarded_run import GivenRun, GuardedRun, Surroundings
 from research_jobs.runtime.keeping import stay
 from research_jobs.runtime.notebook_process import NotebookProcess, name_after, name_spare
 
@@ -128,7 +128,7 @@ def _forget_run(wake: int, errors: int) -> None:
     """Reset this process to its state after the fork, for the next notebook process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(errors, 2)
-    empty(wake)
+    processes.empty(wake)
     name_spare()
     # Only objects created after the template's freeze: nothing of the run's request stays.
     gc.collect()
@@ -136,14 +136,10 @@ def _forget_run(wake: int, errors: int) -> None:
 
 def _wake_up_for_children() -> int:
     """A descriptor that is readable when a child has ended; Ctrl-C is not for this process."""
-    reader, writer = os.pipe()
-    for descriptor in (reader, writer):
-        os.set_blocking(descriptor, False)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    reader, _ = processes.wake_for_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return reader
 

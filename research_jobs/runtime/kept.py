@@ -15,13 +15,13 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from research_jobs.outcome import Outcome, State
 from research_jobs.protocol import Keep, ProtocolError, RunRequest
 from research_jobs.runtime.channel import (
+    address_in,
     as_text_mapping,
     message,
     receive_descriptors,
@@ -31,21 +31,10 @@ from research_jobs.runtime.channel import (
 from research_jobs.runtime.ownership import owns_run
 from research_jobs.runtime.remaining import Position, Remaining
 
-__all__ = ["address_in", "offer", "wait_for_visits"]
+__all__ = ["SOCKET", "offer", "wait_for_visits"]
 
-
-@contextlib.contextmanager
-def address_in(folder: str | os.PathLike[str]) -> Generator[str]:
-    """The address of the socket in a folder, however long the folder's path."""
-    if sys.platform != "linux":
-        yield str(Path(folder) / "socket")
-        return
-    # A Unix socket's address may have 107 bytes.
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/socket"
-    finally:
-        os.close(descriptor)
+SOCKET = "socket"
+"""The name of the socket in its folder."""
 
 
 def offer(keep: Keep, position: Position, result: Outcome) -> tuple[socket.socket, bytes] | None:
@@ -62,7 +51,7 @@ def offer(keep: Keep, position: Position, result: Outcome) -> tuple[socket.socke
         return None
     listener = socket.socket(socket.AF_UNIX)
     try:
-        with address_in(keep.folder) as address:
+        with address_in(keep.folder, SOCKET) as address:
             listener.bind(address)
         listener.listen()
     except OSError:

@@ -142,7 +142,7 @@ class Preload:
         standard = os.dup(1), os.dup(2)
         os.dup2(self.output, 1)
         os.dup2(self.errors, 2)
-        self.descriptors = _descriptors()
+        self.descriptors = processes.open_descriptors()
         with watch_lookups() as self.lookups, _display_variables():
             for name in STATEFUL_MODULES:
                 importlib.import_module(name)
@@ -254,7 +254,7 @@ class Preload:
         self._examine_output(name)
         stop_native_pools()
         self._examine_threads(name)
-        if _descriptors() - self.descriptors:
+        if processes.open_descriptors() - self.descriptors:
             self._give_up(name, "its import leaves a file or connection open")
         if processes.children_of(os.getpid()) or []:
             self._give_up(name, "its import starts a process")
@@ -354,19 +354,6 @@ def _ordered(names: Iterable[str]) -> list[str]:
         wanted[name.partition(".")[0]] = None
         wanted[name] = None
     return list(wanted)
-
-
-def _descriptors() -> set[int]:
-    # The listing's own descriptor is closed when it is checked.
-    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def _one_line(error: BaseException) -> str:

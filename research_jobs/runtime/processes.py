@@ -31,9 +31,11 @@ __all__ = [
     "current_umask",
     "descendants",
     "die_with_parent",
+    "empty",
     "groups_of",
     "name_process",
     "oom_kills",
+    "open_descriptors",
     "open_process",
     "prefer_for_oom",
     "resident_memory",
@@ -45,6 +47,7 @@ __all__ = [
     "thread_names",
     "tree_memory",
     "wait_or_kill",
+    "wake_for_signals",
 ]
 
 LINUX = sys.platform == "linux"
@@ -242,6 +245,33 @@ def _time_of_start(pid: int) -> str | None:
         return None if ended else f"{process.create_time():.0f}"
     except psutil.Error:
         return None
+
+
+def wake_for_signals() -> tuple[int, int]:
+    """A pipe (reader, writer) that is readable when a child has ended or a signal has come."""
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader, writer
+
+
+def empty(descriptor: int) -> None:
+    """Empty a pipe that does not block."""
+    with contextlib.suppress(BlockingIOError):
+        while os.read(descriptor, 4096):
+            pass
+
+
+def open_descriptors() -> set[int]:
+    """The descriptors that this process has open (Linux)."""
+    found: set[int] = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            os.fstat(int(name))  # the listing's own is closed by now
+            found.add(int(name))
+    return found
 
 
 def session_members(session: int) -> list[int]:

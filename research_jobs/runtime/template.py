@@ -116,15 +116,10 @@ class _Template:
         fcntl.fcntl(self.control, fcntl.F_SETFL, flags)
 
     def _signals(self) -> int:
-        reader, writer = os.pipe()
-        for descriptor in (reader, writer):
-            os.set_blocking(descriptor, False)
-        self.wake_descriptors = (reader, writer)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        return reader
+        self.wake_descriptors = processes.wake_for_signals()
+        return self.wake_descriptors[0]
 
     def _serve(self, wake: int) -> None:
         poller = select.poll()
@@ -207,9 +202,7 @@ class _Template:
 
     def _reap(self, wake: int) -> None:
         """Reap guardians that have exited, and end what a killed one left behind."""
-        with contextlib.suppress(BlockingIOError):
-            while os.read(wake, 4096):
-                pass
+        processes.empty(wake)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -22,9 +22,9 @@ from research_jobs.process import host_pid
 from research_jobs.project import Project
 from research_jobs.protocol import Keep, ProtocolError
 from research_jobs.runtime import processes
-from research_jobs.runtime.channel import receive_message, send_message
+from research_jobs.runtime.channel import address_in, receive_message, send_message
 from research_jobs.runtime.keeping import DESCRIPTION
-from research_jobs.runtime.kept import address_in
+from research_jobs.runtime.kept import SOCKET
 from research_jobs.supervisor.interpreter import wait_readable
 
 __all__ = ["KEPT", "KeptProcess", "Visit", "keep_process", "kept_processes", "was_kept"]
@@ -131,7 +131,7 @@ class KeptProcess:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
             try:
                 connection.settimeout(_PATIENCE)
-                with address_in(self.folder) as address:
+                with address_in(self.folder, SOCKET) as address:
                     connection.connect(address)
                 names = ("TERM", "COLORTERM", "COLUMNS", "LINES", "NO_COLOR")
                 environment = {name: os.environ[name] for name in names if name in os.environ}
