@@ -496,7 +496,11 @@ class Host:
         for descriptor in (kept.listener, kept.lock, *waiting):
             os.set_inheritable(descriptor, True)
         default_signals()
-        os.execve(sys.executable, [*self.again, kept.to_json()], self.environment)  # noqa: S606 - our own program
+        try:
+            os.execve(sys.executable, [*self.again, kept.to_json()], self.environment)  # noqa: S606 - our own program
+        except OSError as error:
+            # It no longer hears of its children. Runs are launched without a host, or by the next.
+            sys.exit(f"host: {sys.executable} cannot be executed anew: {error.strerror}")
 
 
 @contextlib.contextmanager

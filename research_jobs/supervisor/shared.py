@@ -25,7 +25,6 @@ from research_jobs.process import hands_down
 from research_jobs.project import Project
 from research_jobs.supervisor.interpreter import fork_is_possible
 from research_jobs.supervisor.supervise import Supervisor
-from research_jobs.supervisor.template import TemplateUnfitError
 
 __all__ = ["close_supervisors", "remember_preload", "shared_supervisor", "warm_up"]
 
@@ -58,7 +57,7 @@ def warm_up(project: Project) -> None:
 
     def start() -> None:
         # Whatever is wrong with it, the run that needs it will say so.
-        with contextlib.suppress(ResearchJobsError, TemplateUnfitError, OSError):
+        with contextlib.suppress(ResearchJobsError, OSError):
             supervisor.warm(project.root, sys_path=sys_path)
 
     threading.Thread(target=start, name="warm up", daemon=True).start()

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research_jobs.errors import ResearchJobsError
 from research_jobs.runtime import processes
 from research_jobs.runtime.channel import as_text_mapping, send_message
 from research_jobs.runtime.fresh import in_project
@@ -25,7 +26,7 @@ __all__ = ["Template", "TemplateGoneError", "TemplateUnfitError", "borrowed_temp
 END_S = 2.0
 
 
-class TemplateUnfitError(Exception):
+class TemplateUnfitError(ResearchJobsError):
     """The interpreter cannot be a template: something in it does not survive a fork."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +49,7 @@ def conclude(run_id, instance, what):
 def changed():
     file = project.root / "changed"
     if file.exists():
+        sys.executable = file.read_text() or sys.executable
         file.unlink()
         return "a file"
 
@@ -280,6 +283,12 @@ def test_what_is_no_request(small: Small) -> None:
         assert receive_message(connection) is None or True
     with small.connect():
         pass  # says nothing
+    with small.connect() as connection:
+        # Of another version, with a terminal: what came with it does not stay open in the host.
+        text = b'{"version": 7, "record": "Command"}'
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (0, 1, 2)))]
+        connection.sendmsg([struct.pack(">I", len(text)) + text], rights)
+        assert receive_message(connection)
     with small.connect() as connection, pytest.raises(NoHostError, match="knows no request"):
         ask(connection, "Dance")
     with small.connect() as connection:
@@ -299,6 +308,18 @@ def test_it_loads_itself_anew_under_way(small: Small) -> None:
     wait_until((small.root / "first").exists)
     assert not (small.root / "changed").exists()
     assert small.execute("print(os.getppid())") == str(small.process.pid)
+
+
+def test_it_cannot_load_itself_anew(small: Small) -> None:
+    """A host whose interpreter is gone ends and says so; it does not go on with half of itself."""
+    small.start()
+    (small.root / "changed").write_text("/no/such/python")
+    with pytest.raises(NoHostError, match="the host has ended"):
+        small.run("never")
+    assert small.process is not None
+    said, _ = small.process.communicate(timeout=60)
+    assert "/no/such/python cannot be executed anew: No such file or directory" in said
+    small.process = None
 
 
 def test_a_command_does_not_wait_for_what_it_reads_itself(small: Small) -> None:
