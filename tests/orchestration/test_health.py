@@ -7,10 +7,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from research_jobs.orchestration.compat.code_server import NoAnswerError, load_error
+from research_jobs.orchestration.model.names import AssetNames
 from research_jobs.orchestration.operations.health import (
     GRACE_S,
     MOST_ENDED,
@@ -19,7 +21,12 @@ from research_jobs.orchestration.operations.health import (
     Finding,
     Nursing,
 )
-from research_jobs.orchestration.operations.served import NotServedError, unloaded_locations
+from research_jobs.orchestration.operations.served import (
+    NotServedError,
+    reload_definitions,
+    served_definitions,
+    unloaded_locations,
+)
 
 FAILS = Finding("daemon", "it makes no tick")
 
@@ -116,3 +123,37 @@ def test_a_server_that_is_gone_does_not_answer() -> None:
     for address in (f"127.0.0.1:{port}", "unix:/nonexistent/socket"):
         with pytest.raises(NoAnswerError):
             load_error(address, 5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": {}}',
+        b'{"data": null}',
+        b'{"data": {"workspaceOrError": null, "repositoriesOrError": {"nodes": [{}]}}}',
+        b'{"errors": [1]}',
+        b"It works!",
+    ],
+)
+def test_a_server_of_something_else_does_not_answer(body: bytes) -> None:
+    """Whatever it says: a port that was taken since, a wrong address."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for address in (f"http://127.0.0.1:{server.server_port}", "http://a b/", "http://[a"):
+            with pytest.raises(NotServedError):
+                unloaded_locations(address, 5)
+            with pytest.raises(NotServedError):
+                reload_definitions(address)
+            with pytest.raises(NotServedError):
+                served_definitions(address, AssetNames())
+        server.shutdown()

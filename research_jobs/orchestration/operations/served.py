@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import http.client
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -121,6 +123,17 @@ def ask(url: str, query: str, *, timeout_s: float = RELOAD_S, **variables: Any) 
     raise NotServedError(f"Dagster's UI at {url} answers: {said}")
 
 
+@contextmanager
+def _understood(url: str) -> Generator[None]:
+    """Take what is not an answer of Dagster's for none."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, http.client.InvalidURL) as error:
+        raise NotServedError(
+            f"what answers at {url} is not Dagster's UI", hint="Name its address: --url."
+        ) from error
+
+
 def reload_definitions(url: str) -> None:
     """Have the code server load the project's files anew. Active runs go on.
 
@@ -134,15 +147,16 @@ def reload_definitions(url: str) -> None:
     NotServedError
         When that fails. What was served before is then served still, if it can be.
     """
-    workspace = ask(url, _LOCATIONS)["workspaceOrError"]
-    names = [str(entry["name"]) for entry in workspace.get("locationEntries", [])]
-    # A workspace of the user's own may call it otherwise.
-    for name in [LOCATION] if LOCATION in names else names:
-        answer = ask(url, _RELOAD, name=name)["reloadRepositoryLocation"]
-        result = answer.get("locationOrLoadError") or answer
-        if result["__typename"] != "RepositoryLocation":
-            lines = str(result.get("message") or result["__typename"]).strip().splitlines()
-            raise NotServedError(f"Dagster cannot load the code location '{name}': {lines[0]}")
+    with _understood(url):
+        workspace = ask(url, _LOCATIONS)["workspaceOrError"]
+        names = [str(entry["name"]) for entry in workspace.get("locationEntries", [])]
+        # A workspace of the user's own may call it otherwise.
+        for name in [LOCATION] if LOCATION in names else names:
+            answer = ask(url, _RELOAD, name=name)["reloadRepositoryLocation"]
+            result = answer.get("locationOrLoadError") or answer
+            if result["__typename"] != "RepositoryLocation":
+                lines = str(result.get("message") or result["__typename"]).strip().splitlines()
+                raise NotServedError(f"Dagster cannot load the code location '{name}': {lines[0]}")
 
 
 def unloaded_locations(url: str, timeout_s: float) -> dict[str, str]:
@@ -159,12 +173,13 @@ def unloaded_locations(url: str, timeout_s: float) -> dict[str, str]:
     NotServedError
         When there is no answer in time.
     """
-    workspace = ask(url, _LOCATIONS, timeout_s=timeout_s)["workspaceOrError"]
-    return {
-        str(entry["name"]): str(error.get("message", "")).strip().partition("\n")[0]
-        for entry in workspace.get("locationEntries", [])
-        if (error := entry["locationOrLoadError"]) and error["__typename"] == "PythonError"
-    }
+    with _understood(url):
+        workspace = ask(url, _LOCATIONS, timeout_s=timeout_s)["workspaceOrError"]
+        return {
+            str(entry["name"]): str(error.get("message", "")).strip().partition("\n")[0]
+            for entry in workspace.get("locationEntries", [])
+            if (error := entry["locationOrLoadError"]) and error["__typename"] == "PythonError"
+        }
 
 
 def served_definitions(url: str, names: AssetNames) -> Snapshot:
@@ -188,24 +203,25 @@ def served_definitions(url: str, names: AssetNames) -> Snapshot:
     NotServedError
         When there is no answer.
     """
-    nodes = ask(url, _DEFINITIONS)["repositoriesOrError"].get("nodes", [])
-    ours = [node for node in nodes if node["location"]["name"] == LOCATION] or nodes
-    return Snapshot(
-        {
-            names.notebook_at(asset["assetKey"]["path"]): str(asset["opVersion"] or "")
-            for node in ours
-            for asset in node["assetNodes"]
-            if NOTEBOOK_KIND in asset["kinds"]
-        },
-        {
-            schedule["name"]: cron_text(
-                _crons(schedule["cronSchedule"]), schedule["executionTimezone"]
-            )
-            for node in ours
-            for schedule in node["schedules"]
-            if schedule["name"] != PRUNE_SCHEDULE
-        },
-    )
+    with _understood(url):
+        nodes = ask(url, _DEFINITIONS)["repositoriesOrError"].get("nodes", [])
+        ours = [node for node in nodes if node["location"]["name"] == LOCATION] or nodes
+        return Snapshot(
+            {
+                names.notebook_at(asset["assetKey"]["path"]): str(asset["opVersion"] or "")
+                for node in ours
+                for asset in node["assetNodes"]
+                if NOTEBOOK_KIND in asset["kinds"]
+            },
+            {
+                schedule["name"]: cron_text(
+                    _crons(schedule["cronSchedule"]), schedule["executionTimezone"]
+                )
+                for node in ours
+                for schedule in node["schedules"]
+                if schedule["name"] != PRUNE_SCHEDULE
+            },
+        )
 
 
 def _crons(text: str) -> str | list[str]:
