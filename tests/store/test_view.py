@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from research_jobs.errors import OutputNotFoundError
 from research_jobs.protocol import PartitionKey
+from research_jobs.runtime.reading import watch_open
 from research_jobs.store.load import load
 from research_jobs.store.view import READS, VIEW_VARIABLE, View
 
@@ -105,3 +108,18 @@ def test_what_is_hidden_is_not_there(stores: tuple[Path, Path, Path], publish: P
     assert load("c", "x", "2020-01-03") == "new"
     with pytest.raises(OutputNotFoundError):
         load("c", "x", "2020-01-02")
+
+
+def test_a_file_opened_where_there_is_no_folder(
+    stores: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be noted, for the working directory is gone, is opened all the same."""
+    look(stores)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with ExitStack() as undo:
+        watch_open(undo)
+        with open("x", opener=lambda *_: os.open("/dev/null", os.O_RDONLY)) as file:
+            assert file.read() == ""
