@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research_jobs.errors import ParameterError, SourceLocation, did_you_mean
-from research_jobs.notebook.converting import EXPECTED, Unfit, convert, short
+from research_jobs.notebook.converting import EXPECTED, convert, short
 from research_jobs.notebook.interface import Parameter
 from research_jobs.project import notebook_name
 
@@ -62,7 +62,7 @@ def convert_parameters(
             raise _unknown(name, declared, notebook, where)
         try:
             converted[name] = convert(parameter, value, text=text)
-        except Unfit as error:
+        except (ValueError, TypeError) as error:  # an `Unfit`, or what NaT and NA raise
             raise _unfit(parameter, value, notebook, where, str(error)) from None
     return converted
 

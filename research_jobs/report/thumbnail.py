@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, cast
 
 from research_jobs.report.svg import clean_svg
@@ -189,7 +190,7 @@ def _svg_size(drawing: str) -> tuple[float, float] | None:
         )
     except ValueError:
         return None
-    return (width, height) if width > 0 and height > 0 else None
+    return (width, height) if 0 < width < inf and 0 < height < inf else None
 
 
 def joined(value: Any) -> str:

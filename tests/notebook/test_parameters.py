@@ -155,6 +155,7 @@ def test_values_that_convert(kind: str, value: Any, expected: Any) -> None:
         ("date", "2018-02-30", "x = '2018-02-30' is not a date. Day"),
         ("date", dt.datetime(2018, 11, 1, 9), "is not a date. It includes a time of day."),  # noqa: DTZ001 - as YAML reads it
         ("date", "today", "is not a date. Example: 2018-11-01."),
+        ("date", pd.NaT, "x = NaT is not a date"),
         ("datetime", "2018-11-01 25:00", "is not a date and time. Hour must be in 0..23"),
         ("datetime", "2018-11-01 09:30 or so", "is not a date and time"),
         ("timestamp", "1st of May", "is not a timestamp"),

@@ -469,6 +469,13 @@ class TestThumbnail:
         assert report.thumbnail is None
         assert "rj-cell" in page_of(report)
 
+    def test_a_drawing_without_a_size_is_shown(self, captures, header, show, tmp_path):
+        """Digits without end are no size, and cost the page nothing."""
+        drawing = f"<svg width='700' height='{'9' * 400}'><path/></svg>"
+        report = built(captures, header, tmp_path, shows={3: show("image/svg+xml", drawing)})
+        assert report.thumbnail.name == "thumbnail.svg"
+        assert "rj-figure" in page_of(report).partition("<main")[2]
+
     def test_forged_figure(self, captures, header, show, tmp_path):
         """A figure cannot say which script draws it, or whose it is."""
         figure = FIGURE | {"plotly": "https://example.com/x.js", "notebook": "another"}
