@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"keep N {name} snapshots, and remove the others that nothing keeps",
         )
     parser.add_argument(
+        "--new-repository",
+        action="store_true",
+        help="begin a new one, or take the one that is there, in place of the one of earlier "
+        "backups",
+    )
+    parser.add_argument(
         "--verify",
         action="store_true",
         help="store nothing; restore the last backup beside the project, load every output, and "
@@ -83,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _show_proof(proven)
         return 1 if proven.wrong else 0
-    made = back_up(project, repository, keep)
+    made = back_up(project, repository, keep, anew=arguments.new_repository)
     if arguments.json:
         print_json(asdict(made))
     else:

@@ -42,6 +42,8 @@ class Service:
         Where it listens: ``http://host:port``, ``unix:path`` or ``host:port``.
     owner : int or None
         The process to end instead, which starts all of its services again.
+    owner_started : str or None
+        What tells it from a later process of that pid, as `started` does.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service:
     since: float
     address: str | None = None
     owner: int | None = None
+    owner_started: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -66,8 +69,10 @@ class Service:
         """
         if not self.alive:
             return
-        pid = self.owner or self.pid
-        started = processes.start_of(pid)
+        pid, started = self.pid, self.started
+        # Its pid may be another process's by now.
+        if self.owner and self.owner_started == processes.start_of(self.owner):
+            pid, started = self.owner, self.owner_started
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.kill(pid, number)
@@ -75,7 +80,7 @@ class Service:
                 return
             deadline = time.monotonic() + patience_s
             while time.monotonic() < deadline:
-                if started is None or processes.start_of(pid) != started:
+                if processes.start_of(pid) != started:
                     return
                 time.sleep(_POLL_S)
 
@@ -92,14 +97,16 @@ def register(project: Project, name: str, address: str | None = None) -> None:
         Where it listens.
     """
     pid = os.getpid()
-    owner = os.environ.pop(OWNER_VARIABLE, None)  # not for the notebooks
+    said = os.environ.pop(OWNER_VARIABLE, None)  # not for the notebooks
+    owner = int(said) if said else None
     service = Service(
         name,
         pid,
         processes.start_of(pid) or "",
         time.time(),
         address,
-        int(owner) if owner else None,
+        owner,
+        processes.start_of(owner) if owner else None,
     )
     write_atomically(
         _folder(project) / f"{name.replace(' ', '-')}.json",

@@ -44,8 +44,17 @@ class History(Protocol):
         """A context in which the history stays as it is, for its `Dump`."""
         ...
 
+    def refuse_full(self) -> None:
+        """Refuse where there is a history already.
+
+        Raises
+        ------
+        BackupError
+        """
+        ...
+
     def load(self, folder: Path) -> None:
-        """Load a dump; there must be no history yet.
+        """Load a dump, all of it or nothing; there must be no history yet.
 
         Raises
         ------
@@ -117,18 +126,27 @@ class SqliteHistory:
             for path in sorted(folder.glob("*.db")):
                 yield name, path
 
-    def load(self, folder: Path) -> None:
-        """See `History.load`."""
+    def refuse_full(self) -> None:
+        """See `History.refuse_full`."""
         for _, path in self._files():
             raise BackupError(
                 f"there is a history already: {path}", hint="Restore where there is none."
             )
+
+    def load(self, folder: Path) -> None:
+        """See `History.load`."""
+        self.refuse_full()
         # What is damaged of one run is so on the server too, and keeps nobody from the rest.
         self._prove(folder, shared=True)
-        for name, target in self.folders.items():
-            target.mkdir(parents=True, exist_ok=True)
-            for path in (folder / name).glob("*.db"):
-                shutil.move(path, target / path.name)
+        try:
+            for name, target in self.folders.items():
+                target.mkdir(parents=True, exist_ok=True)
+                for path in (folder / name).glob("*.db"):
+                    shutil.move(path, target / path.name)
+        except BaseException:
+            for _, path in self._files():
+                path.unlink(missing_ok=True)
+            raise
 
     def prove(self, folder: Path) -> None:
         """See `History.prove`."""
@@ -262,8 +280,8 @@ class PostgresHistory:
 
             yield dump
 
-    def load(self, folder: Path) -> None:
-        """See `History.load`."""
+    def refuse_full(self) -> None:
+        """See `History.refuse_full`."""
         import psycopg2
 
         with (
@@ -278,6 +296,10 @@ class PostgresHistory:
                 f"the database {name} is not empty: it has {count} tables",
                 hint="Create an empty one, and name it where dagster.yaml takes it from.",
             )
+
+    def load(self, folder: Path) -> None:
+        """See `History.load`."""
+        self.refuse_full()
         words = ("--no-owner", "--no-acl", "--exit-on-error", "--single-transaction")
         name = f"--dbname={self.connection.get('dbname', '')}"
         self._run("pg_restore", *words, name, str(folder / "history.dump"))

@@ -28,10 +28,11 @@ __all__ = [
     "Point",
     "make_point",
     "place_files",
-    "place_instance",
+    "place_logs",
     "place_store",
     "point_folder",
     "refuse_full_store",
+    "refuse_instance",
 ]
 
 FORMAT = 1
@@ -194,17 +195,19 @@ def _is_book(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False) and entry.name.endswith((".json", ".jsonl"))
 
 
-def place_files(folder: Path, root: Path) -> None:
+def place_files(folder: Path, root: Path, placed: list[Path]) -> None:
     """Move a project's files from a point's folder to its root.
 
     Parameters
     ----------
     folder, root : Path
+    placed : list of Path
+        Gets what a restore that fails removes again.
     """
-    _move_all(folder / "project", root)
+    _move_all(folder / "project", root, placed)
     project = Project(root, "")
     project.make_state_folder()
-    _move_all(folder / "state", project.state)
+    _move_all(folder / "state", project.state, placed)
 
 
 def refuse_full_store(project: Project) -> None:
@@ -219,18 +222,20 @@ def refuse_full_store(project: Project) -> None:
         raise StoreError(f"the store {store} is not empty", hint="Nothing is overwritten: move it.")
 
 
-def place_store(folder: Path, project: Project) -> None:
+def place_store(folder: Path, project: Project, placed: list[Path]) -> None:
     """Move the outputs from a point's folder to the store, and make the names that tools read.
 
     Parameters
     ----------
     folder : Path
     project : Project
+    placed : list of Path
+        Gets what a restore that fails removes again.
     """
     if not project.store_is_local:
         return
     store = Path(project.store)
-    _move_all(folder / "store", store)
+    _move_all(folder / "store", store, placed)
     for notebook in LocalStore(project.store).notebooks():
         base = Unit(store.resolve(), notebook)
         with suppress(ResearchJobsError):  # `check_store` tells of it
@@ -238,12 +243,11 @@ def place_store(folder: Path, project: Project) -> None:
             align_links(base, found.root if found is not None else VERSIONS)
 
 
-def place_instance(folder: Path, instance: Instance, point: Point) -> None:
-    """Load the history of a point, and move its logs.
+def refuse_instance(instance: Instance, point: Point) -> None:
+    """Refuse an instance that cannot take the history of a point.
 
     Parameters
     ----------
-    folder : Path
     instance : Instance
     point : Point
 
@@ -258,12 +262,24 @@ def place_instance(folder: Path, instance: Instance, point: Point) -> None:
             f"{instance.history.kind}",
             hint="Set DAGSTER_HOME, and the variables that its dagster.yaml needs.",
         )
-    instance.history.load(folder / "history")
+    instance.history.refuse_full()
+
+
+def place_logs(folder: Path, instance: Instance, placed: list[Path]) -> None:
+    """Move the logs of a point.
+
+    Parameters
+    ----------
+    folder : Path
+    instance : Instance
+    placed : list of Path
+        Gets what a restore that fails removes again.
+    """
     if instance.logs is not None:
-        _move_all(folder / "logs", instance.logs)
+        _move_all(folder / "logs", instance.logs, placed)
 
 
-def _move_all(source: Path, target: Path) -> None:
+def _move_all(source: Path, target: Path, placed: list[Path]) -> None:
     """Move what is in a folder into another one, where nothing has its names."""
     with suppress(FileNotFoundError):
         target.mkdir(parents=True, exist_ok=True)
@@ -272,4 +288,5 @@ def _move_all(source: Path, target: Path) -> None:
                 raise BackupError(
                     f"{target / path.name} exists", hint="Nothing is overwritten: move it."
                 )
+            placed.append(target / path.name)
             shutil.move(path, target / path.name)

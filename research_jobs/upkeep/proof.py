@@ -117,11 +117,14 @@ class BackupBook:
         The moment of the last snapshot that was restored and found to be whole.
     failing : mapping of str to (float, str)
         ``making`` or ``proof`` to since when it fails, and why.
+    repositories : mapping of str to str
+        Where backups went (`Repository.place`) to the id of the repository that is there.
     """
 
     made: float | None = None
     proven: float | None = None
     failing: Mapping[str, tuple[float, str]] = field(default_factory=dict[str, tuple[float, str]])
+    repositories: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def read(cls, project: Project) -> BackupBook:
@@ -132,7 +135,9 @@ class BackupBook:
                 str(name): (float(at), str(why)) for name, (at, why) in said["failing"].items()
             }
             made, proven = (said[name] and float(said[name]) for name in ("made", "proven"))
-            return cls(made, proven, failing)
+            # An earlier research_jobs noted no repositories.
+            known = {str(place): str(one) for place, one in said.get("repositories", {}).items()}
+            return cls(made, proven, failing, known)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
@@ -157,6 +162,10 @@ class BackupBook:
         if why is not None:
             others[what] = (self.failing[what][0] if what in self.failing else at), why
         return replace(self, failing=others)
+
+    def knowing(self, place: str, repository: str) -> BackupBook:
+        """The book with the id of the repository that is at a place."""
+        return replace(self, repositories={**self.repositories, place: repository})
 
     def describe(self, now: float) -> str:
         """How old the last backup and the last proven one are, in one line."""

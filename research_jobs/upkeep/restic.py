@@ -108,14 +108,43 @@ class Repository:
         self.target = target
         self._command = (program, "--repo", target)
 
-    def prepare(self) -> None:
-        """Create the repository if there is none."""
+    @property
+    def place(self) -> str:
+        """str: the target, the same wherever the command was typed."""
+        return self.target if ":" in self.target else str(Path(self.target).absolute())
+
+    def prepare(self) -> str:
+        """Create the repository if there is none; its id."""
+        found = self._find()
+        if found is None:
+            said = _records(self._run("cannot be created", "init", "--json"))
+            # An earlier restic says it in words.
+            found = next((str(one["id"]) for one in said if "id" in one), None) or self._find()
+        return found or ""
+
+    def expect(self, known: str) -> None:
+        """Refuse any repository but the one of this id.
+
+        Raises
+        ------
+        BackupError
+        """
+        found = self._find()
+        if found != known:
+            what = "is not the repository" if found else "no longer has the repository"
+            raise BackupError(
+                f"{self.place} {what} that earlier backups went to: mount its disk, or begin a "
+                "new one with research-jobs backup --new-repository"
+            )
+
+    def _find(self) -> str | None:
+        """The repository's id; None where there is none."""
         done = self._try("cat", "config")
         if done.returncode == 0:
-            return
-        if not any(said in done.stderr for said in _NO_REPOSITORY):
-            raise self._error("cannot be opened", done)
-        self._run("cannot be created", "init")
+            return str(json.loads(done.stdout)["id"])
+        if any(said in done.stderr for said in _NO_REPOSITORY):
+            return None
+        raise self._error("cannot be opened", done)
 
     def store(self, folder: Path, host: str) -> Stored:
         """Store a folder as a snapshot.

@@ -23,6 +23,7 @@ from said import Said
 from research_jobs import load
 from research_jobs.cli.main import main
 from research_jobs.decisions.definitions import Definition
+from research_jobs.orchestration.model.instance import open_instance
 from research_jobs.project import Project
 from research_jobs.upkeep.pinning import pin_tree
 from research_jobs.upkeep.point import point_folder
@@ -199,6 +200,25 @@ def test_a_backup_stores_what_is_new_and_removes_what_is_old(lab: Lab) -> None:
     assert "none was proven yet" in (lab.root / "reports" / "index.html").read_text()
 
 
+def test_a_repository_that_vanished_is_not_begun_anew(lab: Lab) -> None:
+    """An empty folder, or another repository, is a failure until one is told to begin anew."""
+    lab.backup()
+    target, aside = Path(lab.target), Path(f"{lab.target}.aside")
+    target.rename(aside)
+    target.mkdir()
+    for words, what in (((), "making"), (("--verify",), "proof")):
+        said = lab.backup(*words, code=2).err
+        assert f"{target} no longer has the repository that earlier backups went to" in said
+        assert "mount its disk, or begin a new one with research-jobs backup --new-rep" in said
+        assert said.count("\n") == 1
+        assert "mount its disk" in BackupBook.read(lab.project).failing[what][1]
+    assert list(target.iterdir()) == []
+    lab.backup("--new-repository")
+    shutil.rmtree(target)
+    aside.rename(target)
+    assert f"{target} is not the repository that" in lab.backup(code=2).err
+
+
 def test_backups_while_runs_go_on(lab: Lab) -> None:
     """Each is of one moment: no output that its history knows is missing, and all are whole."""
     lab.run("prices", "clock")
@@ -294,6 +314,24 @@ def test_nothing_is_overwritten(lab: Lab) -> None:
         del os.environ["DAGSTER_HOME"]
     assert list(other.iterdir()) == []
     lab.restore(other)
+
+
+def test_a_restore_that_fails_leaves_nothing_behind(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a history elsewhere nor its settings; the next one works."""
+    with open_instance(lab.project):
+        lab.backup()
+    home, other = lab.root.parent / "home", lab.root.parent / "other"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    (lab.root.parent / "file").touch()
+    with monkeypatch.context() as broken:
+        broken.setenv("RESEARCH_JOBS_STORE", str(lab.root.parent / "file" / "store"))
+        lab.restore(other, code=2)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+    assert list(other.iterdir()) == []
+    lab.restore(other)
+    assert (home / "history" / "runs.db").is_file()
 
 
 @pytest.mark.parametrize(

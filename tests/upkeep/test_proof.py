@@ -65,7 +65,7 @@ def test_one_damaged_record_stops_no_restore(project: Project) -> None:
         (folder / ".versions").mkdir(parents=True)
         (folder / ".partitioning.json").write_text("[]" if name == "a" else "")
     (folder / ".partitioning.json").unlink()
-    place_store(project.root / "point", project)
+    place_store(project.root / "point", project, [])
     assert (Path(project.store) / "b" / ".versions").is_dir()
     assert [one[:3] for one in check_store(project.store).damaged] == ["a: "]
 

@@ -39,7 +39,9 @@ class Made:
     removed: int
 
 
-def back_up(project: Project, repository: Repository, keep: Mapping[str, int]) -> Made:
+def back_up(
+    project: Project, repository: Repository, keep: Mapping[str, int], *, anew: bool = False
+) -> Made:
     """Store a project as it is at one moment, while its runs go on.
 
     Parameters
@@ -49,13 +51,21 @@ def back_up(project: Project, repository: Repository, keep: Mapping[str, int]) -
     repository : Repository
     keep : mapping of str to int
         How many older snapshots to keep; without any, all are.
+    anew : bool
+        Whether another repository may take the place of the one that earlier backups went to.
 
     Raises
     ------
     BackupError
     """
     with noted(project, "making"):
-        repository.prepare()
+        place = repository.place
+        known = None if anew else BackupBook.read(project).repositories.get(place)
+        if known is not None:
+            repository.expect(known)
+        else:
+            here = repository.prepare()
+            BackupBook.change(project, lambda book: book.knowing(place, here))
         with make_point(project, find_instance(project)) as (folder, point):
             stored = repository.store(folder, socket.gethostname())
             removed = repository.prune(folder, socket.gethostname(), keep) if keep else 0

@@ -98,6 +98,9 @@ class _NotWholeError(BackupError):
 
 
 def _prove(project: Project, repository: Repository) -> Proven:
+    known = BackupBook.read(project).repositories.get(repository.place)
+    if known is not None:
+        repository.expect(known)
     repository.check()
     path = str((point_folder(project) / "point").resolve())
     chosen = repository.choose(of=(socket.gethostname(), path))
@@ -110,10 +113,10 @@ def _prove(project: Project, repository: Repository) -> Proven:
         store = str(root / "data") if project.store_is_local else project.store
         copy = Project(root, store)
         root.mkdir()
-        place_files(source, root)
+        place_files(source, root, [])
         if Path(store).is_symlink():
             Path(store).unlink()  # it leads to the project's own
-        place_store(source, copy)
+        place_store(source, copy, [])
         find_instance(project).history.prove(source / "history")
         if not project.store_is_local:
             return Proven(chosen, point, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from research_jobs.errors import ProjectError, ResearchJobsError
+from research_jobs.errors import BackupError, ProjectError, ResearchJobsError, first_line
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import enter_project, open_instance
 from research_jobs.orchestration.operations.account import read_account
@@ -27,9 +27,10 @@ from research_jobs.store.records import Version
 from research_jobs.upkeep.point import (
     Point,
     place_files,
-    place_instance,
+    place_logs,
     place_store,
     refuse_full_store,
+    refuse_instance,
 )
 from research_jobs.upkeep.proof import Checked, check_store
 from research_jobs.upkeep.restic import Repository, Snapshot
@@ -89,7 +90,8 @@ def restore(folder: str | Path, repository: Repository, snapshot: str | None = N
     Raises
     ------
     ProjectError, StoreError, BackupError
-        Nothing is overwritten, and what was restored until then is removed.
+        Nothing is overwritten, and what was restored until then is removed, in the store and in
+        Dagster's folders too.
     """
     root = Path(folder).expanduser().resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -99,26 +101,37 @@ def restore(folder: str | Path, repository: Repository, snapshot: str | None = N
     chosen = repository.choose(snapshot)
     root.mkdir(parents=True, exist_ok=True)
     source = root / ".restoring"
+    placed: list[Path] = []
     try:
         repository.restore(chosen.id, source)
         point = Point.read(source)
-        place_files(source, root)
+        place_files(source, root, placed)
         project = find_project(root)
         refuse_full_store(project)
         enter_project(project)
-        _place_settings(source)
-        place_instance(source, find_instance(project), point)
-        place_store(source, project)
+        _place_settings(source, placed)
+        instance = find_instance(project)
+        refuse_instance(instance, point)
+        place_logs(source, instance, placed)
+        place_store(source, project, placed)
+        # Last, as a database takes it as a whole: nothing that fails leaves a history behind.
+        instance.history.load(source / "history")
     except BaseException:
-        for path in root.iterdir():
+        for path in (*placed, *root.iterdir()):
             linked = path.is_symlink() or not path.is_dir()
-            path.unlink() if linked else shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True) if linked else shutil.rmtree(path, ignore_errors=True)
         raise
-    shutil.rmtree(source)
-    return _examined(project, chosen, point)
+    try:
+        shutil.rmtree(source)
+        return _examined(project, chosen, point)
+    except Exception as error:
+        raise BackupError(
+            f"{root} is restored, but not examined: {first_line(error)}",
+            hint=f"Look at it: research-jobs doctor --project {root}",
+        ) from error
 
 
-def _place_settings(source: Path) -> None:
+def _place_settings(source: Path, placed: list[Path]) -> None:
     """Put a ``dagster.yaml`` of its own folder where ``DAGSTER_HOME`` says, unless there is one."""
     home = os.environ.get("DAGSTER_HOME")
     settings = source / "home" / "dagster.yaml"
@@ -126,6 +139,7 @@ def _place_settings(source: Path) -> None:
         target = Path(home).expanduser() / settings.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
+            placed.append(target)
             shutil.move(settings, target)
 
 
