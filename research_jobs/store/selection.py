@@ -41,6 +41,9 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
     OutputNotFoundError, PartitionError
     """
     reader = Reader(store)
+    named = _named(partition)
+    if named and (unit := reader.unit(notebook, named)) is not None:
+        return Selection((unit,), many=False)
     units = list(reader.units(notebook))
     if not units:
         raise _nothing_there(store, notebook, project)
@@ -55,6 +58,16 @@ def select(store: str, notebook: str, partition: Any, project: Project | None) -
     if partition is None:
         return _of_run(notebook, keys, context(), reader)
     return _of_request(notebook, keys, partition)
+
+
+def _named(partition: Any) -> str | Mapping[str, str]:
+    """The one partition that is asked for, as far as it can be told without those that there are.
+
+    Of ten thousand partitions behind a URL the list alone takes seconds.
+    """
+    if partition is None:
+        return dict(context().partition)
+    return _key_text(partition) if isinstance(partition, (str, date)) and partition != ALL else ""
 
 
 def _of_run(

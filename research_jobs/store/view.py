@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from research_jobs.errors import PartitionError
+from research_jobs.protocol import PartitionKey
 from research_jobs.store.backends import backend_of
 from research_jobs.store.backends.base import HeldVersion
 from research_jobs.store.layout import is_remote
@@ -141,6 +143,30 @@ class Reader:
         for unit in self._backend.units(notebook):
             if unit.segments not in hidden:
                 yield unit
+
+    def unit(self, notebook: str, wanted: str | Mapping[str, str]) -> Any | None:
+        """A partition's unit, without a list of all; None where only the list can tell.
+
+        Parameters
+        ----------
+        notebook : str
+        wanted : str or mapping of str to str
+            The key where there is one dimension, or dimension to key.
+        """
+        if self._overlay is not None or (self._view is not None and self._view.hidden):
+            return None
+        stored = self._backend.partitioning(notebook)
+        dimensions = stored.by if stored is not None else {}
+        if isinstance(wanted, str):
+            wanted = dict.fromkeys(dimensions, wanted)
+            if len(wanted) != 1:
+                return None
+        if not wanted or set(wanted) != set(dimensions):
+            return None
+        try:
+            return self._backend.unit(notebook, PartitionKey("|".join(wanted.values()), wanted))
+        except PartitionError:  # no key of a partition that could be stored
+            return None
 
     def hold(self, unit: Any, choose: str | int | None = None) -> HeldVersion:
         """Hold a version of a unit; see `StoreBackend.hold`."""

@@ -387,12 +387,17 @@ def test_a_tag_without_its_quotation_marks(proxy: Proxy, bucket: str, put: Any) 
 def test_many_partitions_take_one_listing(
     s3: S3Server, proxy: Proxy, bucket: str, put: Any
 ) -> None:
-    """1,100 partitions: two pages of a listing, the partitioning, and nothing for each of them."""
+    """1,100 partitions: two pages of a listing, the partitioning, and nothing for each of them.
+
+    One that is named takes none.
+    """
     put("a", {"x": 1}, PartitionKey("0", {"k": "0"}), where=bucket)
     s3.put(
         objects_of(bucket).root,
         {f"a/.partitions/k={number}/current.json": b"{}" for number in range(1, 1100)},
     )
+    proxy.reset()
+    assert (load("a", "x", "0"), "list-type" in str(proxy.requests)) == (1, False)
     proxy.reset()
     assert len(stored_partitions(bucket, "a")) == 1100
     assert len(proxy.requests) == 3, proxy.requests
