@@ -99,7 +99,7 @@ def _kinds(value: Any) -> Any:
 
 _KIND_NAMES = Literal[
     "failed", "refused", "blocked", "late", "missing", "missed_tick", "slow", "large", "disk",
-    "clock", "code", "service", "tick_failed", "channel", "backup", "manifest",
+    "store", "clock", "code", "service", "tick_failed", "channel", "backup", "manifest",
 ]  # fmt: skip
 Kinds = Annotated[
     tuple[Kind, ...],

@@ -51,6 +51,7 @@ class Kind(str, Enum):
     SLOW = "slow", Severity.INFO, "is slower than usual", "is as fast as usual"
     LARGE = "large", Severity.INFO, "is larger than usual", "is as large as usual"
     DISK = "disk", Severity.CRITICAL, "is nearly full", "has space again"
+    STORE = "store", Severity.CRITICAL, "is not there", "is there again"
     CLOCK = "clock", Severity.CRITICAL, "is wrong", "is right again"
     CODE = "code", Severity.CRITICAL, "does not load", "loads again"
     SERVICE = "service", Severity.CRITICAL, "does not answer", "answers again"

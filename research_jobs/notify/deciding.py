@@ -46,7 +46,7 @@ _ONE_CAUSE = (
     Kind.LATE, Kind.MISSING, Kind.MISSED_TICK, Kind.SLOW, Kind.LARGE, Kind.MANIFEST, Kind.CODE
 )  # fmt: skip
 # ... or their kind and subject.
-_OWN_CAUSE = (Kind.DISK, Kind.CLOCK, Kind.SERVICE, Kind.CHANNEL)
+_OWN_CAUSE = (Kind.DISK, Kind.STORE, Kind.CLOCK, Kind.SERVICE, Kind.CHANNEL)
 # A notebook that fails otherwise than before has not recovered.
 _NOT_RUNNING = (Kind.FAILED, Kind.REFUSED, Kind.BLOCKED)
 

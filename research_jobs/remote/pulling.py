@@ -28,6 +28,7 @@ from research_jobs.store.commit import open_staging, publish
 from research_jobs.store.files import disk
 from research_jobs.store.layout import SUFFIX, check_notebook_name, check_output_name, read_segments
 from research_jobs.store.origin import Cut, Origin, Sample
+from research_jobs.store.presence import refuse_unmounted
 from research_jobs.store.records import Version
 from research_jobs.store.stored import stored_versions
 from research_jobs.units import readable_size
@@ -204,6 +205,7 @@ def pull_unit(
         return Pulled(names)
     here = _here(project, connection, unit)
     samples = dict(here.origin.samples) if here is not None and here.origin is not None else {}
+    refuse_unmounted(project)
     _refuse_full(project, sum(each.bytes for each in lacking if each.cut is None))
     with (
         open_staging(project.store, unit.run_id) as staging,

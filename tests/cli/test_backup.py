@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -217,6 +218,20 @@ def test_a_repository_that_vanished_is_not_begun_anew(lab: Lab) -> None:
     shutil.rmtree(target)
     aside.rename(target)
     assert f"{target} is not the repository that" in lab.backup(code=2).err
+
+
+def test_nothing_begins_a_store_whose_disk_is_gone(lab: Lab) -> None:
+    """A run, a backup and what prunes refuse with one line, and make no folder."""
+    (lab.project.make_state_folder() / "store.json").write_text(
+        json.dumps({lab.project.store: str(lab.root.parent / "disk")})
+    )
+    wanted = f"the store {lab.project.store} is gone: nothing is mounted at {lab.root.parent}/disk"
+    for words in (("run", "total"), ("backup", "--to", lab.target), ("prune",)):
+        said = lab.say(*words)
+        assert said.code != 0
+        assert wanted in said.out + said.err
+    assert not Path(lab.project.store).exists()
+    assert not Path(lab.target).exists()
 
 
 def test_backups_while_runs_go_on(lab: Lab) -> None:

@@ -21,6 +21,8 @@ from scheduler import Scheduler
 
 from research_jobs.decisions.definitions import Definition
 from research_jobs.orchestration.model.instance import open_instance
+from research_jobs.orchestration.operations import doctor
+from research_jobs.orchestration.operations.diagnosis import Site
 from research_jobs.orchestration.operations.watch import TOLD_S, Watch
 from research_jobs.project import Project, find_project
 from research_jobs.upkeep.proof import BackupBook
@@ -131,7 +133,7 @@ def test_blocked(world: World) -> None:
 
 
 def test_missing_partitions(world: World) -> None:
-    """A hole between partitions that exist."""
+    """A hole between partitions that exist; without the store nobody can say that it is filled."""
     world.write(
         "notebooks: {d: {outputs: [x], partitions: {by: day, start: 2026-03-01, end: 2026-03-04,"
         " parameter: run_date}}}\n",
@@ -143,6 +145,17 @@ def test_missing_partitions(world: World) -> None:
     world.run("d", "--partition", "2026-03-03")
     said = world.told("d [2026-03-02] misses partitions")
     assert "research-jobs backfill d --missing" in said["message"]
+    shutil.move(world.project.store, world.project.root / "aside")
+    world.now += 61.0  # from when on the whole is read again
+    said = world.told("the store is not there")
+    assert "has nothing of what was published to it" in said["message"] + said["title"]
+    (world.project.state / "store.json").unlink()
+    answer = doctor.CHECKS["store"](Site(world.project))
+    assert answer.ok is False
+    assert "has nothing of what the history knows: d [2026-03-01]" in answer.detail
+    shutil.move(world.project.root / "aside", world.project.store)
+    world.told("the store is there again")
+    assert [one for one in world.hook.got if "has all its partitions" in one["title"]] == []
 
 
 def test_slow(world: World) -> None:

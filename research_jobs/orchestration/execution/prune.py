@@ -26,6 +26,7 @@ from research_jobs.orchestration.execution.leftovers import prune_state
 from research_jobs.orchestration.execution.prune_history import plan_history, prune_history
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.report.gallery import prune_reports
+from research_jobs.store.presence import refuse_unmounted
 from research_jobs.store.pruning import prune_objects, prune_versions
 from research_jobs.upkeep.turns import turn
 
@@ -101,6 +102,8 @@ def prune(
     PruneError
         While the manifest has a mistake that may be in what it keeps, and while another process
         prunes.
+    StoreError
+        While the disk of the store is not mounted.
     """
     wrong = [problem for problem in catalog.manifest.problems if problem.scope == "manifest"]
     if wrong or catalog.manifest.unreadable is not None:
@@ -109,6 +112,8 @@ def prune(
         raise PruneError(
             f"nothing is pruned while the manifest has a mistake: {problem.error.headline}"
         )
+    # Runs whose outputs cannot be seen would go as if nothing of them were kept.
+    refuse_unmounted(catalog.project)
     site = _Site(instance, catalog, location, time.time() if now is None else now, dry_run)
     done: list[Pruned] = []
     with turn(catalog.project, "prune", wait=False) as alone:

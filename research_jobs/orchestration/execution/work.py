@@ -39,6 +39,7 @@ from research_jobs.report.making import start_maker
 from research_jobs.store.commit import Staging, open_staging, refuse_foreign
 from research_jobs.store.content import content_version
 from research_jobs.store.layout import output_path
+from research_jobs.store.presence import refuse_unmounted
 from research_jobs.store.view import View
 from research_jobs.supervisor.kept import was_kept
 from research_jobs.supervisor.request import build_request
@@ -164,7 +165,7 @@ class Work:
         elif spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
         keep = self.keep(key) if self.keep is not None else None
-        staging = open_staging(self._store, self.run_id) if spec.outputs else None
+        staging = self._open_staging(self._store)
         try:
             request = build_request(
                 project,
@@ -212,6 +213,12 @@ class Work:
             staging.close()
         return ended
 
+    def _open_staging(self, store: str) -> Staging | None:
+        if not self.entry.spec.outputs:
+            return None
+        refuse_unmounted(self.catalog.project)
+        return open_staging(store, self.run_id)
+
     def _adopt(self, adopted: Adopted, key: str | None, partition: PartitionKey | None) -> Ended:
         """A run that was tried, staged as if it had ended now.
 
@@ -227,7 +234,7 @@ class Work:
         folder = run_folder(project, self.run_id, self.step_key, key)
         if spec.outputs and spec.io_manager is None:
             refuse_foreign(project.store, self.entry.name, list(spec.outputs), partition)
-        staging = open_staging(project.store, self.run_id) if spec.outputs else None
+        staging = self._open_staging(project.store)
         try:
             staged = adopted.lay_out(project.store, folder, staging.path if staging else folder)
             outcome = replace(adopted.outcome, run_id=self.run_id, outputs=staged)

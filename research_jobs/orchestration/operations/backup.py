@@ -14,6 +14,7 @@ from typing import Any
 from research_jobs.errors import BackupError, ResearchJobsError
 from research_jobs.orchestration.model.instance import instance_settings
 from research_jobs.project import Project
+from research_jobs.store.presence import refuse_unmounted
 from research_jobs.upkeep.history import History, PostgresHistory, SqliteHistory
 from research_jobs.upkeep.point import Instance, Point, make_point
 from research_jobs.upkeep.proof import BackupBook
@@ -56,9 +57,11 @@ def back_up(
 
     Raises
     ------
-    BackupError
+    BackupError, StoreError
+        When nothing is stored, and no older snapshot is removed.
     """
     with noted(project, "making"):
+        refuse_unmounted(project)
         place = repository.place
         known = None if anew else BackupBook.read(project).repositories.get(place)
         if known is not None:

@@ -18,6 +18,7 @@ from research_jobs.orchestration.operations.health import Finding
 from research_jobs.orchestration.operations.overview import Overview
 from research_jobs.outcome import State
 from research_jobs.project import Project
+from research_jobs.store.presence import find_absence
 from research_jobs.units import readable_size
 from research_jobs.upkeep.proof import BackupBook, age
 
@@ -28,6 +29,7 @@ __all__ = [
     "of_disks",
     "of_finding",
     "of_overview",
+    "of_store",
     "of_ticks",
 ]
 
@@ -155,6 +157,13 @@ def of_disks(project: Project, now: float) -> Iterator[Condition]:
         elif state.f_files and state.f_favail < DISK_SHARE * state.f_files:
             reason = f"less than {DISK_SHARE:.0%} of its {state.f_files:,} inodes are free"
             yield Condition(Kind.DISK, f"the disk of {folder}", reason, now)
+
+
+def of_store(project: Project, now: float) -> Iterator[Condition]:
+    """A store that had outputs and has none: its disk is not mounted, say."""
+    absence = find_absence(project)
+    if absence is not None:
+        yield Condition(Kind.STORE, "the store", absence.why, now)
 
 
 def of_backup(project: Project, spec: BackupSpec | None, now: float) -> Iterator[Condition]:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,7 @@ from research_jobs.manifest.backup import OLDEST
 from research_jobs.manifest.values import parse_duration
 from research_jobs.notify.kept import read_kept
 from research_jobs.orchestration.compat.instance import cron_ticks
+from research_jobs.orchestration.model.instance import has_history, open_instance
 from research_jobs.orchestration.operations.conditions import of_disks
 from research_jobs.orchestration.operations.diagnosis import (
     Answer,
@@ -27,7 +29,9 @@ from research_jobs.orchestration.operations.diagnosis import (
     unknown,
     well,
 )
+from research_jobs.orchestration.operations.restore import compare_with_history
 from research_jobs.store.backends import backend_of
+from research_jobs.store.presence import find_absence, has_outputs
 from research_jobs.store.staging import open_staging
 from research_jobs.upkeep.proof import BackupBook, age
 
@@ -52,6 +56,11 @@ _PRUNE = "research-jobs prune"
 def check_store(site: Site) -> Answer:
     """Whether outputs can be staged and published: one file system, with links and locks."""
     project = site.project
+    absence = find_absence(project)
+    if absence is not None:
+        return ill(absence.why, absence.fix)
+    if (lost := _lost(site)) is not None:
+        return lost
     try:
         with open_staging(project.store, "doctor") as staging:
             if not project.store_is_local:
@@ -67,6 +76,20 @@ def check_store(site: Site) -> Answer:
             if os.access(folder, os.W_OK):
                 fix = error.hint or "Make its file system writable."
         return ill(error.headline, fix)
+
+
+def _lost(site: Site) -> Answer | None:
+    """Whether a local store has nothing, and the history knows of outputs in it."""
+    project = site.project
+    with suppress(OSError):  # a file in its place: the next check says so
+        if project.store_is_local and not has_outputs(project.store) and has_history(project):
+            with open_instance(project) as instance:
+                lost, _ = compare_with_history(instance, site.catalog)
+            if lost:
+                detail = f"{project.store} has nothing of what the history knows: {lost[0]}"
+                fix = "Mount its disk, restore a backup, or make it again: research-jobs run --all"
+                return ill(f"{detail}{', ...' if lost[1:] else ''}", fix)
+    return None
 
 
 def _try_store(store: Path, staged: Path) -> Answer:

@@ -46,6 +46,7 @@ from research_jobs.orchestration.operations.served import NotServedError, reload
 from research_jobs.outcome import State
 from research_jobs.project import Project
 from research_jobs.resident.services import Service, registered
+from research_jobs.store.presence import find_absence
 
 __all__ = ["LOOK_S", "Watch"]
 
@@ -72,7 +73,9 @@ RELOAD_S = 60.0
 # How long a service may take to end, seconds.
 END_S = 5.0
 # Of what a look that fails can say nothing.
-_UNSEEN = (Kind.SERVICE, Kind.CODE, Kind.DISK, Kind.BACKUP, Kind.CLOCK)
+_UNSEEN = (Kind.SERVICE, Kind.CODE, Kind.DISK, Kind.STORE, Kind.BACKUP, Kind.CLOCK)
+# What is wrong with notebooks is not over while the store is gone: it has what was made.
+_UNSTORED = (Kind.FAILED, Kind.REFUSED, Kind.BLOCKED, Kind.LATE, Kind.MISSING)
 # The watch's own absence, seconds, from which on it is written down.
 ABSENT_S = 3 * LOOK_S
 
@@ -85,7 +88,7 @@ class Seen:
     ----------
     conditions : tuple of Condition
     unknown : frozenset of str
-        Subjects of which it cannot say whether something is wrong: what runs now, say.
+        Subjects and kinds of which it cannot say whether something is wrong: what runs now, say.
     accounted : bool
         Whether every tick of the last day is accounted for.
     """
@@ -183,6 +186,7 @@ class Watch:
         return (
             *self._service_conditions(findings, now),
             *conditions.of_disks(self._project, now),
+            *conditions.of_store(self._project, now),
             *conditions.of_backup(self._project, self._history.catalog.manifest.backup, now),
             *self._clock_conditions(now),
         )
@@ -367,6 +371,7 @@ class _History:
         """All notebooks, and the account of the last day."""
         moment = datetime.fromtimestamp(now, local_now(catalog).tzinfo)
         midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        absent = find_absence(self._project) is not None
         overview = read_overview(
             instance, catalog, moment, midnight - timedelta(days=1), memory=self._memory
         )
@@ -388,12 +393,13 @@ class _History:
             for line in overview.notebooks
             if line.state in (State.RUNNING, State.WAITING)
         }
+        absent = absent or find_absence(self._project) is not None
         return Seen(
             (
                 *conditions.of_overview(overview, catalog, now),
                 *conditions.of_account(account),
                 *unwritten,
             ),
-            frozenset(active),
+            frozenset(active).union(_UNSTORED if absent else ()),
             accounted=not account.counts[Became.UNACCOUNTED],
         )
