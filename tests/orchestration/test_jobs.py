@@ -78,3 +78,18 @@ def test_many_partitionings_do_not_make_many_jobs():
     jobs = notebook_jobs({n.name: n for n in [*many, *shared]})
     assert len(jobs) == 30
     assert "notebooks_by_month" in {job.name for job in jobs}
+
+
+def test_no_two_jobs_have_one_name():
+    """The dimensions of one may be called as the kind and a notebook of another."""
+    grid = {"day": {"by": "day", "start": "2026-01-01"}, "market": {"values": ["eu"]}}
+    named = [
+        notebook("market", by="day", start="2026-01-01"),
+        notebook("other", by="day", start="2020-01-01"),
+    ]
+    for members in (
+        [notebook("a_grid", dimensions=grid), *named],
+        [*named, notebook("z_grid", dimensions=grid)],
+    ):
+        jobs = notebook_jobs({n.name: n for n in members})
+        assert len({job.name for job in jobs}) == len(jobs) == 3

@@ -334,6 +334,19 @@ def test_run_keys_differ_within_a_tick(instance):
     assert len({request.run_key for request in result}) == len(result) == 6
 
 
+def test_run_keys_differ_where_many_notebooks_are_named(instance):
+    """Of two requests with one key Dagster submits the first alone: long names do not make one."""
+    many = [
+        ScheduledNotebook(f"a_notebook_with_a_long_name_{n}", DAILY, by="day", op=f"n{n}")
+        for n in range(20)
+    ]
+    result = requests_at(tick(schedule(catch_up=5), *many, due="2026-03-10 01:30"), instance)
+    assert not isinstance(result, str)
+    keys = {request.run_key or "" for request in result}
+    assert len(keys) == len(result) == 6
+    assert max(map(len, keys)) <= 250
+
+
 # --- late, edited, failed, running ----------------------------------------------------------------
 
 

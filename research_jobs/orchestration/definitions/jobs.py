@@ -139,6 +139,9 @@ def notebook_jobs(
         name = f"{JOB_NAME}_by_{kind}"
         if kinds.count(kind) > 1:
             name = f"{name}_{members[0].op}"
+        # The dimensions of one may be called as the kind and a notebook of another.
+        if name in {job.name for job in jobs}:
+            name = f"{name}_{sha256(members[0].name.encode()).hexdigest()[:6]}"
         jobs.append(_job(name, members, f"Notebooks with the same partitions, by {kind}."))
     return jobs
 

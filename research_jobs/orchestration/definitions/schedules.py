@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,8 @@ TICK_TAG = ".dagster/scheduled_execution_time"
 # The tag of a schedule's runs by which the next tick recognizes an edit.
 CRON_TAG = "research_jobs/cron"
 
+# A longer run key is stored as its digest.
+LONGEST_KEY = 250
 # With more scheduled notebooks than this, schedules have no job of their own.
 MOST_LISTED = 300
 
@@ -326,9 +329,11 @@ def _request(
 ) -> dg.RunRequest:
     ops = {n.op: {"config": dict(tick.config[n.op])} for n in notebooks if n.op in tick.config}
     selected = ",".join(sorted(n.name for n in notebooks))
+    named = f"{tick.schedule}|{tick.at.timestamp():.0f}|{partition or ''}|{selected}"
     return dg.RunRequest(
-        # unique within the tick: a daemon that dies while it submits does not submit twice
-        run_key=f"{tick.schedule}|{tick.at.timestamp():.0f}|{partition or ''}|{selected}"[-250:],
+        # unique within the tick: a daemon that dies while it submits does not submit twice, and
+        # of two requests with one key it submits only the first
+        run_key=named if len(named) <= LONGEST_KEY else sha256(named.encode()).hexdigest(),
         run_config={"ops": ops} if ops else {},
         tags={**tick.spec.tags, CRON_TAG: tick.cron},
         asset_selection=[n.key for n in notebooks],
