@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import socket
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.model.snapshot import Changes, Snapshot, compare
+from research_jobs.orchestration.operations import reloading
 from research_jobs.orchestration.operations.reloading import CodeWatch
 from research_jobs.orchestration.operations.served import NotServedError, ask
 from research_jobs.project import Project, find_project
@@ -96,3 +98,32 @@ def test_a_failed_reload_is_tried_again(project: Project) -> None:
         # A comment alone changes nothing, but what was to be reloaded still is.
         (project.notebooks / "two.py").write_text("# %%\ny = 2  # the same\n")
         assert "Not reloaded" in said.get(timeout=60)
+
+
+def test_another_folder_in_its_place_is_watched(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of notebooks that is swapped is followed; a page that fails ends nothing."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("database is locked")
+
+    monkeypatch.setattr(reloading, "reload_definitions", lambda _url: None)
+    monkeypatch.setattr(reloading, "look_and_write", fail)
+    said: queue.Queue[str] = queue.Queue()
+
+    def wait_for_a_reload() -> None:
+        while not said.get(timeout=60).startswith("Reloaded: "):
+            pass
+        assert said.get(timeout=60).endswith("is not written: database is locked")
+
+    with CodeWatch(project, "", said.put):
+        (project.notebooks / "one.py").write_text("# %%\nx = 3\n")
+        wait_for_a_reload()
+        shutil.copytree(project.notebooks, project.root / "next")
+        (project.root / "next" / "one.py").write_text("# %%\nx = 4\n")
+        project.notebooks.rename(project.root / "previous")
+        (project.root / "next").rename(project.notebooks)
+        wait_for_a_reload()
+        (project.notebooks / "one.py").write_text("# %%\nx = 5\n")
+        wait_for_a_reload()

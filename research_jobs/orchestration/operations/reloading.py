@@ -79,7 +79,7 @@ class CodeWatch:
         self._noticed = threading.Event()
         self._stop = threading.Event()
         self._observer = Observer()
-        self._folders: dict[str, bool] = {}
+        self._folders: dict[str, tuple[bool, int]] = {}
         self._thread = threading.Thread(target=self._follow, name="code-watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -104,10 +104,9 @@ class CodeWatch:
                 return
             try:
                 self._update()
-            except (ResearchJobsError, OSError) as error:
-                what = error.headline if isinstance(error, ResearchJobsError) else str(error)
+            except Exception as error:  # noqa: BLE001 - the next change is still to be noticed
                 if not self._stop.is_set():
-                    self._say(f"Not reloaded, next try after the next change: {what}")
+                    self._say(f"Not reloaded, next try after the next change: {_line(error)}")
 
     def _update(self) -> None:
         catalog = load_catalog(self._project)
@@ -120,18 +119,22 @@ class CodeWatch:
         reload_definitions(self._url)
         self._served = snapshot
         self._say(f"Reloaded: {changes}")
-        with open_instance(self._project) as instance:
-            look_and_write(instance, catalog)
+        try:
+            with open_instance(self._project) as instance:
+                look_and_write(instance, catalog)
+        except Exception as error:  # noqa: BLE001 - the watch writes it later
+            self._say(f"The reports' first page is not written: {_line(error)}")
 
     def _watch(self, catalog: Catalog) -> bool:
         """Watch the folders that this catalog is read from; whether that is a change."""
-        folders = dict(_folders(catalog))
+        # The kernel watches a folder, not its name: another one in its place is another one.
+        folders = {path: (recursive, _inode(path)) for path, recursive in _folders(catalog)}
         if folders == self._folders:
             return False
         self._folders = folders
         self._observer.unschedule_all()
         handler = _Handler(self._project, self._noticed)
-        for folder, recursive in folders.items():
+        for folder, (recursive, _) in folders.items():
             try:
                 self._observer.schedule(handler, folder, recursive=recursive, event_filter=_EVENTS)
             except OSError as error:  # noqa: PERF203 - others may be watched still
@@ -166,6 +169,17 @@ def _matters(root: Path, path: str, *, folder: bool) -> bool:
     return folder or path.endswith(_SUFFIXES) or (path.endswith(".txt") and LOCKS in parts)
 
 
+def _line(error: Exception) -> str:
+    return error.headline if isinstance(error, ResearchJobsError) else " ".join(str(error).split())
+
+
+def _inode(path: str) -> int:
+    try:
+        return Path(path).stat().st_ino
+    except OSError:
+        return 0
+
+
 def _folders(catalog: Catalog) -> Iterator[tuple[str, bool]]:
     """Folders, and whether all below is watched too.
 
@@ -173,6 +187,7 @@ def _folders(catalog: Catalog) -> Iterator[tuple[str, bool]]:
     packages that notebooks import from it are watched whole.
     """
     notebooks = catalog.project.notebooks
+    yield str(notebooks.parent), False  # in which another folder may take its place
     yield str(notebooks), True
     imported = {name for entry in catalog for name in entry.notebook.local_modules}
     packages = {name.partition(".")[0] for name in imported}
