@@ -162,6 +162,8 @@ def _print(verdict: Verdict) -> None:
         print(f"{name}: {outcome.state.words}: {outcome.reason or ''}")
         if outcome.details:
             complain(outcome.details)
+    elif verdict.unreadable is not None:
+        print(f"{name}: {outcome.state.words}; what is published of it: {verdict.unreadable}")
     elif verdict.comparison is None:
         print(f"{name}: {outcome.state.words}; nothing of it is published yet")
     elif verdict.equal:

@@ -147,6 +147,10 @@ def test_an_outage_explains_a_missed_tick(project) -> None:
         + '\n{"down": "serv'
     )
     assert [one.reason for one in read_outages(project.project)] == ["server down"]
+    with (project.project.state / "watch.jsonl").open("a") as file:  # what no date can show
+        file.write(f'{{"down": "a", "since": 1{"0" * 400}}}\n{"[" * 100_000}\n')
+        file.writelines(f'{{"down": "a", "since": {number}}}\n' for number in ("NaN", "1e999"))
+    assert [one.reason for one in read_outages(project.project)] == ["server down"]
     found = account(project, last - 600, last + 1)
     assert {tick.became for tick in found.ticks} == {Became.MISSED}
     reasons = [tick.reason for tick in found.ticks]

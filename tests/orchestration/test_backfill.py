@@ -355,18 +355,24 @@ def test_variants_are_partitions(lab: Any) -> None:
 
 
 def test_dynamic_partitions(lab: Any) -> None:
-    """Keys that another notebook lists, as the instance knows them."""
+    """Keys that another notebook lists, as the instance knows them; one that failed holds back."""
+    listed = "{dynamic: {notebook: universe, output: OUT}, parameter: ticker}"
+    cell = '# %% tags=["parameters"]\nticker = ""\n# %%\n'
     lab.write(
         {
-            "universe": "# %%\ntickers = ['A', 'B', 'C']\n",
-            "s": '# %% tags=["parameters"]\nticker = ""\n# %%\nrows = [ticker]\n',
+            "universe": "# %%\ntickers = ['A', 'B', 'C']\nliquid = tickers\n",
+            "s": cell + "assert ticker != 'C'\nrows = [ticker]\n",
+            "t": cell + "from research_jobs import load\nrows = load('s', 'rows')\n",
         },
-        "notebooks:\n  universe: {outputs: [tickers]}\n  s:\n    outputs: [rows]\n    partitions:"
-        " {dynamic: {notebook: universe, output: tickers}, parameter: ticker}\n",
+        "notebooks:\n  universe: {outputs: [tickers, liquid]}\n"
+        f"  s: {{outputs: [rows], partitions: {listed.replace('OUT', 'tickers')}}}\n"
+        f"  t: {{outputs: [rows], partitions: {listed.replace('OUT', 'liquid')}}}\n",
     )
-    node = lab.defs().get_repository_def().asset_graph.get(dg.AssetKey("s"))
-    assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
-    lab.instance.add_dynamic_partitions(node.partitions_def.name, ["A", "B", "C"])
-    summary = fill(lab, "s", keys=["A", "C"])
-    assert summary.counts == {"succeeded": 2}
-    assert made(lab) == ["A", "C"]
+    graph = lab.defs().get_repository_def().asset_graph
+    for name in ("s", "t"):
+        definition = graph.get(dg.AssetKey(name)).partitions_def
+        assert isinstance(definition, dg.DynamicPartitionsDefinition)
+        lab.instance.add_dynamic_partitions(definition.name, ["A", "B", "C"])
+    summary = fill(lab, "s", "t", keys=["A", "C"])
+    assert summary.counts == {"succeeded": 2, "failed": 1, "blocked": 1}
+    assert made(lab) == made(lab, "t") == ["A"]

@@ -418,7 +418,12 @@ def test_runs_that_the_ui_deleted(small: SmallWorld) -> None:
 
 
 def test_a_file_that_is_open_is_left(small: SmallWorld) -> None:
-    """A run that somebody writes is not thinned, and has no tag that says so."""
+    """A run that somebody writes is not thinned, and has no tag that says so.
+
+    Nor does a file that is called as a folder of reports stop the plan.
+    """
+    (small.catalog.project.reports / "odd").mkdir(parents=True)
+    (small.catalog.project.reports / "odd" / "_runs").write_text("")
     with small.open() as instance:
         plan = plan_history(instance, small.catalog, small.now, location="research_jobs")
         file = Path(instance.event_log_storage.path_for_shard(plan.thinned[0]))

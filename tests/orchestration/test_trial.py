@@ -13,11 +13,13 @@ from research_jobs import load
 from research_jobs.cli.main import main
 from research_jobs.orchestration.model.catalog import load_catalog
 from research_jobs.orchestration.operations.publishing import MovedError, publish_tried
-from research_jobs.orchestration.operations.trial import open_trial
+from research_jobs.orchestration.operations.sampling import sample_partitions
+from research_jobs.orchestration.operations.trial import _written, open_trial
 from research_jobs.orchestration.operations.trying import try_entries
 from research_jobs.outcome import Outcome, State
-from research_jobs.project import find_project
+from research_jobs.project import Project, find_project
 from research_jobs.provenance.record import NAME, find_record
+from research_jobs.store.view import READS
 
 MANIFEST = """
 notebooks:
@@ -172,6 +174,50 @@ def test_what_cannot_be_restored_is_named(project: Any, capsys: Any) -> None:
     assert any(line.startswith("total changed") for line in said["differs"])
     assert main(["rerun", "no-such-run", "--project", str(project.root)]) == 2
     assert "no run 'no-such-run'" in capsys.readouterr().err
+
+
+def test_what_is_published_and_damaged_stops_no_other(project: Any, capsys: Any) -> None:
+    """What cannot be read of one notebook's outputs is said of it; the others are tried."""
+    run = project.materialize("alone")
+    (stored,) = project.root.glob(f"data/alone/.versions/*{run.run_id[:8]}/x.pq")
+    for damage in (lambda: stored.write_bytes(b"PAR1"), stored.unlink):
+        damage()
+        status, said = asked(capsys, project, "try", "alone", "report")
+        assert status == 1
+        assert [(one["notebook"], one["ending"]) for one in said] == [
+            ("alone", "succeeded"),
+            ("report", "succeeded"),
+        ]
+        assert said[0]["published"]
+        assert "x.pq" in said[0]["unreadable"]
+        status, again = asked(capsys, project, "rerun", run.run_id)
+        assert (status, again["equal"]) == (0, True)
+
+
+def test_a_sample_needs_no_readable_input(project: Any) -> None:
+    """Inputs that are damaged, or stored by other keys than now, do not keep from sampling."""
+    for stored in project.root.glob("data/prices/.versions/*/table.pq"):
+        stored.write_bytes(b"PAR1")
+    (project.root / "notebooks" / "late.py").write_text(
+        NOTEBOOKS["signal"].replace("load('prices')['close'].sum()", "load('signal')")
+    )
+    path = project.root / "notebooks" / "manifest.yaml"
+    monthly = MANIFEST.replace(
+        "by: day, start: 2018-01-01, end: 2018-01-05", "by: month, start: 2018-01-01"
+    )
+    late = MANIFEST.partition("  signal:")[2].partition("  report:")[0]
+    path.write_text(f"{monthly}  late:{late}")
+    catalog = load_catalog(project.project)
+    assert len(sample_partitions(catalog, catalog.entries["late"], 2)) == 2
+    path.write_text(MANIFEST)
+    catalog = load_catalog(project.project)
+    assert len(sample_partitions(catalog, catalog.entries["signal"], 2)) == 2
+
+
+def test_a_damaged_line_of_what_was_written_is_passed_over(tmp_path: Path) -> None:
+    """The notebook's own process can write anything there."""
+    (tmp_path / READS).write_text("[" * 100_000 + '\n{"written": "out.csv"}\n')
+    assert _written(tmp_path / "capture", Project(tmp_path, "")) == ("out.csv",)
 
 
 def test_a_partition_runs_again_as_itself(project: Any, capsys: Any) -> None:

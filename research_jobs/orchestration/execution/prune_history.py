@@ -206,10 +206,8 @@ def _with_inputs(instance: dg.DagsterInstance, events: Sequence[AssetEvent]) -> 
 
 def _reported(catalog: Catalog) -> set[str]:
     """How the ids of the runs begin whose reports are kept: a folder is ``<time>-<run>-<hash>``."""
-    found: set[str] = set()
-    for folder in catalog.project.reports.rglob(RUNS):
-        found.update(name[1] for path in folder.iterdir() if len(name := path.name.split("-")) > 2)
-    return found
+    folders = catalog.project.reports.rglob(f"{RUNS}/*")
+    return {name[1] for path in folders if len(name := path.name.split("-")) > 2}
 
 
 def _versions(catalog: Catalog, going: Mapping[str, set[str]]) -> set[str]:

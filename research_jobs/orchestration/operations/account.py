@@ -108,8 +108,10 @@ def _outage(line: str) -> Outage | None:
         said = json.loads(line)
         until = said.get("until")
         start, end = float(said["since"]), None if until is None else float(until)
+        for moment in (start, end or start):  # which a date must be able to show
+            datetime.fromtimestamp(moment, UTC)
         return Outage(start, end, f"{said['down']} down")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -234,7 +234,8 @@ class Backfill:
                 continue
             upstream = self._graph.get(self._catalog.names.key(name)).partitions_def
             for key in list(part.keys):
-                found = _first_lacking(lacking, upstream, part, key, name)
+                with dg.partition_loading_context(dynamic_partitions_store=self._instance):
+                    found = _first_lacking(lacking, upstream, part, key, name)
                 if found is None:
                     continue
                 part.keys.remove(key)

@@ -313,6 +313,6 @@ def _times(
         if outputs is None or output in outputs:
             try:
                 found |= set(bench.timeline(entry, output, path).moments())
-            except (NoTimeError, ResearchJobsError):
+            except (NoTimeError, ResearchJobsError, OSError):
                 continue
     return found

@@ -308,7 +308,7 @@ def _compared(real: Catalog, record: Record, tried: Tried) -> Comparison | None:
     project, entry = real.project, tried.entry
     segments = segments_of(entry.spec, record.partition)
     partition = read_segments(segments) if segments else None
-    with suppress(ResearchJobsError):
+    with suppress(ResearchJobsError, OSError):
         for version in stored_versions(project.store, record.notebook, partition):
             if version.run_id == record.run_id:
                 with published_files(project.store, record.notebook, segments, version.id) as files:

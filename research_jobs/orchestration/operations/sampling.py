@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from research_jobs.comparison.timeline import NoTimeError, open_timeline
+from research_jobs.errors import PartitionError, ResearchJobsError
 from research_jobs.orchestration.model.catalog import Catalog, Entry
 from research_jobs.orchestration.model.partitions import (
     build_partitions,
@@ -90,7 +91,10 @@ def _range(catalog: Catalog, entry: Entry) -> tuple[datetime | None, datetime | 
             continue
         for unit in backend_of(store).units(name):
             if unit.segments:
-                key = partition_key_of(other.spec, read_segments(unit.segments).key)
+                try:
+                    key = partition_key_of(other.spec, read_segments(unit.segments).key)
+                except PartitionError:  # stored before its partitions were changed
+                    continue
                 found += [datetime.fromisoformat(each) for each in (key.start, key.end) if each]
                 if key.start is not None:
                     continue
@@ -104,6 +108,6 @@ def _ends(entry: Entry, output: str, path: Path) -> list[datetime]:
     spec = entry.spec.outputs.get(output)
     try:
         moments = open_timeline(path, zone_of(entry), spec.time if spec else None).moments()
-    except NoTimeError:
+    except (NoTimeError, ResearchJobsError, OSError):  # a damaged file says nothing of time
         return []
     return [moments[0], moments[-1]] if moments else []

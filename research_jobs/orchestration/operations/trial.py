@@ -212,7 +212,7 @@ def _written(capture: Path | None, project: Project) -> tuple[str, ...]:
     if capture is not None:
         with suppress(OSError), capture.with_name(READS).open("rb") as file:
             for line in file:
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     entry = json.loads(line)
                     if isinstance(entry, dict) and isinstance(entry.get("written"), str):
                         found[project.display(entry["written"])] = None

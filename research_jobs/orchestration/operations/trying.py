@@ -41,12 +41,15 @@ class Verdict:
     causes : tuple of Cause
     version : str or None
         The published version that it is compared with.
+    unreadable : str or None
+        Why it cannot be compared with that: files that are damaged or gone, one line.
     """
 
     tried: Tried
     comparison: Comparison | None = None
     causes: tuple[Cause, ...] = ()
     version: str | None = None
+    unreadable: str | None = None
 
     @property
     def equal(self) -> bool:
@@ -67,7 +70,8 @@ class Verdict:
             "ending": outcome.state.value,
             "error": None if outcome.state.ok else outcome.reason,
             "equal": self.equal,
-            "published": self.comparison is not None,
+            "published": self.version is not None,
+            "unreadable": self.unreadable,
             "causes": [cause.to_json() for cause in self.causes],
             "outputs": outputs,
             "written": list(self.tried.written),
@@ -173,12 +177,16 @@ def _judged(real: Catalog, reports: Path, tried: Tried) -> Verdict:
     with published_files(project.store, entry.name, segments) as published:
         if published is None:
             return Verdict(tried)
-        compared = compare_outputs(
-            published[1],
-            tried.files,
-            unique={name: output.unique for name, output in entry.spec.outputs.items()},
-            folder=project.state,
-        )
+        try:
+            compared = compare_outputs(
+                published[1],
+                tried.files,
+                unique={name: output.unique for name, output in entry.spec.outputs.items()},
+                folder=project.state,
+            )
+        except (ResearchJobsError, OSError) as error:
+            why = error.headline if isinstance(error, ResearchJobsError) else str(error)
+            return Verdict(tried, version=published[0], unreadable=why)
     return Verdict(tried, compared, _why(real, reports, tried, compared), published[0])
 
 
