@@ -17,8 +17,9 @@ from research_jobs.cli.main import main
 from research_jobs.decisions.account import Became
 from research_jobs.decisions.definitions import Definition, owed_ticks
 from research_jobs.orchestration.definitions.schedules import SCHEDULE_TAG, TICK_TAG
-from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.model.catalog import Entry, load_catalog
 from research_jobs.orchestration.model.definition_log import log_file
+from research_jobs.orchestration.operations import account as module
 from research_jobs.orchestration.operations.account import (
     _local_ticks,
     read_account,
@@ -134,6 +135,22 @@ def test_a_partition_that_is_there_heals_the_tick_that_owed_it(project) -> None:
         project.instance, load_catalog(project.project), last, time.time() + 1
     ).ticks
     assert {tick.became for tick in ticks} == {Became.HEALED}
+
+
+def test_the_store_is_listed_once_for_all_ticks(project, monkeypatch) -> None:
+    """Not for each tick that made nothing: an outage has hundreds, and a notebook 10,000 keys."""
+    asked: list[str] = []
+
+    def stored_keys(_store: str, entry: Entry) -> frozenset[str]:
+        asked.append(entry.name)
+        return frozenset()
+
+    monkeypatch.setattr(module, "stored_keys", stored_keys)
+    now = time.time()
+    facts = module._Facts(project.instance, load_catalog(project.project), now, [])
+    for day in range(1, 6):
+        assert facts.made("daily", f"2020-01-0{day}") == []
+    assert asked == ["daily"]
 
 
 def test_an_outage_explains_a_missed_tick(project) -> None:

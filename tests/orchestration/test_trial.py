@@ -12,6 +12,7 @@ import pytest
 from research_jobs import load
 from research_jobs.cli.main import main
 from research_jobs.orchestration.model.catalog import load_catalog
+from research_jobs.orchestration.operations.prove import _newest
 from research_jobs.orchestration.operations.publishing import MovedError, publish_tried
 from research_jobs.orchestration.operations.sampling import sample_partitions
 from research_jobs.orchestration.operations.trial import _written, open_trial
@@ -209,9 +210,13 @@ def test_a_sample_needs_no_readable_input(project: Any) -> None:
     path.write_text(f"{monthly}  late:{late}")
     catalog = load_catalog(project.project)
     assert len(sample_partitions(catalog, catalog.entries["late"], 2)) == 2
+    assert _newest(catalog, catalog.entries["signal"]) is None  # nor does a backup rest on it
     path.write_text(MANIFEST)
     catalog = load_catalog(project.project)
     assert len(sample_partitions(catalog, catalog.entries["signal"], 2)) == 2
+    newest = _newest(catalog, catalog.entries["signal"])
+    assert newest is not None
+    assert newest[0] == "2018-01-03"
 
 
 def test_a_damaged_line_of_what_was_written_is_passed_over(tmp_path: Path) -> None:

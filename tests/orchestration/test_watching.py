@@ -105,11 +105,24 @@ def test_a_file_that_went_and_came_arrives(tmp_path):
     assert paths(at(tmp_path, "*.csv", gone.cursor)) == ["a.csv"]
 
 
+def test_a_time_that_lies_ahead_holds_up_no_file(tmp_path):
+    """Another clock, or a share that keeps local time, may have set it."""
+    first = at(tmp_path, "*.csv")
+    (tmp_path / "a.csv").write_text("1")
+    ahead = time.time() + 7200
+    os.utime(tmp_path / "a.csv", (ahead, ahead))
+    assert paths(at(tmp_path, "*.csv", first.cursor, later=False)) == []
+    second = at(tmp_path, "*.csv", first.cursor)
+    assert paths(second) == ["a.csv"]
+    assert paths(at(tmp_path, "*.csv", second.cursor)) == []
+
+
 def test_a_cursor_of_something_else_is_a_first_look(tmp_path):
     """Nothing runs because a cursor was lost."""
     (tmp_path / "a.csv").write_text("1")
     assert at(tmp_path, "*.csv", "not json").first
-    assert at(tmp_path, "*.csv", "[1]").first
+    for cursor in ("[1]", "[" * 100_000, '{"a.csv": 5}', '{"a.csv": []}'):
+        assert at(tmp_path, "*.csv", cursor).first
 
 
 def test_folders_and_absolute_patterns(tmp_path):

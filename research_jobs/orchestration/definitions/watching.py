@@ -148,8 +148,10 @@ def scan_files(
         if first or forgotten:
             after[path] = [*stamp, None]
             continue
-        # a copy that keeps the modification time still has a new inode time
-        settled = now_ns - max(stat.st_mtime_ns, stat.st_ctime_ns) >= SETTLED_NS
+        # a copy that keeps the modification time still has a new inode time, and one that another
+        # clock set may lie hours ahead
+        times = (stat.st_mtime_ns, stat.st_ctime_ns)
+        settled = all(abs(now_ns - moment) >= SETTLED_NS for moment in times)
         if not settled or len(arrived) == MOST_ARRIVED:
             waiting += 1
             if old is not None:
@@ -189,9 +191,12 @@ def _read(cursor: str | None) -> dict[str, list[Any]] | None:
         return None
     try:
         state = json.loads(cursor)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return state if isinstance(state, dict) else None
+    whole = isinstance(state, dict) and all(
+        isinstance(entry, list) and len(entry) > 1 for entry in state.values()
+    )
+    return state if whole else None
 
 
 def _digest(path: Path, size: int) -> str | None:

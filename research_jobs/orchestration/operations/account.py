@@ -29,6 +29,7 @@ from research_jobs.decisions.definitions import Definition, Ticks, latest, switc
 from research_jobs.errors import PartitionError
 from research_jobs.orchestration.compat.assets import PARTITION_NAME_TAG
 from research_jobs.orchestration.compat.instance import cron_ticks, schedule_id
+from research_jobs.orchestration.compat.many_assets import PartitionEvents, partition_events
 from research_jobs.orchestration.definitions.schedules import SCHEDULE_TAG, TICK_TAG
 from research_jobs.orchestration.model.catalog import Catalog
 from research_jobs.orchestration.model.causes import error_line, run_failure_line
@@ -137,6 +138,7 @@ class _Facts:
         self._names = sorted({one.schedule for one in self.definitions})
         self.kept_since = self._kept_since()
         self._made: dict[str, dict[str | None, list[Made]]] = {}
+        self._there: dict[str, tuple[frozenset[str] | None, PartitionEvents]] = {}
         self._definitions_of: dict[str, dg.PartitionsDefinition[Any] | None] = {}
         self._owed: dict[tuple[str, float], Owes] = {}
 
@@ -269,16 +271,20 @@ class _Facts:
             self._made[notebook] = self._events(notebook)
         known = self._made[notebook]
         if key is not None and key not in known:
-            entry = self._catalog.entries[notebook]
-            status = partition_status(
-                self._instance,
-                self._catalog.names.key(notebook),
-                [key],
-                stored=stored_keys(self._catalog.project.store, entry),
-            )
+            asset = self._catalog.names.key(notebook)
+            stored, events = self._before(notebook)
+            status = partition_status(self._instance, asset, [key], stored=stored, events=events)
             there = key in status.materialized | status.skipped
             known[key] = [Made(0.0)] if there else []
         return known.get(key, ())
+
+    def _before(self, notebook: str) -> tuple[frozenset[str] | None, PartitionEvents]:
+        """What there is of a notebook, read once: each tick that made nothing asks for its key."""
+        if notebook not in self._there:
+            asset = self._catalog.names.key(notebook)
+            stored = stored_keys(self._catalog.project.store, self._catalog.entries[notebook])
+            self._there[notebook] = stored, partition_events(self._instance, [asset])[asset]
+        return self._there[notebook]
 
     def _events(self, notebook: str) -> dict[str | None, list[Made]]:
         """When it was made, or said that there is nothing to do, since the account's start."""

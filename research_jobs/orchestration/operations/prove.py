@@ -11,10 +11,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from research_jobs.errors import BackupError
+from research_jobs.errors import BackupError, PartitionError
 from research_jobs.orchestration.compat.assets import DATA_VERSION_TAG
 from research_jobs.orchestration.model.catalog import Catalog, Entry, load_catalog
 from research_jobs.orchestration.model.instance import open_instance
+from research_jobs.orchestration.model.partitions import segments_of
 from research_jobs.orchestration.operations.backup import find_instance, noted
 from research_jobs.orchestration.operations.trial import open_trial
 from research_jobs.outcome import labelled
@@ -165,7 +166,16 @@ def _newest(catalog: Catalog, entry: Entry) -> tuple[str | None, Version] | None
         for _, version in _versions(catalog, upstream):
             if version.published_at > found[1].published_at:
                 return None
-    return None if entry.reads_itself else found
+    return found if not entry.reads_itself and _is_of(entry, found[0]) else None
+
+
+def _is_of(entry: Entry, partition: str | None) -> bool:
+    """Whether a partition is one of the notebook's, as the manifest has them now."""
+    try:
+        segments_of(entry.spec, partition)
+    except PartitionError:
+        return False
+    return entry.partitioned == (partition is not None)
 
 
 def _versions(catalog: Catalog, notebook: str) -> Iterator[tuple[str | None, Version]]:
