@@ -7,6 +7,7 @@ that is not there any more is what the watch looks for. Standard library only.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from research_jobs.filesystem import write_atomically
 from research_jobs.project import Project
 from research_jobs.runtime import processes
+
+logger = logging.getLogger("research_jobs")
 
 __all__ = ["OWNER_VARIABLE", "Service", "register", "registered"]
 
@@ -108,11 +111,14 @@ def register(project: Project, name: str, address: str | None = None) -> None:
         owner,
         processes.start_of(owner) if owner else None,
     )
-    write_atomically(
-        _folder(project) / f"{name.replace(' ', '-')}.json",
-        json.dumps(asdict(service)).encode(),
-        private=True,
-    )
+    try:
+        write_atomically(
+            _folder(project) / f"{name.replace(' ', '-')}.json",
+            json.dumps(asdict(service)).encode(),
+            private=True,
+        )
+    except OSError as error:  # a full disk: better a service that the watch does not know than none
+        logger.warning("The %s cannot be registered: %s", name, error)
 
 
 def registered(project: Project) -> dict[str, Service]:

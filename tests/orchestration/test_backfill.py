@@ -18,6 +18,7 @@ from research_jobs.orchestration.operations.backfill import (
     BackfillSummary,
     backfill,
 )
+from research_jobs.orchestration.operations.backfill_plan import in_order
 from research_jobs.outcome import Outcome, State
 
 DAILY = """# %% tags=["parameters"]
@@ -376,3 +377,6 @@ def test_dynamic_partitions(lab: Any) -> None:
     summary = fill(lab, "s", "t", keys=["A", "C"])
     assert summary.counts == {"succeeded": 2, "failed": 1, "blocked": 1}
     assert made(lab) == made(lab, "t") == ["A"]
+    assert in_order(definition, ["C", "gone", "A"], lab.instance) == ["A", "C"]
+    with pytest.raises(PartitionError, match="none of its partitions exists any more"):
+        in_order(definition, ["gone"], lab.instance)

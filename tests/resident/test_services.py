@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from research_jobs.resident.services import Service
+from research_jobs.project import Project
+from research_jobs.resident.services import Service, register, registered
 from research_jobs.runtime import processes
 
 
@@ -34,3 +36,15 @@ def test_an_owner_is_ended_only_while_it_is_that_very_process(
     ended, left = (service, owner) if reused else (owner, service)
     assert ended.wait(10) < 0
     assert left.poll() is None
+
+
+def test_a_service_that_cannot_be_registered_starts_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk, or a damaged folder of state, costs its entry and a line in the log."""
+    project = Project(tmp_path, "")
+    project.make_state_folder()
+    (project.state / "services").write_text("")
+    register(project, "watch")
+    assert registered(project) == {}
+    assert "The watch cannot be registered" in caplog.text

@@ -255,9 +255,19 @@ def _behind(
 def in_order(
     definition: dg.PartitionsDefinition[Any], keys: Sequence[str], instance: dg.DagsterInstance
 ) -> list[str]:
+    """Those of some keys that exist, in the definition's order.
+
+    Raises
+    ------
+    PartitionError
+        When none exists: listed ones may go while a backfill runs.
+    """
     with dg.partition_loading_context(dynamic_partitions_store=instance):
         wanted = set(keys)
-        return [str(key) for key in definition.get_partition_keys() if key in wanted]
+        found = [str(key) for key in definition.get_partition_keys() if key in wanted]
+    if not found:
+        raise PartitionError("none of its partitions exists any more")
+    return found
 
 
 def spans_of(
