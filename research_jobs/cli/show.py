@@ -313,8 +313,8 @@ def _stored(project: Project, entry: Entry, name: str) -> dict[str, Any]:
         return nothing | {"path": str(folder), "kind": "partitions"}
     try:
         described = describe(name, path)
-    except StoreError as error:
-        print(error.headline, file=sys.stderr)
+    except (StoreError, OSError) as error:
+        print(error.headline if isinstance(error, StoreError) else error, file=sys.stderr)
         return nothing | {"path": str(path)}
     return {
         "name": name,

@@ -84,6 +84,19 @@ def test_a_new_file_runs_the_notebook_once(project, instance):
     assert watched.look().skip_message == "nothing new"
 
 
+def test_deep_folders_make_no_run_that_a_database_refuses(project, instance):
+    """Postgres takes no tag of more than 2,704 bytes: the names of three files can have more."""
+    watched = Watched(project, instance, watch="in/**/*.csv")
+    watched.look()
+    deep = project.root.joinpath("in", *["\u8fd9" * 80] * 5)
+    deep.mkdir(parents=True)
+    for name in "abcd":
+        (deep / f"{name}.csv").write_text("1")
+    (request,) = watched.look().run_requests
+    assert request.tags[FILES_TAG].startswith("in/")
+    assert len(request.tags[FILES_TAG].encode()) < 2600
+
+
 def test_the_same_files_in_the_same_state_have_the_same_run_key(project, instance):
     """A daemon that dies before it keeps the cursor does not run twice."""
     watched = Watched(project, instance, watch="in/*.csv")

@@ -193,6 +193,8 @@ def test_what_is_published_and_damaged_stops_no_other(project: Any, capsys: Any)
         assert "x.pq" in said[0]["unreadable"]
         status, again = asked(capsys, project, "rerun", run.run_id)
         assert (status, again["equal"]) == (0, True)
+        status, shown = asked(capsys, project, "show", "alone")
+        assert (status, shown["outputs"][0]["rows"]) == (0, None)
 
 
 def test_a_sample_needs_no_readable_input(project: Any) -> None:

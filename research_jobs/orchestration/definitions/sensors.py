@@ -38,6 +38,8 @@ __all__ = ["BuiltSensors", "build_sensors"]
 
 INTERVAL_S = 30
 FILES_TAG = "research_jobs/files"
+# Postgres keeps tags in an index whose entries have 2,704 bytes at most.
+LONGEST_TAG = 600
 
 AnySensor = dg.SensorDefinition
 
@@ -236,7 +238,8 @@ def _run_key(
 
 def _listed(paths: Sequence[str]) -> str:
     text = ", ".join(paths[:3])
-    return _storable(f"{text} and {len(paths) - 3} more" if len(paths) > 3 else text)
+    text = _storable(f"{text} and {len(paths) - 3} more" if len(paths) > 3 else text)
+    return text[:LONGEST_TAG]
 
 
 def _storable(text: str) -> str:
