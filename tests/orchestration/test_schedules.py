@@ -340,8 +340,10 @@ def test_run_keys_differ_where_many_notebooks_are_named(instance):
         ScheduledNotebook(f"a_notebook_with_a_long_name_{n}", DAILY, by="day", op=f"n{n}")
         for n in range(20)
     ]
-    result = requests_at(tick(schedule(catch_up=5), *many, due="2026-03-10 01:30"), instance)
+    spec = schedule(catch_up=5, cron=[f"{n % 60} {n // 60} * * *" for n in range(300)])
+    result = requests_at(tick(spec, *many, due="2026-03-10 01:30"), instance)
     assert not isinstance(result, str)
+    assert {len(request.tags[CRON_TAG]) for request in result} == {64}
     keys = {request.run_key or "" for request in result}
     assert len(keys) == len(result) == 6
     assert max(map(len, keys)) <= 250

@@ -58,8 +58,8 @@ TICK_TAG = ".dagster/scheduled_execution_time"
 # The tag of a schedule's runs by which the next tick recognizes an edit.
 CRON_TAG = "research_jobs/cron"
 
-# A longer run key is stored as its digest.
-LONGEST_KEY = 250
+# A longer tag of a run is stored as its digest: Postgres refuses very long ones.
+LONGEST_TAG = 250
 # With more scheduled notebooks than this, schedules have no job of their own.
 MOST_LISTED = 300
 
@@ -291,7 +291,7 @@ class Tick:
     def cron(self) -> str:
         """str: expression and zone, the value of the runs' tag."""
         crons = [self.spec.cron] if isinstance(self.spec.cron, str) else self.spec.cron
-        return f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}"
+        return _short(f"{' | '.join(crons)} {self.spec.timezone or 'UTC'}")
 
 
 def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | str:
@@ -324,6 +324,10 @@ def requests_at(tick: Tick, instance: DagsterInstance) -> list[dg.RunRequest] | 
     ]
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TAG else sha256(text.encode()).hexdigest()
+
+
 def _request(
     tick: Tick, notebooks: Sequence[ScheduledNotebook], partition: str | None
 ) -> dg.RunRequest:
@@ -333,7 +337,7 @@ def _request(
     return dg.RunRequest(
         # unique within the tick: a daemon that dies while it submits does not submit twice, and
         # of two requests with one key it submits only the first
-        run_key=named if len(named) <= LONGEST_KEY else sha256(named.encode()).hexdigest(),
+        run_key=_short(named),
         run_config={"ops": ops} if ops else {},
         tags={**tick.spec.tags, CRON_TAG: tick.cron},
         asset_selection=[n.key for n in notebooks],
