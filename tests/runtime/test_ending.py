@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import typing
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -219,6 +220,8 @@ def filled(hint: Any, said: str = SECRET) -> Any:
         return filled(arguments[0], said)
     if hint is str:
         return f"before {said} after"
+    if typing.get_origin(hint) is Mapping and arguments[1] is not Any:
+        return {f"key {said}": filled(arguments[1], said)}
     return {f"key {said}": [f"item {said}", {"deep": (said, {said: 1})}]}
 
 
