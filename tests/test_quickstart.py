@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "quickstart.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -27,6 +28,7 @@ def blocks() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.timeout(480)  # some fifteen commands, which take minutes where memory is slow
 def test_every_step_works_as_written(tmp_path: Path) -> None:
     """In order, in an empty folder: files are written as shown, commands typed as shown."""
     environment = {
