@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from research_jobs.errors import ResearchJobsError, StoreError
+from research_jobs.errors import ResearchJobsError, StoreError, first_line
 from research_jobs.filesystem import make_folder
 from research_jobs.store.conditions import CONDITIONS, Conditions, is_lost, is_refused
 from research_jobs.store.files import FolderLock
@@ -277,8 +277,8 @@ class Objects:
             raise
         except Exception as error:
             # Client libraries put "None" where the service gave no message.
-            texts = (str(each).partition("\n")[0] for each in (error, error.__cause__) if each)
-            said = (text for text in texts if text and not text.endswith("None"))
+            texts = (first_line(each) for each in (error, error.__cause__) if each)
+            said = (text for text in texts if not text.endswith("None"))
             reason = next(said, type(error).__name__)
             hint = "Check the credentials." if isinstance(error, PermissionError) else None
             raise StoreError(f"the store {self.store}: {what}: {reason}", hint=hint) from error
